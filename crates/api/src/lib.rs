@@ -1,0 +1,1 @@
+//! Kubernetes kinds as data: schema, codecs, defaulting, validation, patch, apply, tables, OpenAPI.

@@ -1,0 +1,1 @@
+//! The request path: the only hub of a cluster.

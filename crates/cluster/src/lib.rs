@@ -1,0 +1,1 @@
+//! Local clusters: create, start, stop, delete, load images.

@@ -1,0 +1,1 @@
+//! Containers: images, layers, snapshots, sandboxes, and a shim per pod.

@@ -1,0 +1,1 @@
+//! Queue, node snapshot, one file per plugin.

@@ -1,0 +1,1 @@
+//! Revisions: a multi-version key-value store with watch.
