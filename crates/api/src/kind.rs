@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::field::ErrorList;
@@ -49,6 +50,8 @@ pub struct KindDef {
     pub namespaced: bool,
     pub verbs: Vec<String>,
     pub subresources: Vec<Subresource>,
+    /// The columns of a Table.
+    pub columns: Vec<Column>,
     pub schema: StructRef,
     /// What sets this kind apart from any other.
     pub strategy: Arc<dyn Strategy>,
@@ -151,14 +154,10 @@ pub trait Strategy: Send + Sync {
         &[]
     }
 
-    /// The cells of a Table row, in the order of [`Strategy::columns`]; `now` is Unix seconds.
-    fn row(&self, object: &Value, now: i64) -> Vec<Value> {
-        crate::kinds::plain_row(object, now)
-    }
-
-    /// The columns of a Table. By default Name and Created At.
-    fn columns(&self) -> &[Column] {
-        crate::kinds::PLAIN_COLUMNS
+    /// The cell of a Table row under the column with this name; `now` is Unix seconds.
+    /// Name, Age and Created At are filled in for every kind and never asked for.
+    fn cell(&self, _object: &Value, _column: &str, _now: i64) -> Value {
+        Value::Null
     }
 
     /// Turns a stored object into another served version of the same kind.
@@ -181,13 +180,14 @@ pub enum NameRule {
 }
 
 /// One column of a Table, `metav1.TableColumnDefinition` without its prose.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Column {
-    pub name: std::borrow::Cow<'static, str>,
+    pub name: String,
     /// `string`, `integer`, `number`, `boolean`, `date`.
-    pub of: &'static str,
+    #[serde(rename = "type")]
+    pub of: String,
     /// `name` for the name column, else empty.
-    pub format: &'static str,
+    pub format: String,
     /// 0 is shown always, 1 only with `-o wide`.
     pub priority: i32,
 }

@@ -3,13 +3,9 @@
 //! A kind with something to say of its own has one file `kinds/<group>/<kind>.rs` holding a unit
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use crate::kind::{Column, GroupVersion, KindDef, Kinds, Strategy, Subresource};
-use crate::meta::meta;
+use crate::kind::{GroupVersion, KindDef, Kinds, Strategy, Subresource};
 use crate::schema::{self, ResourceFacts, SubresourceFacts};
 
 /// Every built-in kind.
@@ -27,17 +23,6 @@ pub struct Plain;
 
 impl Strategy for Plain {}
 
-/// What a kind without columns of its own shows.
-pub const PLAIN_COLUMNS: &[Column] = &[
-    Column { name: Cow::Borrowed("Name"), of: "string", format: "name", priority: 0 },
-    Column { name: Cow::Borrowed("Created At"), of: "date", format: "", priority: 0 },
-];
-
-/// The cells for [`PLAIN_COLUMNS`].
-pub fn plain_row(object: &Value, _now: i64) -> Vec<Value> {
-    vec![meta(object).name().into(), meta(object).creation_timestamp().into()]
-}
-
 fn kind_def(facts: &ResourceFacts) -> KindDef {
     let schema = schema::type_of_kind(&facts.group, &facts.version, &facts.kind)
         .expect("every resource has its type");
@@ -53,6 +38,7 @@ fn kind_def(facts: &ResourceFacts) -> KindDef {
         namespaced: facts.namespaced,
         verbs: facts.verbs.clone(),
         subresources: facts.subresources.iter().map(|sub| subresource(facts, sub)).collect(),
+        columns: schema::columns(facts).to_vec(),
         schema,
         strategy: strategy(&facts.group, &facts.kind),
         storage_version: storage_version(facts),

@@ -9,6 +9,8 @@ use std::sync::{Arc, LazyLock};
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::kind::Column;
+
 use super::{
     AnyForm, Field, ListSchema, ListType, MapSchema, PatchStrategy, ProtoInline, ProtoMessage,
     Schema, StructRef, StructSchema, TypeId, Union,
@@ -62,6 +64,16 @@ pub(crate) fn type_of_kind(group: &str, version: &str, kind: &str) -> Option<Str
     FACTS.by_kind.get(&key).copied().map(StructRef::Builtin)
 }
 
+/// The Table columns of a resource; none for what has no Table (reviews and the like).
+pub(crate) fn columns(resource: &ResourceFacts) -> &'static [Column] {
+    let root = match resource.group.as_str() {
+        "" => "/api".to_owned(),
+        group => format!("/apis/{group}"),
+    };
+    let path = format!("{root}/{}/{}", resource.version, resource.resource);
+    COLUMNS.get(&path).map_or(&[], Vec::as_slice)
+}
+
 pub(super) fn struct_by_id(id: TypeId) -> &'static StructSchema {
     &FACTS.structs[usize::from(id.0)]
 }
@@ -77,6 +89,11 @@ static FACTS: LazyLock<Facts> = LazyLock::new(|| {
     let text = include_str!("../../facts/kubernetes-1.36.json");
     let file: FactsFile = serde_json::from_str(text).expect("the facts file is valid");
     Facts::build(file)
+});
+
+static COLUMNS: LazyLock<HashMap<String, Vec<Column>>> = LazyLock::new(|| {
+    let text = include_str!("../../facts/table-columns.json");
+    serde_json::from_str(text).expect("the table facts are valid")
 });
 
 // === impl Facts ===

@@ -12,8 +12,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-pub(crate) use facts::type_of_kind;
 pub use facts::{ResourceFacts, SubresourceFacts, resources, struct_named, struct_ref};
+pub(crate) use facts::{columns, type_of_kind};
 
 /// What may stand at one place of an object.
 #[derive(Clone, Debug)]
