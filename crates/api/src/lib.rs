@@ -4,12 +4,17 @@
 //! kind and a CustomResourceDefinition produce the same value, so there is one path, not two.
 //! Invariant: nothing here does I/O or knows of HTTP or the store.
 
+pub mod codec;
 pub mod field;
 pub mod kind;
 pub mod kinds;
 pub mod meta;
+#[cfg(test)]
+mod mutation;
+pub mod quantity;
 pub mod schema;
 pub mod status;
+pub mod time;
 
 pub use kind::{GroupKind, GroupResource, GroupVersion, KindDef, Kinds, Strategy, Subresource};
 pub use schema::Schema;
