@@ -20,7 +20,11 @@ pub type Events = Arc<[Arc<Event>]>;
 
 pub trait Engine: Send + Sync + 'static {
     /// The key's version at a revision, by default the current one.
-    fn get<'a>(&'a self, key: &'a str, at: Option<Revision>) -> BoxFuture<'a, Result<Option<Arc<Entry>>, Error>>;
+    fn get<'a>(
+        &'a self,
+        key: &'a str,
+        at: Option<Revision>,
+    ) -> BoxFuture<'a, Result<Option<Arc<Entry>>, Error>>;
 
     /// The keys of a range, in order, as of one revision.
     fn range(&self, request: RangeRequest) -> BoxFuture<'_, Result<RangeResponse, Error>>;
@@ -30,7 +34,11 @@ pub trait Engine: Send + Sync + 'static {
     fn commit(&self, txn: Txn) -> BoxFuture<'_, Result<Committed, Error>>;
 
     /// Every event in the range with a revision greater than `after`, then live ones.
-    fn watch(&self, range: KeyRange, after: Revision) -> BoxFuture<'_, Result<Box<dyn WatchSource>, Error>>;
+    fn watch(
+        &self,
+        range: KeyRange,
+        after: Revision,
+    ) -> BoxFuture<'_, Result<Box<dyn WatchSource>, Error>>;
 
     /// Forgets how things were before `revision`: reads at it still work, older ones answer [`Error::Compacted`].
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>>;
@@ -188,7 +196,9 @@ impl Op {
 
     pub fn expect(&self) -> Expect {
         match self {
-            Op::Put { expect, .. } | Op::Delete { expect, .. } | Op::Check { expect, .. } => *expect,
+            Op::Put { expect, .. } | Op::Delete { expect, .. } | Op::Check { expect, .. } => {
+                *expect
+            }
         }
     }
 }

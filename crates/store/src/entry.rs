@@ -97,7 +97,11 @@ impl Value {
     pub(crate) fn check(&self, key: &Key) -> Result<(), Error> {
         let Some(at) = self.revision_at else { return Ok(()) };
         let quotes = (at as usize).checked_sub(1).and_then(|open| self.bytes.get(open..open + 2));
-        if quotes == Some(b"\"\"") { Ok(()) } else { Err(Error::BadHole { key: key.clone(), offset: at }) }
+        if quotes == Some(b"\"\"") {
+            Ok(())
+        } else {
+            Err(Error::BadHole { key: key.clone(), offset: at })
+        }
     }
 
     pub(crate) fn splice(&self, revision: Revision) -> Bytes {
@@ -215,7 +219,8 @@ mod tests {
     #[test]
     fn another_revision_replaces_it_whatever_its_length() {
         for other in [0, 7, 1234, 99999, u64::MAX] {
-            let expected = format!(r#"{{"metadata":{{"resourceVersion":"{other}","name":"web"}}}}"#);
+            let expected =
+                format!(r#"{{"metadata":{{"resourceVersion":"{other}","name":"web"}}}}"#);
             assert_eq!(entry(1234).at_revision(Revision(other)), expected);
         }
     }

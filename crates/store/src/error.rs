@@ -40,7 +40,9 @@ pub enum Error {
 pub enum OpenError {
     #[error("{}: another process has this store open", .path.display())]
     Locked { path: PathBuf },
-    #[error("{file}: written by a newer release (format {found}, this one reads up to {supported})")]
+    #[error(
+        "{file}: written by a newer release (format {found}, this one reads up to {supported})"
+    )]
     NewerFormat { file: String, found: u32, supported: u32 },
     #[error("no snapshot can be read and the log does not reach back to the beginning: {details}")]
     Unrecoverable { details: String },

@@ -184,7 +184,12 @@ mod tests {
     #[test]
     fn a_page_goes_on_after_its_last_key() {
         let rest = KeyRange::prefix("/a/").starting_at(Key::from("/a/b").successor());
-        assert!(!rest.contains("/a/b") && rest.contains("/a/b\0") && rest.contains("/a/c") && !rest.contains("/b"));
+        assert!(
+            !rest.contains("/a/b")
+                && rest.contains("/a/b\0")
+                && rest.contains("/a/c")
+                && !rest.contains("/b")
+        );
         assert!(KeyRange::prefix("/a/").starting_at("/b").is_empty());
     }
 }

@@ -20,7 +20,8 @@ mod key;
 mod store;
 
 pub use engine::{
-    BoxFuture, Committed, Durability, Engine, Events, Expect, Op, RangeRequest, RangeResponse, Txn, WatchSource,
+    BoxFuture, Committed, Durability, Engine, Events, Expect, Op, RangeRequest, RangeResponse, Txn,
+    WatchSource,
 };
 pub use entry::{Entry, Event, EventKind, Revision, Value};
 pub use error::{Error, OpenError};

@@ -4,7 +4,10 @@
 
 use std::sync::Arc;
 
-use crate::{Committed, Engine, Entry, Error, Events, KeyRange, RangeRequest, RangeResponse, Revision, Txn, WatchSource};
+use crate::{
+    Committed, Engine, Entry, Error, Events, KeyRange, RangeRequest, RangeResponse, Revision, Txn,
+    WatchSource,
+};
 
 #[derive(Clone)]
 pub struct Store {
