@@ -1,7 +1,7 @@
-//! Times as the API writes them, and ages as Tables show them.
+//! Times as the API writes them.
 //!
-//! RFC 3339 text <-> seconds and microseconds since 1970. Counterparts: `metav1.Time`,
-//! `metav1.MicroTime` and `duration.HumanDuration`. Errors read as Go's `time.Parse` prints them.
+//! RFC 3339 text <-> seconds and microseconds since 1970. Counterparts: `metav1.Time` and
+//! `metav1.MicroTime`. Errors read as Go's `time.Parse` prints them.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -44,39 +44,6 @@ pub fn format_micro(micros: i64) -> String {
 /// Seconds since 1970, now.
 pub fn now() -> i64 {
     Timestamp::now().as_second()
-}
-
-/// The age of something created at `created`: `5s`, `3m2s`, `47h`, `3d4h`, `2y10d`.
-pub fn age(created: &str, now: i64) -> String {
-    match parse(created) {
-        Ok(created) => human_duration(now - created),
-        Err(_) => "<unknown>".to_owned(),
-    }
-}
-
-/// A duration in at most two units, fewer the longer it is.
-pub fn human_duration(seconds: i64) -> String {
-    const MINUTE: i64 = 60;
-    const HOUR: i64 = 60 * MINUTE;
-    const DAY: i64 = 24 * HOUR;
-    const YEAR: i64 = 365 * DAY;
-    let two = |big: i64, big_unit: &str, small: i64, small_unit: &str| match small {
-        0 => format!("{big}{big_unit}"),
-        _ => format!("{big}{big_unit}{small}{small_unit}"),
-    };
-    match seconds {
-        i64::MIN..-1 => "<invalid>".to_owned(),
-        -1..=0 => "0s".to_owned(),
-        s if s < 2 * MINUTE => format!("{s}s"),
-        s if s < 10 * MINUTE => two(s / MINUTE, "m", s % MINUTE, "s"),
-        s if s < 3 * HOUR => format!("{}m", s / MINUTE),
-        s if s < 8 * HOUR => two(s / HOUR, "h", s % HOUR / MINUTE, "m"),
-        s if s < 2 * DAY => format!("{}h", s / HOUR),
-        s if s < 8 * DAY => two(s / DAY, "d", s % DAY / HOUR, "h"),
-        s if s < 2 * YEAR => format!("{}d", s / DAY),
-        s if s < 8 * YEAR => two(s / YEAR, "y", s % YEAR / DAY, "d"),
-        s => format!("{}y", s / YEAR),
-    }
 }
 
 // === parsing by layout ===
@@ -201,27 +168,6 @@ mod tests {
         assert!(month.ends_with(": month out of range"), "{month}");
         let day = canonical("2001-02-30T00:00:00Z").unwrap_err();
         assert!(day.ends_with(": day out of range"), "{day}");
-    }
-
-    #[test]
-    fn ages_lose_precision_as_they_grow() {
-        for (seconds, wanted) in [
-            (-2, "<invalid>"),
-            (0, "0s"),
-            (119, "119s"),
-            (120, "2m"),
-            (182, "3m2s"),
-            (3600, "60m"),
-            (3 * 3600, "3h"),
-            (4 * 3600 + 300, "4h5m"),
-            (47 * 3600, "47h"),
-            (76 * 3600, "3d4h"),
-            (30 * 86400, "30d"),
-            (740 * 86400, "2y10d"),
-            (4000 * 86400, "10y"),
-        ] {
-            assert_eq!(human_duration(seconds), wanted, "{seconds}");
-        }
     }
 
     #[test]
