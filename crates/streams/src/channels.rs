@@ -140,7 +140,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
                     let _ = self.commands.send(Command::Pong(payload)).await;
                 }
                 Event::Pong => {}
-                Event::Close => return Ok(()),
+                Event::Close(reason) => return reason,
             }
         }
     }

@@ -40,6 +40,8 @@ pub struct ExecClient {
     pub stderr: Option<Incoming>,
     resize: Option<Outgoing>,
     error: Incoming,
+    /// Version 4 and later always send a status.
+    expects_status: bool,
     _session: Option<Session>,
 }
 
@@ -75,7 +77,7 @@ impl ExecClient {
         let wanted = options.wanted(protocol);
         match protocol.framing {
             Framing::Channels(codec) => Ok(Self::over_channels(io, protocol, codec, wanted)),
-            _ => Self::over_spdy(io, wanted).await,
+            _ => Self::over_spdy(io, protocol, wanted).await,
         }
     }
 
@@ -95,10 +97,18 @@ impl ExecClient {
             let (incoming, outgoing) = ends;
             wanted.then_some(Stream { incoming, outgoing })
         });
-        Self::assemble(std::array::from_fn(|_| streams.next().flatten()), None)
+        Self::assemble(
+            std::array::from_fn(|_| streams.next().flatten()),
+            protocol,
+            None,
+        )
     }
 
-    async fn over_spdy(io: TokioIo<Upgraded>, wanted: [bool; 5]) -> Result<ExecClient, Error> {
+    async fn over_spdy(
+        io: TokioIo<Upgraded>,
+        protocol: Protocol,
+        wanted: [bool; 5],
+    ) -> Result<ExecClient, Error> {
         let session = Session::start(io, Side::Client);
         let mut streams: [Option<Stream>; 5] = Default::default();
         // Upstream's clients open the error stream first.
@@ -109,10 +119,14 @@ impl ExecClient {
                 streams[index] = Some(session.open(headers).await?);
             }
         }
-        Ok(Self::assemble(streams, Some(session)))
+        Ok(Self::assemble(streams, protocol, Some(session)))
     }
 
-    fn assemble(streams: [Option<Stream>; 5], session: Option<Session>) -> ExecClient {
+    fn assemble(
+        streams: [Option<Stream>; 5],
+        protocol: Protocol,
+        session: Option<Session>,
+    ) -> ExecClient {
         let incoming = |stream: Option<Stream>| {
             stream.map(|stream| {
                 stream.outgoing.disuse();
@@ -126,6 +140,7 @@ impl ExecClient {
             stderr: incoming(stderr),
             resize: resize.map(|stream| stream.outgoing),
             error: incoming(error).expect("the error stream always exists"),
+            expects_status: protocol.version >= 4,
             _session: session,
         }
     }
@@ -144,6 +159,7 @@ impl ExecClient {
         let mut text = Vec::new();
         self.error.read_to_end(&mut text).await?;
         Ok(match text.as_slice() {
+            [] if self.expects_status => return Err(Error::Disconnected),
             [] => CommandStatus::Success,
             _ => CommandStatus::from_json(&text).unwrap_or_else(|| {
                 CommandStatus::InternalError(String::from_utf8_lossy(&text).into_owned())

@@ -8,6 +8,7 @@
 //! pipe or queue waits, it never grows.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -119,6 +120,8 @@ pub struct Outgoing {
     commands: PollSender<Command>,
     flow: Arc<Flow>,
     finished: bool,
+    /// Held as long as the stream is: its receiver learns when the last of several is gone.
+    alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// Both ends for the application, and the pipe through which the session feeds the first.
@@ -138,6 +141,7 @@ pub(crate) fn stream_ends(
         commands: PollSender::new(commands.clone()),
         flow: flow.clone(),
         finished: false,
+        alive: None,
     };
     (incoming, outgoing, feed)
 }
@@ -315,6 +319,10 @@ impl Outgoing {
     /// Keeps silent about this direction, which the protocol does not use: no half-close is sent.
     pub(crate) fn disuse(mut self) {
         self.finished = true;
+    }
+
+    pub(crate) fn keep_alive(&mut self, alive: mpsc::Sender<Infallible>) {
+        self.alive = Some(alive);
     }
 
     fn poll_send(&mut self, cx: &mut Context<'_>, command: Command) -> Poll<io::Result<()>> {

@@ -46,8 +46,6 @@ pub struct ForwardedConnection {
     /// Text for the user. kubectl ends the whole session when any is written: leave it empty for a
     /// connection the pod merely reset.
     pub error: Outgoing,
-    /// Tells the session when the last connection of the channel protocol is over.
-    _alive: Option<mpsc::Sender<Infallible>>,
 }
 
 /// Both directions of a forwarded connection.
@@ -200,7 +198,6 @@ impl Pairing {
                 outgoing: data.outgoing,
             },
             error: error.outgoing,
-            _alive: None,
         })
     }
 
@@ -240,6 +237,7 @@ fn request_id(stream: &NewStream, kind: StreamKind) -> String {
 /// The connections of the channel protocol, all there from the start.
 struct Channels {
     connections: std::vec::IntoIter<ForwardedConnection>,
+    /// Ends with the last stream of the last connection.
     all_over: mpsc::Receiver<Infallible>,
     commands: mpsc::Sender<Command>,
 }
@@ -304,11 +302,12 @@ async fn channel_connection(
 ) -> Result<ForwardedConnection, Error> {
     outgoing.write_all(&port.to_le_bytes()).await?;
     error.write_all(&port.to_le_bytes()).await?;
+    outgoing.keep_alive(alive.clone());
+    error.keep_alive(alive);
     Ok(ForwardedConnection {
         port,
         data: DataStream { incoming, outgoing },
         error,
-        _alive: Some(alive),
     })
 }
 

@@ -26,8 +26,8 @@ pub(crate) enum Event {
     Message(Bytes),
     Ping(Bytes),
     Pong,
-    /// The peer will send nothing more.
-    Close,
+    /// The peer will send nothing more; an error if it closed for anything but being done.
+    Close(io::Result<()>),
 }
 
 pub(crate) struct Messages<IO> {
@@ -69,7 +69,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Messages<IO> {
             match opcode {
                 OpCode::Ping => return Ok(Event::Ping(payload.freeze())),
                 OpCode::Pong => return Ok(Event::Pong),
-                OpCode::Close => return Ok(Event::Close),
+                OpCode::Close => return Ok(Event::Close(reason_of(&payload))),
                 OpCode::Text | OpCode::Binary => self.begin(payload)?,
                 OpCode::Continuation => self.extend(&payload)?,
             }
@@ -176,7 +176,10 @@ where
             // One ping answers for all that come while the pong waits.
             Event::Ping(payload) => drop(pongs.try_send(payload)),
             Event::Pong => {}
-            Event::Close => return into.shutdown().await,
+            Event::Close(reason) => {
+                into.shutdown().await?;
+                return reason;
+            }
         }
     }
 }
@@ -202,6 +205,14 @@ where
                 }
             },
         }
+    }
+}
+
+/// Done is 1000, 1001 (a page was left) or no code at all.
+fn reason_of(payload: &[u8]) -> io::Result<()> {
+    match payload {
+        [] | [0x03, 0xe8 | 0xe9, ..] => Ok(()),
+        _ => Err(io::ErrorKind::ConnectionAborted.into()),
     }
 }
 

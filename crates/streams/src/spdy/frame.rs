@@ -39,6 +39,7 @@ mod kind {
 pub(crate) mod status {
     pub(crate) const PROTOCOL_ERROR: u32 = 1;
     pub(crate) const REFUSED_STREAM: u32 = 3;
+    pub(crate) const INTERNAL_ERROR: u32 = 6;
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

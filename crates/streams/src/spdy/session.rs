@@ -543,7 +543,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
         }
     }
 
-    /// Half-closes what is still open, so that every reader of the peer ends, then says goodbye.
+    /// Ends what is still open, so that every reader of the peer ends too, then says goodbye.
     async fn close(&mut self, closing: Closing) -> io::Result<()> {
         let (open, last_good) = {
             let table = self.shared.table();
@@ -554,14 +554,23 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
             )
         };
         for stream in open {
-            self.handle(Command::Finish(stream));
+            self.handle(match closing {
+                Closing::Normal => Command::Finish(stream),
+                Closing::ProtocolError | Closing::Failed => Command::Reset {
+                    stream,
+                    status: status::INTERNAL_ERROR,
+                },
+            });
         }
-        let status = match closing {
+        let goaway_status = match closing {
             Closing::Normal => 0,
             Closing::ProtocolError => 1,
             Closing::Failed => 2,
         };
-        self.put(Frame::GoAway { last_good, status });
+        self.put(Frame::GoAway {
+            last_good,
+            status: goaway_status,
+        });
         self.send().await?;
         self.io.flush().await
     }

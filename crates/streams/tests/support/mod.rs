@@ -1,6 +1,9 @@
 //! A server and its clients in one process: hyper over in-memory connections, so that every test goes
 //! through the real handshake.
 
+// Each test binary uses its part of this language.
+#![allow(dead_code)]
+
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
