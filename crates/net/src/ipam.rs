@@ -49,10 +49,7 @@ impl Ipam {
         if range.prefix_len() > 29 {
             return Err(Error::RangeTooSmall { range });
         }
-        let failed = |source| Error::Record {
-            path: dir.to_path_buf(),
-            source,
-        };
+        let failed = |source| Error::Record { path: dir.to_path_buf(), source };
         fs::create_dir_all(dir).map_err(failed)?;
         let mut ipam = Self {
             range,
@@ -65,11 +62,8 @@ impl Ipam {
             let name = entry.map_err(failed)?.file_name();
             ipam.load(&name.to_string_lossy())?;
         }
-        ipam.cursor = ipam
-            .by_address
-            .keys()
-            .next_back()
-            .map_or(ipam.cursor, |last| u32::from(*last));
+        ipam.cursor =
+            ipam.by_address.keys().next_back().map_or(ipam.cursor, |last| u32::from(*last));
         Ok(ipam)
     }
 
@@ -95,9 +89,7 @@ impl Ipam {
 
     /// Every holder, by address.
     pub fn holders(&self) -> impl Iterator<Item = (Ipv4Addr, &str)> {
-        self.by_address
-            .iter()
-            .map(|(address, sandbox)| (*address, sandbox.as_str()))
+        self.by_address.iter().map(|(address, sandbox)| (*address, sandbox.as_str()))
     }
 
     /// The sandbox's address: the one it holds, or a free one.
@@ -106,9 +98,7 @@ impl Ipam {
         if let Some(held) = self.address_of(sandbox) {
             return Ok(held);
         }
-        let address = self
-            .next_free()
-            .ok_or(Error::Exhausted { range: self.range })?;
+        let address = self.next_free().ok_or(Error::Exhausted { range: self.range })?;
         let path = self.dir.join(record_name(address, sandbox));
         File::create_new(&path).map_err(|source| Error::Record { path, source })?;
         self.by_address.insert(address, sandbox.to_string());
@@ -163,9 +153,7 @@ fn parse_record(name: &str) -> Option<(Ipv4Addr, &str)> {
 }
 
 fn check_sandbox_id(id: &str) -> Result<(), Error> {
-    let plain = id
-        .bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
+    let plain = id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.');
     if plain && (1..=200).contains(&id.len()) {
         Ok(())
     } else {
@@ -220,15 +208,9 @@ mod tests {
             ipam.allocate(id).unwrap();
         }
         assert!(matches!(ipam.allocate("f"), Err(Error::Exhausted { .. })));
-        assert_eq!(
-            ipam.release("b").unwrap(),
-            Some(Ipv4Addr::new(10, 42, 0, 3))
-        );
+        assert_eq!(ipam.release("b").unwrap(), Some(Ipv4Addr::new(10, 42, 0, 3)));
         assert_eq!(ipam.release("b").unwrap(), None);
-        assert_eq!(
-            ipam.release("a").unwrap(),
-            Some(Ipv4Addr::new(10, 42, 0, 2))
-        );
+        assert_eq!(ipam.release("a").unwrap(), Some(Ipv4Addr::new(10, 42, 0, 2)));
         assert_eq!(ipam.allocate("f").unwrap(), Ipv4Addr::new(10, 42, 0, 2));
         assert_eq!(ipam.allocate("g").unwrap(), Ipv4Addr::new(10, 42, 0, 3));
     }
@@ -236,10 +218,7 @@ mod tests {
     #[test]
     fn records_of_another_range_and_foreign_files_do_not_count() {
         let dir = Dir::new("foreign");
-        Ipam::open(range("10.1.0.0/24"), &dir.0)
-            .unwrap()
-            .allocate("old")
-            .unwrap();
+        Ipam::open(range("10.1.0.0/24"), &dir.0).unwrap().allocate("old").unwrap();
         File::create_new(dir.0.join("lock")).unwrap();
         let ipam = Ipam::open(range("10.2.0.0/24"), &dir.0).unwrap();
         assert_eq!(ipam.holders().count(), 0);
@@ -252,10 +231,7 @@ mod tests {
         let dir = Dir::new("id");
         let mut ipam = Ipam::open(range("10.42.0.0/24"), &dir.0).unwrap();
         for id in ["", "../x", "a/b", "a_b", "\0"] {
-            assert!(
-                matches!(ipam.allocate(id), Err(Error::InvalidSandboxId { .. })),
-                "{id:?}"
-            );
+            assert!(matches!(ipam.allocate(id), Err(Error::InvalidSandboxId { .. })), "{id:?}");
         }
     }
 }

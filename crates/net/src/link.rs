@@ -37,12 +37,7 @@ pub enum Error {
     #[error("no interface {name} in network namespace {namespace}")]
     NoSuchLink { name: String, namespace: String },
     #[error("interface {name} in network namespace {namespace} is a {found}, not a {wanted}")]
-    WrongKind {
-        name: String,
-        namespace: String,
-        found: String,
-        wanted: &'static str,
-    },
+    WrongKind { name: String, namespace: String, found: String, wanted: &'static str },
 }
 
 pub type Result<T> = std::result::Result<T, Error>;
@@ -100,10 +95,7 @@ impl Namespace {
     }
 
     fn from_netns(netns: nlink::Result<Netns>, label: &str) -> Result<Self> {
-        let failed = |source| Error::Open {
-            namespace: label.to_string(),
-            source,
-        };
+        let failed = |source| Error::Open { namespace: label.to_string(), source };
         let netns = netns.map_err(failed)?;
         let route = connect(&netns).map_err(failed)?;
         Ok(Self(Arc::new(Inner { netns, route })))
@@ -116,10 +108,7 @@ impl Namespace {
 
     /// Runs `f` on a thread inside the namespace; sockets made there stay there.
     pub fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
-        self.0
-            .netns
-            .run(f)
-            .map_err(|source| self.failed("running a task", source))
+        self.0.netns.run(f).map_err(|source| self.failed("running a task", source))
     }
 
     /// Writes a sysctl such as `net.ipv4.ip_forward`.
@@ -141,11 +130,7 @@ impl Namespace {
     }
 
     fn failed(&self, action: impl Into<String>, source: nlink::Error) -> Error {
-        Error::Request {
-            action: action.into(),
-            namespace: self.label().to_string(),
-            source,
-        }
+        Error::Request { action: action.into(), namespace: self.label().to_string(), source }
     }
 }
 
@@ -180,10 +165,8 @@ impl Namespace {
 
     /// The interface called `name`, which must exist.
     pub async fn require_link(&self, name: &str) -> Result<Link> {
-        let missing = || Error::NoSuchLink {
-            name: name.to_string(),
-            namespace: self.label().to_string(),
-        };
+        let missing =
+            || Error::NoSuchLink { name: name.to_string(), namespace: self.label().to_string() };
         self.link(name).await?.ok_or_else(missing)
     }
 
@@ -207,10 +190,7 @@ impl Namespace {
 
     /// A bridge called `name`, up: the existing one, or a new one.
     pub async fn ensure_bridge(&self, name: &str, mac: Option<Mac>, mtu: u32) -> Result<Link> {
-        let mut bridge = BridgeLink::new(name)
-            .mtu(mtu)
-            .stp(false)
-            .forward_delay_ms(0);
+        let mut bridge = BridgeLink::new(name).mtu(mtu).stp(false).forward_delay_ms(0);
         if let Some(mac) = mac {
             bridge = bridge.address(mac);
         }
@@ -246,21 +226,17 @@ impl Namespace {
     pub async fn set_master(&self, index: u32, master: u32) -> Result<()> {
         let done = self.0.route.set_link_master_by_index(index, master).await;
         done.map_err(|source| {
-            self.failed(
-                format!("attaching interface {index} to bridge {master}"),
-                source,
-            )
+            self.failed(format!("attaching interface {index} to bridge {master}"), source)
         })
     }
 
-    /// Lets a bridge port talk to the bridge itself but to no other isolated port.
-    pub async fn isolate_port(&self, index: u32) -> Result<()> {
-        let done = self
-            .0
-            .route
-            .set_bridge_port_by_index(index, BridgePortConfig::new().isolated(true))
-            .await;
-        done.map_err(|source| self.failed(format!("isolating bridge port {index}"), source))
+    /// Lets a bridge port send a frame back out where it came in.
+    pub async fn set_hairpin(&self, index: u32) -> Result<()> {
+        let port = BridgePortConfig::new().hairpin(true);
+        let done = self.0.route.set_bridge_port_by_index(index, port).await;
+        done.map_err(|source| {
+            self.failed(format!("setting hairpin on bridge port {index}"), source)
+        })
     }
 
     /// Deletes an interface (for a veth, both ends). False when there was none.
@@ -295,10 +271,7 @@ pub async fn create_veth(
         Some(master) => route.add_link(pair.up().master(master)).await,
         None => route.add_link(pair.up()).await,
     };
-    created.map_err(|source| {
-        near.namespace
-            .failed(format!("creating veth {}", near.name), source)
-    })
+    created.map_err(|source| near.namespace.failed(format!("creating veth {}", near.name), source))
 }
 
 // === addresses and routes ===
@@ -319,10 +292,7 @@ impl Namespace {
             }
         };
         added.map_err(|source| {
-            self.failed(
-                format!("adding address {address} to interface {index}"),
-                source,
-            )
+            self.failed(format!("adding address {address} to interface {index}"), source)
         })
     }
 
@@ -336,11 +306,8 @@ impl Namespace {
             .map_err(|source| self.failed("listing addresses", source))?;
         let addresses = all.iter().filter_map(|message| {
             let address = message.address().copied().or(message.local().copied())?;
-            let net = IpNet::new(
-                message.local().copied().unwrap_or(address),
-                message.prefix_len(),
-            )
-            .ok()?;
+            let net = IpNet::new(message.local().copied().unwrap_or(address), message.prefix_len())
+                .ok()?;
             Some((message.ifindex(), net))
         });
         Ok(addresses.collect())

@@ -47,9 +47,7 @@ impl Protocol {
 
     /// The API's name; nothing means TCP.
     pub fn from_api(name: Option<&str>) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|protocol| protocol.as_str() == name.unwrap_or("TCP"))
+        Self::ALL.into_iter().find(|protocol| protocol.as_str() == name.unwrap_or("TCP"))
     }
 
     /// The IP protocol number.
@@ -75,11 +73,7 @@ pub fn pair_key() -> SetKeyType {
 
 /// `ip daddr . meta l4proto . th dport`
 pub fn endpoint_key() -> SetKeyType {
-    SetKeyType::Concat(vec![
-        SetKeyType::Ipv4Addr,
-        SetKeyType::InetProto,
-        SetKeyType::InetService,
-    ])
+    SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetProto, SetKeyType::InetService])
 }
 
 /// `meta l4proto . th dport`
@@ -89,10 +83,7 @@ pub fn port_key() -> SetKeyType {
 
 /// The data of a map that yields a destination: `ipv4_addr . inet_service`.
 pub fn destination() -> SetDataType {
-    SetDataType::Value(SetKeyType::Concat(vec![
-        SetKeyType::Ipv4Addr,
-        SetKeyType::InetService,
-    ]))
+    SetDataType::Value(SetKeyType::Concat(vec![SetKeyType::Ipv4Addr, SetKeyType::InetService]))
 }
 
 pub fn pair_element(source: Ipv4Addr, destination: Ipv4Addr) -> SetElement {
@@ -108,10 +99,7 @@ pub fn endpoint_element(address: Ipv4Addr, protocol: Protocol, port: u16) -> Set
 }
 
 pub fn port_element(protocol: Protocol, port: u16) -> SetElement {
-    SetElement::concat([
-        SetElement::inet_proto(protocol.number()),
-        SetElement::port(port),
-    ])
+    SetElement::concat([SetElement::inet_proto(protocol.number()), SetElement::port(port)])
 }
 
 pub fn destination_element(address: Ipv4Addr, port: u16) -> SetElement {
@@ -130,47 +118,25 @@ pub fn word(index: usize) -> Register {
 }
 
 pub fn load_source(at: usize) -> Expr {
-    Expr::Payload {
-        dreg: word(at),
-        base: PayloadBase::Network,
-        offset: 12,
-        len: 4,
-    }
+    Expr::Payload { dreg: word(at), base: PayloadBase::Network, offset: 12, len: 4 }
 }
 
 pub fn load_destination(at: usize) -> Expr {
-    Expr::Payload {
-        dreg: word(at),
-        base: PayloadBase::Network,
-        offset: 16,
-        len: 4,
-    }
+    Expr::Payload { dreg: word(at), base: PayloadBase::Network, offset: 16, len: 4 }
 }
 
 pub fn load_protocol(at: usize) -> Expr {
-    Expr::Meta {
-        dreg: word(at),
-        key: MetaKey::L4Proto,
-    }
+    Expr::Meta { dreg: word(at), key: MetaKey::L4Proto }
 }
 
 /// The destination port: at the same place in TCP, UDP and SCTP.
 pub fn load_port(at: usize) -> Expr {
-    Expr::Payload {
-        dreg: word(at),
-        base: PayloadBase::Transport,
-        offset: 2,
-        len: 2,
-    }
+    Expr::Payload { dreg: word(at), base: PayloadBase::Transport, offset: 2, len: 2 }
 }
 
 /// Loads `ip daddr . meta l4proto . th dport` from word `at` on.
 pub fn load_endpoint(at: usize) -> [Expr; 3] {
-    [
-        load_destination(at),
-        load_protocol(at + 1),
-        load_port(at + 2),
-    ]
+    [load_destination(at), load_protocol(at + 1), load_port(at + 2)]
 }
 
 /// Continues only if the key at word 0 is in `set`.
@@ -191,16 +157,8 @@ pub fn verdict_lookup(map: &str) -> Expr {
 /// Continues only if the packet is for an address of this node.
 pub fn to_local_address() -> [Expr; 2] {
     [
-        Expr::Fib {
-            dreg: word(0),
-            result: FibResult::AddrType,
-            flags: FibFlags::DADDR,
-        },
-        Expr::Cmp {
-            sreg: word(0),
-            op: CmpOp::Eq,
-            data: RTN_LOCAL.to_ne_bytes().to_vec(),
-        },
+        Expr::Fib { dreg: word(0), result: FibResult::AddrType, flags: FibFlags::DADDR },
+        Expr::Cmp { sreg: word(0), op: CmpOp::Eq, data: RTN_LOCAL.to_ne_bytes().to_vec() },
     ]
 }
 
@@ -211,15 +169,7 @@ pub fn dnat_to_words() -> Expr {
     const RANGE_MAP_IPS_AND_PORT: u32 = 1 | 2;
     let (address, port) = (word(0).wire(), word(1).wire());
     // NFTA_NAT_TYPE, FAMILY, REG_ADDR_MIN, REG_ADDR_MAX, REG_PROTO_MIN, REG_PROTO_MAX, FLAGS in that order.
-    let values = [
-        DNAT,
-        NFPROTO_IPV4,
-        address,
-        address,
-        port,
-        port,
-        RANGE_MAP_IPS_AND_PORT,
-    ];
+    let values = [DNAT, NFPROTO_IPV4, address, address, port, port, RANGE_MAP_IPS_AND_PORT];
     let attributes = values.iter().zip(1u16..);
     let encode = |(value, kind): (&u32, u16)| {
         let mut attribute = Vec::with_capacity(8);
@@ -241,10 +191,7 @@ pub struct Batch {
 
 impl Batch {
     pub fn new(connection: &Connection<Nftables>, table: &'static str) -> Self {
-        Self {
-            table,
-            transaction: connection.transaction(),
-        }
+        Self { table, transaction: connection.transaction() }
     }
 
     /// Empties the table, whatever it held, or makes it.
@@ -273,11 +220,7 @@ impl Batch {
     pub fn rule(self, chain: &str, expressions: impl IntoIterator<Item = Expr>) -> Self {
         let expressions = expressions.into_iter().collect();
         self.with(|t, table| {
-            t.add_rule(
-                Rule::new(table, chain)
-                    .family(Family::Ip)
-                    .expressions(expressions),
-            )
+            t.add_rule(Rule::new(table, chain).family(Family::Ip).expressions(expressions))
         })
     }
 
@@ -301,10 +244,7 @@ impl Batch {
     }
 
     fn with(self, step: impl FnOnce(Transaction, &'static str) -> Transaction) -> Self {
-        Self {
-            table: self.table,
-            transaction: step(self.transaction, self.table),
-        }
+        Self { table: self.table, transaction: step(self.transaction, self.table) }
     }
 }
 
@@ -322,9 +262,5 @@ pub fn set(table: &str, name: &str, key: SetKeyType) -> Set {
 /// Lets the socket carry a transaction that rewrites everything.
 pub fn widen_send_buffer(connection: &Connection<Nftables>) -> io::Result<()> {
     use nix::sys::socket::{setsockopt, sockopt};
-    Ok(setsockopt(
-        connection.socket(),
-        sockopt::SndBufForce,
-        &SEND_BUFFER,
-    )?)
+    Ok(setsockopt(connection.socket(), sockopt::SndBufForce, &SEND_BUFFER)?)
 }

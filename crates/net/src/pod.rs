@@ -2,8 +2,8 @@
 //!
 //! A sandbox id and the path of its network namespace come in; an interface `eth0` with an address of the node's range
 //! and a default route comes out. Counterparts: the bridge, host-local and portmap CNI plugins.
-//! Differs from upstream: a pod holds a /32 and bridge ports are isolated, so every packet between pods is routed by
-//! the node. Replies therefore always pass the address translation that the request passed, without br_netfilter.
+//! Differs from upstream: a pod holds a /32, so that every packet to another pod goes to the node first. Replies
+//! therefore always pass the address translation that the request passed, with br_netfilter or without.
 //!
 //! Invariant: attach, detach and retain can each be repeated after a crash at any point and end in the same state.
 
@@ -67,11 +67,7 @@ pub enum Error {
     #[error("sandbox {sandbox} is not attached to the pod network")]
     NotAttached { sandbox: String },
     #[error("host port {port}/{} is taken by the pod at {holder}", protocol.as_str())]
-    HostPortTaken {
-        protocol: Protocol,
-        port: u16,
-        holder: Ipv4Addr,
-    },
+    HostPortTaken { protocol: Protocol, port: u16, holder: Ipv4Addr },
 }
 
 type Result<T> = std::result::Result<T, Error>;
@@ -107,16 +103,8 @@ impl PodNetwork {
         let bridge = open_bridge(&node, &config, ipam.gateway()).await?;
         let nftables = node.nftables()?;
         let published = read_published(&nftables).await;
-        write_table(&nftables, &config, &published)
-            .await
-            .map_err(Error::Nftables)?;
-        Ok(Self {
-            config,
-            node,
-            bridge,
-            nftables,
-            state: Mutex::new(State { ipam, published }),
-        })
+        write_table(&nftables, &config, &published).await.map_err(Error::Nftables)?;
+        Ok(Self { config, node, bridge, nftables, state: Mutex::new(State { ipam, published }) })
     }
 
     pub fn gateway(&self) -> Ipv4Addr {
@@ -125,12 +113,7 @@ impl PodNetwork {
 
     /// The sandbox's addresses, if it is attached.
     pub fn addresses(&self, sandbox: &str) -> Vec<IpAddr> {
-        self.state()
-            .ipam
-            .address_of(sandbox)
-            .map(IpAddr::V4)
-            .into_iter()
-            .collect()
+        self.state().ipam.address_of(sandbox).map(IpAddr::V4).into_iter().collect()
     }
 
     /// Connects a sandbox's network namespace and returns its addresses. A second call returns the same ones.
@@ -161,30 +144,22 @@ impl PodNetwork {
     pub async fn retain(&self, live: &HashSet<String>) -> Result<()> {
         let (dead, kept): (Vec<_>, Vec<_>) = {
             let state = self.state();
-            let holders = state
-                .ipam
-                .holders()
-                .map(|(address, sandbox)| (address, sandbox.to_string()));
+            let holders =
+                state.ipam.holders().map(|(address, sandbox)| (address, sandbox.to_string()));
             holders.partition(|(_, sandbox)| !live.contains(sandbox))
         };
         for (address, sandbox) in dead {
             info!(sandbox, %address, "freeing the address of a sandbox that is gone");
             self.detach(&sandbox).await?;
         }
-        let expected: HashSet<String> = kept
-            .iter()
-            .map(|(address, _)| host_interface(*address))
-            .collect();
+        let expected: HashSet<String> =
+            kept.iter().map(|(address, _)| host_interface(*address)).collect();
         let ours = |link: &link::Link| {
             link.master == Some(self.bridge) && link.kind.as_deref() == Some("veth")
         };
         for link in self.node.links().await?.iter().filter(|link| ours(link)) {
-            let attached_since = || {
-                self.state()
-                    .ipam
-                    .holders()
-                    .any(|(a, _)| host_interface(a) == link.name)
-            };
+            let attached_since =
+                || self.state().ipam.holders().any(|(a, _)| host_interface(a) == link.name);
             if !expected.contains(&link.name) && !attached_since() {
                 self.node.delete_link(&link.name).await?;
             }
@@ -194,17 +169,11 @@ impl PodNetwork {
 
     /// Replaces the host ports of an attached sandbox.
     pub async fn publish(&self, sandbox: &str, ports: &[HostPort]) -> Result<()> {
-        let missing = || Error::NotAttached {
-            sandbox: sandbox.to_string(),
-        };
+        let missing = || Error::NotAttached { sandbox: sandbox.to_string() };
         let address = self.state().ipam.address_of(sandbox).ok_or_else(missing)?;
         let wanted: BTreeMap<_, _> = ports.iter().map(|port| published(port, address)).collect();
         if let Some((taken, holder)) = self.conflict(&wanted, address) {
-            return Err(Error::HostPortTaken {
-                protocol: taken.1,
-                port: taken.2,
-                holder,
-            });
+            return Err(Error::HostPortTaken { protocol: taken.1, port: taken.2, holder });
         }
         self.replace_published(address, wanted).await
     }
@@ -218,16 +187,9 @@ impl PodNetwork {
         let overlaps = |a: &Published, b: &Published| {
             (a.1, a.2) == (b.1, b.2) && (a.0.is_none() || b.0.is_none() || a.0 == b.0)
         };
-        let others = || {
-            state
-                .published
-                .iter()
-                .filter(|(_, (holder, _))| *holder != of)
-        };
+        let others = || state.published.iter().filter(|(_, (holder, _))| *holder != of);
         let clash = |port: &Published| {
-            others()
-                .find(|(other, _)| overlaps(port, other))
-                .map(|(_, to)| to.0)
+            others().find(|(other, _)| overlaps(port, other)).map(|(_, to)| to.0)
         };
         wanted.keys().find_map(|port| Some((*port, clash(port)?)))
     }
@@ -251,14 +213,9 @@ impl PodNetwork {
         if current == wanted {
             return Ok(());
         }
-        let batch = add_published(
-            delete_published(Batch::new(&self.nftables, TABLE), &current),
-            &wanted,
-        );
-        batch
-            .commit(&self.nftables)
-            .await
-            .map_err(Error::Nftables)?;
+        let batch =
+            add_published(delete_published(Batch::new(&self.nftables, TABLE), &current), &wanted);
+        batch.commit(&self.nftables).await.map_err(Error::Nftables)?;
         let mut state = self.state();
         state.published.retain(|_, to| to.0 != of);
         state.published.extend(wanted);
@@ -270,21 +227,12 @@ impl PodNetwork {
         let near = host_interface(address);
         if pod.link(POD_INTERFACE).await?.is_none() {
             self.node.delete_link(&near).await?;
-            let near = VethEnd {
-                namespace: &self.node,
-                name: &near,
-                mac: None,
-            };
-            let far = VethEnd {
-                namespace: pod,
-                name: POD_INTERFACE,
-                mac: Some(mac_of(address)),
-            };
+            let near = VethEnd { namespace: &self.node, name: &near, mac: None };
+            let far = VethEnd { namespace: pod, name: POD_INTERFACE, mac: Some(mac_of(address)) };
             create_veth(near, far, Some(self.bridge), self.config.mtu).await?;
         }
-        self.node
-            .isolate_port(self.node.require_link(&near).await?.index)
-            .await?;
+        // Where br_netfilter is loaded, the bridge itself forwards a translated frame, even back to its sender.
+        self.node.set_hairpin(self.node.require_link(&near).await?.index).await?;
         configure_pod(pod, address, self.gateway()).await
     }
 
@@ -299,15 +247,10 @@ async fn configure_pod(pod: &Namespace, address: Ipv4Addr, gateway: Ipv4Addr) ->
     let eth0 = pod.require_link(POD_INTERFACE).await?.index;
     let loopback = pod.require_link("lo").await?.index;
     pod.set_up(loopback).await?;
-    pod.add_address(eth0, IpNet::new_assert(address.into(), 32))
-        .await?;
+    pod.add_address(eth0, IpNet::new_assert(address.into(), 32)).await?;
     pod.set_up(eth0).await?;
-    pod.add_route(
-        IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0),
-        Some(gateway.into()),
-        eth0,
-    )
-    .await?;
+    pod.add_route(IpNet::new_assert(Ipv4Addr::UNSPECIFIED.into(), 0), Some(gateway.into()), eth0)
+        .await?;
     Ok(())
 }
 
@@ -316,15 +259,9 @@ async fn open_bridge(
     config: &PodNetworkConfig,
     gateway: Ipv4Addr,
 ) -> Result<u32> {
-    let bridge = node
-        .ensure_bridge(&config.bridge, Some(mac_of(gateway)), config.mtu)
-        .await?
-        .index;
-    node.add_address(
-        bridge,
-        IpNet::new_assert(gateway.into(), config.pod_cidr.prefix_len()),
-    )
-    .await?;
+    let bridge = node.ensure_bridge(&config.bridge, Some(mac_of(gateway)), config.mtu).await?.index;
+    node.add_address(bridge, IpNet::new_assert(gateway.into(), config.pod_cidr.prefix_len()))
+        .await?;
     let of_bridge = |setting: &str| format!("net.ipv4.conf.{}.{setting}", config.bridge);
     let sysctls = [
         ("net.ipv4.ip_forward".to_string(), "1"),
@@ -352,10 +289,7 @@ fn mac_of(address: Ipv4Addr) -> Mac {
 }
 
 fn published(port: &HostPort, address: Ipv4Addr) -> (Published, (Ipv4Addr, u16)) {
-    (
-        (port.host_ip, port.protocol, port.host_port),
-        (address, port.container_port),
-    )
+    ((port.host_ip, port.protocol, port.host_port), (address, port.container_port))
 }
 
 // === the table ===
@@ -379,19 +313,13 @@ async fn write_table(
     published: &BTreeMap<Published, (Ipv4Addr, u16)>,
 ) -> nlink::Result<()> {
     let [any, specific] = host_port_maps();
-    let batch = Batch::new(connection, TABLE)
-        .recreate_table()
-        .set(any)
-        .set(specific)
-        .set(hairpin_set());
+    let batch =
+        Batch::new(connection, TABLE).recreate_table().set(any).set(specific).set(hairpin_set());
     let batch = guard(batch, config);
     let batch = translate_host_ports(batch);
     let batch = masquerade(batch, config);
-    let pairs: Vec<_> = config
-        .pod_cidr
-        .hosts()
-        .map(|address| nft::pair_element(address, address))
-        .collect();
+    let pairs: Vec<_> =
+        config.pod_cidr.hosts().map(|address| nft::pair_element(address, address)).collect();
     let batch = add_published(batch.add_elements(&hairpin_set(), &pairs), published);
     batch.commit(connection).await
 }
@@ -399,22 +327,14 @@ async fn write_table(
 /// A pod must not reach what listens on the node's loopback, although the bridge may route such addresses.
 fn guard(batch: Batch, config: &PodNetworkConfig) -> Batch {
     batch
-        .base_chain(
-            "guard",
-            BaseChain::filter(FilterHook::Prerouting, Priority::Raw),
-        )
+        .base_chain("guard", BaseChain::filter(FilterHook::Prerouting, Priority::Raw))
         .rule_with("guard", |rule| {
-            rule.match_iif(&config.bridge)
-                .match_daddr_v4(Ipv4Addr::new(127, 0, 0, 0), 8)
-                .drop()
+            rule.match_iif(&config.bridge).match_daddr_v4(Ipv4Addr::new(127, 0, 0, 0), 8).drop()
         })
 }
 
 fn translate_host_ports(batch: Batch) -> Batch {
-    let hooks = [
-        ("prerouting", NatHook::Prerouting),
-        ("output", NatHook::Output),
-    ];
+    let hooks = [("prerouting", NatHook::Prerouting), ("output", NatHook::Output)];
     hooks.into_iter().fold(batch, |batch, (chain, hook)| {
         let one_address = nft::load_endpoint(0)
             .into_iter()
@@ -436,21 +356,11 @@ fn translate_host_ports(batch: Batch) -> Batch {
 fn masquerade(batch: Batch, config: &PodNetworkConfig) -> Batch {
     let to_node = || NatStatement::masquerade().fully_random();
     let (pods, all_pods) = (config.pod_cidr, config.cluster_cidr);
-    let hairpin = [
-        nft::load_source(0),
-        nft::load_destination(1),
-        nft::in_set("hairpin"),
-    ];
+    let hairpin = [nft::load_source(0), nft::load_destination(1), nft::in_set("hairpin")];
     batch
-        .base_chain(
-            "postrouting",
-            BaseChain::nat(NatHook::Postrouting, Priority::SrcNat),
-        )
+        .base_chain("postrouting", BaseChain::nat(NatHook::Postrouting, Priority::SrcNat))
         .rule_with("postrouting", |rule| {
-            hairpin
-                .into_iter()
-                .fold(rule, |rule, e| rule.expr(e))
-                .nat(to_node())
+            hairpin.into_iter().fold(rule, |rule, e| rule.expr(e)).nat(to_node())
         })
         .rule_with("postrouting", |rule| {
             rule.match_oif(&config.bridge)
@@ -469,16 +379,12 @@ fn masquerade(batch: Batch, config: &PodNetworkConfig) -> Batch {
 
 fn add_published(batch: Batch, ports: &BTreeMap<Published, (Ipv4Addr, u16)>) -> Batch {
     let ([any, specific], (to_any, to_specific)) = (host_port_maps(), elements(ports));
-    batch
-        .add_elements(&any, &to_any)
-        .add_elements(&specific, &to_specific)
+    batch.add_elements(&any, &to_any).add_elements(&specific, &to_specific)
 }
 
 fn delete_published(batch: Batch, ports: &BTreeMap<Published, (Ipv4Addr, u16)>) -> Batch {
     let ([any, specific], (to_any, to_specific)) = (host_port_maps(), elements(ports));
-    batch
-        .delete_elements(&any, &to_any)
-        .delete_elements(&specific, &to_specific)
+    batch.delete_elements(&any, &to_any).delete_elements(&specific, &to_specific)
 }
 
 fn elements(ports: &BTreeMap<Published, (Ipv4Addr, u16)>) -> (Vec<SetElement>, Vec<SetElement>) {
@@ -497,10 +403,7 @@ fn elements(ports: &BTreeMap<Published, (Ipv4Addr, u16)>) -> (Vec<SetElement>, V
 async fn read_published(connection: &Connection<Nftables>) -> BTreeMap<Published, (Ipv4Addr, u16)> {
     let mut ports = BTreeMap::new();
     for map in host_port_maps() {
-        let Ok(elements) = connection
-            .list_set_elements(TABLE, map.name(), Family::Ip)
-            .await
-        else {
+        let Ok(elements) = connection.list_set_elements(TABLE, map.name(), Family::Ip).await else {
             continue;
         };
         ports.extend(elements.iter().filter_map(parse_element));
@@ -516,14 +419,10 @@ fn parse_element(element: &SetElement) -> Option<(Published, (Ipv4Addr, u16))> {
         key if key.len() == 12 => (Some(ipv4(key)?), &key[4..]),
         key => (None, key),
     };
-    let protocol = Protocol::ALL
-        .into_iter()
-        .find(|protocol| Some(&protocol.number()) == rest.first())?;
+    let protocol =
+        Protocol::ALL.into_iter().find(|protocol| Some(&protocol.number()) == rest.first())?;
     let port = |bytes: &[u8]| Some(u16::from_be_bytes(bytes.get(4..6)?.try_into().ok()?));
-    Some((
-        (host_ip, protocol, port(rest)?),
-        (ipv4(value)?, port(value)?),
-    ))
+    Some(((host_ip, protocol, port(rest)?), (ipv4(value)?, port(value)?)))
 }
 
 fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
