@@ -1,1 +1,18 @@
-//! Kubernetes kinds as data: schema, codecs, defaulting, validation, patch, apply, tables, OpenAPI.
+//! Kubernetes kinds as data: schema, codecs, defaulting, validation, patch, apply, Tables, OpenAPI.
+//!
+//! An object travels as a `serde_json::Value`; what it means is said by a [`KindDef`]. A built-in
+//! kind and a CustomResourceDefinition produce the same value, so there is one path, not two.
+//! Invariant: nothing here does I/O or knows of HTTP or the store.
+
+pub mod age;
+pub mod field;
+pub mod kind;
+pub mod kinds;
+pub mod meta;
+pub mod schema;
+pub mod status;
+
+pub use kind::{GroupKind, GroupResource, GroupVersion, KindDef, Kinds, Strategy, Subresource};
+pub use schema::Schema;
+pub use serde_json::{Map, Value};
+pub use status::{Reason, Status};
