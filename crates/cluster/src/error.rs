@@ -12,7 +12,9 @@ pub enum Error {
          (`skiff server --no-node` needs no root)"
     )]
     NotRoot,
-    #[error("{0:?} is no cluster name: use up to 40 lower case letters, digits and dashes, starting with a letter")]
+    #[error(
+        "{0:?} is no cluster name: use up to 40 lower case letters, digits and dashes, starting with a letter"
+    )]
     BadName(String),
     #[error("another skiff command is working on cluster {0}: try again when it is done")]
     Busy(String),

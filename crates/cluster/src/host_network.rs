@@ -8,9 +8,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::{IpNet, Ipv4Net};
-use nlink::netlink::nftables::{
-    BaseChain, Chain, Family, NatHook, NatStatement, Priority, Rule,
-};
+use nlink::netlink::nftables::{BaseChain, Chain, Family, NatHook, NatStatement, Priority, Rule};
 use nlink::netlink::{Connection, Nftables};
 use skiff_net::link::{Namespace, VethEnd, create_veth};
 
@@ -76,7 +74,8 @@ pub(crate) async fn connect(cluster: &str, state: &State, node_pid: i32) -> Resu
 async fn configure_node(inside: &Namespace, state: &State) -> Result<()> {
     let lo = inside.require_link("lo").await.map_err(network("finding the node's loopback"))?;
     inside.set_up(lo.index).await.map_err(network("setting the node's loopback up"))?;
-    let eth0 = inside.require_link("eth0").await.map_err(network("finding the node's interface"))?;
+    let eth0 =
+        inside.require_link("eth0").await.map_err(network("finding the node's interface"))?;
     inside
         .add_address(eth0.index, net(state.node_address(), state.subnet.prefix_len()))
         .await
@@ -97,11 +96,11 @@ pub(crate) async fn open_way_out(cluster: &str, state: &State) -> Result<bool> {
     }
     let names = Names::of(cluster);
     let connection = Connection::<Nftables>::new().map_err(network("opening nftables"))?;
-    let chain = Chain::new(&names.table, "postrouting")
+    let chain = Chain::new(names.table.as_str(), "postrouting")
         .map_err(network("naming a chain"))?
         .family(Family::Ip)
         .base(BaseChain::nat(NatHook::Postrouting, Priority::SrcNat));
-    let rule = Rule::new(&names.table, "postrouting")
+    let rule = Rule::new(names.table.as_str(), "postrouting")
         .family(Family::Ip)
         .match_oif_not(&names.bridge)
         .match_saddr_v4(state.subnet.network(), state.subnet.prefix_len())
@@ -189,7 +188,8 @@ mod tests {
 
     #[test]
     fn interface_names_fit_and_differ() {
-        let (a, b) = (Names::of("a-rather-long-cluster-name"), Names::of("a-rather-long-cluster-nam"));
+        let (a, b) =
+            (Names::of("a-rather-long-cluster-name"), Names::of("a-rather-long-cluster-nam"));
         assert!(a.veth.len() <= 15 && a.bridge != b.bridge);
         assert_eq!(Names::of("skiff").bridge, "sk-skiff");
     }

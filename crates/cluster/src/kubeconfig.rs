@@ -34,14 +34,26 @@ pub fn user_path() -> PathBuf {
 /// Makes `name` the current context, pointing at `access`.
 pub fn add(path: &Path, name: &str, access: &Access) -> Result<()> {
     let mut config = load(path)?.unwrap_or_else(empty);
-    put(&mut config, "clusters", name, "cluster", json!({
-        "server": access.server,
-        "certificate-authority-data": access.certificate_authority_data,
-    }));
-    put(&mut config, "users", name, "user", json!({
-        "client-certificate-data": access.client_certificate_data,
-        "client-key-data": access.client_key_data,
-    }));
+    put(
+        &mut config,
+        "clusters",
+        name,
+        "cluster",
+        json!({
+            "server": access.server,
+            "certificate-authority-data": access.certificate_authority_data,
+        }),
+    );
+    put(
+        &mut config,
+        "users",
+        name,
+        "user",
+        json!({
+            "client-certificate-data": access.client_certificate_data,
+            "client-key-data": access.client_key_data,
+        }),
+    );
     put(&mut config, "contexts", name, "context", json!({ "cluster": name, "user": name }));
     config.insert("current-context".into(), name.into());
     save(path, &config)
@@ -128,8 +140,12 @@ fn save(path: &Path, config: &Map<String, Value>) -> Result<()> {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir)?;
         }
-        let mut file =
-            fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        let mut file = fs::OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&draft)?;
         file.write_all(text.as_bytes())?;
         file.sync_all()?;
         fs::rename(&draft, path)
@@ -163,7 +179,10 @@ mod tests {
         assert_eq!(access_of(&path).map(|found| found.server).ok(), None, "prod has no CA");
         remove(&path, "skiff").expect("removes");
         let left = load(&path).expect("reads").expect("is there");
-        assert_eq!(left["clusters"], json!([{"name": "prod", "cluster": {"server": "https://prod"}}]));
+        assert_eq!(
+            left["clusters"],
+            json!([{"name": "prod", "cluster": {"server": "https://prod"}}])
+        );
         fs::remove_dir_all(&dir).expect("the temporary directory is ours");
     }
 }

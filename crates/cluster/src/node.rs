@@ -8,7 +8,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
@@ -16,8 +16,11 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::mount::{MsFlags, mount};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::SignalFd;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, sethostname};
 
@@ -36,8 +39,7 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Runs the node until it is told to stop. `server` are the arguments of `skiff server`.
 pub fn run(name: &str, server: &[String]) -> ExitCode {
     // SAFETY: `start` passes these descriptors, and nothing has used them yet.
-    let (reporter, go) =
-        unsafe { (Reporter::inherited(REPORT_FD), OwnedFd::from_raw_fd(GO_FD)) };
+    let (reporter, go) = unsafe { (Reporter::inherited(REPORT_FD), OwnedFd::from_raw_fd(GO_FD)) };
     match hold(name, server, &reporter, go) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -50,6 +52,8 @@ pub fn run(name: &str, server: &[String]) -> ExitCode {
 
 fn hold(name: &str, server: &[String], reporter: &Reporter, go: OwnedFd) -> io::Result<()> {
     let signals = block_signals()?;
+    // Shims outlive a server that dies; somebody has to collect them.
+    set_child_subreaper(true)?;
     let layout = Layout::of(name).map_err(io::Error::other)?;
     NodeCgroup::at(&layout.cgroup()).enter("system")?;
     enter_namespaces(name)?;
@@ -137,7 +141,7 @@ fn spawn_server(server: &[String]) -> io::Result<Pid> {
 /// Lets a descriptor survive exec; one that is closed already is none of our business.
 fn keep_open(fd: RawFd) {
     // SAFETY: borrowed for the call only.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     let _ = fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty()));
 }
 
@@ -199,16 +203,12 @@ fn block_signals() -> io::Result<SigSet> {
 
 /// True if the word to stop came meanwhile.
 fn sleep_unless_told(pause: Duration, signals: &SigSet) -> io::Result<bool> {
-    let fd = nix::sys::signalfd::SignalFd::new(signals)?;
-    let mut poll = [nix::poll::PollFd::new(
-        // SAFETY: `fd` outlives the poll.
-        unsafe { std::os::fd::BorrowedFd::borrow_raw(fd.as_raw_fd()) },
-        nix::poll::PollFlags::POLLIN,
-    )];
-    let pause = nix::poll::PollTimeout::try_from(pause.as_millis() as i32).unwrap_or_default();
-    if nix::poll::poll(&mut poll, pause)? == 0 {
+    let pending = SignalFd::new(signals)?;
+    let mut poll = [PollFd::new(pending.as_fd(), PollFlags::POLLIN)];
+    let millis = u16::try_from(pause.as_millis()).unwrap_or(u16::MAX);
+    if nix::poll::poll(&mut poll, PollTimeout::from(millis))? == 0 {
         return Ok(false);
     }
-    let told = fd.read_signal()?.is_some_and(|info| info.ssi_signo != Signal::SIGCHLD as u32);
-    Ok(told)
+    let signal = pending.read_signal()?;
+    Ok(signal.is_some_and(|info| info.ssi_signo != Signal::SIGCHLD as u32))
 }

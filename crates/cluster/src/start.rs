@@ -54,7 +54,10 @@ pub struct Started {
 
 /// Starts the cluster and returns when it is useful. `progress` hears each phase and when, since
 /// the start, it was reached.
-pub async fn start(options: StartOptions, mut progress: impl FnMut(&str, Duration)) -> Result<Started> {
+pub async fn start(
+    options: StartOptions,
+    mut progress: impl FnMut(&str, Duration),
+) -> Result<Started> {
     let began = Instant::now();
     if !geteuid().is_root() {
         return Err(Error::NotRoot);

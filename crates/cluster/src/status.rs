@@ -36,8 +36,9 @@ pub fn status(name: &str) -> Result<Status> {
     let running = state.as_ref().is_some_and(State::is_running);
     let answer = if running { ask(&layout) } else { String::new() };
     let server = state.as_ref().map(server_url);
-    let configured =
-        server.as_ref().is_some_and(|server| kubeconfig::has(&kubeconfig::user_path(), name, server));
+    let configured = server
+        .as_ref()
+        .is_some_and(|server| kubeconfig::has(&kubeconfig::user_path(), name, server));
     let health = |is: bool| if is { Health::Running } else { Health::Stopped };
     Ok(Status {
         name: name.to_owned(),

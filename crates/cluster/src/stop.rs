@@ -24,8 +24,7 @@ const POD_GRACE: Duration = Duration::from_secs(10);
 pub async fn stop(name: &str) -> Result<bool> {
     let layout = existing(name)?;
     let _lock = Lock::take(&layout)?;
-    let mut state =
-        State::load(&layout)?.ok_or_else(|| Error::NoSuchCluster(name.to_owned()))?;
+    let mut state = State::load(&layout)?.ok_or_else(|| Error::NoSuchCluster(name.to_owned()))?;
     let was_running = state.is_running();
     end_node(&state);
     clear(&layout, POD_GRACE).await?;
