@@ -2,8 +2,8 @@
 
 mod support;
 
-use skiff_streams::client::{ExecClient, Transport};
-use skiff_streams::{CommandStatus, RemoteCommandStreams, StreamOptions, TerminalSize};
+use skiff_streams::client::{ExecClient, PortForwardClient, Transport};
+use skiff_streams::{CommandStatus, Error, RemoteCommandStreams, StreamOptions, TerminalSize};
 use support::{exec_server, proxied, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -247,5 +247,18 @@ async fn a_session_given_up_does_not_look_like_success() {
         };
         let status = within(10, conversation).await;
         assert!(!matches!(status, Ok(CommandStatus::Success)), "{by:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_passes_the_proxy_as_it_is() {
+    // A port-forward's protocol is none of those exec speaks.
+    for transport in [Transport::WebSocket, Transport::Spdy] {
+        let io = proxied(exec_server(repeat));
+        let refused = PortForwardClient::connect(io, ALL_QUERY, transport).await;
+        match refused.err() {
+            Some(Error::UpgradeRefused(code)) => assert_eq!(code.as_u16(), 403),
+            other => panic!("unexpected {other:?}"),
+        }
     }
 }
