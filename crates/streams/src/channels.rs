@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine;
@@ -164,6 +165,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
 
     fn end(&mut self, number: u8) {
         if let Some(channel) = self.channels.get_mut(usize::from(number)) {
+            channel.flow.peer_done.store(true, Ordering::Release);
             channel.feed = None;
         }
     }

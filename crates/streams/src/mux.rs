@@ -78,6 +78,16 @@ pub(crate) fn send_detached(commands: &mpsc::Sender<Command>, command: Command) 
     }
 }
 
+/// Ends the session when dropped.
+#[derive(Debug)]
+pub(crate) struct Hangup(pub(crate) mpsc::Sender<Command>);
+
+impl Drop for Hangup {
+    fn drop(&mut self) {
+        send_detached(&self.0, Command::Close(Closing::Normal));
+    }
+}
+
 /// How many bytes may still be sent: per stream and per session.
 ///
 /// Upstream's SPDY peers neither grant nor obey windows, so the balance only binds once the peer has
@@ -100,6 +110,8 @@ pub(crate) struct Flow {
     pub(crate) stream: Credit,
     pub(crate) consumed: Consumption,
     pub(crate) reader_gone: AtomicBool,
+    /// The peer has half-closed: losing it later takes nothing from what it sent.
+    pub(crate) peer_done: AtomicBool,
 }
 
 /// Bytes taken out of a window that the peer has not been told about.
@@ -245,7 +257,13 @@ impl Consumption {
 
 impl Flow {
     pub(crate) fn new(session: Arc<Credit>, stream: Credit, consumed: Consumption) -> Arc<Self> {
-        Arc::new(Flow { session, stream, consumed, reader_gone: AtomicBool::new(false) })
+        Arc::new(Flow {
+            session,
+            stream,
+            consumed,
+            reader_gone: AtomicBool::new(false),
+            peer_done: AtomicBool::new(false),
+        })
     }
 
     /// A stream whose peer knows no windows.
@@ -291,8 +309,8 @@ impl AsyncRead for Incoming {
         if read == 0 && buf.remaining() > 0 {
             // The pipe ends alike on half-close and on loss; only the flow knows which it was.
             return Poll::Ready(match self.flow.stream.failed() {
-                Some(kind) => Err(kind.into()),
-                None => Ok(()),
+                Some(kind) if !self.flow.peer_done.load(Ordering::Acquire) => Err(kind.into()),
+                _ => Ok(()),
             });
         }
         self.flow.consumed.add(read);
