@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::channels::{self, Dialect};
-use crate::mux::{Incoming, Outgoing};
+use crate::mux::{Hangup, Incoming, Outgoing};
 use crate::negotiate::{
     Codec, Endpoint, Framing, HEADER_PROTOCOL, HEADER_WEBSOCKET_KEY, HEADER_WEBSOCKET_PROTOCOL,
     HEADER_WEBSOCKET_VERSION, Protocol, SPDY_31, Upgrade, accept_key, protocol_named,
@@ -33,7 +33,7 @@ pub enum Transport {
     Spdy,
 }
 
-/// A running command, from the client's side.
+/// A running command, from the client's side. Dropping it ends the session.
 pub struct ExecClient {
     pub stdin: Option<Outgoing>,
     pub stdout: Option<Incoming>,
@@ -43,9 +43,10 @@ pub struct ExecClient {
     /// Version 4 and later always send a status.
     expects_status: bool,
     _session: Option<Session>,
+    _hangup: Hangup,
 }
 
-/// A port-forward session, from the client's side.
+/// A port-forward session, from the client's side. Dropping it ends all its connections.
 pub struct PortForwardClient {
     session: Session,
     next_request: AtomicU32,
@@ -87,12 +88,8 @@ impl ExecClient {
         codec: Codec,
         wanted: [bool; 5],
     ) -> ExecClient {
-        let dialect = Dialect {
-            role: Role::Client,
-            codec,
-            close_signal: protocol.version >= 5,
-        };
-        let (ends, _) = channels::start(io, dialect, STREAM_TYPES.len() as u8);
+        let dialect = Dialect { role: Role::Client, codec, close_signal: protocol.version >= 5 };
+        let (ends, commands) = channels::start(io, dialect, STREAM_TYPES.len() as u8);
         let mut streams = ends.into_iter().zip(wanted).map(|(ends, wanted)| {
             let (incoming, outgoing) = ends;
             wanted.then_some(Stream { incoming, outgoing })
@@ -101,6 +98,7 @@ impl ExecClient {
             std::array::from_fn(|_| streams.next().flatten()),
             protocol,
             None,
+            Hangup(commands),
         )
     }
 
@@ -119,13 +117,15 @@ impl ExecClient {
                 streams[index] = Some(session.open(headers).await?);
             }
         }
-        Ok(Self::assemble(streams, protocol, Some(session)))
+        let hangup = Hangup(session.commands());
+        Ok(Self::assemble(streams, protocol, Some(session), hangup))
     }
 
     fn assemble(
         streams: [Option<Stream>; 5],
         protocol: Protocol,
         session: Option<Session>,
+        hangup: Hangup,
     ) -> ExecClient {
         let incoming = |stream: Option<Stream>| {
             stream.map(|stream| {
@@ -142,6 +142,7 @@ impl ExecClient {
             error: incoming(error).expect("the error stream always exists"),
             expects_status: protocol.version >= 4,
             _session: session,
+            _hangup: hangup,
         }
     }
 
@@ -192,10 +193,7 @@ impl PortForwardClient {
             }
             Transport::Spdy => Session::start(io, Side::Client),
         };
-        Ok(PortForwardClient {
-            session,
-            next_request: AtomicU32::new(0),
-        })
+        Ok(PortForwardClient { session, next_request: AtomicU32::new(0) })
     }
 
     /// Opens a connection to a port of the pod; many may be open at once.
@@ -212,10 +210,7 @@ impl PortForwardClient {
         error.outgoing.shutdown().await?;
         let data = self.session.open(headers("data")).await?;
         Ok(ConnectedPort {
-            data: DataStream {
-                incoming: data.incoming,
-                outgoing: data.outgoing,
-            },
+            data: DataStream { incoming: data.incoming, outgoing: data.outgoing },
             error: error.incoming,
         })
     }
@@ -244,9 +239,7 @@ where
     }
     let accept = response.headers().get("sec-websocket-accept");
     if protocol.upgrade == Upgrade::WebSocket && accept != Some(&accept_key(key.as_bytes())) {
-        return Err(Error::BadHandshake(
-            "the server did not prove its handshake",
-        ));
+        return Err(Error::BadHandshake("the server did not prove its handshake"));
     }
     Ok(TokioIo::new(hyper::upgrade::on(&mut response).await?))
 }
@@ -272,7 +265,5 @@ fn upgrade_request(
             .header(header::UPGRADE, SPDY_31)
             .header(HEADER_PROTOCOL, protocol.name),
     };
-    request
-        .body(Empty::new())
-        .map_err(|_| Error::BadHandshake("the path is not a valid uri"))
+    request.body(Empty::new()).map_err(|_| Error::BadHandshake("the path is not a valid uri"))
 }
