@@ -4,6 +4,7 @@
 //! kind and a CustomResourceDefinition produce the same value, so there is one path, not two.
 //! Invariant: nothing here does I/O or knows of HTTP or the store.
 
+pub mod age;
 pub mod field;
 pub mod kind;
 pub mod kinds;

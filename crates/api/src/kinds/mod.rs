@@ -3,10 +3,21 @@
 //! A kind with something to say of its own has one file `kinds/<group>/<kind>.rs` holding a unit
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
+mod apps;
+mod batch;
+mod core;
+pub mod fill;
+pub mod pod_spec;
+mod rbac;
+mod volume;
+pub mod workload;
+
 use std::sync::Arc;
 
 use crate::kind::{GroupVersion, KindDef, Kinds, Strategy, Subresource};
 use crate::schema::{self, ResourceFacts, SubresourceFacts};
+
+pub use core::pod::qos_class;
 
 /// Every built-in kind.
 pub fn builtin() -> Kinds {
@@ -14,10 +25,16 @@ pub fn builtin() -> Kinds {
 }
 
 /// The strategy of a built-in kind.
-fn strategy(_group: &str, _kind: &str) -> Arc<dyn Strategy> {
-    Arc::new(Plain)
+fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
+    let found = match group {
+        "" | "events.k8s.io" => core::strategy(kind),
+        "apps" => apps::strategy(kind),
+        "batch" => batch::strategy(kind),
+        "rbac.authorization.k8s.io" => rbac::strategy(kind),
+        _ => None,
+    };
+    found.unwrap_or_else(|| Arc::new(Plain))
 }
-
 /// A kind with nothing special about it.
 pub struct Plain;
 
