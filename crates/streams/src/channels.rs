@@ -17,7 +17,7 @@ use bytes::Bytes;
 use fastwebsockets::Role;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::mux::{
     Closing, Command, Flow, Incoming, Outgoing, StreamId, command_queue, stream_ends,
@@ -32,6 +32,8 @@ const CLOSE_SIGNAL: u8 = 255;
 pub(crate) const LINGER: Duration = Duration::from_secs(15 * 60);
 /// How long a client that has closed may take to accept what was already queued.
 pub(crate) const FAREWELL: Duration = Duration::from_secs(5);
+/// Upstream's clients ping every 5 seconds and give up after 61 without a pong.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Copy)]
 pub(crate) struct Dialect {
@@ -55,20 +57,13 @@ where
     let mut ends = Vec::new();
     let mut channels = Vec::new();
     for number in 0..count {
-        let flow = Flow::unlimited();
-        let (incoming, outgoing, feed) = stream_ends(StreamId::from(number), &commands, &flow);
+        let stream = StreamId::from(number);
+        let flow = Flow::unlimited(stream);
+        let (incoming, outgoing, feed) = stream_ends(stream, &commands, &flow);
         ends.push((incoming, outgoing));
-        channels.push(Channel {
-            feed: Some(feed),
-            flow,
-        });
+        channels.push(Channel { feed: Some(feed), flow });
     }
-    let reader = Reader {
-        messages,
-        channels,
-        dialect,
-        commands: commands.clone(),
-    };
+    let reader = Reader { messages, channels, dialect, commands: commands.clone() };
     tokio::spawn(run(reader, writer, queue));
     (ends, commands)
 }
@@ -161,7 +156,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
             return;
         };
         if let Some(feed) = &mut channel.feed
-            && feed.write_all(&data).await.is_err()
+            && write_patiently(feed, &data, &self.commands).await.is_err()
         {
             channel.feed = None;
         }
@@ -170,6 +165,24 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
     fn end(&mut self, number: u8) {
         if let Some(channel) = self.channels.get_mut(usize::from(number)) {
             channel.feed = None;
+        }
+    }
+}
+
+/// Writes to a channel, however long its reader takes.
+///
+/// Differs from upstream: pings behind the unread bytes go unanswered meanwhile, and kubectl gives up a
+/// minute later; pongs nobody asked for (RFC 6455, section 5.5.3) keep such a session alive.
+async fn write_patiently(
+    feed: &mut DuplexStream,
+    data: &[u8],
+    commands: &mpsc::Sender<Command>,
+) -> io::Result<()> {
+    let mut writing = std::pin::pin!(feed.write_all(data));
+    loop {
+        tokio::select! {
+            written = &mut writing => return written,
+            () = sleep(KEEP_ALIVE) => drop(commands.try_send(Command::Pong(Bytes::new()))),
         }
     }
 }

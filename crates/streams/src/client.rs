@@ -87,21 +87,13 @@ impl ExecClient {
         codec: Codec,
         wanted: [bool; 5],
     ) -> ExecClient {
-        let dialect = Dialect {
-            role: Role::Client,
-            codec,
-            close_signal: protocol.version >= 5,
-        };
+        let dialect = Dialect { role: Role::Client, codec, close_signal: protocol.version >= 5 };
         let (ends, _) = channels::start(io, dialect, STREAM_TYPES.len() as u8);
         let mut streams = ends.into_iter().zip(wanted).map(|(ends, wanted)| {
             let (incoming, outgoing) = ends;
             wanted.then_some(Stream { incoming, outgoing })
         });
-        Self::assemble(
-            std::array::from_fn(|_| streams.next().flatten()),
-            protocol,
-            None,
-        )
+        Self::assemble(std::array::from_fn(|_| streams.next().flatten()), protocol, None)
     }
 
     async fn over_spdy(
@@ -192,10 +184,7 @@ impl PortForwardClient {
             }
             Transport::Spdy => Session::start(io, Side::Client),
         };
-        Ok(PortForwardClient {
-            session,
-            next_request: AtomicU32::new(0),
-        })
+        Ok(PortForwardClient { session, next_request: AtomicU32::new(0) })
     }
 
     /// Opens a connection to a port of the pod; many may be open at once.
@@ -212,10 +201,7 @@ impl PortForwardClient {
         error.outgoing.shutdown().await?;
         let data = self.session.open(headers("data")).await?;
         Ok(ConnectedPort {
-            data: DataStream {
-                incoming: data.incoming,
-                outgoing: data.outgoing,
-            },
+            data: DataStream { incoming: data.incoming, outgoing: data.outgoing },
             error: error.incoming,
         })
     }
@@ -244,9 +230,7 @@ where
     }
     let accept = response.headers().get("sec-websocket-accept");
     if protocol.upgrade == Upgrade::WebSocket && accept != Some(&accept_key(key.as_bytes())) {
-        return Err(Error::BadHandshake(
-            "the server did not prove its handshake",
-        ));
+        return Err(Error::BadHandshake("the server did not prove its handshake"));
     }
     Ok(TokioIo::new(hyper::upgrade::on(&mut response).await?))
 }
@@ -272,7 +256,5 @@ fn upgrade_request(
             .header(header::UPGRADE, SPDY_31)
             .header(HEADER_PROTOCOL, protocol.name),
     };
-    request
-        .body(Empty::new())
-        .map_err(|_| Error::BadHandshake("the path is not a valid uri"))
+    request.body(Empty::new()).map_err(|_| Error::BadHandshake("the path is not a valid uri"))
 }

@@ -24,10 +24,7 @@ pub enum Error {
     #[error(
         "unable to upgrade: unable to negotiate protocol: client supports {client:?}, server accepts {server:?}"
     )]
-    NoCommonProtocol {
-        client: Vec<String>,
-        server: Vec<&'static str>,
-    },
+    NoCommonProtocol { client: Vec<String>, server: Vec<&'static str> },
     #[error("you must specify at least 1 of stdin, stdout, stderr")]
     NoStreams,
     #[error("query parameter \"port\" is required")]
@@ -56,17 +53,11 @@ impl Error {
         let mut response = Response::new(Full::from(format!("{self}\n")));
         *response.status_mut() = self.status_code();
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("text/plain; charset=utf-8"),
-        );
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
         match self {
             Error::NoCommonProtocol { server, .. } => {
                 for protocol in server {
-                    headers.append(
-                        HEADER_ACCEPTED_PROTOCOLS,
-                        HeaderValue::from_static(protocol),
-                    );
+                    headers.append(HEADER_ACCEPTED_PROTOCOLS, HeaderValue::from_static(protocol));
                 }
             }
             Error::WebSocketVersion => {

@@ -98,17 +98,22 @@ struct CreditState {
 pub(crate) struct Flow {
     session: Arc<Credit>,
     pub(crate) stream: Credit,
-    /// Bytes the reader took that the peer has not been told about.
-    consumed: AtomicU32,
+    pub(crate) consumed: Consumption,
     pub(crate) reader_gone: AtomicBool,
-    /// Where the session hears that `consumed` or `reader_gone` changed; none without windows.
+}
+
+/// Bytes taken out of a window that the peer has not been told about.
+#[derive(Debug)]
+pub(crate) struct Consumption {
+    stream: StreamId,
+    bytes: AtomicU32,
+    /// Where the session's writer hears of a change; none without windows.
     notices: Option<mpsc::UnboundedSender<StreamId>>,
 }
 
 /// The receiving end of a stream: end of file is the peer's half-close, an error its loss.
 #[derive(Debug)]
 pub struct Incoming {
-    stream: StreamId,
     pipe: DuplexStream,
     flow: Arc<Flow>,
 }
@@ -131,11 +136,7 @@ pub(crate) fn stream_ends(
     flow: &Arc<Flow>,
 ) -> (Incoming, Outgoing, DuplexStream) {
     let (pipe, feed) = tokio::io::duplex(WINDOW as usize);
-    let incoming = Incoming {
-        stream,
-        pipe,
-        flow: flow.clone(),
-    };
+    let incoming = Incoming { pipe, flow: flow.clone() };
     let outgoing = Outgoing {
         stream,
         commands: PollSender::new(commands.clone()),
@@ -211,54 +212,47 @@ impl Credit {
     }
 }
 
-// === impl Flow ===
+// === impl Consumption ===
 
-impl Flow {
-    /// A stream whose peer knows no windows.
-    pub(crate) fn unlimited() -> Arc<Self> {
-        Arc::new(Flow {
-            session: Arc::new(Credit::new(0, false)),
-            stream: Credit::new(0, false),
-            consumed: AtomicU32::new(0),
-            reader_gone: AtomicBool::new(false),
-            notices: None,
-        })
+impl Consumption {
+    pub(crate) fn new(stream: StreamId, notices: Option<mpsc::UnboundedSender<StreamId>>) -> Self {
+        Consumption { stream, bytes: AtomicU32::new(0), notices }
     }
 
-    pub(crate) fn windowed(
-        session: Arc<Credit>,
-        stream: Credit,
-        notices: mpsc::UnboundedSender<StreamId>,
-    ) -> Arc<Self> {
-        Arc::new(Flow {
-            session,
-            stream,
-            consumed: AtomicU32::new(0),
-            reader_gone: AtomicBool::new(false),
-            notices: Some(notices),
-        })
-    }
-
-    /// Counts bytes that left the stream's buffer; tells the session once per `GRANT_STEP`, so at
-    /// most one notice per stream is under way.
-    pub(crate) fn consume(&self, stream: StreamId, bytes: usize) {
+    /// Tells the session once per `GRANT_STEP`, so at most one such notice is under way.
+    pub(crate) fn add(&self, bytes: usize) {
         let bytes = u32::try_from(bytes).expect("a read is smaller than a window");
-        let before = self.consumed.fetch_add(bytes, Ordering::AcqRel);
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
         if before < GRANT_STEP && before.saturating_add(bytes) >= GRANT_STEP {
-            self.notify(stream);
+            self.notify();
         }
     }
 
     /// What to grant the peer now; the count starts again.
-    pub(crate) fn take_consumed(&self) -> u32 {
-        self.consumed.swap(0, Ordering::AcqRel)
+    pub(crate) fn take(&self) -> u32 {
+        self.bytes.swap(0, Ordering::AcqRel)
     }
 
-    fn notify(&self, stream: StreamId) {
+    fn notify(&self) {
         if let Some(notices) = &self.notices {
             // The session may have ended; then there is no window to keep.
-            let _ = notices.send(stream);
+            let _ = notices.send(self.stream);
         }
+    }
+}
+
+// === impl Flow ===
+
+impl Flow {
+    pub(crate) fn new(session: Arc<Credit>, stream: Credit, consumed: Consumption) -> Arc<Self> {
+        Arc::new(Flow { session, stream, consumed, reader_gone: AtomicBool::new(false) })
+    }
+
+    /// A stream whose peer knows no windows.
+    pub(crate) fn unlimited(stream: StreamId) -> Arc<Self> {
+        let unlimited = || Credit::new(0, false);
+        let consumed = Consumption::new(stream, None);
+        Flow::new(Arc::new(unlimited()), unlimited(), consumed)
     }
 
     fn poll_take(&self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
@@ -301,7 +295,7 @@ impl AsyncRead for Incoming {
                 None => Ok(()),
             });
         }
-        self.flow.consume(self.stream, read);
+        self.flow.consumed.add(read);
         Poll::Ready(Ok(()))
     }
 }
@@ -309,7 +303,7 @@ impl AsyncRead for Incoming {
 impl Drop for Incoming {
     fn drop(&mut self) {
         self.flow.reader_gone.store(true, Ordering::Release);
-        self.flow.notify(self.stream);
+        self.flow.consumed.notify();
     }
 }
 
@@ -331,11 +325,7 @@ impl Outgoing {
     }
 
     fn broken(&self) -> io::Error {
-        self.flow
-            .stream
-            .failed()
-            .unwrap_or(io::ErrorKind::BrokenPipe)
-            .into()
+        self.flow.stream.failed().unwrap_or(io::ErrorKind::BrokenPipe).into()
     }
 }
 
@@ -357,10 +347,8 @@ impl AsyncWrite for Outgoing {
             return Poll::Pending;
         };
         let taken = taken?;
-        let command = Command::Data {
-            stream: self.stream,
-            data: Bytes::copy_from_slice(&buf[..taken]),
-        };
+        let command =
+            Command::Data { stream: self.stream, data: Bytes::copy_from_slice(&buf[..taken]) };
         match self.poll_send(cx, command) {
             Poll::Ready(sent) => Poll::Ready(sent.map(|()| taken)),
             Poll::Pending => {

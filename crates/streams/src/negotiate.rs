@@ -67,21 +67,11 @@ pub(crate) struct Protocol {
 }
 
 const fn channels(name: &'static str, codec: Codec, version: u8) -> Protocol {
-    Protocol {
-        name,
-        upgrade: Upgrade::WebSocket,
-        framing: Framing::Channels(codec),
-        version,
-    }
+    Protocol { name, upgrade: Upgrade::WebSocket, framing: Framing::Channels(codec), version }
 }
 
 const fn spdy(name: &'static str, version: u8) -> Protocol {
-    Protocol {
-        name,
-        upgrade: Upgrade::Spdy,
-        framing: Framing::Spdy,
-        version,
-    }
+    Protocol { name, upgrade: Upgrade::Spdy, framing: Framing::Spdy, version }
 }
 
 /// The empty name is a client that asked for none, which old clients of both kinds do.
@@ -139,11 +129,7 @@ pub fn negotiate<B>(request: &Request<B>, endpoint: Endpoint) -> Result<Negotiat
             Upgrade::Spdy => HEADER_PROTOCOL,
         },
     );
-    Ok(Negotiated {
-        endpoint,
-        protocol: choose(endpoint, upgrade, asked)?,
-        websocket_accept,
-    })
+    Ok(Negotiated { endpoint, protocol: choose(endpoint, upgrade, asked)?, websocket_accept })
 }
 
 // === impl Negotiated ===
@@ -169,10 +155,7 @@ impl Negotiated {
             headers.insert("sec-websocket-accept", accept.clone());
         }
         if !self.protocol.name.is_empty() {
-            headers.insert(
-                protocol_header,
-                HeaderValue::from_static(self.protocol.name),
-            );
+            headers.insert(protocol_header, HeaderValue::from_static(self.protocol.name));
         }
         response
     }
@@ -191,9 +174,7 @@ fn choose(endpoint: Endpoint, upgrade: Upgrade, asked: Vec<String>) -> Result<Pr
     let chosen = if asked.is_empty() {
         protocol_named(endpoint, upgrade, "")
     } else {
-        asked
-            .iter()
-            .find_map(|name| protocol_named(endpoint, upgrade, name))
+        asked.iter().find_map(|name| protocol_named(endpoint, upgrade, name))
     };
     chosen.ok_or_else(|| Error::NoCommonProtocol {
         client: asked,
@@ -205,9 +186,7 @@ fn choose(endpoint: Endpoint, upgrade: Upgrade, asked: Vec<String>) -> Result<Pr
 }
 
 pub(crate) fn protocol_named(endpoint: Endpoint, upgrade: Upgrade, name: &str) -> Option<Protocol> {
-    offered(endpoint, upgrade)
-        .find(|offer| offer.name == name)
-        .copied()
+    offered(endpoint, upgrade).find(|offer| offer.name == name).copied()
 }
 
 fn offered(endpoint: Endpoint, upgrade: Upgrade) -> impl Iterator<Item = &'static Protocol> {
@@ -220,10 +199,7 @@ fn offered(endpoint: Endpoint, upgrade: Upgrade) -> impl Iterator<Item = &'stati
 
 fn requested_upgrade(headers: &HeaderMap) -> Option<Upgrade> {
     let connection = comma_separated(headers, header::CONNECTION.as_str());
-    if !connection
-        .iter()
-        .any(|token| token.eq_ignore_ascii_case("upgrade"))
-    {
+    if !connection.iter().any(|token| token.eq_ignore_ascii_case("upgrade")) {
         return None;
     }
     let upgrade = comma_separated(headers, header::UPGRADE.as_str());
@@ -243,10 +219,7 @@ fn websocket_accept<B>(request: &Request<B>) -> Result<HeaderValue, Error> {
         return Err(Error::WebSocketMethod);
     }
     let headers = request.headers();
-    if headers
-        .get(HEADER_WEBSOCKET_VERSION)
-        .is_none_or(|v| v != "13")
-    {
+    if headers.get(HEADER_WEBSOCKET_VERSION).is_none_or(|v| v != "13") {
         return Err(Error::WebSocketVersion);
     }
     let key = headers

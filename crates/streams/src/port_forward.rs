@@ -69,9 +69,7 @@ impl PortForward {
     {
         let protocol = negotiated.protocol;
         if negotiated.endpoint != Endpoint::PortForward {
-            return Err(Error::WrongEndpoint {
-                protocol: protocol.name,
-            });
+            return Err(Error::WrongEndpoint { protocol: protocol.name });
         }
         Ok(PortForward(match protocol.framing {
             Framing::Spdy => Source::Streams(Pairing::new(Session::start(io, Side::Server))),
@@ -134,10 +132,7 @@ enum StreamKind {
 
 impl Pairing {
     fn new(session: Session) -> Self {
-        Pairing {
-            session,
-            waiting: HashMap::new(),
-        }
+        Pairing { session, waiting: HashMap::new() }
     }
 
     async fn next(&mut self) -> Option<ForwardedConnection> {
@@ -166,25 +161,14 @@ impl Pairing {
             }
         };
         let request = request_id(&stream, kind);
-        if self
-            .waiting
-            .get(&request)
-            .is_some_and(|half| half.kind == kind)
-        {
+        if self.waiting.get(&request).is_some_and(|half| half.kind == kind) {
             tracing::debug!(request, "refusing a repeated port-forward stream");
             return None;
         }
         let stream = stream.accept().await.ok()?;
         let Some(half) = self.waiting.remove(&request) else {
             let deadline = Instant::now() + PAIR_TIMEOUT;
-            self.waiting.insert(
-                request,
-                Half {
-                    kind,
-                    stream,
-                    deadline,
-                },
-            );
+            self.waiting.insert(request, Half { kind, stream, deadline });
             return None;
         };
         let (data, error) = match kind {
@@ -193,10 +177,7 @@ impl Pairing {
         };
         Some(ForwardedConnection {
             port,
-            data: DataStream {
-                incoming: data.incoming,
-                outgoing: data.outgoing,
-            },
+            data: DataStream { incoming: data.incoming, outgoing: data.outgoing },
             error: error.outgoing,
         })
     }
@@ -256,11 +237,7 @@ impl Channels {
             }
             _ => {}
         }
-        let dialect = Dialect {
-            role: Role::Server,
-            codec,
-            close_signal: false,
-        };
+        let dialect = Dialect { role: Role::Server, codec, close_signal: false };
         let (ends, commands) = channels::start(io, dialect, (ports.len() * 2) as u8);
         let (alive, all_over) = mpsc::channel(1);
         let mut ends = ends.into_iter();
@@ -269,11 +246,7 @@ impl Channels {
             let port = ports[connections.len()];
             connections.push(channel_connection(port, data, error.1, alive.clone()).await?);
         }
-        Ok(Channels {
-            connections: connections.into_iter(),
-            all_over,
-            commands,
-        })
+        Ok(Channels { connections: connections.into_iter(), all_over, commands })
     }
 
     async fn next(&mut self) -> Option<ForwardedConnection> {
@@ -304,11 +277,7 @@ async fn channel_connection(
     error.write_all(&port.to_le_bytes()).await?;
     outgoing.keep_alive(alive.clone());
     error.keep_alive(alive);
-    Ok(ForwardedConnection {
-        port,
-        data: DataStream { incoming, outgoing },
-        error,
-    })
+    Ok(ForwardedConnection { port, data: DataStream { incoming, outgoing }, error })
 }
 
 // === impl DataStream ===
@@ -354,10 +323,7 @@ mod tests {
         check("ports=80,443&ports=8080", &[80, 443, 8080]);
         check("port=80%2C81&x=1", &[80, 81]);
         for bad in ["ports=0", "ports=65536", "ports=", "ports=http"] {
-            assert!(
-                matches!(forwarded_ports(bad), Err(Error::InvalidPort(_))),
-                "{bad}"
-            );
+            assert!(matches!(forwarded_ports(bad), Err(Error::InvalidPort(_))), "{bad}");
         }
     }
 }

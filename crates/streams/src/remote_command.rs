@@ -137,9 +137,7 @@ impl RemoteCommand {
                 accept_channels(io, protocol, codec, wanted).await
             }
             (Endpoint::RemoteCommand, Framing::Spdy) => accept_spdy(io, protocol, wanted).await,
-            _ => Err(Error::WrongEndpoint {
-                protocol: protocol.name,
-            }),
+            _ => Err(Error::WrongEndpoint { protocol: protocol.name }),
         }
     }
 }
@@ -153,11 +151,7 @@ async fn accept_channels<IO>(
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let dialect = Dialect {
-        role: Role::Server,
-        codec,
-        close_signal: protocol.version >= 5,
-    };
+    let dialect = Dialect { role: Role::Server, codec, close_signal: protocol.version >= 5 };
     let (ends, commands) = channels::start(io, dialect, STREAM_TYPES.len() as u8);
     announce(&commands, wanted).await?;
     let mut streams = ends.into_iter().zip(wanted).map(|(ends, wanted)| {
@@ -174,10 +168,7 @@ async fn announce(commands: &mpsc::Sender<Command>, wanted: [bool; 5]) -> Result
         .into_iter()
         .find(|index| wanted[*index])
         .expect("the error stream always exists");
-    let hello = Command::Data {
-        stream: first as u32,
-        data: Default::default(),
-    };
+    let hello = Command::Data { stream: first as u32, data: Default::default() };
     commands.send(hello).await.map_err(|_| Error::Disconnected)
 }
 
@@ -190,10 +181,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let mut session = Session::start(io, Side::Server);
-    let collected = timeout(
-        STREAM_CREATION_TIMEOUT,
-        collect_streams(&mut session, wanted),
-    );
+    let collected = timeout(STREAM_CREATION_TIMEOUT, collect_streams(&mut session, wanted));
     let streams = collected.await.map_err(|_| Error::StreamTimeout)??;
     let commands = session.commands();
     Ok(assemble(streams, commands, protocol, Some(session)))
@@ -292,11 +280,7 @@ impl ErrorStream {
     /// Sends the status and ends the session. Write all output first: what comes after is not sent.
     pub async fn finish(mut self, status: CommandStatus) -> Result<(), Error> {
         let mut error = self.error.take().expect("a session finishes once");
-        let text = if self.json {
-            status.to_json()
-        } else {
-            status.to_text().unwrap_or_default()
-        };
+        let text = if self.json { status.to_json() } else { status.to_text().unwrap_or_default() };
         error.write_all(text.as_bytes()).await?;
         error.shutdown().await?;
         let close = Command::Close(Closing::Normal);
@@ -349,9 +333,9 @@ impl CommandStatus {
     fn to_text(&self) -> Option<String> {
         match self {
             CommandStatus::Success => None,
-            CommandStatus::ExitCode(code) => Some(format!(
-                "command terminated with non-zero exit code: exit status {code}"
-            )),
+            CommandStatus::ExitCode(code) => {
+                Some(format!("command terminated with non-zero exit code: exit status {code}"))
+            }
             CommandStatus::InternalError(message) => {
                 Some(format!("Internal error occurred: {message}"))
             }
@@ -386,10 +370,7 @@ mod tests {
             let found = [options.stdin, options.stdout, options.stderr, options.tty];
             assert_eq!(found, expected, "{query}");
         };
-        check(
-            "command=sh&stdin=true&stdout=true&tty=true",
-            [true, true, false, true],
-        );
+        check("command=sh&stdin=true&stdout=true&tty=true", [true, true, false, true]);
         check("input=1&output=1&error=1", [true, true, true, false]);
         check("output=1&error=1&tty=1", [false, true, false, true]);
         let none = StreamOptions::from_query("command=ls&stdout=false").unwrap_err();

@@ -50,10 +50,7 @@ where
     read.set_auto_pong(false);
     read.set_auto_close(false);
     read.set_max_message_size(MAX_MESSAGE);
-    let messages = Messages {
-        frames: read,
-        partial: None,
-    };
+    let messages = Messages { frames: read, partial: None };
     (messages, MessageWriter { frames: write })
 }
 
@@ -118,8 +115,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> MessageWriter<IO> {
     }
 
     pub(crate) async fn pong(&mut self, payload: Bytes) -> io::Result<()> {
-        self.write(Frame::pong(Payload::Owned(payload.into())))
-            .await?;
+        self.write(Frame::pong(Payload::Owned(payload.into()))).await?;
         self.flush().await
     }
 

@@ -18,21 +18,13 @@ fn websocket(protocols: &[&str]) -> Request<()> {
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    headers.extend(
-        protocols
-            .iter()
-            .map(|name| ("sec-websocket-protocol", *name)),
-    );
+    headers.extend(protocols.iter().map(|name| ("sec-websocket-protocol", *name)));
     request(&headers)
 }
 
 fn spdy(protocols: &[&str]) -> Request<()> {
     let mut headers = vec![("connection", "upgrade"), ("upgrade", "SPDY/3.1")];
-    headers.extend(
-        protocols
-            .iter()
-            .map(|name| ("X-Stream-Protocol-Version", *name)),
-    );
+    headers.extend(protocols.iter().map(|name| ("X-Stream-Protocol-Version", *name)));
     request(&headers)
 }
 
@@ -56,30 +48,14 @@ fn the_clients_first_known_protocol_is_chosen() {
         RemoteCommand,
         "v4.channel.k8s.io",
     );
-    check(
-        &websocket(&["base64.channel.k8s.io"]),
-        RemoteCommand,
-        "base64.channel.k8s.io",
-    );
+    check(&websocket(&["base64.channel.k8s.io"]), RemoteCommand, "base64.channel.k8s.io");
     check(&websocket(&[]), RemoteCommand, "");
-    check(
-        &spdy(&["v4.channel.k8s.io", "v3.channel.k8s.io"]),
-        RemoteCommand,
-        "v4.channel.k8s.io",
-    );
-    check(
-        &spdy(&["v2.channel.k8s.io,channel.k8s.io"]),
-        RemoteCommand,
-        "v2.channel.k8s.io",
-    );
+    check(&spdy(&["v4.channel.k8s.io", "v3.channel.k8s.io"]), RemoteCommand, "v4.channel.k8s.io");
+    check(&spdy(&["v2.channel.k8s.io,channel.k8s.io"]), RemoteCommand, "v2.channel.k8s.io");
     check(&spdy(&[]), RemoteCommand, "");
     let tunnelled = "SPDY/3.1+portforward.k8s.io";
     check(&websocket(&[tunnelled]), PortForward, tunnelled);
-    check(
-        &spdy(&["portforward.k8s.io"]),
-        PortForward,
-        "portforward.k8s.io",
-    );
+    check(&spdy(&["portforward.k8s.io"]), PortForward, "portforward.k8s.io");
 }
 
 #[test]
@@ -92,21 +68,11 @@ fn refusals_have_upstreams_codes() {
     let unknown = spdy(&["v9.channel.k8s.io"]);
     let error = check(&unknown, Endpoint::RemoteCommand, 403);
     let accepted = error.response();
-    let accepted = accepted
-        .headers()
-        .get_all("x-accepted-stream-protocol-versions");
+    let accepted = accepted.headers().get_all("x-accepted-stream-protocol-versions");
     assert_eq!(accepted.iter().next().unwrap(), "v5.channel.k8s.io");
-    check(
-        &websocket(&["portforward.k8s.io"]),
-        Endpoint::PortForward,
-        403,
-    );
+    check(&websocket(&["portforward.k8s.io"]), Endpoint::PortForward, 403);
     check(&request(&[]), Endpoint::RemoteCommand, 400);
-    check(
-        &request(&[("upgrade", "websocket")]),
-        Endpoint::RemoteCommand,
-        400,
-    );
+    check(&request(&[("upgrade", "websocket")]), Endpoint::RemoteCommand, 400);
     let no_key = request(&[
         ("connection", "upgrade"),
         ("upgrade", "websocket"),

@@ -24,9 +24,7 @@ async fn a_hundred_connections_at_once_half_close_one_by_one() {
     for transport in TRANSPORTS {
         let session = async {
             let io = proxied(forward_server(echo));
-            let client = PortForwardClient::connect(io, "/portforward", transport)
-                .await
-                .unwrap();
+            let client = PortForwardClient::connect(io, "/portforward", transport).await.unwrap();
             let mut open = Vec::new();
             for index in 0..100u16 {
                 open.push((index, client.open(8000 + index).await.unwrap()));
@@ -59,9 +57,7 @@ async fn the_pod_may_finish_first() {
                 connection.data.read_to_string(&mut input).await.unwrap();
                 connection.error.write_all(input.as_bytes()).await.unwrap();
             });
-            let client = PortForwardClient::connect(io, "/", transport)
-                .await
-                .unwrap();
+            let client = PortForwardClient::connect(io, "/", transport).await.unwrap();
             let mut connection = client.open(22).await.unwrap();
             let mut banner = String::new();
             connection.data.read_to_string(&mut banner).await.unwrap();
@@ -86,9 +82,7 @@ async fn a_stuck_connection_does_not_stop_the_others() {
                     _ => echo(connection).await,
                 }
             });
-            let client = PortForwardClient::connect(io, "/", transport)
-                .await
-                .unwrap();
+            let client = PortForwardClient::connect(io, "/", transport).await.unwrap();
             let mut stuck = client.open(1).await.unwrap();
             let flood = tokio::spawn(async move {
                 stuck.data.write_all(&vec![0; 64 << 20]).await.unwrap();
@@ -117,9 +111,7 @@ async fn much_data_both_ways_at_once() {
                 tokio::io::copy(&mut read, &mut write).await.unwrap();
                 write.shutdown().await.unwrap();
             });
-            let client = PortForwardClient::connect(io, "/", transport)
-                .await
-                .unwrap();
+            let client = PortForwardClient::connect(io, "/", transport).await.unwrap();
             let connection = client.open(9).await.unwrap();
             let (mut read, mut write) = tokio::io::split(connection.data);
             let sending = tokio::spawn(async move {
@@ -129,9 +121,7 @@ async fn much_data_both_ways_at_once() {
                 }
                 write.shutdown().await.unwrap();
             });
-            let got = tokio::io::copy(&mut read, &mut tokio::io::sink())
-                .await
-                .unwrap();
+            let got = tokio::io::copy(&mut read, &mut tokio::io::sink()).await.unwrap();
             assert_eq!(got, TOTAL as u64, "{transport:?}");
             sending.await.unwrap();
         };
@@ -151,15 +141,11 @@ async fn a_client_that_disappears_ends_its_connections() {
                 let _ = ended.send(result.is_err()).await;
             }
         });
-        let client = PortForwardClient::connect(io, "/", transport)
-            .await
-            .unwrap();
+        let client = PortForwardClient::connect(io, "/", transport).await.unwrap();
         let connections = [client.open(1).await.unwrap(), client.open(2).await.unwrap()];
         drop(client);
         for _ in &connections {
-            within(10, endings.recv())
-                .await
-                .expect("each connection ends");
+            within(10, endings.recv()).await.expect("each connection ends");
         }
     }
 }
@@ -188,23 +174,14 @@ async fn two_channels_per_port_begin_with_its_number() {
             socket.write_frame(frame).await.unwrap();
         }
         let pong = socket.read_frame().await.unwrap();
-        assert_eq!(
-            (pong.opcode, &pong.payload[..]),
-            (OpCode::Pong, &b"are you there"[..])
-        );
+        assert_eq!((pong.opcode, &pong.payload[..]), (OpCode::Pong, &b"are you there"[..]));
         assert_eq!(socket.read_frame().await.unwrap().payload, b"\x02hello");
         assert_eq!(socket.read_frame().await.unwrap().payload, b"\x03oops");
-        socket
-            .write_frame(Frame::binary(b"\x00first".to_vec().into()))
-            .await
-            .unwrap();
+        socket.write_frame(Frame::binary(b"\x00first".to_vec().into())).await.unwrap();
         assert_eq!(socket.read_frame().await.unwrap().payload, b"\x00first");
         assert_eq!(socket.read_frame().await.unwrap().payload, b"\x01oops");
         let close = socket.read_frame().await.unwrap();
-        assert_eq!(
-            (close.opcode, &close.payload[..]),
-            (OpCode::Close, &1000u16.to_be_bytes()[..])
-        );
+        assert_eq!((close.opcode, &close.payload[..]), (OpCode::Close, &1000u16.to_be_bytes()[..]));
     };
     within(10, session).await;
 }

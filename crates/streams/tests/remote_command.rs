@@ -7,19 +7,9 @@ use skiff_streams::{CommandStatus, RemoteCommandStreams, StreamOptions, Terminal
 use support::{exec_server, proxied, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
-const ALL: StreamOptions = StreamOptions {
-    stdin: true,
-    stdout: true,
-    stderr: true,
-    tty: false,
-};
+const ALL: StreamOptions = StreamOptions { stdin: true, stdout: true, stderr: true, tty: false };
 const ALL_QUERY: &str = "/exec?stdin=true&stdout=true&stderr=true";
-const TTY: StreamOptions = StreamOptions {
-    stdin: true,
-    stdout: true,
-    stderr: false,
-    tty: true,
-};
+const TTY: StreamOptions = StreamOptions { stdin: true, stdout: true, stderr: false, tty: true };
 const TTY_QUERY: &str = "/exec?stdin=true&stdout=true&tty=true";
 
 /// Protocols that can say "standard input has ended" without closing the connection.
@@ -39,14 +29,8 @@ const CHANNELS_BEFORE_V5: &[(Transport, &str)] = &[
 ];
 
 async fn exec(io: DuplexStream, by: (Transport, &str), tty: bool) -> ExecClient {
-    let (query, options) = if tty {
-        (TTY_QUERY, TTY)
-    } else {
-        (ALL_QUERY, ALL)
-    };
-    ExecClient::connect(io, query, by.0, by.1, options)
-        .await
-        .expect("a session")
+    let (query, options) = if tty { (TTY_QUERY, TTY) } else { (ALL_QUERY, ALL) };
+    ExecClient::connect(io, query, by.0, by.1, options).await.expect("a session")
 }
 
 /// Repeats its input on standard output once it has ended, counts it on standard error, exits 3.
@@ -149,11 +133,7 @@ async fn a_terminal_hears_of_its_size() {
                 let size = TerminalSize { width, height };
                 client.resize(size).await.unwrap();
             }
-            assert_eq!(
-                read_all(&mut client.stdout).await,
-                "80x24 132x50 ",
-                "{by:?}"
-            );
+            assert_eq!(read_all(&mut client.stdout).await, "80x24 132x50 ", "{by:?}");
         };
         within(10, conversation).await;
     }
@@ -191,11 +171,7 @@ async fn much_output_to_a_slow_reader_arrives_whole() {
                     break;
                 }
                 let right = (read..read + count).zip(&buffer);
-                assert!(
-                    right
-                        .into_iter()
-                        .all(|(at, byte)| *byte == (at % (1 << 20) % 251) as u8)
-                );
+                assert!(right.into_iter().all(|(at, byte)| *byte == (at % (1 << 20) % 251) as u8));
                 read += count;
             }
             assert_eq!(read, TOTAL, "{by:?}");

@@ -54,41 +54,15 @@ impl From<ProtocolError> for io::Error {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Frame {
-    SynStream {
-        stream: StreamId,
-        headers: Headers,
-        fin: bool,
-        unidirectional: bool,
-    },
-    SynReply {
-        stream: StreamId,
-        headers: Headers,
-        fin: bool,
-    },
-    RstStream {
-        stream: StreamId,
-        status: u32,
-    },
+    SynStream { stream: StreamId, headers: Headers, fin: bool, unidirectional: bool },
+    SynReply { stream: StreamId, headers: Headers, fin: bool },
+    RstStream { stream: StreamId, status: u32 },
     Settings(Vec<(u32, u32)>),
     Ping(u32),
-    GoAway {
-        last_good: StreamId,
-        status: u32,
-    },
-    Headers {
-        stream: StreamId,
-        headers: Headers,
-        fin: bool,
-    },
-    WindowUpdate {
-        stream: StreamId,
-        delta: u32,
-    },
-    Data {
-        stream: StreamId,
-        data: Bytes,
-        fin: bool,
-    },
+    GoAway { last_good: StreamId, status: u32 },
+    Headers { stream: StreamId, headers: Headers, fin: bool },
+    WindowUpdate { stream: StreamId, delta: u32 },
+    Data { stream: StreamId, data: Bytes, fin: bool },
 }
 
 pub(crate) struct FrameReader<R> {
@@ -136,11 +110,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
                 if first == 0 {
                     return Err(ProtocolError("stream id zero is disallowed").into());
                 }
-                self.rest = Some(DataRest {
-                    stream: first,
-                    length,
-                    fin: flags & FLAG_FIN != 0,
-                });
+                self.rest = Some(DataRest { stream: first, length, fin: flags & FLAG_FIN != 0 });
             } else if let Some(frame) = self.control(first, flags, length).await? {
                 return Ok(Some(frame));
             }
@@ -156,11 +126,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         if !last {
             self.rest = Some(rest);
         }
-        Ok(Frame::Data {
-            stream: rest.stream,
-            data: data.into(),
-            fin: rest.fin && last,
-        })
+        Ok(Frame::Data { stream: rest.stream, data: data.into(), fin: rest.fin && last })
     }
 
     /// A control frame, or none for a type this version does not know (section 2.2.1: ignore it).
@@ -174,12 +140,7 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         let mut payload = vec![0; length];
         self.io.read_exact(&mut payload).await?;
-        Ok(parse_control(
-            &mut self.inflater,
-            first as u16,
-            flags,
-            &payload,
-        )?)
+        Ok(parse_control(&mut self.inflater, first as u16, flags, &payload)?)
     }
 }
 
@@ -190,40 +151,18 @@ fn parse_control(
     mut payload: &[u8],
 ) -> Result<Option<Frame>, ProtocolError> {
     let mut word = || -> Result<u32, ProtocolError> {
-        payload
-            .try_get_u32()
-            .map_err(|_| ProtocolError("control frame too short"))
+        payload.try_get_u32().map_err(|_| ProtocolError("control frame too short"))
     };
     let fin = flags & FLAG_FIN != 0;
     let frame = match frame_kind {
-        kind::SYN_STREAM => {
-            let stream = word()? & ID_MASK;
-            let _associated_to = word()?;
-            // Priority and credential slot: neither has a use here.
-            let block = payload
-                .get(2..)
-                .ok_or(ProtocolError("control frame too short"))?;
-            Frame::SynStream {
-                stream,
-                headers: inflater.read(block)?,
-                fin,
-                unidirectional: flags & FLAG_UNIDIRECTIONAL != 0,
-            }
+        kind::SYN_STREAM => return parse_syn_stream(inflater, flags, payload).map(Some),
+        kind::SYN_REPLY => {
+            Frame::SynReply { stream: word()? & ID_MASK, headers: inflater.read(payload)?, fin }
         }
-        kind::SYN_REPLY => Frame::SynReply {
-            stream: word()? & ID_MASK,
-            headers: inflater.read(payload)?,
-            fin,
-        },
-        kind::HEADERS => Frame::Headers {
-            stream: word()? & ID_MASK,
-            headers: inflater.read(payload)?,
-            fin,
-        },
-        kind::RST_STREAM => Frame::RstStream {
-            stream: word()? & ID_MASK,
-            status: word()?,
-        },
+        kind::HEADERS => {
+            Frame::Headers { stream: word()? & ID_MASK, headers: inflater.read(payload)?, fin }
+        }
+        kind::RST_STREAM => Frame::RstStream { stream: word()? & ID_MASK, status: word()? },
         kind::SETTINGS => {
             let count = word()?;
             // The top byte of an id holds flags about persistence.
@@ -231,26 +170,36 @@ fn parse_control(
             Frame::Settings(settings.collect::<Result<_, ProtocolError>>()?)
         }
         kind::PING => Frame::Ping(word()?),
-        kind::GOAWAY => Frame::GoAway {
-            last_good: word()? & ID_MASK,
-            status: word()?,
-        },
-        kind::WINDOW_UPDATE => Frame::WindowUpdate {
-            stream: word()? & ID_MASK,
-            delta: word()? & ID_MASK,
-        },
+        kind::GOAWAY => Frame::GoAway { last_good: word()? & ID_MASK, status: word()? },
+        kind::WINDOW_UPDATE => {
+            Frame::WindowUpdate { stream: word()? & ID_MASK, delta: word()? & ID_MASK }
+        }
         _ => return Ok(None),
     };
     Ok(Some(frame))
+}
+
+fn parse_syn_stream(
+    inflater: &mut HeaderInflater,
+    flags: u8,
+    payload: &[u8],
+) -> Result<Frame, ProtocolError> {
+    // Number, number of an associated stream, priority, credential slot: only the first has a use.
+    let (mut numbers, block) =
+        payload.split_at_checked(10).ok_or(ProtocolError("control frame too short"))?;
+    Ok(Frame::SynStream {
+        stream: numbers.get_u32() & ID_MASK,
+        headers: inflater.read(block)?,
+        fin: flags & FLAG_FIN != 0,
+        unidirectional: flags & FLAG_UNIDIRECTIONAL != 0,
+    })
 }
 
 // === impl FrameWriter ===
 
 impl FrameWriter {
     pub(crate) fn new() -> Self {
-        FrameWriter {
-            deflater: HeaderDeflater::new(),
-        }
+        FrameWriter { deflater: HeaderDeflater::new() }
     }
 
     /// Appends the frame's bytes. Frames must be put on the wire in the order they are written here.
@@ -261,12 +210,7 @@ impl FrameWriter {
                 put_length(out, flag(*fin, FLAG_FIN), data.len());
                 out.put_slice(data);
             }
-            Frame::SynStream {
-                stream,
-                headers,
-                fin,
-                unidirectional,
-            } => {
+            Frame::SynStream { stream, headers, fin, unidirectional } => {
                 let mut payload = Vec::new();
                 payload.put_u32(*stream);
                 payload.put_u32(0);
@@ -275,16 +219,12 @@ impl FrameWriter {
                 let flags = flag(*fin, FLAG_FIN) | flag(*unidirectional, FLAG_UNIDIRECTIONAL);
                 put_control(out, kind::SYN_STREAM, flags, &payload);
             }
-            Frame::SynReply {
-                stream,
-                headers,
-                fin,
-            } => self.with_headers(out, kind::SYN_REPLY, *stream, headers, *fin),
-            Frame::Headers {
-                stream,
-                headers,
-                fin,
-            } => self.with_headers(out, kind::HEADERS, *stream, headers, *fin),
+            Frame::SynReply { stream, headers, fin } => {
+                self.with_headers(out, kind::SYN_REPLY, *stream, headers, *fin)
+            }
+            Frame::Headers { stream, headers, fin } => {
+                self.with_headers(out, kind::HEADERS, *stream, headers, *fin)
+            }
             Frame::RstStream { stream, status } => {
                 put_words(out, kind::RST_STREAM, &[*stream, *status]);
             }
@@ -355,43 +295,20 @@ mod tests {
                 fin: false,
                 unidirectional: true,
             },
-            Frame::SynReply {
-                stream: 1,
-                headers: vec![],
-                fin: true,
-            },
-            Frame::Headers {
-                stream: 3,
-                headers,
-                fin: false,
-            },
-            Frame::Data {
-                stream: 1,
-                data: Bytes::from_static(b"hello"),
-                fin: true,
-            },
-            Frame::RstStream {
-                stream: 3,
-                status: status::REFUSED_STREAM,
-            },
+            Frame::SynReply { stream: 1, headers: vec![], fin: true },
+            Frame::Headers { stream: 3, headers, fin: false },
+            Frame::Data { stream: 1, data: Bytes::from_static(b"hello"), fin: true },
+            Frame::RstStream { stream: 3, status: status::REFUSED_STREAM },
             Frame::Ping(7),
-            Frame::WindowUpdate {
-                stream: 1,
-                delta: 4096,
-            },
-            Frame::GoAway {
-                last_good: 1,
-                status: 0,
-            },
+            Frame::WindowUpdate { stream: 1, delta: 4096 },
+            Frame::GoAway { last_good: 1, status: 0 },
         ]
     }
 
     fn encode(frames: &[Frame]) -> Vec<u8> {
         let mut writer = FrameWriter::new();
         let mut bytes = Vec::new();
-        frames
-            .iter()
-            .for_each(|frame| writer.write(frame, &mut bytes));
+        frames.iter().for_each(|frame| writer.write(frame, &mut bytes));
         bytes
     }
 
@@ -412,13 +329,7 @@ mod tests {
     #[tokio::test]
     async fn a_long_data_frame_comes_in_chunks() {
         let data = Bytes::from(vec![7; MAX_CHUNK * 2 + 1]);
-        let frames = decode(&encode(&[Frame::Data {
-            stream: 5,
-            data,
-            fin: true,
-        }]))
-        .await
-        .unwrap();
+        let frames = decode(&encode(&[Frame::Data { stream: 5, data, fin: true }])).await.unwrap();
         let shape: Vec<_> = frames
             .iter()
             .map(|frame| match frame {
@@ -462,9 +373,6 @@ mod tests {
             }
             refused += usize::from(decode(&bytes).await.is_err());
         }
-        assert!(
-            refused > 1_000,
-            "mutations must reach the error paths: {refused}"
-        );
+        assert!(refused > 1_000, "mutations must reach the error paths: {refused}");
     }
 }

@@ -22,10 +22,7 @@ pub(crate) type Headers = Vec<(String, String)>;
 
 /// The value of a header, whose name is matched in the lower case of the wire.
 pub(crate) fn value_of<'h>(headers: &'h Headers, name: &str) -> Option<&'h str> {
-    headers
-        .iter()
-        .find(|(key, _)| key.eq_ignore_ascii_case(name))
-        .map(|(_, value)| value.as_str())
+    headers.iter().find(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
 }
 
 pub(crate) struct HeaderInflater(Decompress);
@@ -50,9 +47,7 @@ impl HeaderInflater {
                 plain.reserve(plain.capacity());
             }
             let (input, output) = (self.0.total_in(), plain.len());
-            let inflated = self
-                .0
-                .decompress_vec(block, &mut plain, FlushDecompress::Sync);
+            let inflated = self.0.decompress_vec(block, &mut plain, FlushDecompress::Sync);
             block = &block[(self.0.total_in() - input) as usize..];
             match inflated {
                 Err(error) if error.needs_dictionary().is_some() => {
@@ -97,9 +92,7 @@ fn parse(mut plain: &[u8]) -> Result<Headers, ProtocolError> {
         plain = rest;
         String::from_utf8(text.to_vec()).map_err(|_| ProtocolError("header is not utf-8"))
     };
-    (0..count)
-        .map(|_| Ok((text()?.to_ascii_lowercase(), text()?)))
-        .collect()
+    (0..count).map(|_| Ok((text()?.to_ascii_lowercase(), text()?))).collect()
 }
 
 // === impl HeaderDeflater ===
@@ -107,9 +100,7 @@ fn parse(mut plain: &[u8]) -> Result<Headers, ProtocolError> {
 impl HeaderDeflater {
     pub(crate) fn new() -> Self {
         let mut compress = Compress::new(Compression::best(), true);
-        compress
-            .set_dictionary(&DICTIONARY)
-            .expect("a fresh compressor takes a dictionary");
+        compress.set_dictionary(&DICTIONARY).expect("a fresh compressor takes a dictionary");
         HeaderDeflater(compress)
     }
 
@@ -261,10 +252,7 @@ mod tests {
     fn a_block_that_inflates_without_end_is_refused() {
         let mut deflater = HeaderDeflater::new();
         let mut block = Vec::new();
-        deflater.write(
-            &vec![("x".to_owned(), "a".repeat(MAX_INFLATED * 4))],
-            &mut block,
-        );
+        deflater.write(&vec![("x".to_owned(), "a".repeat(MAX_INFLATED * 4))], &mut block);
         assert!(block.len() < 4096);
         let error = HeaderInflater::new().read(&block).unwrap_err();
         assert_eq!(error.to_string(), "header block too large");

@@ -23,8 +23,8 @@ use super::headers::Headers;
 use crate::Error;
 use crate::channels::{FAREWELL, LINGER};
 use crate::mux::{
-    Closing, Command, Credit, Flow, Incoming, Outgoing, StreamId, WINDOW, command_queue,
-    send_detached, stream_ends,
+    Closing, Command, Consumption, Credit, Flow, Incoming, Outgoing, StreamId, WINDOW,
+    command_queue, send_detached, stream_ends,
 };
 
 /// Streams open at once. A forwarded connection takes two.
@@ -72,7 +72,7 @@ struct Shared {
     /// What we may send over all streams together.
     session: Arc<Credit>,
     /// What we have received over all streams together.
-    received: Arc<Flow>,
+    received: Consumption,
     table: Mutex<Table>,
 }
 
@@ -102,41 +102,43 @@ impl Session {
     where
         IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let (session, driver) = Session::prepare(io, side);
+        tokio::spawn(driver);
+        session
+    }
+
+    /// The session and the task that it needs to make progress.
+    fn prepare<IO>(io: IO, side: Side) -> (Session, impl Future<Output = ()>)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
         let (commands, queue) = command_queue();
         let (notices, notice_queue) = mpsc::unbounded_channel();
         let (arrived, arrivals) = mpsc::channel(BACKLOG);
         let session = Arc::new(Credit::new(INITIAL_WINDOW, false));
-        let received = Flow::windowed(session.clone(), Credit::new(0, false), notices.clone());
+        let received = Consumption::new(SESSION, Some(notices.clone()));
         let shared = Arc::new(Shared {
             commands,
             notices,
             session,
             received,
-            table: Mutex::new(Table {
-                streams: HashMap::new(),
-                peer_window: None,
-                last_opened: 0,
-            }),
+            table: Mutex::new(Table { streams: HashMap::new(), peer_window: None, last_opened: 0 }),
         });
         let (read, write) = tokio::io::split(io);
-        let reader = Reader {
-            frames: FrameReader::new(read),
-            shared: shared.clone(),
-            arrived,
-            side,
-        };
+        let reader =
+            Reader { frames: FrameReader::new(read), shared: shared.clone(), arrived, side };
         let writer = Writer {
             io: write,
             frames: FrameWriter::new(),
             shared: shared.clone(),
             buffer: Vec::new(),
         };
-        tokio::spawn(run(reader, writer, queue, notice_queue));
-        Session {
+        let session = Session {
             shared,
             arrivals,
             next_id: AtomicU32::new(if side == Side::Client { 1 } else { 2 }),
-        }
+        };
+        (session, run(reader, writer, queue, notice_queue))
     }
 
     /// The next stream the peer opens; none once the session is over.
@@ -152,10 +154,7 @@ impl Session {
             .shared
             .insert(id, |entry| entry.reply = Some(reply))
             .ok_or(Error::StreamRefused)?;
-        let command = Command::Open {
-            stream: id,
-            headers,
-        };
+        let command = Command::Open { stream: id, headers };
         let sent = self.shared.commands.send(command).await;
         sent.map_err(|_| Error::Disconnected)?;
         match timeout(REPLY_TIMEOUT, answered).await {
@@ -193,10 +192,7 @@ impl Drop for NewStream {
         if let Some((incoming, outgoing)) = self.ends.take() {
             outgoing.disuse();
             drop(incoming);
-            let refusal = Command::Reset {
-                stream: self.id,
-                status: status::REFUSED_STREAM,
-            };
+            let refusal = Command::Reset { stream: self.id, status: status::REFUSED_STREAM };
             send_detached(&self.commands, refusal);
         }
     }
@@ -206,9 +202,7 @@ impl Drop for NewStream {
 
 impl Shared {
     fn table(&self) -> MutexGuard<'_, Table> {
-        self.table
-            .lock()
-            .expect("no code panics while holding the table")
+        self.table.lock().expect("no code panics while holding the table")
     }
 
     /// Adds a stream to the table, unless it is full.
@@ -225,15 +219,11 @@ impl Shared {
             Some(window) => Credit::new(i64::from(window), true),
             None => Credit::new(INITIAL_WINDOW, false),
         };
-        let flow = Flow::windowed(self.session.clone(), credit, self.notices.clone());
+        let consumed = Consumption::new(id, Some(self.notices.clone()));
+        let flow = Flow::new(self.session.clone(), credit, consumed);
         let (incoming, outgoing, feed) = stream_ends(id, &self.commands, &flow);
-        let mut entry = Entry {
-            flow,
-            feed: Some(feed),
-            reply: None,
-            peer_done: false,
-            we_done: false,
-        };
+        let mut entry =
+            Entry { flow, feed: Some(feed), reply: None, peer_done: false, we_done: false };
         adjust(&mut entry);
         table.streams.insert(id, entry);
         Some((incoming, outgoing))
@@ -331,12 +321,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
 
     async fn handle(&mut self, frame: Frame) {
         match frame {
-            Frame::SynStream {
-                stream,
-                headers,
-                fin,
-                unidirectional,
-            } => self.opened(stream, headers, fin, unidirectional).await,
+            Frame::SynStream { stream, headers, fin, unidirectional } => {
+                self.opened(stream, headers, fin, unidirectional).await
+            }
             Frame::SynReply { stream, fin, .. } => self.shared.update(stream, |entry| {
                 // The opener may have given up waiting.
                 let _ = entry.reply.take().map(|reply| reply.send(()));
@@ -345,9 +332,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
                 }
             }),
             Frame::Data { stream, data, fin } => self.data(stream, data, fin).await,
-            Frame::Headers {
-                stream, fin: true, ..
-            } => self.shared.update(stream, Entry::peer_finished),
+            Frame::Headers { stream, fin: true, .. } => {
+                self.shared.update(stream, Entry::peer_finished)
+            }
             Frame::RstStream { stream, .. } => self.reset(stream),
             Frame::Ping(id) => self.ping(id).await,
             Frame::Settings(settings) => self.settings(&settings),
@@ -372,12 +359,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
         let Some(ends) = inserted else {
             return self.refuse(id, status::REFUSED_STREAM).await;
         };
-        let stream = NewStream {
-            id,
-            headers,
-            ends: Some(ends),
-            commands: self.shared.commands.clone(),
-        };
+        let stream =
+            NewStream { id, headers, ends: Some(ends), commands: self.shared.commands.clone() };
         // Nobody accepts any more: dropping the stream refuses it.
         let _ = self.arrived.send(stream).await;
     }
@@ -398,11 +381,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
             match feed.write_all(&data).await {
                 Ok(()) => kept = Some(feed),
                 // Its reader is gone; the peer's window must not be lost with it.
-                Err(_) => flow.consume(id, data.len()),
+                Err(_) => flow.consumed.add(data.len()),
             }
         }
         // The session's window counts what left the connection, read or not.
-        self.shared.received.consume(SESSION, data.len());
+        self.shared.received.add(data.len());
         self.shared.update(id, |entry| {
             entry.feed = kept;
             if fin {
@@ -426,9 +409,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
     }
 
     fn settings(&self, settings: &[(u32, u32)]) {
-        let Some((_, window)) = settings
-            .iter()
-            .find(|(id, _)| *id == SETTING_INITIAL_WINDOW_SIZE)
+        let Some((_, window)) = settings.iter().find(|(id, _)| *id == SETTING_INITIAL_WINDOW_SIZE)
         else {
             return;
         };
@@ -484,17 +465,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
 
     fn handle(&mut self, command: Command) {
         match command {
-            Command::Open { stream, headers } => self.put(Frame::SynStream {
-                stream,
-                headers,
-                fin: false,
-                unidirectional: false,
-            }),
-            Command::Reply(stream) => self.put(Frame::SynReply {
-                stream,
-                headers: Vec::new(),
-                fin: false,
-            }),
+            Command::Open { stream, headers } => {
+                self.put(Frame::SynStream { stream, headers, fin: false, unidirectional: false })
+            }
+            Command::Reply(stream) => {
+                self.put(Frame::SynReply { stream, headers: Vec::new(), fin: false })
+            }
             Command::Data { stream, data } => self.data(stream, data, false),
             Command::Finish(stream) => {
                 self.data(stream, Bytes::new(), true);
@@ -514,12 +490,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
 
     /// Bytes of a stream that is over (reset, or lost its entry) have nowhere to go.
     fn data(&mut self, stream: StreamId, data: Bytes, fin: bool) {
-        let open = self
-            .shared
-            .table()
-            .streams
-            .get(&stream)
-            .is_some_and(|entry| !entry.we_done);
+        let open = self.shared.table().streams.get(&stream).is_some_and(|entry| !entry.we_done);
         if open {
             self.put(Frame::Data { stream, data, fin });
         }
@@ -528,12 +499,12 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
     /// A stream's reader took a window's worth, or went away.
     fn noticed(&mut self, stream: StreamId) {
         let delta = if stream == SESSION {
-            self.shared.received.take_consumed()
+            self.shared.received.take()
         } else {
             let mut delta = 0;
             self.shared.update(stream, |entry| {
                 if !entry.peer_done {
-                    delta = entry.flow.take_consumed();
+                    delta = entry.flow.consumed.take();
                 }
             });
             delta
@@ -548,18 +519,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
         let (open, last_good) = {
             let table = self.shared.table();
             let open = table.streams.iter().filter(|(_, entry)| !entry.we_done);
-            (
-                open.map(|(id, _)| *id).collect::<Vec<_>>(),
-                table.last_opened,
-            )
+            (open.map(|(id, _)| *id).collect::<Vec<_>>(), table.last_opened)
         };
         for stream in open {
             self.handle(match closing {
                 Closing::Normal => Command::Finish(stream),
-                Closing::ProtocolError | Closing::Failed => Command::Reset {
-                    stream,
-                    status: status::INTERNAL_ERROR,
-                },
+                Closing::ProtocolError | Closing::Failed => {
+                    Command::Reset { stream, status: status::INTERNAL_ERROR }
+                }
             });
         }
         let goaway_status = match closing {
@@ -567,10 +534,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
             Closing::ProtocolError => 1,
             Closing::Failed => 2,
         };
-        self.put(Frame::GoAway {
-            last_good,
-            status: goaway_status,
-        });
+        self.put(Frame::GoAway { last_good, status: goaway_status });
         self.send().await?;
         self.io.flush().await
     }
@@ -585,5 +549,147 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
             self.buffer.clear();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, DuplexStream};
+
+    use super::*;
+
+    /// A server session, and the bare connection its client would have.
+    fn server() -> (Session, tokio::task::JoinHandle<()>, DuplexStream) {
+        let (near, far) = tokio::io::duplex(1 << 20);
+        let (session, driver) = Session::prepare(near, Side::Server);
+        (session, tokio::spawn(driver), far)
+    }
+
+    fn open(stream: StreamId) -> Frame {
+        Frame::SynStream {
+            stream,
+            headers: vec![("streamtype".to_owned(), "data".to_owned())],
+            fin: false,
+            unidirectional: false,
+        }
+    }
+
+    fn data(stream: StreamId, length: usize, fin: bool) -> Frame {
+        let data = Bytes::from(vec![7; length]);
+        Frame::Data { stream, data, fin }
+    }
+
+    fn encode(frames: &[Frame]) -> Vec<u8> {
+        let mut writer = FrameWriter::new();
+        let mut bytes = Vec::new();
+        for frame in frames {
+            writer.write(frame, &mut bytes);
+        }
+        bytes
+    }
+
+    async fn expect(client: &mut FrameReader<DuplexStream>, expected: Frame) {
+        let frame = timeout(Duration::from_secs(5), client.next()).await;
+        assert_eq!(frame.expect("a frame in time").unwrap(), Some(expected));
+    }
+
+    #[tokio::test]
+    async fn pings_are_answered_and_wrong_numbers_refused() {
+        let (_session, _driver, mut far) = server();
+        let frames = [Frame::Ping(5), Frame::Ping(6), open(2), open(3), open(1)];
+        far.write_all(&encode(&frames)).await.unwrap();
+        let mut client = FrameReader::new(far);
+        let settings = vec![(SETTING_INITIAL_WINDOW_SIZE, WINDOW)];
+        expect(&mut client, Frame::Settings(settings)).await;
+        expect(&mut client, Frame::Ping(5)).await;
+        // Stream 2 has the server's parity; stream 1 comes after stream 3.
+        for stream in [2, 1] {
+            let status = status::PROTOCOL_ERROR;
+            expect(&mut client, Frame::RstStream { stream, status }).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_without_windows_is_sent_everything() {
+        let (mut session, _driver, mut far) = server();
+        far.write_all(&encode(&[open(1)])).await.unwrap();
+        let mut stream = session.accept().await.unwrap().accept().await.unwrap();
+        let writing = stream.outgoing.write_all(&[1; 512 * 1024]);
+        timeout(Duration::from_secs(5), writing).await.unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_peer_with_windows_is_not_overrun() {
+        let (mut session, _driver, mut far) = server();
+        let window = Frame::Settings(vec![(SETTING_INITIAL_WINDOW_SIZE, 1000)]);
+        let mut writer = FrameWriter::new();
+        let mut bytes = Vec::new();
+        for frame in [window, open(1)] {
+            writer.write(&frame, &mut bytes);
+        }
+        far.write_all(&bytes).await.unwrap();
+        let mut stream = session.accept().await.unwrap().accept().await.unwrap();
+        assert_eq!(stream.outgoing.write(&[1; 5000]).await.unwrap(), 1000);
+        let more = timeout(Duration::from_millis(50), stream.outgoing.write(&[1; 5000]));
+        more.await.expect_err("the window is used up");
+        let (delta, mut bytes) = (300, Vec::new());
+        writer.write(&Frame::WindowUpdate { stream: 1, delta }, &mut bytes);
+        far.write_all(&bytes).await.unwrap();
+        assert_eq!(stream.outgoing.write(&[1; 5000]).await.unwrap(), 300);
+    }
+
+    #[tokio::test]
+    async fn a_reset_is_an_error_not_an_end() {
+        let (mut session, _driver, mut far) = server();
+        let reset = Frame::RstStream { stream: 1, status: 5 };
+        far.write_all(&encode(&[open(1), data(1, 4, false), reset])).await.unwrap();
+        let mut stream = session.accept().await.unwrap().accept().await.unwrap();
+        let mut read = Vec::new();
+        let error = stream.incoming.read_to_end(&mut read).await.unwrap_err();
+        assert_eq!((read.len(), error.kind()), (4, io::ErrorKind::ConnectionReset));
+    }
+
+    /// Whole sessions fed with mutated frames: the task ends without a panic once the peer is gone.
+    #[tokio::test]
+    async fn mutated_sessions_never_panic() {
+        let frames = [
+            Frame::Settings(vec![(SETTING_INITIAL_WINDOW_SIZE, 1 << 16)]),
+            open(1),
+            data(1, 100, false),
+            Frame::WindowUpdate { stream: 1, delta: 4096 },
+            open(3),
+            data(3, 10, true),
+            Frame::Ping(1),
+            Frame::RstStream { stream: 1, status: 5 },
+            Frame::GoAway { last_good: 0, status: 0 },
+        ];
+        let clean = encode(&frames);
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut random = move |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        for _ in 0..2_000 {
+            let mut bytes = clean.clone();
+            for _ in 0..=random(3) {
+                let at = random(bytes.len());
+                bytes[at] = random(256) as u8;
+            }
+            let (mut session, driver, mut far) = server();
+            far.write_all(&bytes).await.unwrap();
+            far.shutdown().await.unwrap();
+            let accepting = async {
+                while let Some(stream) = session.accept().await {
+                    if let Ok(mut stream) = stream.accept().await {
+                        let _ = stream.incoming.read_to_end(&mut Vec::new()).await;
+                        let _ = stream.outgoing.write_all(b"answer").await;
+                    }
+                }
+            };
+            timeout(Duration::from_secs(10), accepting).await.expect("the session ends");
+            driver.await.expect("the session's task does not panic");
+        }
     }
 }

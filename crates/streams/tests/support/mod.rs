@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,34 +21,35 @@ use skiff_streams::{
     Endpoint, Error, ForwardedConnection, Negotiated, PortForward, RemoteCommand,
     RemoteCommandStreams, StreamOptions, forwarded_ports, negotiate, proxy_upgrade,
 };
-use tokio::io::{AsyncRead, AsyncWrite, DuplexStream};
+use tokio::io::DuplexStream;
 
 pub type Body = BoxBody<Bytes, hyper::Error>;
 type Handled = Pin<Box<dyn Future<Output = ()> + Send>>;
 type Session = Arc<dyn Fn(TokioIo<Upgraded>, Negotiated, String) -> Handled + Send + Sync>;
 
-/// A test that hangs is a test that fails.
-pub async fn within<F: Future>(seconds: u64, what: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(seconds), what)
-        .await
-        .expect("finished in time")
+/// What a server offers, and what it does with an upgraded connection.
+#[derive(Clone)]
+pub struct Served {
+    endpoint: Endpoint,
+    session: Session,
+    spoken: Spoken,
 }
 
-/// A connection whose server runs `command` for each exec or attach request.
-pub fn exec_server<F, R>(command: F) -> DuplexStream
+/// What was negotiated: the upgrade and the protocol's name.
+pub type Spoken = Arc<Mutex<Vec<String>>>;
+
+/// A test that hangs is a test that fails.
+pub async fn within<F: Future>(seconds: u64, what: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(seconds), what).await.expect("finished in time")
+}
+
+/// Runs `command` for each exec or attach request.
+pub fn exec<F, R>(command: F) -> Served
 where
     F: Fn(RemoteCommandStreams) -> R + Send + Sync + 'static,
     R: Future<Output = ()> + Send + 'static,
 {
     let command = Arc::new(command);
-    connection(serve_exec(command))
-}
-
-fn serve_exec<F, R>(command: Arc<F>) -> (Endpoint, Session)
-where
-    F: Fn(RemoteCommandStreams) -> R + Send + Sync + 'static,
-    R: Future<Output = ()> + Send + 'static,
-{
     let session: Session = Arc::new(move |io, negotiated, query| {
         let command = command.clone();
         Box::pin(async move {
@@ -59,11 +60,11 @@ where
             }
         })
     });
-    (Endpoint::RemoteCommand, session)
+    Served { endpoint: Endpoint::RemoteCommand, session, spoken: Spoken::default() }
 }
 
-/// A connection whose server runs `forward` for each forwarded connection.
-pub fn forward_server<F, R>(forward: F) -> DuplexStream
+/// Runs `forward` for each forwarded connection.
+pub fn forward<F, R>(forward: F) -> Served
 where
     F: Fn(ForwardedConnection) -> R + Send + Sync + 'static,
     R: Future<Output = ()> + Send + 'static,
@@ -80,13 +81,38 @@ where
             }
         })
     });
-    connection((Endpoint::PortForward, session))
+    Served { endpoint: Endpoint::PortForward, session, spoken: Spoken::default() }
+}
+
+impl Served {
+    pub fn recording(self, spoken: &Spoken) -> Served {
+        let spoken = spoken.clone();
+        Served { spoken, ..self }
+    }
+}
+
+/// A connection to a server of `exec`.
+pub fn exec_server<F, R>(command: F) -> DuplexStream
+where
+    F: Fn(RemoteCommandStreams) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    connection(exec(command))
+}
+
+/// A connection to a server of `forward`.
+pub fn forward_server<F, R>(forwarded: F) -> DuplexStream
+where
+    F: Fn(ForwardedConnection) -> R + Send + Sync + 'static,
+    R: Future<Output = ()> + Send + 'static,
+{
+    connection(forward(forwarded))
 }
 
 /// The client's end of a connection through a proxy to `server`.
 pub fn proxied(server: DuplexStream) -> DuplexStream {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    let server = Arc::new(std::sync::Mutex::new(Some(server)));
+    let server = Arc::new(Mutex::new(Some(server)));
     let service = service_fn(move |request: Request<Incoming>| {
         let server = server.lock().unwrap().take().expect("one request only");
         async move {
@@ -97,35 +123,32 @@ pub fn proxied(server: DuplexStream) -> DuplexStream {
         }
     });
     let http = hyper::server::conn::http1::Builder::new();
-    tokio::spawn(
-        http.serve_connection(TokioIo::new(far), service)
-            .with_upgrades(),
-    );
+    tokio::spawn(http.serve_connection(TokioIo::new(far), service).with_upgrades());
     near
 }
 
-fn connection((endpoint, session): (Endpoint, Session)) -> DuplexStream {
+fn connection(served: Served) -> DuplexStream {
     let (near, far) = tokio::io::duplex(64 * 1024);
-    tokio::spawn(serve(far, endpoint, session));
-    near
-}
-
-async fn serve<IO>(io: IO, endpoint: Endpoint, session: Session)
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        let answer = match negotiate(&request, endpoint) {
-            Ok(negotiated) => begin(&mut request, negotiated, session.clone()),
-            Err(error) => refused(&error),
-        };
-        async move { Ok::<_, Infallible>(answer) }
+    let service = service_fn(move |request: Request<Incoming>| {
+        let response = answer(request, &served);
+        async move { Ok::<_, Infallible>(response) }
     });
     let http = hyper::server::conn::http1::Builder::new();
-    let _ = http
-        .serve_connection(TokioIo::new(io), service)
-        .with_upgrades()
-        .await;
+    tokio::spawn(http.serve_connection(TokioIo::new(far), service).with_upgrades());
+    near
+}
+
+/// Upgrades the request, or says why not.
+pub fn answer(mut request: Request<Incoming>, served: &Served) -> Response<Body> {
+    match negotiate(&request, served.endpoint) {
+        Ok(negotiated) => {
+            let upgrade = request.headers()["upgrade"].to_str().unwrap();
+            let name = format!("{upgrade} {}", negotiated.protocol_name());
+            served.spoken.lock().unwrap().push(name);
+            begin(&mut request, negotiated, served.session.clone())
+        }
+        Err(error) => refused(&error),
+    }
 }
 
 fn begin(
@@ -144,7 +167,5 @@ fn begin(
 }
 
 fn refused(error: &Error) -> Response<Body> {
-    error
-        .response()
-        .map(|body| body.map_err(|never| match never {}).boxed())
+    error.response().map(|body| body.map_err(|never| match never {}).boxed())
 }
