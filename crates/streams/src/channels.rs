@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use base64::Engine;
@@ -156,7 +157,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
             return;
         };
         if let Some(feed) = &mut channel.feed
-            && write_patiently(feed, &data, &self.commands).await.is_err()
+            && write_patiently(feed, &data, &self.commands, KEEP_ALIVE).await.is_err()
         {
             channel.feed = None;
         }
@@ -164,6 +165,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Reader<IO> {
 
     fn end(&mut self, number: u8) {
         if let Some(channel) = self.channels.get_mut(usize::from(number)) {
+            channel.flow.peer_done.store(true, Ordering::Release);
             channel.feed = None;
         }
     }
@@ -177,12 +179,13 @@ async fn write_patiently(
     feed: &mut DuplexStream,
     data: &[u8],
     commands: &mpsc::Sender<Command>,
+    keep_alive: Duration,
 ) -> io::Result<()> {
     let mut writing = std::pin::pin!(feed.write_all(data));
     loop {
         tokio::select! {
             written = &mut writing => return written,
-            () = sleep(KEEP_ALIVE) => drop(commands.try_send(Command::Pong(Bytes::new()))),
+            () = sleep(keep_alive) => drop(commands.try_send(Command::Pong(Bytes::new()))),
         }
     }
 }
@@ -265,4 +268,46 @@ impl Dialect {
 
 fn channel_number(stream: StreamId) -> u8 {
     u8::try_from(stream).expect("channels are numbered with a byte")
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_is_kept_while_its_input_waits() {
+        let (mut feed, mut reader) = tokio::io::duplex(1);
+        let (commands, mut queue) = command_queue();
+        let pause = Duration::from_millis(5);
+        let writing =
+            tokio::spawn(
+                async move { write_patiently(&mut feed, b"unread", &commands, pause).await },
+            );
+        for _ in 0..2 {
+            assert!(matches!(queue.recv().await, Some(Command::Pong(_))));
+        }
+        let mut read = Vec::new();
+        reader.read_to_end(&mut read).await.unwrap();
+        writing.await.unwrap().unwrap();
+        assert_eq!(read, b"unread");
+    }
+
+    #[test]
+    fn messages_carry_their_channel() {
+        let dialect = |codec| Dialect { role: Role::Server, codec, close_signal: false };
+        let check = |codec, message: &'static [u8], expected: Option<(u8, &'static [u8])>| {
+            let decoded = dialect(codec).decode(Bytes::from_static(message));
+            let expected = expected.map(|(number, data)| (number, Bytes::from_static(data)));
+            assert_eq!(decoded, expected);
+        };
+        check(Codec::Binary, b"\x00foo\n", Some((0, b"foo\n")));
+        check(Codec::Binary, b"\x04", Some((4, b"")));
+        check(Codec::Binary, b"", None);
+        // The example in upstream's description of the protocol.
+        check(Codec::Base64, b"0Zm9vCgo=", Some((0, b"foo\n\n")));
+        check(Codec::Base64, b"0not base64", None);
+        check(Codec::Base64, b"\x00Zm9v", None);
+    }
 }

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::channels::{self, Dialect};
-use crate::mux::{Incoming, Outgoing};
+use crate::mux::{Hangup, Incoming, Outgoing};
 use crate::negotiate::{
     Codec, Endpoint, Framing, HEADER_PROTOCOL, HEADER_WEBSOCKET_KEY, HEADER_WEBSOCKET_PROTOCOL,
     HEADER_WEBSOCKET_VERSION, Protocol, SPDY_31, Upgrade, accept_key, protocol_named,
@@ -33,7 +33,7 @@ pub enum Transport {
     Spdy,
 }
 
-/// A running command, from the client's side.
+/// A running command, from the client's side. Dropping it ends the session.
 pub struct ExecClient {
     pub stdin: Option<Outgoing>,
     pub stdout: Option<Incoming>,
@@ -43,9 +43,10 @@ pub struct ExecClient {
     /// Version 4 and later always send a status.
     expects_status: bool,
     _session: Option<Session>,
+    _hangup: Hangup,
 }
 
-/// A port-forward session, from the client's side.
+/// A port-forward session, from the client's side. Dropping it ends all its connections.
 pub struct PortForwardClient {
     session: Session,
     next_request: AtomicU32,
@@ -88,12 +89,17 @@ impl ExecClient {
         wanted: [bool; 5],
     ) -> ExecClient {
         let dialect = Dialect { role: Role::Client, codec, close_signal: protocol.version >= 5 };
-        let (ends, _) = channels::start(io, dialect, STREAM_TYPES.len() as u8);
+        let (ends, commands) = channels::start(io, dialect, STREAM_TYPES.len() as u8);
         let mut streams = ends.into_iter().zip(wanted).map(|(ends, wanted)| {
             let (incoming, outgoing) = ends;
             wanted.then_some(Stream { incoming, outgoing })
         });
-        Self::assemble(std::array::from_fn(|_| streams.next().flatten()), protocol, None)
+        Self::assemble(
+            std::array::from_fn(|_| streams.next().flatten()),
+            protocol,
+            None,
+            Hangup(commands),
+        )
     }
 
     async fn over_spdy(
@@ -111,13 +117,15 @@ impl ExecClient {
                 streams[index] = Some(session.open(headers).await?);
             }
         }
-        Ok(Self::assemble(streams, protocol, Some(session)))
+        let hangup = Hangup(session.commands());
+        Ok(Self::assemble(streams, protocol, Some(session), hangup))
     }
 
     fn assemble(
         streams: [Option<Stream>; 5],
         protocol: Protocol,
         session: Option<Session>,
+        hangup: Hangup,
     ) -> ExecClient {
         let incoming = |stream: Option<Stream>| {
             stream.map(|stream| {
@@ -134,6 +142,7 @@ impl ExecClient {
             error: incoming(error).expect("the error stream always exists"),
             expects_status: protocol.version >= 4,
             _session: session,
+            _hangup: hangup,
         }
     }
 

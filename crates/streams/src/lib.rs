@@ -10,6 +10,29 @@
 //!
 //! Invariant: nothing here knows pods or containers; memory per stream and per session is bounded,
 //! and a full buffer stops reading from the peer.
+//!
+//! A server's handler, in full:
+//!
+//! ```
+//! use http::{Request, Response};
+//! use skiff_streams::{CommandStatus, Endpoint, Error, Negotiated, RemoteCommand, StreamOptions};
+//! use tokio::io::AsyncWriteExt;
+//!
+//! fn exec<B>(mut request: Request<B>) -> Result<Response<http_body_util::Empty<bytes::Bytes>>, Error> {
+//!     let options = StreamOptions::from_query(request.uri().query().unwrap_or_default())?;
+//!     let negotiated = skiff_streams::negotiate(&request, Endpoint::RemoteCommand)?;
+//!     let upgraded = Negotiated::upgraded(&mut request);
+//!     let response = negotiated.response();
+//!     tokio::spawn(async move {
+//!         let streams = RemoteCommand::accept(upgraded.await?, &negotiated, options).await?;
+//!         if let Some(mut stdout) = streams.stdout {
+//!             stdout.write_all(b"hello").await?;
+//!         }
+//!         streams.status.finish(CommandStatus::Success).await
+//!     });
+//!     Ok(response)
+//! }
+//! ```
 
 mod channels;
 pub mod client;

@@ -7,7 +7,6 @@
 //! Invariant: bytes of one stream keep their order, also relative to commands sent after them; a full
 //! pipe or queue waits, it never grows.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -78,6 +77,16 @@ pub(crate) fn send_detached(commands: &mpsc::Sender<Command>, command: Command) 
     }
 }
 
+/// Ends the session when dropped.
+#[derive(Debug)]
+pub(crate) struct Hangup(pub(crate) mpsc::Sender<Command>);
+
+impl Drop for Hangup {
+    fn drop(&mut self) {
+        send_detached(&self.0, Command::Close(Closing::Normal));
+    }
+}
+
 /// How many bytes may still be sent: per stream and per session.
 ///
 /// Upstream's SPDY peers neither grant nor obey windows, so the balance only binds once the peer has
@@ -90,7 +99,7 @@ struct CreditState {
     available: i64,
     binding: bool,
     failed: Option<io::ErrorKind>,
-    waiters: VecDeque<Waker>,
+    waiters: Vec<Waker>,
 }
 
 /// The state both ends of a stream share with its session.
@@ -100,6 +109,8 @@ pub(crate) struct Flow {
     pub(crate) stream: Credit,
     pub(crate) consumed: Consumption,
     pub(crate) reader_gone: AtomicBool,
+    /// The peer has half-closed: losing it later takes nothing from what it sent.
+    pub(crate) peer_done: AtomicBool,
 }
 
 /// Bytes taken out of a window that the peer has not been told about.
@@ -155,7 +166,7 @@ impl Credit {
             available: initial,
             binding,
             failed: None,
-            waiters: VecDeque::new(),
+            waiters: Vec::new(),
         }))
     }
 
@@ -190,7 +201,10 @@ impl Credit {
             _ if !state.binding => wanted,
             Ok(available) if available > 0 => available.min(wanted),
             _ => {
-                state.waiters.push_back(cx.waker().clone());
+                // A writer that is polled in a loop waits once.
+                if !state.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                    state.waiters.push(cx.waker().clone());
+                }
                 return Poll::Pending;
             }
         };
@@ -245,7 +259,13 @@ impl Consumption {
 
 impl Flow {
     pub(crate) fn new(session: Arc<Credit>, stream: Credit, consumed: Consumption) -> Arc<Self> {
-        Arc::new(Flow { session, stream, consumed, reader_gone: AtomicBool::new(false) })
+        Arc::new(Flow {
+            session,
+            stream,
+            consumed,
+            reader_gone: AtomicBool::new(false),
+            peer_done: AtomicBool::new(false),
+        })
     }
 
     /// A stream whose peer knows no windows.
@@ -291,8 +311,8 @@ impl AsyncRead for Incoming {
         if read == 0 && buf.remaining() > 0 {
             // The pipe ends alike on half-close and on loss; only the flow knows which it was.
             return Poll::Ready(match self.flow.stream.failed() {
-                Some(kind) => Err(kind.into()),
-                None => Ok(()),
+                Some(kind) if !self.flow.peer_done.load(Ordering::Acquire) => Err(kind.into()),
+                _ => Ok(()),
             });
         }
         self.flow.consumed.add(read);

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::Error;
 use crate::channels::{self, Dialect};
-use crate::mux::{Closing, Command, Incoming, Outgoing, send_detached};
+use crate::mux::{Hangup, Incoming, Outgoing};
 use crate::negotiate::{Codec, Endpoint, Framing, Negotiated};
 use crate::spdy::{NewStream, Session, Side, Stream, value_of};
 use crate::websocket;
@@ -220,7 +220,7 @@ struct Channels {
     connections: std::vec::IntoIter<ForwardedConnection>,
     /// Ends with the last stream of the last connection.
     all_over: mpsc::Receiver<Infallible>,
-    commands: mpsc::Sender<Command>,
+    _hangup: Hangup,
 }
 
 // === impl Channels ===
@@ -246,7 +246,7 @@ impl Channels {
             let port = ports[connections.len()];
             connections.push(channel_connection(port, data, error.1, alive.clone()).await?);
         }
-        Ok(Channels { connections: connections.into_iter(), all_over, commands })
+        Ok(Channels { connections: connections.into_iter(), all_over, _hangup: Hangup(commands) })
     }
 
     async fn next(&mut self) -> Option<ForwardedConnection> {
@@ -257,12 +257,6 @@ impl Channels {
                 None
             }
         }
-    }
-}
-
-impl Drop for Channels {
-    fn drop(&mut self) {
-        send_detached(&self.commands, Command::Close(Closing::Normal));
     }
 }
 

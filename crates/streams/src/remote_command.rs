@@ -68,7 +68,7 @@ pub struct RemoteCommandStreams {
     pub stdin: Option<Incoming>,
     pub stdout: Option<Outgoing>,
     pub stderr: Option<Outgoing>,
-    /// Present for terminals. A size that nobody took yet is replaced by waiting, not dropped.
+    /// Present for terminals. The first size comes right away, the last one is never skipped.
     pub resize: Option<mpsc::Receiver<TerminalSize>>,
     pub status: ErrorStream,
 }
@@ -78,7 +78,7 @@ pub struct ErrorStream {
     error: Option<Outgoing>,
     commands: mpsc::Sender<Command>,
     json: bool,
-    /// The ends of SPDY streams the protocol leaves unused, and the session itself: alive until the end.
+    /// A SPDY session ends when its handle is dropped.
     _session: Option<Session>,
 }
 

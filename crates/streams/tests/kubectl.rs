@@ -89,6 +89,28 @@ async fn port_forward_carries_many_connections() {
     }
 }
 
+/// `script` gives kubectl the terminal it wants.
+#[tokio::test]
+#[ignore = "needs kubectl"]
+async fn a_terminal_tells_its_size() {
+    let cluster = Cluster::start("terminal").await;
+    for (websockets, _) in EXEC {
+        let kubectl = cluster.kubectl(websockets);
+        let program = kubectl.as_std().get_program().to_str().unwrap().to_owned();
+        let exec = format!("{program} --server {} exec -it pod -- size", cluster.address);
+        let in_terminal = format!("stty columns 101 rows 41; {exec}");
+        let mut script = Command::new("script");
+        script.args(["-qec", &in_terminal, "/dev/null"]).stdin(Stdio::piped());
+        for (name, value) in kubectl.as_std().get_envs() {
+            script.env(name, value.unwrap_or_default());
+        }
+        let output = within(30, script.output()).await.expect("script starts");
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(said.contains("101 columns, 41 rows"), "{said}");
+        assert!(output.status.success(), "{said}");
+    }
+}
+
 // === impl Cluster ===
 
 impl Cluster {
@@ -195,11 +217,11 @@ async fn serve(stream: TcpStream, spoken: Spoken) {
 }
 
 async fn run(what: String, streams: RemoteCommandStreams) {
-    let RemoteCommandStreams { stdin, stdout, stderr, status, .. } = streams;
-    let (mut stdin, mut stdout, mut stderr) = (stdin.unwrap(), stdout.unwrap(), stderr.unwrap());
+    let RemoteCommandStreams { stdin, stdout, stderr, resize, status } = streams;
+    let mut stdout = stdout.unwrap();
     let ended = match what.as_str() {
         "cat" => {
-            tokio::io::copy(&mut stdin, &mut stdout).await.unwrap();
+            tokio::io::copy(&mut stdin.unwrap(), &mut stdout).await.unwrap();
             CommandStatus::Success
         }
         "big" => {
@@ -207,8 +229,14 @@ async fn run(what: String, streams: RemoteCommandStreams) {
             CommandStatus::Success
         }
         "fail" => {
-            stderr.write_all(b"it failed\n").await.unwrap();
+            stderr.unwrap().write_all(b"it failed\n").await.unwrap();
             CommandStatus::ExitCode(7)
+        }
+        "size" => {
+            let size = resize.unwrap().recv().await.unwrap();
+            let text = format!("{} columns, {} rows\r\n", size.width, size.height);
+            stdout.write_all(text.as_bytes()).await.unwrap();
+            CommandStatus::Success
         }
         _ => CommandStatus::InternalError("no such command".to_owned()),
     };

@@ -2,8 +2,8 @@
 
 mod support;
 
-use skiff_streams::client::{ExecClient, Transport};
-use skiff_streams::{CommandStatus, RemoteCommandStreams, StreamOptions, TerminalSize};
+use skiff_streams::client::{ExecClient, PortForwardClient, Transport};
+use skiff_streams::{CommandStatus, Error, RemoteCommandStreams, StreamOptions, TerminalSize};
 use support::{exec_server, proxied, within};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 
@@ -239,6 +239,30 @@ async fn a_client_that_disappears_is_noticed() {
 }
 
 #[tokio::test]
+async fn a_client_that_hangs_up_ends_the_input() {
+    for by in HALF_CLOSING.iter().chain(CHANNELS_BEFORE_V5) {
+        let (heard, hearing) = tokio::sync::oneshot::channel();
+        let heard = std::sync::Mutex::new(Some(heard));
+        let io = exec_server(move |mut streams| {
+            let heard = heard.lock().unwrap().take().unwrap();
+            async move {
+                let mut input = String::new();
+                let mut stdin = streams.stdin.take().unwrap();
+                let ended = stdin.read_to_string(&mut input).await;
+                streams.status.closed().await;
+                heard.send((input, ended.is_ok())).unwrap();
+            }
+        });
+        let mut client = exec(io, *by, false).await;
+        let mut stdin = client.stdin.take().unwrap();
+        stdin.write_all(b"the last words").await.unwrap();
+        drop((stdin, client));
+        let heard = within(10, hearing).await.unwrap();
+        assert_eq!(heard, ("the last words".to_owned(), true), "{by:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_session_given_up_does_not_look_like_success() {
     for by in [HALF_CLOSING[0], HALF_CLOSING[2]] {
         let conversation = async {
@@ -247,5 +271,18 @@ async fn a_session_given_up_does_not_look_like_success() {
         };
         let status = within(10, conversation).await;
         assert!(!matches!(status, Ok(CommandStatus::Success)), "{by:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_passes_the_proxy_as_it_is() {
+    // A port-forward's protocol is none of those exec speaks.
+    for transport in [Transport::WebSocket, Transport::Spdy] {
+        let io = proxied(exec_server(repeat));
+        let refused = PortForwardClient::connect(io, ALL_QUERY, transport).await;
+        match refused.err() {
+            Some(Error::UpgradeRefused(code)) => assert_eq!(code.as_u16(), 403),
+            other => panic!("unexpected {other:?}"),
+        }
     }
 }

@@ -23,7 +23,7 @@ use super::headers::Headers;
 use crate::Error;
 use crate::channels::{FAREWELL, LINGER};
 use crate::mux::{
-    Closing, Command, Consumption, Credit, Flow, Incoming, Outgoing, StreamId, WINDOW,
+    Closing, Command, Consumption, Credit, Flow, Hangup, Incoming, Outgoing, StreamId, WINDOW,
     command_queue, send_detached, stream_ends,
 };
 
@@ -50,6 +50,7 @@ pub(crate) struct Session {
     shared: Arc<Shared>,
     arrivals: mpsc::Receiver<NewStream>,
     next_id: AtomicU32,
+    _hangup: Hangup,
 }
 
 /// A stream the peer opened and we have not answered yet; dropping it refuses the stream.
@@ -90,8 +91,20 @@ struct Entry {
     feed: Option<DuplexStream>,
     /// Resolved by the peer's answer to a stream we opened.
     reply: Option<oneshot::Sender<()>>,
-    peer_done: bool,
     we_done: bool,
+}
+
+// === impl Side ===
+
+impl Side {
+    /// How long a finished session waits for the peer to close. What a client has not read yet would
+    /// be lost if its server closed first; a client that hangs up wants nothing more.
+    fn patience(self) -> Duration {
+        match self {
+            Side::Client => FAREWELL,
+            Side::Server => LINGER,
+        }
+    }
 }
 
 // === impl Session ===
@@ -131,9 +144,11 @@ impl Session {
             io: write,
             frames: FrameWriter::new(),
             shared: shared.clone(),
+            side,
             buffer: Vec::new(),
         };
         let session = Session {
+            _hangup: Hangup(shared.commands.clone()),
             shared,
             arrivals,
             next_id: AtomicU32::new(if side == Side::Client { 1 } else { 2 }),
@@ -166,12 +181,6 @@ impl Session {
 
     pub(crate) fn commands(&self) -> mpsc::Sender<Command> {
         self.shared.commands.clone()
-    }
-}
-
-impl Drop for Session {
-    fn drop(&mut self) {
-        send_detached(&self.shared.commands, Command::Close(Closing::Normal));
     }
 }
 
@@ -222,8 +231,7 @@ impl Shared {
         let consumed = Consumption::new(id, Some(self.notices.clone()));
         let flow = Flow::new(self.session.clone(), credit, consumed);
         let (incoming, outgoing, feed) = stream_ends(id, &self.commands, &flow);
-        let mut entry =
-            Entry { flow, feed: Some(feed), reply: None, peer_done: false, we_done: false };
+        let mut entry = Entry { flow, feed: Some(feed), reply: None, we_done: false };
         adjust(&mut entry);
         table.streams.insert(id, entry);
         Some((incoming, outgoing))
@@ -252,11 +260,15 @@ impl Shared {
 impl Entry {
     fn is_over(&self) -> bool {
         let reader_gone = self.flow.reader_gone.load(Ordering::Acquire);
-        self.we_done && (self.peer_done || reader_gone)
+        self.we_done && (self.peer_is_done() || reader_gone)
+    }
+
+    fn peer_is_done(&self) -> bool {
+        self.flow.peer_done.load(Ordering::Acquire)
     }
 
     fn peer_finished(&mut self) {
-        self.peer_done = true;
+        self.flow.peer_done.store(true, Ordering::Release);
         self.feed = None;
     }
 }
@@ -270,7 +282,7 @@ async fn run<IO>(
 ) where
     IO: AsyncRead + AsyncWrite + Unpin,
 {
-    let shared = reader.shared.clone();
+    let (shared, side) = (reader.shared.clone(), reader.side);
     let mut reading = std::pin::pin!(reader.run());
     let mut writing = std::pin::pin!(writer.run(queue, notices));
     let end = tokio::select! {
@@ -282,8 +294,7 @@ async fn run<IO>(
             end
         }
         end = &mut writing => match end {
-            // Closing now could cost the peer what it has not read yet: it closes first.
-            Ok(()) => timeout(LINGER, reading).await.unwrap_or(Ok(())),
+            Ok(()) => timeout(side.patience(), reading).await.unwrap_or(Ok(())),
             Err(error) => Err(error),
         },
     };
@@ -434,6 +445,7 @@ struct Writer<IO> {
     io: WriteHalf<IO>,
     frames: FrameWriter,
     shared: Arc<Shared>,
+    side: Side,
     buffer: Vec<u8>,
 }
 
@@ -503,7 +515,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
         } else {
             let mut delta = 0;
             self.shared.update(stream, |entry| {
-                if !entry.peer_done {
+                if !entry.peer_is_done() {
                     delta = entry.flow.consumed.take();
                 }
             });
@@ -536,7 +548,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Writer<IO> {
         };
         self.put(Frame::GoAway { last_good, status: goaway_status });
         self.send().await?;
-        self.io.flush().await
+        match self.side {
+            Side::Client => self.io.shutdown().await,
+            Side::Server => self.io.flush().await,
+        }
     }
 
     fn put(&mut self, frame: Frame) {
