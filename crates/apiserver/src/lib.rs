@@ -1,1 +1,44 @@
 //! The request path: the only hub of a cluster.
+//!
+//! A request (from a socket or from this process) goes in, a revision of the store or an answer comes out. Everything
+//! else in Skiff is a client of this crate. The modules are listed in the order a request meets them. Counterpart: kube-apiserver.
+//! Invariant: controllers, scheduler and kubelet are not known here, and nobody else opens the store.
+
+mod config;
+mod server;
+
+mod connection;
+mod path;
+mod request_info;
+mod query;
+mod user;
+mod authn;
+mod authz;
+mod call;
+mod negotiate;
+mod dispatch;
+mod nonresource;
+mod health;
+mod openapi;
+mod reviews;
+mod verbs;
+mod subresources;
+mod ownership;
+mod admission;
+mod network;
+mod objects;
+mod storage;
+mod reply;
+mod encode;
+mod metrics;
+
+mod aggregate;
+mod bootstrap;
+mod custom;
+mod pki;
+
+pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use pki::{Identity, Leaf, Pki, PkiError};
+pub use reply::{Body, BoxError};
+pub use server::{ApiServer, BuildError, LocalService};
+pub use user::UserInfo;

@@ -131,7 +131,9 @@ async fn carry_out(call: &Call, stored: &KindDef, entry: &Entry, object: Value, 
         Plan::Remove if dry_run => Ok((object, true)),
         Plan::Mark(marked) if dry_run => Ok((*marked, false)),
         Plan::Remove => {
-            let committed = objects::commit(&call.server, stored, Txn::delete(entry.key.clone(), expect).note(note)).await?;
+            let mut txn = Txn::delete(entry.key.clone(), expect).note(note);
+            txn.ops.extend(call.server.network.removal_ops(stored, &object));
+            let committed = objects::commit(&call.server, stored, txn).await?;
             call.server.network.release(stored, &object);
             Ok((with_revision(object, committed.revision), true))
         }

@@ -160,7 +160,8 @@ impl<'a> Write<'a> {
                 None => self.outcome(&without_revision(&value.bytes), true),
             };
         }
-        let txn = Txn::put(key, value, Expect::Absent).note(objects::note(self.call, &self.options.manager));
+        let mut txn = Txn::put(key, value, Expect::Absent).note(objects::note(self.call, &self.options.manager));
+        txn.ops.extend(allocation.ops(&self.call.server.kinds()));
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
                 allocation.keep();
@@ -278,7 +279,10 @@ impl<'a> Write<'a> {
     fn prepare_change(&self, object: &mut Value, old: &Value) {
         let (strategy, kind) = (&self.stored.strategy, &self.stored);
         match self.subresource.as_str() {
-            "" => strategy.prepare_for_update(kind, object, old),
+            "" => {
+                strategy.prepare_for_update(kind, object, old);
+                self.call.server.network.prepare_change(kind, object, old);
+            }
             "status" => {
                 strategy.prepare_for_status_update(kind, object, old);
                 keep_settled_meta(object, old);
@@ -306,7 +310,11 @@ impl<'a> Write<'a> {
             true => (Txn::delete(entry.key.clone(), Expect::Mod(entry.mod_revision)), true),
             false => (Txn::put(entry.key.clone(), value, Expect::Mod(entry.mod_revision)), false),
         };
-        let txn = txn.note(objects::note(self.call, &self.options.manager));
+        let mut txn = txn.note(objects::note(self.call, &self.options.manager));
+        txn.ops.extend(match deleted {
+            true => self.call.server.network.removal_ops(&self.stored, old),
+            false => allocation.ops(&self.call.server.kinds()),
+        });
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
                 allocation.keep();
