@@ -1,0 +1,210 @@
+//! Containers: what is asked for, what is, and what they use.
+//!
+//! Counterpart: CRI `ContainerConfig`, `ContainerStatus` and `ContainerStats`.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    time::{Duration, SystemTime},
+};
+
+use serde::{Deserialize, Serialize};
+
+use super::sandbox::NamespaceOptions;
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerMetadata {
+    pub name: String,
+    pub attempt: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ContainerConfig {
+    pub metadata: ContainerMetadata,
+    /// Any reference `image_status` accepts.
+    pub image: String,
+    /// Replaces the image's entrypoint, and then its arguments too.
+    pub command: Vec<String>,
+    /// Replaces the image's arguments.
+    pub args: Vec<String>,
+    pub working_dir: String,
+    /// Added to the image's, in order; the last of a name wins.
+    pub envs: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// Relative to the sandbox's `log_directory`. Empty: output is dropped.
+    pub log_path: PathBuf,
+    pub stdin: bool,
+    pub stdin_once: bool,
+    pub tty: bool,
+    /// Overrides the image's; a name (`SIGUSR1`) or a number.
+    pub stop_signal: Option<String>,
+    pub linux: LinuxContainerConfig,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinuxContainerConfig {
+    pub resources: LinuxContainerResources,
+    pub security: LinuxContainerSecurityContext,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinuxContainerSecurityContext {
+    pub capabilities: Capabilities,
+    pub privileged: bool,
+    pub namespaces: NamespaceOptions,
+    pub run_as_user: Option<i64>,
+    pub run_as_username: Option<String>,
+    /// Only with a user; without one, the image's group stands.
+    pub run_as_group: Option<i64>,
+    pub supplemental_groups: Vec<i64>,
+    /// `Strict`: only `supplemental_groups`, not those the image's `/etc/group` adds.
+    pub supplemental_groups_policy: SupplementalGroupsPolicy,
+    pub readonly_rootfs: bool,
+    pub no_new_privs: bool,
+    pub seccomp: SeccompProfile,
+    pub masked_paths: Vec<String>,
+    pub readonly_paths: Vec<String>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SupplementalGroupsPolicy {
+    #[default]
+    Merge,
+    Strict,
+}
+
+/// Names with or without `CAP_`; `ALL` is understood in both lists.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Capabilities {
+    pub add: Vec<String>,
+    pub drop: Vec<String>,
+    pub add_ambient: Vec<String>,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SeccompProfile {
+    RuntimeDefault,
+    #[default]
+    Unconfined,
+    /// A profile file in the OCI JSON form, by its absolute path.
+    Localhost(PathBuf),
+}
+
+/// Zero or `None` means: leave it alone.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinuxContainerResources {
+    pub cpu_period: u64,
+    pub cpu_quota: i64,
+    pub cpu_shares: u64,
+    pub memory_limit_bytes: i64,
+    pub pids_limit: i64,
+    pub oom_score_adj: i64,
+    pub cpuset_cpus: String,
+    pub cpuset_mems: String,
+    pub hugepage_limits: Vec<HugepageLimit>,
+    /// Cgroup v2 files by name (`memory.high`); ignored on v1.
+    pub unified: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct HugepageLimit {
+    /// As the kernel names it: `2MB`, `1GB`.
+    pub page_size: String,
+    pub limit: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mount {
+    pub container_path: PathBuf,
+    pub host_path: PathBuf,
+    pub readonly: bool,
+    /// With `readonly`: also what is mounted below.
+    pub recursive_read_only: bool,
+    pub propagation: MountPropagation,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MountPropagation {
+    #[default]
+    Private,
+    HostToContainer,
+    Bidirectional,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Device {
+    pub container_path: PathBuf,
+    pub host_path: PathBuf,
+    /// Of `r`, `w` and `m`.
+    pub permissions: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ContainerState {
+    Created,
+    Running,
+    Exited,
+    /// The shim died without leaving an exit code.
+    Unknown,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerStatus {
+    pub id: String,
+    pub sandbox_id: String,
+    pub metadata: ContainerMetadata,
+    pub state: ContainerState,
+    pub created_at: SystemTime,
+    pub started_at: Option<SystemTime>,
+    pub finished_at: Option<SystemTime>,
+    /// 128 + signal when a signal ended it.
+    pub exit_code: Option<i32>,
+    /// `Completed`, `Error`, `OOMKilled`, `StartError` or `ContainerStatusUnknown`; empty before the exit.
+    pub reason: String,
+    pub message: String,
+    /// As the config named it.
+    pub image: String,
+    /// `name@digest` when known, else the image id: what `containerStatuses[].imageID` shows.
+    pub image_ref: String,
+    pub image_id: String,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub mounts: Vec<Mount>,
+    pub log_path: PathBuf,
+    pub resources: LinuxContainerResources,
+    /// What the process runs as, once started.
+    pub user: Option<ContainerUser>,
+    pub pid: Option<i32>,
+    pub stop_signal: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerUser {
+    pub uid: u32,
+    pub gid: u32,
+    pub supplemental_groups: Vec<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct ContainerStats {
+    pub id: String,
+    pub sandbox_id: String,
+    pub metadata: ContainerMetadata,
+    pub labels: BTreeMap<String, String>,
+    pub timestamp: SystemTime,
+    /// CPU time used since the start.
+    pub cpu: Duration,
+    pub memory_usage_bytes: u64,
+    /// Usage less the inactive page cache: what eviction looks at.
+    pub memory_working_set_bytes: u64,
+    pub memory_rss_bytes: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub pids: u64,
+    /// The writable layer.
+    pub rootfs_used_bytes: u64,
+    pub rootfs_inodes_used: u64,
+}

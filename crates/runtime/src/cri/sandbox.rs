@@ -1,0 +1,100 @@
+//! Pod sandboxes: what is asked for, and what is.
+//!
+//! Counterpart: CRI `PodSandboxConfig` and `PodSandboxStatus`. Times are `SystemTime`; paths are the daemon's own.
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use super::container::{LinuxContainerResources, SeccompProfile};
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodSandboxMetadata {
+    pub name: String,
+    pub uid: String,
+    pub namespace: String,
+    pub attempt: u32,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct PodSandboxConfig {
+    pub metadata: PodSandboxMetadata,
+    /// Ignored with the host's network, whose UTS namespace the pod then shares.
+    pub hostname: String,
+    /// Where container logs go; a container's `log_path` is relative to it.
+    pub log_directory: PathBuf,
+    /// Content of `/etc/resolv.conf`. `None`: containers see the node's, unless they mount their own.
+    pub resolv_conf: Option<String>,
+    pub port_mappings: Vec<PortMapping>,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    pub linux: LinuxPodSandboxConfig,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct LinuxPodSandboxConfig {
+    /// Such as `/kubepods/burstable/pod<uid>`, below the runtime's cgroup root.
+    pub cgroup_parent: String,
+    pub namespaces: NamespaceOptions,
+    pub sysctls: BTreeMap<String, String>,
+    /// For the pause process of a shared PID namespace.
+    pub seccomp: SeccompProfile,
+    /// The whole pod's limits, written to `cgroup_parent`.
+    pub resources: LinuxContainerResources,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct NamespaceOptions {
+    pub network: NamespaceMode,
+    pub pid: NamespaceMode,
+    pub ipc: NamespaceMode,
+    /// The container whose PID namespace to enter, with [`NamespaceMode::Target`].
+    pub target_id: Option<String>,
+}
+
+/// Who shares a namespace. `Pod` is the default of every kind but PID, where a container has its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceMode {
+    #[default]
+    Pod,
+    Container,
+    Node,
+    Target,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PortMapping {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    pub host_port: u16,
+    pub host_ip: Option<IpAddr>,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    #[default]
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PodSandboxState {
+    Ready,
+    NotReady,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub struct PodSandboxStatus {
+    pub id: String,
+    pub metadata: PodSandboxMetadata,
+    pub state: PodSandboxState,
+    pub created_at: SystemTime,
+    /// Empty with the host's network.
+    pub ips: Vec<IpAddr>,
+    pub namespaces: NamespaceOptions,
+    pub labels: BTreeMap<String, String>,
+    pub annotations: BTreeMap<String, String>,
+    /// `/proc/<pid>/ns/net`, while ready and not on the host's network.
+    pub netns: Option<PathBuf>,
+}

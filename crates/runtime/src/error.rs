@@ -1,0 +1,85 @@
+//! What can go wrong, as the caller needs to tell it apart.
+//!
+//! Counterpart: the gRPC codes and message texts of a CRI server; users know some texts by heart
+//! (`executable file not found in $PATH`), so those are kept.
+//! Invariant: a variant names the object it is about, and its source says why.
+
+use std::{io, path::PathBuf};
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{kind} {id:?} not found")]
+    NotFound { kind: &'static str, id: String },
+    #[error("image {0:?} is not present on this node")]
+    ImageNotFound(String),
+    #[error("invalid image reference {reference:?}: {reason}")]
+    InvalidReference {
+        reference: String,
+        reason: &'static str,
+    },
+    #[error(
+        "cannot pull {0:?}: this runtime does not fetch from registries yet; load the image from an archive"
+    )]
+    PullUnsupported(String),
+    #[error("image archive {archive:?} is not usable: {reason}")]
+    BadArchive { archive: PathBuf, reason: String },
+    #[error("image archive {archive:?}: content of {digest} does not match its digest")]
+    DigestMismatch { archive: PathBuf, digest: String },
+    #[error("image {reference:?} has no variant for {platform}")]
+    NoMatchingPlatform { reference: String, platform: String },
+    #[error("{kind} {id:?} is {state}, which {verb} does not allow")]
+    WrongState {
+        kind: &'static str,
+        id: String,
+        state: String,
+        verb: &'static str,
+    },
+    #[error("{what} is not valid: {reason}")]
+    InvalidConfig { what: &'static str, reason: String },
+    /// The container's process could not be set up or executed; the text is what `kubectl describe` shows.
+    #[error("failed to start container {id:?}: {reason}")]
+    StartFailed { id: String, reason: String },
+    #[error("failed to exec in container {id:?}: {reason}")]
+    ExecFailed { id: String, reason: String },
+    #[error("command {command:?} timed out")]
+    ExecTimeout { command: String },
+    #[error("cannot create sandbox {id:?}: {reason}")]
+    SandboxFailed { id: String, reason: String },
+    #[error("network of sandbox {id:?}: {reason}")]
+    Network { id: String, reason: String },
+    #[error("shim of sandbox {id:?} is gone")]
+    ShimGone { id: String },
+    #[error("{0} is not supported by this kernel")]
+    Kernel(&'static str),
+    #[error("{what} {path:?}: {source}")]
+    Io {
+        what: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+    #[error("unreadable state {path:?}: {source}")]
+    State {
+        path: PathBuf,
+        source: serde_json::Error,
+    },
+    /// A blocking part of the runtime panicked or was cancelled at shutdown.
+    #[error("the runtime is shutting down")]
+    Shutdown,
+}
+
+/// Attaches the operation and the path to an I/O error.
+pub(crate) trait IoContext<T> {
+    fn at(self, what: &'static str, path: impl Into<PathBuf>) -> Result<T>;
+}
+
+impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
+    fn at(self, what: &'static str, path: impl Into<PathBuf>) -> Result<T> {
+        self.map_err(|source| Error::Io {
+            what,
+            path: path.into(),
+            source: source.into(),
+        })
+    }
+}
