@@ -1,1 +1,30 @@
-//! Kubernetes kinds as data: schema, codecs, defaulting, validation, patch, apply, tables, OpenAPI.
+//! Kubernetes kinds as data: schema, codecs, defaulting, validation, patch, apply, Tables, OpenAPI.
+//!
+//! An object travels as a `serde_json::Value`; what it means is said by a [`KindDef`]. A built-in
+//! kind and a CustomResourceDefinition produce the same value, so there is one path, not two.
+//! Invariant: nothing here does I/O or knows of HTTP or the store.
+
+pub mod age;
+pub mod codec;
+pub mod default;
+pub mod discovery;
+pub mod field;
+pub mod intstr;
+pub mod kind;
+pub mod kinds;
+pub mod meta;
+#[cfg(test)]
+mod mutation;
+pub mod patch;
+pub mod quantity;
+pub mod schema;
+pub mod selector;
+pub mod status;
+pub mod table;
+pub mod time;
+pub mod validation;
+
+pub use kind::{GroupKind, GroupResource, GroupVersion, KindDef, Kinds, Strategy, Subresource};
+pub use schema::Schema;
+pub use serde_json::{Map, Value};
+pub use status::{Reason, Status};

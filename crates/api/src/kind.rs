@@ -1,0 +1,374 @@
+//! A kind is a value: everything the request path needs to know about it.
+//!
+//! [`KindDef`]s are built from the recorded facts plus a [`Strategy`] (built-in kinds) or from a
+//! CustomResourceDefinition; [`Kinds`] finds them by path. Routes, discovery, Tables, patches,
+//! garbage collection and protobuf are derived from them. Counterpart: `registry/*/strategy.go`
+//! and `rest.Storage`, which upstream writes once per kind.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::schema::StructRef;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupVersion {
+    pub group: String,
+    pub version: String,
+}
+
+/// Prints as `Deployment.apps`, or `Pod` for the core group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupKind {
+    pub group: String,
+    pub kind: String,
+}
+
+/// Prints as `deployments.apps`, or `pods` for the core group.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupResource {
+    pub group: String,
+    pub resource: String,
+}
+
+/// Everything there is to say about one kind at one version.
+#[derive(Clone)]
+pub struct KindDef {
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub list_kind: String,
+    /// The plural name in paths.
+    pub resource: String,
+    pub singular: String,
+    pub short_names: Vec<String>,
+    pub categories: Vec<String>,
+    pub namespaced: bool,
+    pub verbs: Vec<String>,
+    pub subresources: Vec<Subresource>,
+    /// The columns of a Table.
+    pub columns: Vec<Column>,
+    pub schema: StructRef,
+    /// What sets this kind apart from any other.
+    pub strategy: Arc<dyn Strategy>,
+    /// The version in which objects are stored. Other served versions are converted on the way.
+    pub storage_version: GroupVersion,
+    /// Store keys of this kind start with it; ends with `/`.
+    pub key_prefix: String,
+    /// Defined by a CustomResourceDefinition.
+    pub custom: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Subresource {
+    pub name: String,
+    pub verbs: Vec<String>,
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+}
+
+/// The hooks of a kind, called by the one request path in the order listed here.
+///
+/// Every method has a default that fits a plain kind, so a kind's file says only what is special.
+/// Objects are complete JSON objects of the kind's storage version, already checked against the schema for JSON
+/// types, and pruned. Counterpart: `rest.RESTCreateStrategy`, `rest.RESTUpdateStrategy`, `rest.TableConvertor`.
+pub trait Strategy: Send + Sync {
+    /// Defaults that depend on other fields or that are no static fact. Runs after the static
+    /// defaults, on create, update and on read of objects stored by an older release.
+    fn default(&self, _object: &mut Value) {}
+
+    /// Clears what a client may not set on create (status), sets what the server sets.
+    /// The default drops `status` if the kind has a status subresource.
+    fn prepare_for_create(&self, kind: &KindDef, object: &mut Value) {
+        if kind.subresource("status").is_some() {
+            remove(object, "status");
+        }
+    }
+
+    /// Keeps what an update of the main resource may not change (status).
+    fn prepare_for_update(&self, kind: &KindDef, object: &mut Value, old: &Value) {
+        if kind.subresource("status").is_some() {
+            keep(object, old, "status");
+        }
+    }
+
+    /// Keeps everything but status (and the metadata that status updates may change).
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+    }
+
+    /// Whether `metadata.generation` counts changes of this kind, and whether the objects differ in
+    /// what counts: by default everything outside of metadata and status, for kinds with a status.
+    fn generation_changes(&self, kind: &KindDef, object: &Value, old: &Value) -> bool {
+        kind.subresource("status").is_some() && differ_outside_status(object, old)
+    }
+
+    /// Whether generation starts at 1 on create.
+    fn counts_generation(&self, kind: &KindDef) -> bool {
+        kind.subresource("status").is_some()
+    }
+
+    /// Faults of an object, apart from metadata, which is validated for every kind.
+    fn validate(&self, _object: &Value, _errors: &mut ErrorList) {}
+
+    /// Faults of a change; called beside [`Strategy::validate`] of the new object.
+    fn validate_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
+
+    /// Faults of a change through the status subresource (instead of the two above).
+    fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
+
+    /// Texts of `Warning:` headers for a create or update.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// The rule for `metadata.name`.
+    fn name_rule(&self) -> NameRule {
+        NameRule::DnsSubdomain
+    }
+
+    /// A PUT to a name that does not exist creates it (Events, Leases, ... as upstream).
+    fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// An update without a resourceVersion is accepted and overwrites.
+    fn allow_unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// The grace period in seconds of a deletion that asks for none; `None`: deleted at once.
+    /// `requested` is what DeleteOptions say. Pods are the one kind with grace.
+    fn grace_period(&self, _object: &Value, _requested: Option<i64>) -> Option<i64> {
+        None
+    }
+
+    /// Field selector keys beside `metadata.name` and `metadata.namespace`, with the JSON pointer
+    /// of each.
+    fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The cell of a Table row under the column with this name; `now` is Unix seconds.
+    /// Name, Age and Created At are filled in for every kind and never asked for.
+    fn cell(&self, _object: &Value, _column: &str, _now: i64) -> Value {
+        Value::Null
+    }
+
+    /// Turns a stored object into another served version of the same kind.
+    fn convert(&self, _object: &mut Value, _to: &GroupVersion) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// How names of a kind are checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NameRule {
+    DnsSubdomain,
+    DnsLabel,
+    /// DNS-1035: starts with a letter.
+    Dns1035Label,
+    /// Any text that can be one path segment (RBAC).
+    PathSegment,
+    /// A colon-separated list of path segments is fine as well (CSRs, API services validate their own).
+    Custom,
+}
+
+/// One column of a Table, `metav1.TableColumnDefinition` without its prose.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Column {
+    pub name: String,
+    /// `string`, `integer`, `number`, `boolean`, `date`.
+    #[serde(rename = "type")]
+    pub of: String,
+    /// `name` for the name column, else empty.
+    pub format: String,
+    /// 0 is shown always, 1 only with `-o wide`.
+    pub priority: i32,
+}
+
+/// The built-in and custom kinds that are served now. Cheap to clone; changed by building a new one.
+#[derive(Clone, Default)]
+pub struct Kinds {
+    by_resource: BTreeMap<(String, String, String), Arc<KindDef>>,
+}
+
+// === impl KindDef ===
+
+impl KindDef {
+    /// `v1` or `apps/v1`.
+    pub fn api_version(&self) -> String {
+        join_version(&self.group, &self.version)
+    }
+
+    pub fn group_kind(&self) -> GroupKind {
+        GroupKind::new(&self.group, &self.kind)
+    }
+
+    pub fn group_resource(&self) -> GroupResource {
+        GroupResource::new(&self.group, &self.resource)
+    }
+
+    pub fn subresource(&self, name: &str) -> Option<&Subresource> {
+        self.subresources.iter().find(|sub| sub.name == name)
+    }
+
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.iter().any(|known| known == verb)
+    }
+
+    /// The store key of one object.
+    pub fn key(&self, namespace: &str, name: &str) -> String {
+        match self.namespaced {
+            true => format!("{}{namespace}/{name}", self.key_prefix),
+            false => format!("{}{name}", self.key_prefix),
+        }
+    }
+}
+
+impl fmt::Debug for KindDef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KindDef({}/{} {})", self.group, self.version, self.resource)
+    }
+}
+
+// === impl Kinds ===
+
+impl Kinds {
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
+        let key = (group.to_owned(), version.to_owned(), resource.to_owned());
+        self.by_resource.get(&key)
+    }
+
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<KindDef>> {
+        self.in_version(group, version).find(|def| def.kind == kind)
+    }
+
+    /// Every kind of a group and version, by resource name.
+    pub fn in_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Arc<KindDef>> {
+        let from = (group.to_owned(), version.to_owned(), String::new());
+        let (group, version) = (from.0.clone(), from.1.clone());
+        self.by_resource
+            .range(from..)
+            .take_while(move |((g, v, _), _)| *g == group && *v == version)
+            .map(|(_, def)| def)
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<KindDef>> {
+        self.by_resource.values()
+    }
+
+    pub fn insert(&mut self, def: KindDef) {
+        let key = (def.group.clone(), def.version.clone(), def.resource.clone());
+        self.by_resource.insert(key, Arc::new(def));
+    }
+
+    pub fn remove(&mut self, group: &str, version: &str, resource: &str) {
+        self.by_resource.remove(&(group.to_owned(), version.to_owned(), resource.to_owned()));
+    }
+}
+
+impl FromIterator<KindDef> for Kinds {
+    fn from_iter<I: IntoIterator<Item = KindDef>>(defs: I) -> Kinds {
+        let mut kinds = Kinds::default();
+        defs.into_iter().for_each(|def| kinds.insert(def));
+        kinds
+    }
+}
+
+// === names ===
+
+impl GroupKind {
+    pub fn new(group: impl Into<String>, kind: impl Into<String>) -> GroupKind {
+        GroupKind { group: group.into(), kind: kind.into() }
+    }
+}
+
+impl GroupResource {
+    pub fn new(group: impl Into<String>, resource: impl Into<String>) -> GroupResource {
+        GroupResource { group: group.into(), resource: resource.into() }
+    }
+}
+
+impl GroupVersion {
+    pub fn new(group: impl Into<String>, version: impl Into<String>) -> GroupVersion {
+        GroupVersion { group: group.into(), version: version.into() }
+    }
+}
+
+impl fmt::Display for GroupKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        dotted(f, &self.kind, &self.group)
+    }
+}
+
+impl fmt::Display for GroupResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        dotted(f, &self.resource, &self.group)
+    }
+}
+
+impl fmt::Display for GroupVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&join_version(&self.group, &self.version))
+    }
+}
+
+fn dotted(f: &mut fmt::Formatter<'_>, name: &str, group: &str) -> fmt::Result {
+    match group.is_empty() {
+        true => f.write_str(name),
+        false => write!(f, "{name}.{group}"),
+    }
+}
+
+fn join_version(group: &str, version: &str) -> String {
+    match group.is_empty() {
+        true => version.to_owned(),
+        false => format!("{group}/{version}"),
+    }
+}
+
+// === the plain strategy's parts ===
+
+fn remove(object: &mut Value, field: &str) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove(field);
+    }
+}
+
+/// Makes `field` of `object` what it was in `old`.
+pub fn keep(object: &mut Value, old: &Value, field: &str) {
+    let Some(map) = object.as_object_mut() else { return };
+    match old.get(field) {
+        Some(value) => map.insert(field.to_owned(), value.clone()),
+        None => map.remove(field),
+    };
+}
+
+fn keep_all_but_status(object: &mut Value, old: &Value) {
+    let (Some(new), Some(was)) = (object.as_object_mut(), old.as_object()) else { return };
+    let own = |name: &str| matches!(name, "status" | "metadata" | "apiVersion" | "kind");
+    new.retain(|name, _| own(name));
+    for (name, value) in was.iter().filter(|(name, _)| !own(name)) {
+        new.insert(name.clone(), value.clone());
+    }
+}
+
+fn differ_outside_status(object: &Value, old: &Value) -> bool {
+    let (Some(new), Some(was)) = (object.as_object(), old.as_object()) else { return false };
+    let counted = |name: &str| !matches!(name, "status" | "metadata" | "apiVersion" | "kind");
+    let mut ours = new.iter().filter(|(name, _)| counted(name));
+    let mut theirs = was.iter().filter(|(name, _)| counted(name));
+    loop {
+        match (ours.next(), theirs.next()) {
+            (None, None) => return false,
+            (a, b) if a == b => {}
+            _ => return true,
+        }
+    }
+}

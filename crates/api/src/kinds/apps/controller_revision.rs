@@ -1,0 +1,38 @@
+//! ControllerRevision: an immutable snapshot of a template.
+
+use serde_json::Value;
+
+use crate::field::{ErrorList, Path};
+use crate::kind::Strategy;
+use crate::kinds::fill::{flag, text};
+use crate::meta::meta;
+
+pub struct ControllerRevision;
+
+impl Strategy for ControllerRevision {
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        if object.get("data") != old.get("data") {
+            let data = object.get("data").cloned().unwrap_or_default();
+            errors.invalid(&Path::new("data"), data, "field is immutable");
+        }
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "Controller" => controller(object).into(),
+            "Revision" => object["revision"].to_string().into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// `statefulset.apps/web`, or `<none>`.
+fn controller(revision: &Value) -> String {
+    let owner = meta(revision).owner_references().iter().find(|owner| flag(owner, "/controller"));
+    let Some(owner) = owner else { return "<none>".to_owned() };
+    let kind = text(owner, "/kind").to_lowercase();
+    match text(owner, "/apiVersion").split_once('/') {
+        Some((group, _)) => format!("{kind}.{group}/{}", text(owner, "/name")),
+        None => format!("{kind}/{}", text(owner, "/name")),
+    }
+}

@@ -1,0 +1,42 @@
+//! ReplicaSet: a number of equal Pods.
+
+use serde_json::{Value, json};
+
+use crate::field::ErrorList;
+use crate::kind::{KindDef, Strategy};
+use crate::kinds::fill::{int, object_at, set};
+use crate::kinds::pod_spec::default_template;
+use crate::kinds::workload::{validate_selector_unchanged, workload_cell};
+
+pub struct ReplicaSet;
+
+impl Strategy for ReplicaSet {
+    fn default(&self, object: &mut Value) {
+        default_template(object, "/spec/template/spec");
+        if let Some(spec) = object_at(object, "/spec") {
+            set(spec, "replicas", 1);
+        }
+    }
+
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        object["status"] = json!({ "replicas": 0 });
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        validate_selector_unchanged(object, old, errors);
+    }
+
+    fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
+        &[("status.replicas", "/status/replicas")]
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        let number = |pointer| int(object, pointer).unwrap_or(0).into();
+        match column {
+            "Desired" => number("/spec/replicas"),
+            "Current" => number("/status/replicas"),
+            "Ready" => number("/status/readyReplicas"),
+            _ => workload_cell(object, column),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Event: stored once in core form, served as core v1 and as events.k8s.io/v1.
+
+use serde_json::{Map, Value};
+
+use crate::age;
+use crate::kind::{GroupVersion, KindDef, Strategy};
+use crate::kinds::fill::{int, text};
+use crate::meta::meta;
+
+pub struct Event;
+
+impl Strategy for Event {
+    /// Events have no status subresource, and every field is the reporter's to write.
+    fn prepare_for_create(&self, _kind: &KindDef, _object: &mut Value) {}
+
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
+    fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("involvedObject.kind", "/involvedObject/kind"),
+            ("involvedObject.namespace", "/involvedObject/namespace"),
+            ("involvedObject.name", "/involvedObject/name"),
+            ("involvedObject.uid", "/involvedObject/uid"),
+            ("involvedObject.apiVersion", "/involvedObject/apiVersion"),
+            ("involvedObject.resourceVersion", "/involvedObject/resourceVersion"),
+            ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
+            ("reason", "/reason"),
+            ("reportingComponent", "/reportingComponent"),
+            ("source", "/source/component"),
+            ("type", "/type"),
+        ]
+    }
+
+    fn cell(&self, object: &Value, column: &str, now: i64) -> Value {
+        let object = &in_core_form(object);
+        let kind = text(object, "/involvedObject/kind").to_lowercase();
+        match column {
+            "Last Seen" => seen(last_seen(object), now).into(),
+            "Type" => text(object, "/type").into(),
+            "Reason" => text(object, "/reason").into(),
+            "Object" => format!("{kind}/{}", text(object, "/involvedObject/name")).into(),
+            "Subobject" => text(object, "/involvedObject/fieldPath").into(),
+            "Source" => source(object).into(),
+            "Message" => text(object, "/message").trim().into(),
+            "First Seen" => seen(first_seen(object), now).into(),
+            "Count" => times(object).into(),
+            _ => Value::Null,
+        }
+    }
+
+    fn convert(&self, object: &mut Value, to: &GroupVersion) -> Result<(), String> {
+        let renamed = match to.group.as_str() {
+            "" => rename(object, |(events, core)| (events, core)),
+            _ => rename(object, |(events, core)| (core, events)),
+        };
+        *object = Value::Object(renamed);
+        object["apiVersion"] = to.to_string().into();
+        Ok(())
+    }
+}
+
+/// Field names that differ: events.k8s.io form, core form.
+const NAMES: &[(&str, &str)] = &[
+    ("deprecatedCount", "count"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedSource", "source"),
+    ("note", "message"),
+    ("regarding", "involvedObject"),
+    ("reportingController", "reportingComponent"),
+];
+
+fn rename(
+    event: &Value,
+    side: fn((&'static str, &'static str)) -> (&'static str, &'static str),
+) -> Map<String, Value> {
+    let fields = event.as_object().into_iter().flatten();
+    fields
+        .map(|(name, value)| {
+            let renamed = NAMES.iter().map(|pair| side(*pair)).find(|(from, _)| from == name);
+            (renamed.map_or(name.clone(), |(_, to)| to.to_owned()), value.clone())
+        })
+        .collect()
+}
+
+/// Tables are made of the stored form; an event that was already converted is turned back.
+fn in_core_form(event: &Value) -> Value {
+    match event.get("regarding") {
+        Some(_) => Value::Object(rename(event, |(events, core)| (events, core))),
+        None => event.clone(),
+    }
+}
+
+fn times(event: &Value) -> i64 {
+    match int(event, "/series/count") {
+        Some(count) => count,
+        None => int(event, "/count").filter(|count| *count > 0).unwrap_or(1),
+    }
+}
+
+fn first_seen(event: &Value) -> &str {
+    match text(event, "/firstTimestamp") {
+        "" => text(event, "/eventTime"),
+        time => time,
+    }
+}
+
+fn last_seen(event: &Value) -> &str {
+    match text(event, "/series/lastObservedTime") {
+        "" if text(event, "/lastTimestamp").is_empty() => first_seen(event),
+        "" => text(event, "/lastTimestamp"),
+        time => time,
+    }
+}
+
+fn seen(time: &str, now: i64) -> String {
+    age::since(time, now)
+}
+
+/// `component, host`.
+fn source(event: &Value) -> String {
+    let component = match text(event, "/source/component") {
+        "" => text(event, "/reportingComponent"),
+        component => component,
+    };
+    let host = match text(event, "/source/host") {
+        "" if meta(event).namespace().is_empty() => "",
+        "" => text(event, "/reportingInstance"),
+        host => host,
+    };
+    match host.is_empty() {
+        true => component.to_owned(),
+        false => format!("{component}, {host}"),
+    }
+}

@@ -1,0 +1,196 @@
+//! Defaults of a PodSpec, shared by Pods and every kind with a Pod template.
+//!
+//! Counterpart: `pkg/apis/core/v1/defaults.go`, `SetDefaults_PodSpec` and what it reaches.
+
+use serde_json::Value;
+
+use super::fill::{Object, each, made, object, set};
+
+/// Fills in a PodSpec, whichever kind it stands in.
+pub fn default_pod_spec(spec: &mut Object) {
+    set(spec, "dnsPolicy", "ClusterFirst");
+    set(spec, "restartPolicy", "Always");
+    set(spec, "terminationGracePeriodSeconds", 30);
+    set(spec, "schedulerName", "default-scheduler");
+    made(spec, "securityContext");
+    mirror_service_account(spec);
+    let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    for field in ["initContainers", "containers", "ephemeralContainers"] {
+        for container in each(spec, field) {
+            default_container(container);
+            if host_network {
+                each(container, "ports").for_each(default_host_port);
+            }
+        }
+    }
+    each(spec, "volumes").for_each(default_volume);
+}
+
+/// The template of a workload at `spec.template`.
+pub fn default_template(root: &mut Value, pointer: &str) {
+    if let Some(spec) = root.pointer_mut(pointer).and_then(Value::as_object_mut) {
+        default_pod_spec(spec);
+    }
+}
+
+/// What holds for Pods and not for templates: requests follow limits, and service links are on.
+pub fn default_running_pod(spec: &mut Object) {
+    set(spec, "enableServiceLinks", true);
+    for field in ["initContainers", "containers"] {
+        for container in each(spec, field) {
+            default_requests(container);
+        }
+    }
+    default_requests(spec);
+}
+
+/// `serviceAccount` is the old name of `serviceAccountName`; both are kept equal.
+pub fn mirror_service_account(spec: &mut Object) {
+    let name = ["serviceAccountName", "serviceAccount"]
+        .iter()
+        .find_map(|field| spec.get(*field).filter(|name| name.as_str() != Some("")))
+        .cloned();
+    if let Some(name) = name {
+        spec.insert("serviceAccountName".into(), name.clone());
+        spec.insert("serviceAccount".into(), name);
+    }
+}
+
+fn default_container(container: &mut Object) {
+    let image = container.get("image").and_then(Value::as_str).unwrap_or("");
+    let policy = pull_policy(image);
+    set(container, "imagePullPolicy", policy);
+    set(container, "terminationMessagePath", "/dev/termination-log");
+    set(container, "terminationMessagePolicy", "File");
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(probe) = object(container, probe) {
+            default_probe(probe);
+        }
+    }
+    if let Some(lifecycle) = object(container, "lifecycle") {
+        for hook in ["postStart", "preStop"] {
+            if let Some(get) = object(lifecycle, hook).and_then(|hook| object(hook, "httpGet")) {
+                default_http_get(get);
+            }
+        }
+    }
+    for var in each(container, "env") {
+        if let Some(field) = object(var, "valueFrom").and_then(|from| object(from, "fieldRef")) {
+            set(field, "apiVersion", "v1");
+        }
+    }
+}
+
+/// `Always` for a moving tag, `IfNotPresent` for a fixed one.
+fn pull_policy(image: &str) -> &'static str {
+    let name = image.rsplit('/').next().unwrap_or(image);
+    let digest = name.contains('@');
+    match name.split('@').next().unwrap_or(name).split_once(':') {
+        Some((_, "latest")) if !digest => "Always",
+        None if !digest => "Always",
+        _ => "IfNotPresent",
+    }
+}
+
+fn default_probe(probe: &mut Object) {
+    set(probe, "timeoutSeconds", 1);
+    set(probe, "periodSeconds", 10);
+    set(probe, "successThreshold", 1);
+    set(probe, "failureThreshold", 3);
+    if let Some(get) = object(probe, "httpGet") {
+        default_http_get(get);
+    }
+    if let Some(grpc) = object(probe, "grpc") {
+        set(grpc, "service", "");
+    }
+}
+
+fn default_http_get(get: &mut Object) {
+    set(get, "path", "/");
+    set(get, "scheme", "HTTP");
+}
+
+fn default_host_port(port: &mut Object) {
+    if let Some(number) = port.get("containerPort").cloned() {
+        set(port, "hostPort", number);
+    }
+}
+
+/// A limit without a request is also the request.
+fn default_requests(holder: &mut Object) {
+    let Some(resources) = object(holder, "resources") else { return };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
+    let Some(requests) = made(resources, "requests") else { return };
+    for (name, quantity) in limits {
+        requests.entry(name).or_insert(quantity);
+    }
+}
+
+fn default_volume(volume: &mut Object) {
+    if volume.keys().all(|key| key == "name") {
+        volume.insert("emptyDir".into(), Value::Object(Object::new()));
+    }
+    for (source, mode) in [("secret", 420), ("configMap", 420), ("downwardAPI", 420)] {
+        if let Some(source) = object(volume, source) {
+            set(source, "defaultMode", mode);
+            default_downward_items(source);
+        }
+    }
+    if let Some(path) = object(volume, "hostPath") {
+        set(path, "type", "");
+    }
+    if let Some(projected) = object(volume, "projected") {
+        set(projected, "defaultMode", 420);
+        each(projected, "sources").for_each(default_projection);
+    }
+    if let Some(template) =
+        object(volume, "ephemeral").and_then(|source| object(source, "volumeClaimTemplate"))
+        && let Some(spec) = object(template, "spec")
+    {
+        set(spec, "volumeMode", "Filesystem");
+    }
+    if let Some(image) = object(volume, "image") {
+        let reference = image.get("reference").and_then(Value::as_str).unwrap_or("");
+        let policy = pull_policy(reference);
+        set(image, "pullPolicy", policy);
+    }
+}
+
+fn default_projection(source: &mut Object) {
+    if let Some(token) = object(source, "serviceAccountToken") {
+        set(token, "expirationSeconds", 3600);
+    }
+    if let Some(downward) = object(source, "downwardAPI") {
+        default_downward_items(downward);
+    }
+    if let Some(certificate) = object(source, "podCertificate") {
+        set(certificate, "maxExpirationSeconds", 86400);
+    }
+}
+
+fn default_downward_items(source: &mut Object) {
+    for item in each(source, "items") {
+        if let Some(field) = object(item, "fieldRef") {
+            set(field, "apiVersion", "v1");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moving_tag_is_always_pulled() {
+        for (image, policy) in [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("nginx:1.27", "IfNotPresent"),
+            ("localhost:5000/nginx", "Always"),
+            ("localhost:5000/nginx:1", "IfNotPresent"),
+            ("nginx@sha256:0123", "IfNotPresent"),
+        ] {
+            assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+}
