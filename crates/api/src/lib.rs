@@ -7,6 +7,7 @@
 pub mod age;
 pub mod codec;
 pub mod default;
+pub mod discovery;
 pub mod field;
 pub mod intstr;
 pub mod kind;
@@ -19,6 +20,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod table;
 pub mod time;
 pub mod validation;
 
