@@ -15,7 +15,8 @@ pub async fn owner(call: &Call) -> Result<Option<Value>, Status> {
         return Ok(None);
     }
     let name = format!("{}.{}", info.version, info.group);
-    let found = objects::find(&call.server, "apiregistration.k8s.io/apiservices", "", &name).await?;
+    let found =
+        objects::find(&call.server, "apiregistration.k8s.io/apiservices", "", &name).await?;
     Ok(found.filter(|service| service["spec"]["service"].is_object()))
 }
 

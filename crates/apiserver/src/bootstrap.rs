@@ -85,13 +85,15 @@ fn add_missing(stored: &mut Value, wanted: &Value, list: &str) {
         stored[list] = json!([]);
     }
     if let Some(have) = stored[list].as_array_mut() {
-        let missing: Vec<Value> = items.iter().filter(|item| !have.contains(item)).cloned().collect();
+        let missing: Vec<Value> =
+            items.iter().filter(|item| !have.contains(item)).cloned().collect();
         have.extend(missing);
     }
 }
 
 fn is_own_endpoint(kind: &KindDef, object: &Value) -> bool {
-    matches!(kind.resource.as_str(), "endpoints" | "endpointslices") && meta(object).name() == "kubernetes"
+    matches!(kind.resource.as_str(), "endpoints" | "endpointslices")
+        && meta(object).name() == "kubernetes"
 }
 
 /// What depends on this server: its Service, where that leads, and what clients trust.

@@ -49,7 +49,14 @@ const MAX_MANAGER: usize = 128;
 // === impl Call ===
 
 impl Call {
-    pub fn new(server: Arc<Server>, user: UserInfo, info: RequestInfo, query: Query, headers: HeaderMap, body: Bytes) -> Call {
+    pub fn new(
+        server: Arc<Server>,
+        user: UserInfo,
+        info: RequestInfo,
+        query: Query,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Call {
         Call { server, user, info, query, headers, body, warnings: Mutex::default() }
     }
 
@@ -84,7 +91,8 @@ impl Call {
             return Ok(Format::Json);
         }
         Format::of_media_type(given).ok_or_else(|| {
-            const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+            const ACCEPTED: &str =
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf";
             unsupported_media_type(given, ACCEPTED)
         })
     }
@@ -114,7 +122,11 @@ impl Call {
             "" | "Warn" => FieldValidation::Warn,
             "Strict" => FieldValidation::Strict,
             other => {
-                errors.not_supported(&Path::new("fieldValidation"), other, &["Ignore", "Strict", "Warn"]);
+                errors.not_supported(
+                    &Path::new("fieldValidation"),
+                    other,
+                    &["Ignore", "Strict", "Warn"],
+                );
                 FieldValidation::Warn
             }
         }
@@ -143,14 +155,21 @@ fn check_manager(manager: &str, errors: &mut ErrorList) {
         errors.too_long(&path, MAX_MANAGER);
     }
     if let Some(at) = manager.chars().position(char::is_control) {
-        let shown: String = manager.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        errors.invalid(&path, manager, format!("should only contain printable characters (invalid char at {at} in {shown:?})"));
+        let shown: String =
+            manager.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        errors.invalid(
+            &path,
+            manager,
+            format!("should only contain printable characters (invalid char at {at} in {shown:?})"),
+        );
     }
 }
 
 pub fn unsupported_media_type(given: &str, accepted: &str) -> Status {
     let shown = given.split(';').next().unwrap_or_default().trim();
-    let message = format!("the body of the request was in an unknown format - accepted media types include: {accepted}");
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {accepted}"
+    );
     tracing::debug!(content_type = shown, "refused a media type");
     Status::new(415, skiff_api::Reason::UnsupportedMediaType, message)
 }

@@ -34,7 +34,11 @@ const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
 const MAX_STREAMS: u32 = 1000;
 const MAX_HEADER_BYTES: u32 = 64 * 1024;
 
-pub async fn serve(server: Arc<Server>, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> std::io::Result<()> {
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> std::io::Result<()> {
     let certificate = Arc::new(ServingCertificate::load(&server)?);
     let acceptor = TlsAcceptor::from(tls_config(&server, certificate.clone())?);
     let builder = Arc::new(http_builder());
@@ -74,7 +78,12 @@ async fn connection(
         Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
-    let user = tls.get_ref().1.peer_certificates().and_then(|chain| x509::user(chain.first()?)).map(Arc::new);
+    let user = tls
+        .get_ref()
+        .1
+        .peer_certificates()
+        .and_then(|chain| x509::user(chain.first()?))
+        .map(Arc::new);
     let service = service_fn(move |request: Request<Incoming>| {
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));
         async move { Ok::<_, std::convert::Infallible>(path::handle(server, caller, request).await) }
@@ -99,10 +108,14 @@ fn http_builder() -> Builder<TokioExecutor> {
     builder
 }
 
-fn tls_config(server: &Server, certificate: Arc<ServingCertificate>) -> std::io::Result<Arc<ServerConfig>> {
+fn tls_config(
+    server: &Server,
+    certificate: Arc<ServingCertificate>,
+) -> std::io::Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes()).map_err(std::io::Error::other)?;
+    let ca = CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes())
+        .map_err(std::io::Error::other)?;
     roots.add(ca).map_err(std::io::Error::other)?;
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()

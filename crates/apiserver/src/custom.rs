@@ -14,6 +14,9 @@ pub async fn load(_server: &Arc<Server>) -> Result<(), Status> {
 }
 
 /// Where a custom kind keeps its replica counts.
-pub async fn scale_paths(_server: &Server, _kind: &skiff_api::KindDef) -> Result<crate::subresources::scale::Paths, Status> {
+pub async fn scale_paths(
+    _server: &Server,
+    _kind: &skiff_api::KindDef,
+) -> Result<crate::subresources::scale::Paths, Status> {
     Err(Status::no_such_path())
 }

@@ -45,11 +45,14 @@ async fn custom_or(call: &Call, unknown: Status) -> Result<Reply, Status> {
 fn check_scope(call: &Call, kind: &KindDef) -> Result<(), Status> {
     let info = &call.info;
     let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
-    let names_object = !info.name.is_empty() && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    let names_object = !info.name.is_empty()
+        && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
     match (kind.namespaced, in_namespace) {
         (false, true) => Err(Status::no_such_path()),
         (true, false) if names_object => Err(Status::no_such_path()),
-        (true, false) if matches!(info.verb.as_str(), "create" | "deletecollection") => Err(Status::method_not_allowed()),
+        (true, false) if matches!(info.verb.as_str(), "create" | "deletecollection") => {
+            Err(Status::method_not_allowed())
+        }
         _ => Ok(()),
     }
 }
@@ -82,20 +85,26 @@ fn check_method(method: &Method, collection: bool, kind: &KindDef) -> Result<(),
     let named = ["get", "update", "patch", "delete"].iter().any(|verb| kind.has_verb(verb));
     match (collection, method) {
         (false, _) if !named => Err(Status::no_such_path()),
-        (true, &Method::PUT | &Method::PATCH) | (false, &Method::POST) => Err(Status::method_not_allowed()),
+        (true, &Method::PUT | &Method::PATCH) | (false, &Method::POST) => {
+            Err(Status::method_not_allowed())
+        }
         _ => Ok(()),
     }
 }
 
 /// A list by `metadata.name` has a name, but its path has none.
 fn path_has_name(call: &Call) -> bool {
-    !call.info.name.is_empty() && !matches!(call.info.verb.as_str(), "list" | "deletecollection")
-        && !(call.info.verb == "watch" && call.query.text("fieldSelector").contains("metadata.name"))
+    !call.info.name.is_empty()
+        && !matches!(call.info.verb.as_str(), "list" | "deletecollection")
+        && !(call.info.verb == "watch"
+            && call.query.text("fieldSelector").contains("metadata.name"))
 }
 
 async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let info = &call.info;
-    let Some(sub) = kind.subresource(&info.subresource).cloned() else { return Err(Status::no_such_path()) };
+    let Some(sub) = kind.subresource(&info.subresource).cloned() else {
+        return Err(Status::no_such_path());
+    };
     if !sub.verbs.iter().any(|verb| *verb == info.verb) {
         return Err(Status::method_not_allowed());
     }

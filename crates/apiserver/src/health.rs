@@ -13,7 +13,8 @@ use crate::reply::Reply;
 
 const ROOT_PATHS: &str = include_str!("../facts/root-paths.json");
 /// Upstream runs these first, in this order; the rest follow as listed.
-const ORDER: &[&str] = &["ping", "log", "loopback-serving-certificate", "etcd", "etcd-readiness", "informer-sync"];
+const ORDER: &[&str] =
+    &["ping", "log", "loopback-serving-certificate", "etcd", "etcd-readiness", "informer-sync"];
 
 pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let checks = checks(parts[0]);
@@ -27,8 +28,10 @@ pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
         };
     }
     let excluded: Vec<&str> = call.query.all("exclude").collect();
-    let left: Vec<String> = checks.iter().filter(|check| !excluded.contains(&check.as_str())).cloned().collect();
-    let unknown: Vec<&&str> = excluded.iter().filter(|name| !checks.iter().any(|check| check == **name)).collect();
+    let left: Vec<String> =
+        checks.iter().filter(|check| !excluded.contains(&check.as_str())).cloned().collect();
+    let unknown: Vec<&&str> =
+        excluded.iter().filter(|name| !checks.iter().any(|check| check == **name)).collect();
     if call.query.has("verbose") {
         return Ok(verbose(call, parts[0], &left, &checks, &excluded, &unknown).await);
     }
@@ -45,7 +48,14 @@ async fn answer(call: &Call, checks: &[String], _single: bool) -> Reply {
     Reply::text(StatusCode::OK, "ok")
 }
 
-async fn verbose(call: &Call, endpoint: &str, left: &[String], all: &[String], excluded: &[&str], unknown: &[&&str]) -> Reply {
+async fn verbose(
+    call: &Call,
+    endpoint: &str,
+    left: &[String],
+    all: &[String],
+    excluded: &[&str],
+    unknown: &[&&str],
+) -> Reply {
     let (mut text, mut failed) = (String::new(), false);
     for check in all {
         if !left.contains(check) {
@@ -62,17 +72,30 @@ async fn verbose(call: &Call, endpoint: &str, left: &[String], all: &[String], e
     }
     if !unknown.is_empty() {
         let names: Vec<String> = unknown.iter().map(|name| format!("{name:?}")).collect();
-        text.push_str(&format!("warn: some health checks cannot be excluded: no matches for {}\n", names.join(",")));
+        text.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            names.join(",")
+        ));
     }
     tracing::trace!(endpoint, ?excluded, "health asked");
-    let (code, verdict) = if failed { (StatusCode::INTERNAL_SERVER_ERROR, "failed") } else { (StatusCode::OK, "passed") };
+    let (code, verdict) = if failed {
+        (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+    } else {
+        (StatusCode::OK, "passed")
+    };
     text.push_str(&format!("{endpoint} check {verdict}\n"));
     Reply::text(code, text)
 }
 
 async fn perform(call: &Call, check: &str) -> Result<(), String> {
     match check {
-        "etcd" | "etcd-readiness" => call.server.store.current_revision().await.map(|_| ()).map_err(|error| error.to_string()),
+        "etcd" | "etcd-readiness" => call
+            .server
+            .store
+            .current_revision()
+            .await
+            .map(|_| ())
+            .map_err(|error| error.to_string()),
         _ => Ok(()),
     }
 }

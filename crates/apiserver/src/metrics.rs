@@ -35,7 +35,8 @@ struct Series {
 }
 
 const BUCKETS: [f64; 20] = [
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0, 15.0, 20.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0,
 ];
 
 // === impl Metrics ===
@@ -58,7 +59,13 @@ impl Metrics {
         let mut out = String::new();
         out.push_str("# HELP apiserver_request_total [STABLE] Counter of apiserver requests broken out for each verb, dry run value, group, version, resource, scope, component, and HTTP response code.\n# TYPE apiserver_request_total counter\n");
         for (key, series) in requests.iter() {
-            let _ = writeln!(out, "apiserver_request_total{{{},code=\"{}\"}} {}", key.labels(), key.code, series.count);
+            let _ = writeln!(
+                out,
+                "apiserver_request_total{{{},code=\"{}\"}} {}",
+                key.labels(),
+                key.code,
+                series.count
+            );
         }
         out.push_str("# HELP apiserver_request_duration_seconds [STABLE] Response latency distribution in seconds for each verb, dry run value, group, version, resource, subresource, scope and component.\n# TYPE apiserver_request_duration_seconds histogram\n");
         for (key, series) in merged(&requests) {
@@ -90,7 +97,13 @@ impl Key {
             (true, true, false) => "namespace",
             (true, true, true) => "cluster",
         };
-        let known = |text: &str| if code == StatusCode::NOT_FOUND || !info.is_resource { String::new() } else { text.to_owned() };
+        let known = |text: &str| {
+            if code == StatusCode::NOT_FOUND || !info.is_resource {
+                String::new()
+            } else {
+                text.to_owned()
+            }
+        };
         Key {
             verb: verb(info),
             group: known(&info.group),
@@ -104,7 +117,9 @@ impl Key {
 
     fn labels(&self) -> String {
         let Key { verb, group, version, resource, subresource, scope, .. } = self;
-        format!("component=\"apiserver\",dry_run=\"\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\"")
+        format!(
+            "component=\"apiserver\",dry_run=\"\",group=\"{group}\",resource=\"{resource}\",scope=\"{scope}\",subresource=\"{subresource}\",verb=\"{verb}\",version=\"{version}\""
+        )
     }
 }
 
@@ -131,10 +146,19 @@ impl Series {
         let mut below = 0;
         for (limit, count) in BUCKETS.iter().zip(self.buckets) {
             below += count;
-            let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"{limit}\"}} {below}");
+            let _ = writeln!(
+                out,
+                "apiserver_request_duration_seconds_bucket{{{labels},le=\"{limit}\"}} {below}"
+            );
         }
-        let _ = writeln!(out, "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}", self.count);
-        let _ = writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", self.seconds);
-        let _ = writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", self.count);
+        let _ = writeln!(
+            out,
+            "apiserver_request_duration_seconds_bucket{{{labels},le=\"+Inf\"}} {}",
+            self.count
+        );
+        let _ =
+            writeln!(out, "apiserver_request_duration_seconds_sum{{{labels}}} {}", self.seconds);
+        let _ =
+            writeln!(out, "apiserver_request_duration_seconds_count{{{labels}}} {}", self.count);
     }
 }

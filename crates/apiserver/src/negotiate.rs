@@ -32,7 +32,8 @@ const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kube
 // === impl Media ===
 
 impl Media {
-    pub const JSON: Media = Media { format: Format::Json, shape: Shape::AsIs, pretty: false, stream: false };
+    pub const JSON: Media =
+        Media { format: Format::Json, shape: Shape::AsIs, pretty: false, stream: false };
 
     /// The first range that can be served. `None`: the client accepts nothing this server speaks.
     pub fn negotiate(accept: Option<&HeaderValue>, query: &Query) -> Option<Media> {
@@ -89,14 +90,23 @@ mod tests {
     #[test]
     fn the_first_served_range_wins() {
         let check = |accept: &'static str, format, shape| {
-            let media = Media::negotiate(Some(&HeaderValue::from_static(accept)), &Query::default());
+            let media =
+                Media::negotiate(Some(&HeaderValue::from_static(accept)), &Query::default());
             let media = media.expect("acceptable");
             assert_eq!((media.format, media.shape), (format, shape), "{accept}");
         };
         let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         check(table, Format::Json, Shape::Table);
-        check("application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json", Format::Json, Shape::AsIs);
-        check("application/vnd.kubernetes.protobuf,application/json", Format::Protobuf, Shape::AsIs);
+        check(
+            "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+            Format::Json,
+            Shape::AsIs,
+        );
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            Format::Protobuf,
+            Shape::AsIs,
+        );
         check("*/*", Format::Json, Shape::AsIs);
         let none = HeaderValue::from_static("text/html");
         assert_eq!(Media::negotiate(Some(&none), &Query::default()), None);

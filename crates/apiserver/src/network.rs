@@ -64,7 +64,10 @@ impl ServiceNetwork {
 
     /// Learns what the stored Services have.
     pub async fn load(&self, store: &Store) -> Result<(), Status> {
-        let services = store.range(RangeRequest::prefix("/registry/services/specs/")).await.map_err(objects::store_status)?;
+        let services = store
+            .range(RangeRequest::prefix("/registry/services/specs/"))
+            .await
+            .map_err(objects::store_status)?;
         let mut taken = self.taken.lock().expect("no panic while held");
         for entry in services.entries {
             taken.extend(claims(&skiff_api::codec::decode_stored(&entry.value)?));
@@ -81,13 +84,19 @@ impl ServiceNetwork {
     }
 
     /// Fills in what the Service leaves open and claims what it asks for; after validation.
-    pub fn assign(&self, kind: &KindDef, service: &mut Value, old: Option<&Value>) -> Result<Allocation<'_>, Status> {
+    pub fn assign(
+        &self,
+        kind: &KindDef,
+        service: &mut Value,
+        old: Option<&Value>,
+    ) -> Result<Allocation<'_>, Status> {
         if !is_service(kind) {
             return Ok(Allocation::none());
         }
         let before: BTreeSet<Claim> = old.map(claims).unwrap_or_default();
         let owner = (meta(service).namespace().to_owned(), meta(service).name().to_owned());
-        let mut allocation = Allocation { network: Some(self), new: BTreeSet::new(), freed: BTreeSet::new(), owner };
+        let mut allocation =
+            Allocation { network: Some(self), new: BTreeSet::new(), freed: BTreeSet::new(), owner };
         let mut errors = ErrorList::default();
         self.families(service, &mut errors);
         if errors.is_empty() {
@@ -95,7 +104,11 @@ impl ServiceNetwork {
             self.ports(service, &before, &mut allocation, &mut errors);
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&GroupKind::new("", "Service"), meta(service).name(), errors));
+            return Err(Status::invalid(
+                &GroupKind::new("", "Service"),
+                meta(service).name(),
+                errors,
+            ));
         }
         let after = claims(service);
         allocation.freed = before.into_iter().filter(|claim| !after.contains(claim)).collect();
@@ -127,7 +140,8 @@ impl ServiceNetwork {
         let families: Vec<String> = texts(spec.get("ipFamilies"));
         let policy = spec.get("ipFamilyPolicy").and_then(Value::as_str).unwrap_or("").to_owned();
         let headless = spec.get("clusterIP").is_some_and(|ip| ip == NONE);
-        let selectorless = spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
+        let selectorless =
+            spec.get("selector").and_then(Value::as_object).is_none_or(Map::is_empty);
         if headless && selectorless && policy.is_empty() && families.is_empty() {
             spec.insert("ipFamilyPolicy".to_owned(), "RequireDualStack".into());
             spec.insert("ipFamilies".to_owned(), json!(["IPv4", "IPv6"]));
@@ -140,10 +154,18 @@ impl ServiceNetwork {
         }
         if !(headless && selectorless) {
             if policy == "RequireDualStack" {
-                return errors.invalid(&at.child("ipFamilyPolicy"), policy, "this cluster is not configured for dual-stack services");
+                return errors.invalid(
+                    &at.child("ipFamilyPolicy"),
+                    policy,
+                    "this cluster is not configured for dual-stack services",
+                );
             }
             if let Some(i) = families.iter().position(|family| family != "IPv4") {
-                return errors.invalid(&at.child("ipFamilies").index(i), families[i].as_str(), "not configured on this cluster");
+                return errors.invalid(
+                    &at.child("ipFamilies").index(i),
+                    families[i].as_str(),
+                    "not configured on this cluster",
+                );
             }
         }
         spec.insert("ipFamilyPolicy".to_owned(), policy.into());
@@ -152,23 +174,43 @@ impl ServiceNetwork {
         }
     }
 
-    fn addresses(&self, service: &mut Value, before: &BTreeSet<Claim>, allocation: &mut Allocation<'_>, errors: &mut ErrorList) {
+    fn addresses(
+        &self,
+        service: &mut Value,
+        before: &BTreeSet<Claim>,
+        allocation: &mut Allocation<'_>,
+        errors: &mut ErrorList,
+    ) {
         let Some(spec) = service["spec"].as_object_mut() else { return };
         if spec["type"] == "ExternalName" {
             return;
         }
         let asked = spec.get("clusterIP").and_then(Value::as_str).unwrap_or("").to_owned();
-        let asked = if asked.is_empty() { texts(spec.get("clusterIPs")).into_iter().next().unwrap_or_default() } else { asked };
+        let asked = if asked.is_empty() {
+            texts(spec.get("clusterIPs")).into_iter().next().unwrap_or_default()
+        } else {
+            asked
+        };
         let address = match asked.as_str() {
             NONE => NONE.to_owned(),
             "" => match self.draw_address(allocation) {
                 Some(address) => address.to_string(),
-                None => return errors.invalid(&Path::new("spec").child("clusterIPs"), json!([]), "failed to allocate a serviceIP: range is full"),
+                None => {
+                    return errors.invalid(
+                        &Path::new("spec").child("clusterIPs"),
+                        json!([]),
+                        "failed to allocate a serviceIP: range is full",
+                    );
+                }
             },
             text => {
                 if let Err(why) = self.claim_address(text, before, allocation) {
                     let why = format!("failed to allocate IP {text}: {why}");
-                    return errors.invalid(&Path::new("spec").child("clusterIPs"), json!([text]), why);
+                    return errors.invalid(
+                        &Path::new("spec").child("clusterIPs"),
+                        json!([text]),
+                        why,
+                    );
                 }
                 text.to_owned()
             }
@@ -177,7 +219,12 @@ impl ServiceNetwork {
         spec.insert("clusterIP".to_owned(), address.into());
     }
 
-    fn claim_address(&self, text: &str, before: &BTreeSet<Claim>, allocation: &mut Allocation<'_>) -> Result<(), &'static str> {
+    fn claim_address(
+        &self,
+        text: &str,
+        before: &BTreeSet<Claim>,
+        allocation: &mut Allocation<'_>,
+    ) -> Result<(), &'static str> {
         const OUTSIDE: &str = "the provided network does not match the current range";
         let address: Ipv4Addr = text.parse().map_err(|_| OUTSIDE)?;
         let at = self.cidr.position(address).ok_or(OUTSIDE)?;
@@ -198,10 +245,18 @@ impl ServiceNetwork {
         let start = random() % upper.max(1);
         let candidates = (0..upper).map(|i| band + (start + i) % upper).chain(1..band);
         let nobody = BTreeSet::new();
-        candidates.map(|at| self.cidr.nth(at.max(1))).find(|address| self.claim(Claim::Address(*address), &nobody, allocation))
+        candidates
+            .map(|at| self.cidr.nth(at.max(1)))
+            .find(|address| self.claim(Claim::Address(*address), &nobody, allocation))
     }
 
-    fn ports(&self, service: &mut Value, before: &BTreeSet<Claim>, allocation: &mut Allocation<'_>, errors: &mut ErrorList) {
+    fn ports(
+        &self,
+        service: &mut Value,
+        before: &BTreeSet<Claim>,
+        allocation: &mut Allocation<'_>,
+        errors: &mut ErrorList,
+    ) {
         let spec_path = Path::new("spec");
         let ports_path = spec_path.child("ports");
         let wants = wants_node_ports(service);
@@ -219,7 +274,11 @@ impl ServiceNetwork {
                 // One number serves the same port of several protocols.
                 match self.draw_port(&protocol, allocation) {
                     Some(number) => port["nodePort"] = number.into(),
-                    None => errors.invalid(&ports_path.index(i).child("nodePort"), 0, "failed to allocate a nodePort: range is full"),
+                    None => errors.invalid(
+                        &ports_path.index(i).child("nodePort"),
+                        0,
+                        "failed to allocate a nodePort: range is full",
+                    ),
                 }
             }
         }
@@ -229,7 +288,9 @@ impl ServiceNetwork {
             match asked {
                 0 => match self.draw_port("TCP", allocation) {
                     Some(number) => service["spec"]["healthCheckNodePort"] = number.into(),
-                    None => errors.invalid(&path, 0, "failed to allocate a nodePort: range is full"),
+                    None => {
+                        errors.invalid(&path, 0, "failed to allocate a nodePort: range is full")
+                    }
                 },
                 asked => {
                     if let Err(why) = self.claim_port(asked, "TCP", before, allocation) {
@@ -240,7 +301,13 @@ impl ServiceNetwork {
         }
     }
 
-    fn claim_port(&self, asked: u64, protocol: &str, before: &BTreeSet<Claim>, allocation: &mut Allocation<'_>) -> Result<(), String> {
+    fn claim_port(
+        &self,
+        asked: u64,
+        protocol: &str,
+        before: &BTreeSet<Claim>,
+        allocation: &mut Allocation<'_>,
+    ) -> Result<(), String> {
         let port = u16::try_from(asked).ok().filter(|port| self.node_ports.contains(port)).ok_or_else(|| {
             let (from, to) = (self.node_ports.start(), self.node_ports.end());
             format!("provided port is not in the valid range. The range of valid ports is {from}-{to}")
@@ -258,13 +325,18 @@ impl ServiceNetwork {
         let size = to - from + 1;
         let start = random() % size;
         let nobody = BTreeSet::new();
-        (0..size)
-            .filter_map(|i| u16::try_from(from + (start + i) % size).ok())
-            .find(|port| self.claim(Claim::NodePort(*port, protocol.to_owned()), &nobody, allocation))
+        (0..size).filter_map(|i| u16::try_from(from + (start + i) % size).ok()).find(|port| {
+            self.claim(Claim::NodePort(*port, protocol.to_owned()), &nobody, allocation)
+        })
     }
 
     /// Takes a claim unless another Service has it. What this Service had before stays its own.
-    fn claim(&self, claim: Claim, before: &BTreeSet<Claim>, allocation: &mut Allocation<'_>) -> bool {
+    fn claim(
+        &self,
+        claim: Claim,
+        before: &BTreeSet<Claim>,
+        allocation: &mut Allocation<'_>,
+    ) -> bool {
         if before.contains(&claim) {
             return true;
         }
@@ -280,7 +352,12 @@ impl ServiceNetwork {
 
 impl<'a> Allocation<'a> {
     fn none() -> Allocation<'a> {
-        Allocation { network: None, new: BTreeSet::new(), freed: BTreeSet::new(), owner: Default::default() }
+        Allocation {
+            network: None,
+            new: BTreeSet::new(),
+            freed: BTreeSet::new(),
+            owner: Default::default(),
+        }
     }
 
     /// What belongs into the Service's own transaction.
@@ -293,7 +370,11 @@ impl<'a> Allocation<'a> {
     /// The write is done: what it freed is free.
     pub fn keep(mut self) {
         if let Some(network) = self.network.take() {
-            network.taken.lock().expect("no panic while held").retain(|claim| !self.freed.contains(claim));
+            network
+                .taken
+                .lock()
+                .expect("no panic while held")
+                .retain(|claim| !self.freed.contains(claim));
         }
     }
 
@@ -319,7 +400,11 @@ impl<'a> Allocation<'a> {
 impl Drop for Allocation<'_> {
     fn drop(&mut self) {
         if let Some(network) = self.network {
-            network.taken.lock().expect("no panic while held").retain(|claim| !self.new.contains(claim));
+            network
+                .taken
+                .lock()
+                .expect("no panic while held")
+                .retain(|claim| !self.new.contains(claim));
         }
     }
 }
@@ -335,10 +420,19 @@ fn is_service(kind: &KindDef) -> bool {
 
 fn claims(service: &Value) -> BTreeSet<Claim> {
     let spec = &service["spec"];
-    let addresses = texts(spec.get("clusterIPs")).into_iter().filter_map(|text| text.parse().ok()).map(Claim::Address);
-    let port = |number: &Value, protocol: &str| Some(Claim::NodePort(u16::try_from(number.as_u64()?).ok().filter(|port| *port > 0)?, protocol.to_owned()));
+    let addresses = texts(spec.get("clusterIPs"))
+        .into_iter()
+        .filter_map(|text| text.parse().ok())
+        .map(Claim::Address);
+    let port = |number: &Value, protocol: &str| {
+        Some(Claim::NodePort(
+            u16::try_from(number.as_u64()?).ok().filter(|port| *port > 0)?,
+            protocol.to_owned(),
+        ))
+    };
     let ports = spec["ports"].as_array().into_iter().flatten();
-    let ports = ports.filter_map(|entry| port(&entry["nodePort"], entry["protocol"].as_str().unwrap_or("TCP")));
+    let ports = ports
+        .filter_map(|entry| port(&entry["nodePort"], entry["protocol"].as_str().unwrap_or("TCP")));
     addresses.chain(ports).chain(port(&spec["healthCheckNodePort"], "TCP")).collect()
 }
 
@@ -359,11 +453,17 @@ fn keep_allocated(service: &mut Value, old: &Value) {
     let has_address = |of: &Value| of["spec"]["type"] != "ExternalName";
     if has_address(service) && has_address(old) {
         let open = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("").is_empty();
-        let (first, list) = (service["spec"].get("clusterIP"), texts(service["spec"].get("clusterIPs")));
+        let (first, list) =
+            (service["spec"].get("clusterIP"), texts(service["spec"].get("clusterIPs")));
         match (open(first), list.is_empty()) {
             (true, true) => copy(service, old, &["clusterIP", "clusterIPs"]),
-            (false, true) if first == old["spec"].get("clusterIP") => copy(service, old, &["clusterIPs"]),
-            (false, false) if first != old["spec"].get("clusterIP") && json!(list) == old["spec"]["clusterIPs"] => {
+            (false, true) if first == old["spec"].get("clusterIP") => {
+                copy(service, old, &["clusterIPs"])
+            }
+            (false, false)
+                if first != old["spec"].get("clusterIP")
+                    && json!(list) == old["spec"]["clusterIPs"] =>
+            {
                 service["spec"]["clusterIPs"] = json!([first]);
             }
             _ => {}
@@ -372,20 +472,34 @@ fn keep_allocated(service: &mut Value, old: &Value) {
     if wants_node_ports(service) && wants_node_ports(old) {
         keep_node_ports(service, old);
     }
-    if wants_health_check(service) && wants_health_check(old) && service["spec"]["healthCheckNodePort"].as_u64().unwrap_or(0) == 0 {
+    if wants_health_check(service)
+        && wants_health_check(old)
+        && service["spec"]["healthCheckNodePort"].as_u64().unwrap_or(0) == 0
+    {
         copy(service, old, &["healthCheckNodePort"]);
     }
 }
 
 /// A port is the same port if protocol and number are.
 fn keep_node_ports(service: &mut Value, old: &Value) {
-    let asked: Vec<u64> = service["spec"]["ports"].as_array().into_iter().flatten().filter_map(|port| port["nodePort"].as_u64()).collect();
+    let asked: Vec<u64> = service["spec"]["ports"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|port| port["nodePort"].as_u64())
+        .collect();
     for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
         if port["nodePort"].as_u64().unwrap_or(0) != 0 {
             continue;
         }
-        let same = old["spec"]["ports"].as_array().into_iter().flatten().find(|was| was["protocol"] == port["protocol"] && was["port"] == port["port"]);
-        if let Some(number) = same.and_then(|was| was["nodePort"].as_u64()).filter(|number| !asked.contains(number)) {
+        let same = old["spec"]["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(|was| was["protocol"] == port["protocol"] && was["port"] == port["port"]);
+        if let Some(number) =
+            same.and_then(|was| was["nodePort"].as_u64()).filter(|number| !asked.contains(number))
+        {
             port["nodePort"] = number.into();
         }
     }
@@ -393,17 +507,26 @@ fn keep_node_ports(service: &mut Value, old: &Value) {
 
 /// What a Service had because of its old type, and was not asked for again, goes with the type.
 fn drop_by_type(service: &mut Value, old: &Value) {
-    let external = service["spec"]["type"] == "ExternalName" && old["spec"]["type"] != "ExternalName";
-    let unchanged = |service: &Value, field: &str| service["spec"].get(field) == old["spec"].get(field);
+    let external =
+        service["spec"]["type"] == "ExternalName" && old["spec"]["type"] != "ExternalName";
+    let unchanged =
+        |service: &Value, field: &str| service["spec"].get(field) == old["spec"].get(field);
     if external {
-        for field in ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"] {
+        for field in
+            ["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy", "internalTrafficPolicy"]
+        {
             if unchanged(service, field) || field.starts_with("clusterIP") {
                 drop_field(service, field);
             }
         }
     }
     if wants_node_ports(old) && !wants_node_ports(service) {
-        let was: Vec<Value> = old["spec"]["ports"].as_array().into_iter().flatten().map(|port| port["nodePort"].clone()).collect();
+        let was: Vec<Value> = old["spec"]["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|port| port["nodePort"].clone())
+            .collect();
         for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
             if was.contains(&port["nodePort"])
                 && let Some(port) = port.as_object_mut()
@@ -412,7 +535,10 @@ fn drop_by_type(service: &mut Value, old: &Value) {
             }
         }
     }
-    if wants_health_check(old) && !wants_health_check(service) && unchanged(service, "healthCheckNodePort") {
+    if wants_health_check(old)
+        && !wants_health_check(service)
+        && unchanged(service, "healthCheckNodePort")
+    {
         drop_field(service, "healthCheckNodePort");
     }
     let balanced = |of: &Value| of["spec"]["type"] == "LoadBalancer";
@@ -423,7 +549,8 @@ fn drop_by_type(service: &mut Value, old: &Value) {
             }
         }
     }
-    let reachable = |of: &Value| matches!(of["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer"));
+    let reachable =
+        |of: &Value| matches!(of["spec"]["type"].as_str(), Some("NodePort" | "LoadBalancer"));
     if reachable(old) && !reachable(service) && unchanged(service, "externalTrafficPolicy") {
         drop_field(service, "externalTrafficPolicy");
     }
@@ -444,7 +571,12 @@ fn drop_field(service: &mut Value, field: &str) {
 }
 
 fn texts(list: Option<&Value>) -> Vec<String> {
-    list.and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    list.and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect()
 }
 
 fn random() -> u32 {

@@ -21,12 +21,18 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         [""] => Ok(Reply::json(&root_paths(call))),
         ["version"] => Ok(Reply::json(&parsed(VERSION))),
         ["healthz" | "livez" | "readyz", ..] => health::run(call, &parts).await,
-        ["metrics"] => Ok(Reply::Response(with_type(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", call.server.metrics.text().into()))),
+        ["metrics"] => Ok(Reply::Response(with_type(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            call.server.metrics.text().into(),
+        ))),
         ["api", ..] | ["apis", ..] => discover(call, &parts),
         [".well-known", "openid-configuration"] => Ok(Reply::json(&openid_configuration(call))),
-        ["openid", "v1", "jwks"] => {
-            Ok(Reply::Response(with_type(StatusCode::OK, "application/jwk-set+json", call.server.tokens.jwks().to_string().into())))
-        }
+        ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
+            StatusCode::OK,
+            "application/jwk-set+json",
+            call.server.tokens.jwks().to_string().into(),
+        ))),
         ["openapi", rest @ ..] => crate::openapi::run(call, rest),
         _ => Ok(not_found()),
     }
@@ -41,8 +47,12 @@ fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let kinds = call.server.kinds();
     let aggregated = wants_aggregated(call);
     let value = match parts {
-        ["api"] if aggregated.is_some() => return Ok(tagged(call, &discovery::aggregated_core(&kinds), aggregated)),
-        ["apis"] if aggregated.is_some() => return Ok(tagged(call, &discovery::aggregated_groups(&kinds), aggregated)),
+        ["api"] if aggregated.is_some() => {
+            return Ok(tagged(call, &discovery::aggregated_core(&kinds), aggregated));
+        }
+        ["apis"] if aggregated.is_some() => {
+            return Ok(tagged(call, &discovery::aggregated_groups(&kinds), aggregated));
+        }
         ["api"] => Some(discovery::api_versions(&address(call))),
         ["apis"] => Some(discovery::group_list(&kinds)),
         ["apis", group] => match discovery::group(&kinds, group) {
@@ -59,10 +69,14 @@ fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
 /// The content type of aggregated discovery, if the client prefers it.
 fn wants_aggregated(call: &Call) -> Option<String> {
     call.header(ACCEPT).split(',').find_map(|range| {
-        let wanted = range.contains("g=apidiscovery.k8s.io") && range.contains("as=APIGroupDiscoveryList") && range.contains("v=v2");
+        let wanted = range.contains("g=apidiscovery.k8s.io")
+            && range.contains("as=APIGroupDiscoveryList")
+            && range.contains("v=v2");
         let plain = range.trim() == "application/json";
         match (wanted && !range.contains("v=v2beta1"), plain) {
-            (true, _) => Some(Some("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList".to_owned())),
+            (true, _) => Some(Some(
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList".to_owned(),
+            )),
             (false, true) => Some(None),
             _ => None,
         }
@@ -80,7 +94,11 @@ fn tagged(call: &Call, value: &Value, content_type: Option<String>) -> Reply {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Reply::Response(response);
     }
-    let mut response = with_type(StatusCode::OK, content_type.as_deref().unwrap_or("application/json"), text.into());
+    let mut response = with_type(
+        StatusCode::OK,
+        content_type.as_deref().unwrap_or("application/json"),
+        text.into(),
+    );
     if let Ok(value) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, value);
     }
@@ -95,7 +113,13 @@ fn address(call: &Call) -> String {
 
 /// The recorded list, with the groups that are served now.
 fn root_paths(call: &Call) -> Value {
-    let mut paths: Vec<String> = parsed(ROOT_PATHS)["paths"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let mut paths: Vec<String> = parsed(ROOT_PATHS)["paths"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     for (group, versions) in discovery::groups(&call.server.kinds()) {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));

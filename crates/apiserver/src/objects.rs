@@ -98,7 +98,12 @@ pub async fn read(server: &Server, key: &str) -> Result<Option<Arc<Entry>>, Stat
 }
 
 /// The decoded object at a path, if it is there; for plugins that look at other kinds.
-pub async fn find(server: &Server, resource: &str, namespace: &str, name: &str) -> Result<Option<Value>, Status> {
+pub async fn find(
+    server: &Server,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Status> {
     let key = match namespace.is_empty() {
         true => format!("/registry/{resource}/{name}"),
         false => format!("/registry/{resource}/{namespace}/{name}"),
@@ -138,11 +143,21 @@ pub fn store_status(error: Error) -> Status {
         Error::Compacted { .. } => too_old(),
         Error::FutureRevision { requested, current } => {
             let message = format!("Too large resource version: {requested}, current: {current}");
-            let cause = skiff_api::status::Cause { reason: "ResourceVersionTooLarge".to_owned(), message: "Too large resource version".to_owned(), ..Default::default() };
-            let details = skiff_api::status::Details { retry_after_seconds: 1, causes: vec![cause], ..Default::default() };
+            let cause = skiff_api::status::Cause {
+                reason: "ResourceVersionTooLarge".to_owned(),
+                message: "Too large resource version".to_owned(),
+                ..Default::default()
+            };
+            let details = skiff_api::status::Details {
+                retry_after_seconds: 1,
+                causes: vec![cause],
+                ..Default::default()
+            };
             Status::new(504, Reason::Timeout, format!("Timeout: {message}")).with_details(details)
         }
-        Error::TooLarge { .. } => Status::new(413, Reason::RequestEntityTooLarge, "etcdserver: request is too large"),
+        Error::TooLarge { .. } => {
+            Status::new(413, Reason::RequestEntityTooLarge, "etcdserver: request is too large")
+        }
         other => Status::internal(other),
     }
 }
@@ -156,12 +171,20 @@ pub fn too_old() -> Status {
 pub fn label_selector_matches(selector: &Value, object: &Value) -> bool {
     let labels = meta(object);
     let exact = selector["matchLabels"].as_object();
-    if exact.is_some_and(|exact| exact.iter().any(|(key, value)| labels.label(key) != value.as_str())) {
+    if exact
+        .is_some_and(|exact| exact.iter().any(|(key, value)| labels.label(key) != value.as_str()))
+    {
         return false;
     }
     selector["matchExpressions"].as_array().into_iter().flatten().all(|requirement| {
         let have = requirement["key"].as_str().and_then(|key| labels.label(key));
-        let listed = || requirement["values"].as_array().into_iter().flatten().any(|value| value.as_str() == have);
+        let listed = || {
+            requirement["values"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|value| value.as_str() == have)
+        };
         match requirement["operator"].as_str() {
             Some("In") => have.is_some() && listed(),
             Some("NotIn") => have.is_none() || !listed(),

@@ -72,7 +72,13 @@ where
     }
 }
 
-async fn walk<B>(server: &Arc<Server>, caller: &Caller, info: &RequestInfo, query: Query, request: Request<B>) -> Result<Response<Body>, Status>
+async fn walk<B>(
+    server: &Arc<Server>,
+    caller: &Caller,
+    info: &RequestInfo,
+    query: Query,
+    request: Request<B>,
+) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -88,7 +94,14 @@ where
     let _permit = admit(server, info)?;
     let (mut parts, body) = request.into_parts();
     if subresources::connect::is_connect(info) {
-        let call = Call::new(server.clone(), user, info.clone(), query, parts.headers.clone(), Bytes::new());
+        let call = Call::new(
+            server.clone(),
+            user,
+            info.clone(),
+            query,
+            parts.headers.clone(),
+            Bytes::new(),
+        );
         return subresources::connect::run(&call, parts, body).await;
     }
     let body = read_body(body, &parts.headers).await?;
@@ -104,10 +117,16 @@ where
     Ok(response)
 }
 
-async fn authenticate(server: &Server, caller: &Caller, headers: &HeaderMap) -> Result<UserInfo, Status> {
+async fn authenticate(
+    server: &Server,
+    caller: &Caller,
+    headers: &HeaderMap,
+) -> Result<UserInfo, Status> {
     let user = match caller {
         Caller::Known(user) => return Ok(user.clone()),
-        Caller::Remote(certificate) => authn::identify(server, certificate.as_deref(), headers).await?,
+        Caller::Remote(certificate) => {
+            authn::identify(server, certificate.as_deref(), headers).await?
+        }
     };
     // Otherwise authorisation refuses what is not open, naming user and path as upstream does.
     match user.name == ANONYMOUS && server.config.anonymous == Anonymous::Refused {
@@ -117,15 +136,24 @@ async fn authenticate(server: &Server, caller: &Caller, headers: &HeaderMap) -> 
 }
 
 fn is_open(path: &str) -> bool {
-    OPEN_PATHS.iter().any(|open| path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/')))
+    OPEN_PATHS.iter().any(|open| {
+        path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/'))
+    })
 }
 
 /// A place among the requests in flight, or 429. Watches and streams hold none.
-fn admit<'a>(server: &'a Server, info: &RequestInfo) -> Result<Option<SemaphorePermit<'a>>, Status> {
+fn admit<'a>(
+    server: &'a Server,
+    info: &RequestInfo,
+) -> Result<Option<SemaphorePermit<'a>>, Status> {
     if info.is_long_running() || !info.is_resource {
         return Ok(None);
     }
-    let limit = if matches!(info.verb.as_str(), "get" | "list") { &server.reading } else { &server.mutating };
+    let limit = if matches!(info.verb.as_str(), "get" | "list") {
+        &server.reading
+    } else {
+        &server.mutating
+    };
     match limit.try_acquire() {
         Ok(permit) => Ok(Some(permit)),
         Err(_) => Err(Status::too_many_requests("too many requests, please try again later.", 1)),
@@ -137,16 +165,24 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let declared = headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    let declared =
+        headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
     if declared.is_some_and(|length| length > BODY_LIMIT) {
         return Err(Status::too_large(BODY_LIMIT));
     }
-    let collected = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await;
+    let collected =
+        tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, BODY_LIMIT).collect()).await;
     match collected {
         Ok(Ok(body)) => Ok(body.to_bytes()),
         Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Status::too_large(BODY_LIMIT)),
-        Ok(Err(error)) => Err(Status::bad_request(format!("unable to read the request body: {error}"))),
-        Err(_) => Err(Status::new(408, skiff_api::Reason::Timeout, "the request body did not arrive in time")),
+        Ok(Err(error)) => {
+            Err(Status::bad_request(format!("unable to read the request body: {error}")))
+        }
+        Err(_) => Err(Status::new(
+            408,
+            skiff_api::Reason::Timeout,
+            "the request body did not arrive in time",
+        )),
     }
 }
 

@@ -125,7 +125,11 @@ impl Pki {
 
     /// The administrator's way in.
     pub fn admin_kubeconfig(&self, server: &str, context: &str) -> Result<String, PkiError> {
-        Ok(self.kubeconfig(server, context, &self.identity(&Leaf::client("admin", "kubernetes-admin", &["system:masters"]))?))
+        Ok(self.kubeconfig(
+            server,
+            context,
+            &self.identity(&Leaf::client("admin", "kubernetes-admin", &["system:masters"]))?,
+        ))
     }
 
     /// A kubeconfig file holding one cluster, one user, one context.
@@ -151,7 +155,8 @@ impl Pki {
     fn still_serves(&self, cert_pem: &str, leaf: &Leaf) -> bool {
         let Ok(der) = CertificateDer::from_pem_slice(cert_pem.as_bytes()) else { return false };
         let Ok((_, cert)) = x509_parser::parse_x509_certificate(&der) else { return false };
-        cert.validity().not_after.to_datetime() > OffsetDateTime::now_utc() + Duration::days(RENEW_DAYS)
+        cert.validity().not_after.to_datetime()
+            > OffsetDateTime::now_utc() + Duration::days(RENEW_DAYS)
             && covers(&cert, leaf)
     }
 }
@@ -221,7 +226,12 @@ impl Leaf {
         }
     }
 
-    pub fn server(file: &str, common_name: &str, dns_names: Vec<String>, addresses: Vec<IpAddr>) -> Leaf {
+    pub fn server(
+        file: &str,
+        common_name: &str,
+        dns_names: Vec<String>,
+        addresses: Vec<IpAddr>,
+    ) -> Leaf {
         Leaf {
             server: true,
             client: false,
@@ -234,18 +244,31 @@ impl Leaf {
     /// What a kubelet shows to those who ask it for logs.
     pub fn kubelet_serving(node: &str, addresses: Vec<IpAddr>) -> Leaf {
         let name = format!("system:node:{node}");
-        let leaf = Leaf::server(&format!("kubelet-{node}-serving"), &name, vec![node.to_owned()], addresses);
+        let leaf = Leaf::server(
+            &format!("kubelet-{node}-serving"),
+            &name,
+            vec![node.to_owned()],
+            addresses,
+        );
         Leaf { organizations: vec!["system:nodes".to_owned()], ..leaf }
     }
 
     /// What a kubelet shows to the API server.
     pub fn kubelet_client(node: &str) -> Leaf {
-        Leaf::client(&format!("kubelet-{node}-client"), &format!("system:node:{node}"), &["system:nodes"])
+        Leaf::client(
+            &format!("kubelet-{node}-client"),
+            &format!("system:node:{node}"),
+            &["system:nodes"],
+        )
     }
 
     /// What the API server shows to kubelets.
     pub fn apiserver_kubelet_client() -> Leaf {
-        Leaf::client("apiserver-kubelet-client", "kube-apiserver-kubelet-client", &["kubeadm:cluster-admins", "system:masters"])
+        Leaf::client(
+            "apiserver-kubelet-client",
+            "kube-apiserver-kubelet-client",
+            &["kubeadm:cluster-admins", "system:masters"],
+        )
     }
 
     /// What the API server shows to aggregated API servers.
@@ -259,11 +282,21 @@ impl Leaf {
             params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
         }
         params.distinguished_name.push(DnType::CommonName, self.common_name.as_str());
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        let usages = [(self.server, ExtendedKeyUsagePurpose::ServerAuth), (self.client, ExtendedKeyUsagePurpose::ClientAuth)];
-        params.extended_key_usages = usages.into_iter().filter(|(wanted, _)| *wanted).map(|(_, usage)| usage).collect();
-        let dns = self.dns_names.iter().filter_map(|name| name.as_str().try_into().ok()).map(SanType::DnsName);
-        params.subject_alt_names = dns.chain(self.addresses.iter().copied().map(SanType::IpAddress)).collect();
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+        let usages = [
+            (self.server, ExtendedKeyUsagePurpose::ServerAuth),
+            (self.client, ExtendedKeyUsagePurpose::ClientAuth),
+        ];
+        params.extended_key_usages =
+            usages.into_iter().filter(|(wanted, _)| *wanted).map(|(_, usage)| usage).collect();
+        let dns = self
+            .dns_names
+            .iter()
+            .filter_map(|name| name.as_str().try_into().ok())
+            .map(SanType::DnsName);
+        params.subject_alt_names =
+            dns.chain(self.addresses.iter().copied().map(SanType::IpAddress)).collect();
         params.use_authority_key_identifier_extension = true;
         params
     }
@@ -272,12 +305,20 @@ impl Leaf {
 /// Every name that is asked for stands in the certificate.
 fn covers(cert: &x509_parser::certificate::X509Certificate<'_>, leaf: &Leaf) -> bool {
     use x509_parser::extensions::GeneralName;
-    let names = cert.subject_alternative_name().ok().flatten().map(|found| &found.value.general_names);
-    let has = |wanted: &dyn Fn(&GeneralName<'_>) -> bool| names.is_some_and(|names| names.iter().any(wanted));
+    let names =
+        cert.subject_alternative_name().ok().flatten().map(|found| &found.value.general_names);
+    let has = |wanted: &dyn Fn(&GeneralName<'_>) -> bool| {
+        names.is_some_and(|names| names.iter().any(wanted))
+    };
     let subject = cert.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
     subject == Some(leaf.common_name.as_str())
-        && leaf.dns_names.iter().all(|dns| has(&|name| matches!(name, GeneralName::DNSName(have) if have == dns)))
-        && leaf.addresses.iter().all(|ip| has(&|name| matches!(name, GeneralName::IPAddress(have) if *have == octets(*ip))))
+        && leaf
+            .dns_names
+            .iter()
+            .all(|dns| has(&|name| matches!(name, GeneralName::DNSName(have) if have == dns)))
+        && leaf.addresses.iter().all(|ip| {
+            has(&|name| matches!(name, GeneralName::IPAddress(have) if *have == octets(*ip)))
+        })
 }
 
 fn octets(address: IpAddr) -> Vec<u8> {
@@ -341,7 +382,8 @@ mod tests {
         let dir = std::env::temp_dir().join(format!("skiff-pki-{}", uuid::Uuid::new_v4()));
         let pki = Pki::open(&dir).expect("a new directory");
         let local: IpAddr = [127, 0, 0, 1].into();
-        let leaf = Leaf::server("apiserver", "kube-apiserver", vec!["localhost".to_owned()], vec![local]);
+        let leaf =
+            Leaf::server("apiserver", "kube-apiserver", vec!["localhost".to_owned()], vec![local]);
         let first = pki.identity(&leaf).expect("issued");
         let again = Pki::open(&dir).expect("reopened");
         assert_eq!(again.ca_pem(), pki.ca_pem());

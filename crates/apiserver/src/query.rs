@@ -19,7 +19,7 @@ impl Query {
     }
 
     pub fn get(&self, key: &str) -> Option<&str> {
-        self.all(key).next()
+        self.0.iter().find(|(have, _)| have == key).map(|(_, value)| value.as_str())
     }
 
     pub fn all<'a>(&'a self, key: &'a str) -> impl Iterator<Item = &'a str> {
@@ -37,7 +37,8 @@ impl Query {
 
     /// `?watch`, `?watch=1` and `?watch=true` are true; `0` and `false` are false.
     pub fn flag(&self, key: &str) -> bool {
-        self.get(key).is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
+        self.get(key)
+            .is_some_and(|value| !matches!(value.to_ascii_lowercase().as_str(), "0" | "false"))
     }
 
     pub fn optional_flag(&self, key: &str) -> Option<bool> {
@@ -98,7 +99,8 @@ mod tests {
 
     #[test]
     fn pairs_are_decoded() {
-        let query = Query::parse("labelSelector=a%3Db%2Cc&watch=1&x=a+b&dryRun=All&dryRun=None&bad=%zz");
+        let query =
+            Query::parse("labelSelector=a%3Db%2Cc&watch=1&x=a+b&dryRun=All&dryRun=None&bad=%zz");
         assert_eq!(query.text("labelSelector"), "a=b,c");
         assert!(query.flag("watch") && !query.flag("pretty"));
         assert_eq!(query.text("x"), "a b");

@@ -91,7 +91,12 @@ pub fn empty() -> Body {
 pub fn error(status: &Status) -> Response<Body> {
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = with_type(code, "application/json", status.to_value().to_string().into());
-    if let Some(after) = status.details.as_ref().map(|details| details.retry_after_seconds).filter(|after| *after > 0) {
+    if let Some(after) = status
+        .details
+        .as_ref()
+        .map(|details| details.retry_after_seconds)
+        .filter(|after| *after > 0)
+    {
         response.headers_mut().insert(header::RETRY_AFTER, after.into());
     }
     response

@@ -93,7 +93,9 @@ impl RequestInfo {
         } else if self.verb == "get" && self.subresource.is_empty() && query.flag("watch") {
             self.verb = "watch".to_owned();
         }
-        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection") && self.name.is_empty() {
+        if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
+            && self.name.is_empty()
+        {
             self.name = selected_name(query.text("fieldSelector"));
         }
     }
@@ -109,7 +111,10 @@ impl RequestInfo {
     /// Answers keep coming for as long as the client wants them.
     pub fn is_long_running(&self) -> bool {
         self.verb == "watch"
-            || matches!(self.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+            || matches!(
+                self.subresource.as_str(),
+                "log" | "exec" | "attach" | "portforward" | "proxy"
+            )
     }
 }
 

@@ -59,8 +59,6 @@ pub enum BuildError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("service-account key: {0}")]
-    ServiceAccountKey(#[from] jsonwebtoken::errors::Error),
     #[error("token file {}: {source}", .path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
     #[error("bootstrap objects: {0}")]
@@ -89,7 +87,11 @@ impl ApiServer {
     }
 
     /// Accepts TLS connections until `shutdown`, then lets requests in flight finish. May be called for several listeners.
-    pub async fn serve(&self, listener: TcpListener, shutdown: impl Future<Output = ()> + Send) -> std::io::Result<()> {
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> std::io::Result<()> {
         connection::serve(self.server.clone(), listener, shutdown).await
     }
 
@@ -122,7 +124,8 @@ impl ApiServer {
 impl Server {
     fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
         let audiences = vec![config.issuer.clone()];
-        let tokens = ServiceAccountTokens::new(&config.issuer, audiences, pki.service_account_key())?;
+        let tokens =
+            ServiceAccountTokens::new(&config.issuer, audiences, pki.service_account_key());
         let token_file = config.token_file.clone().map(|path| {
             TokenFile::read(&path).map_err(|source| BuildError::TokenFile { path, source })
         });
@@ -160,14 +163,26 @@ impl Server {
 
     /// What the serving certificate must be good for.
     pub fn serving_leaf(&self) -> Leaf {
-        let service = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local", "localhost"];
-        let names = service.iter().map(|name| (*name).to_owned()).chain(self.config.extra_names.iter().cloned());
-        let own: [IpAddr; 3] = [[127, 0, 0, 1].into(), self.config.advertise_address, self.network.first_address().into()];
+        let service = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "localhost",
+        ];
+        let names = service
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(self.config.extra_names.iter().cloned());
+        let own: [IpAddr; 3] = [
+            [127, 0, 0, 1].into(),
+            self.config.advertise_address,
+            self.network.first_address().into(),
+        ];
         let addresses = own.into_iter().chain(self.config.extra_addresses.iter().copied());
         Leaf::server("apiserver", "kube-apiserver", names.collect(), addresses.collect())
     }
 }
-
 
 // === impl LocalService ===
 
@@ -180,7 +195,10 @@ where
     type Error = std::convert::Infallible;
     type Future = BoxFuture<'static, Result<Response<Body>, Self::Error>>;
 
-    fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
         std::task::Poll::Ready(Ok(()))
     }
 

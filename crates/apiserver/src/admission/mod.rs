@@ -44,12 +44,20 @@ pub trait Plugin: Send + Sync {
     fn handles(&self, request: &Request<'_>) -> bool;
 
     /// Changes the object before it is validated.
-    fn mutate<'a>(&'a self, _request: &'a Request<'a>, _object: &'a mut Value) -> BoxFuture<'a, Result<(), Status>> {
+    fn mutate<'a>(
+        &'a self,
+        _request: &'a Request<'a>,
+        _object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async { Ok(()) })
     }
 
     /// Judges the object as it will be stored; `Null` for a deletion.
-    fn validate<'a>(&'a self, _request: &'a Request<'a>, _object: &'a Value) -> BoxFuture<'a, Result<(), Status>> {
+    fn validate<'a>(
+        &'a self,
+        _request: &'a Request<'a>,
+        _object: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async { Ok(()) })
     }
 }
@@ -92,7 +100,14 @@ impl<'a> Request<'a> {
         }
     }
 
-    pub fn deletion(call: &'a Call, kind: &'a KindDef, namespace: &'a str, name: &str, old: &'a Value, dry_run: bool) -> Request<'a> {
+    pub fn deletion(
+        call: &'a Call,
+        kind: &'a KindDef,
+        namespace: &'a str,
+        name: &str,
+        old: &'a Value,
+        dry_run: bool,
+    ) -> Request<'a> {
         Request {
             call,
             server: &call.server,
@@ -118,6 +133,10 @@ impl<'a> Request<'a> {
 
     pub fn forbidden(&self, object: &Value, why: &str) -> Status {
         let name = skiff_api::meta::meta(object).name();
-        Status::forbidden(&self.kind.group_resource(), if name.is_empty() { &self.name } else { name }, why)
+        Status::forbidden(
+            &self.kind.group_resource(),
+            if name.is_empty() { &self.name } else { name },
+            why,
+        )
     }
 }

@@ -28,11 +28,19 @@ impl Plugin for NamespaceLifecycle {
         }
     }
 
-    fn mutate<'a>(&'a self, request: &'a Request<'a>, object: &'a mut Value) -> BoxFuture<'a, Result<(), Status>> {
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(check(request, object))
     }
 
-    fn validate<'a>(&'a self, request: &'a Request<'a>, object: &'a Value) -> BoxFuture<'a, Result<(), Status>> {
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(check(request, object))
     }
 }
@@ -51,7 +59,9 @@ async fn check(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     if found["status"]["phase"] != "Terminating" || is_review(request) {
         return Ok(());
     }
-    let why = format!("unable to create new content in namespace {namespace} because it is being terminated");
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
     let mut status = request.forbidden(object, &why);
     let cause = Cause {
         reason: "NamespaceTerminating".to_owned(),

@@ -48,7 +48,8 @@ fn check(object: &Value, id: &str, secret: &str) -> Result<(), String> {
 
 fn identity(object: &Value, id: &str) -> UserInfo {
     let extra = data(object, "auth-extra-groups").unwrap_or_default();
-    let extra = extra.split(',').map(str::trim).filter(|group| group.starts_with("system:bootstrappers:"));
+    let extra =
+        extra.split(',').map(str::trim).filter(|group| group.starts_with("system:bootstrappers:"));
     let groups: Vec<&str> = std::iter::once(GROUP).chain(extra).collect();
     UserInfo::new(format!("system:bootstrap:{id}"), &groups)
 }
@@ -59,7 +60,8 @@ fn data(secret: &Value, key: &str) -> Option<String> {
 }
 
 fn is_token_part(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    text.len() == length
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
 }
 
 /// Compares without telling by its time how much was right.

@@ -11,7 +11,9 @@ use skiff_api::Status;
 use crate::authz::{self, Attributes};
 use crate::query::decode_segment;
 use crate::server::Server;
-use crate::user::{ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, UserInfo, split_service_account};
+use crate::user::{
+    ALL_AUTHENTICATED, ALL_UNAUTHENTICATED, ANONYMOUS, UserInfo, split_service_account,
+};
 
 const USER: &str = "impersonate-user";
 const UID: &str = "impersonate-uid";
@@ -19,7 +21,11 @@ const GROUP: &str = "impersonate-group";
 const EXTRA_PREFIX: &str = "impersonate-extra-";
 
 /// The user to go on as, if the headers name one.
-pub async fn impersonated(server: &Server, user: &UserInfo, headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
+pub async fn impersonated(
+    server: &Server,
+    user: &UserInfo,
+    headers: &HeaderMap,
+) -> Result<Option<UserInfo>, Status> {
     let Some(asked) = read(headers)? else { return Ok(None) };
     authorize(server, user, &asked).await?;
     Ok(Some(complete(asked)))
@@ -28,7 +34,12 @@ pub async fn impersonated(server: &Server, user: &UserInfo, headers: &HeaderMap)
 /// The identity as the headers spell it.
 fn read(headers: &HeaderMap) -> Result<Option<UserInfo>, Status> {
     let texts = |name: &str| -> Vec<String> {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).map(str::to_owned).collect()
+        headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .collect()
     };
     let name = texts(USER).into_iter().next().unwrap_or_default();
     let uid = texts(UID).into_iter().next().unwrap_or_default();
@@ -58,7 +69,11 @@ async fn authorize(server: &Server, user: &UserInfo, asked: &UserInfo) -> Result
         checks.push(attributes("authentication.k8s.io", "uids", "", "", &asked.uid));
     }
     for (key, values) in &asked.extra {
-        checks.extend(values.iter().map(|value| attributes("authentication.k8s.io", "userextras", key, "", value)));
+        checks.extend(
+            values
+                .iter()
+                .map(|value| attributes("authentication.k8s.io", "userextras", key, "", value)),
+        );
     }
     for check in checks {
         authz::require(server, user, &check).await?;
@@ -66,7 +81,13 @@ async fn authorize(server: &Server, user: &UserInfo, asked: &UserInfo) -> Result
     Ok(())
 }
 
-fn attributes(group: &str, resource: &str, subresource: &str, namespace: &str, name: &str) -> Attributes {
+fn attributes(
+    group: &str,
+    resource: &str,
+    subresource: &str,
+    namespace: &str,
+    name: &str,
+) -> Attributes {
     Attributes {
         verb: "impersonate".to_owned(),
         is_resource: true,

@@ -22,13 +22,18 @@ pub use service_account::ServiceAccountTokens;
 pub use token_file::TokenFile;
 
 /// Who the caller is: a certificate, else a bearer token, else nobody.
-pub async fn identify(server: &Server, certificate: Option<&UserInfo>, headers: &HeaderMap) -> Result<UserInfo, Status> {
+pub async fn identify(
+    server: &Server,
+    certificate: Option<&UserInfo>,
+    headers: &HeaderMap,
+) -> Result<UserInfo, Status> {
     if let Some(user) = certificate {
         return Ok(authenticated(user.clone()));
     }
     match bearer_token(headers)? {
         Some(token) => {
-            let (user, _) = token_user(server, &token, &[]).await.map_err(|_| Status::unauthorized())?;
+            let (user, _) =
+                token_user(server, &token, &[]).await.map_err(|_| Status::unauthorized())?;
             Ok(user)
         }
         None => Ok(UserInfo::anonymous()),
@@ -37,7 +42,11 @@ pub async fn identify(server: &Server, certificate: Option<&UserInfo>, headers: 
 
 /// The user of a bearer token, and the audiences it was accepted for. `audiences` empty means the API server's own.
 /// The error says why, for TokenReview; a client is only told "Unauthorized".
-pub async fn token_user(server: &Server, token: &str, audiences: &[String]) -> Result<(UserInfo, Vec<String>), String> {
+pub async fn token_user(
+    server: &Server,
+    token: &str,
+    audiences: &[String],
+) -> Result<(UserInfo, Vec<String>), String> {
     let own = server.tokens.audiences();
     let wanted = if audiences.is_empty() { own } else { audiences };
     if server.tokens.is_ours(token) {

@@ -78,16 +78,16 @@ const LEEWAY: i64 = 10;
 // === impl ServiceAccountTokens ===
 
 impl ServiceAccountTokens {
-    pub fn new(issuer: &str, audiences: Vec<String>, key: &KeyPair) -> Result<ServiceAccountTokens, jsonwebtoken::errors::Error> {
+    pub fn new(issuer: &str, audiences: Vec<String>, key: &KeyPair) -> ServiceAccountTokens {
         let key_id = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(key.subject_public_key_info()));
-        Ok(ServiceAccountTokens {
+        ServiceAccountTokens {
             issuer: issuer.to_owned(),
             audiences,
-            signing: EncodingKey::from_ec_pem(key.serialize_pem().as_bytes())?,
-            checking: DecodingKey::from_ec_pem(key.public_key_pem().as_bytes())?,
+            signing: EncodingKey::from_ec_der(key.serialized_der()),
+            checking: DecodingKey::from_ec_der(key.public_key_raw()),
             jwks: jwks(key, &key_id),
             key_id,
-        })
+        }
     }
 
     pub fn issuer(&self) -> &str {
@@ -104,27 +104,40 @@ impl ServiceAccountTokens {
     }
 
     pub fn issue(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        let header = Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
+        let header =
+            Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
         jsonwebtoken::encode(&header, claims, &self.signing)
     }
 
     /// Whether the token claims to be from this issuer; its signature is not looked at.
     pub fn is_ours(&self, token: &str) -> bool {
-        let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
+        let claims =
+            token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
         let claims = claims.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         claims.is_some_and(|claims| claims["iss"] == self.issuer.as_str())
     }
 
     /// The user of a good token, and which of `wanted` audiences it is for.
-    pub async fn verify(&self, server: &Server, token: &str, wanted: &[String]) -> Result<(UserInfo, Vec<String>), String> {
+    pub async fn verify(
+        &self,
+        server: &Server,
+        token: &str,
+        wanted: &[String],
+    ) -> Result<(UserInfo, Vec<String>), String> {
         let mut rules = Validation::new(Algorithm::ES256);
         rules.validate_aud = false;
         rules.validate_exp = false;
         rules.required_spec_claims.clear();
-        let claims: Claims = jsonwebtoken::decode(token, &self.checking, &rules).map_err(|error| error.to_string())?.claims;
-        let audiences: Vec<String> = wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
+        let claims: Claims = jsonwebtoken::decode(token, &self.checking, &rules)
+            .map_err(|error| error.to_string())?
+            .claims;
+        let audiences: Vec<String> =
+            wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
         if audiences.is_empty() {
-            return Err(format!("[invalid bearer token, token audiences {:?} is invalid for the target audiences {wanted:?}]", claims.aud.list()));
+            return Err(format!(
+                "[invalid bearer token, token audiences {:?} is invalid for the target audiences {wanted:?}]",
+                claims.aud.list()
+            ));
         }
         let now = jiff::Timestamp::now().as_second();
         if claims.exp + LEEWAY < now {
@@ -141,7 +154,13 @@ impl ServiceAccountTokens {
         let binding = &claims.kubernetes;
         let namespace = &binding.namespace;
         let account = &binding.serviceaccount;
-        check_object(server, &format!("/registry/serviceaccounts/{namespace}/"), account, "service account").await?;
+        check_object(
+            server,
+            &format!("/registry/serviceaccounts/{namespace}/"),
+            account,
+            "service account",
+        )
+        .await?;
         let bound = [
             (&binding.pod, format!("/registry/pods/{namespace}/"), "pod"),
             (&binding.secret, format!("/registry/secrets/{namespace}/"), "secret"),
@@ -152,16 +171,28 @@ impl ServiceAccountTokens {
             }
         }
         match &binding.node {
-            Some(node) if binding.pod.is_none() => check_object(server, "/registry/minions/", node, "node").await,
+            Some(node) if binding.pod.is_none() => {
+                check_object(server, "/registry/minions/", node, "node").await
+            }
             _ => Ok(()),
         }
     }
 }
 
-async fn check_object(server: &Server, prefix: &str, reference: &ObjectRef, what: &str) -> Result<(), String> {
-    let entry = server.store.get(&format!("{prefix}{}", reference.name)).await.map_err(|error| error.to_string())?;
+async fn check_object(
+    server: &Server,
+    prefix: &str,
+    reference: &ObjectRef,
+    what: &str,
+) -> Result<(), String> {
+    let entry = server
+        .store
+        .get(&format!("{prefix}{}", reference.name))
+        .await
+        .map_err(|error| error.to_string())?;
     let gone = || format!("[invalid bearer token, {what} {} has been invalidated]", reference.name);
-    let object: Value = entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).ok_or_else(gone)?;
+    let object: Value =
+        entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).ok_or_else(gone)?;
     match meta(&object).uid() == reference.uid || reference.uid.is_empty() {
         true => Ok(()),
         false => Err(gone()),
@@ -184,7 +215,11 @@ fn user(claims: &Claims) -> UserInfo {
         }
     }
     let account = &binding.serviceaccount;
-    UserInfo { uid: account.uid.clone(), extra, ..UserInfo::service_account(&binding.namespace, &account.name) }
+    UserInfo {
+        uid: account.uid.clone(),
+        extra,
+        ..UserInfo::service_account(&binding.namespace, &account.name)
+    }
 }
 
 // === impl Audience ===

@@ -28,7 +28,8 @@ impl TokenFile {
 fn entry(fields: &[String]) -> Option<(String, UserInfo)> {
     let [token, name, uid, rest @ ..] = fields else { return None };
     let groups = rest.first().map_or("", String::as_str).split(',');
-    let groups = groups.map(str::trim).filter(|group| !group.is_empty()).map(str::to_owned).collect();
+    let groups =
+        groups.map(str::trim).filter(|group| !group.is_empty()).map(str::to_owned).collect();
     let user = UserInfo { name: name.clone(), uid: uid.clone(), groups, ..UserInfo::default() };
     (!token.is_empty() && !name.is_empty()).then(|| (token.clone(), user))
 }

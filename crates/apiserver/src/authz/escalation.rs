@@ -13,13 +13,23 @@ use crate::server::Server;
 use crate::user::{PRIVILEGED_GROUP, UserInfo};
 
 /// Checks the new state of an RBAC object that `user` writes.
-pub async fn check(server: &Server, user: &UserInfo, kind: &KindDef, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+pub async fn check(
+    server: &Server,
+    user: &UserInfo,
+    kind: &KindDef,
+    object: &Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
     if kind.group != rbac::GROUP || user.is_in(PRIVILEGED_GROUP) {
         return Ok(());
     }
     match kind.resource.as_str() {
-        "roles" | "clusterroles" if old.is_none_or(|old| grants_differ(old, object)) => role(server, user, kind, object).await,
-        "rolebindings" | "clusterrolebindings" if old.is_none_or(|old| old["subjects"] != object["subjects"]) => {
+        "roles" | "clusterroles" if old.is_none_or(|old| grants_differ(old, object)) => {
+            role(server, user, kind, object).await
+        }
+        "rolebindings" | "clusterrolebindings"
+            if old.is_none_or(|old| old["subjects"] != object["subjects"]) =>
+        {
             binding(server, user, kind, object).await
         }
         _ => Ok(()),
@@ -30,17 +40,30 @@ fn grants_differ(old: &Value, new: &Value) -> bool {
     old["rules"] != new["rules"] || old["aggregationRule"] != new["aggregationRule"]
 }
 
-async fn role(server: &Server, user: &UserInfo, kind: &KindDef, object: &Value) -> Result<(), Status> {
+async fn role(
+    server: &Server,
+    user: &UserInfo,
+    kind: &KindDef,
+    object: &Value,
+) -> Result<(), Status> {
     let meta = meta(object);
     if may(server, user, "escalate", &kind.resource, meta.namespace(), meta.name()).await? {
         return Ok(());
     }
-    let wanted: Vec<PolicyRule> = serde_json::from_value(object["rules"].clone()).unwrap_or_default();
-    let aggregated = object["aggregationRule"]["clusterRoleSelectors"].as_array().is_some_and(|list| !list.is_empty());
+    let wanted: Vec<PolicyRule> =
+        serde_json::from_value(object["rules"].clone()).unwrap_or_default();
+    let aggregated = object["aggregationRule"]["clusterRoleSelectors"]
+        .as_array()
+        .is_some_and(|list| !list.is_empty());
     let everything = || {
         let all = || vec!["*".to_owned()];
         [
-            PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+            PolicyRule {
+                verbs: all(),
+                api_groups: all(),
+                resources: all(),
+                ..PolicyRule::default()
+            },
             PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
         ]
     };
@@ -48,7 +71,12 @@ async fn role(server: &Server, user: &UserInfo, kind: &KindDef, object: &Value) 
     compare(server, user, kind, object, &wanted).await
 }
 
-async fn binding(server: &Server, user: &UserInfo, kind: &KindDef, object: &Value) -> Result<(), Status> {
+async fn binding(
+    server: &Server,
+    user: &UserInfo,
+    kind: &KindDef,
+    object: &Value,
+) -> Result<(), Status> {
     let namespace = meta(object).namespace();
     let text = |field: &str| object["roleRef"][field].as_str().unwrap_or("");
     let (role_kind, name) = (text("kind"), text("name"));
@@ -63,7 +91,13 @@ async fn binding(server: &Server, user: &UserInfo, kind: &KindDef, object: &Valu
     compare(server, user, kind, object, wanted).await
 }
 
-async fn compare(server: &Server, user: &UserInfo, kind: &KindDef, object: &Value, wanted: &[PolicyRule]) -> Result<(), Status> {
+async fn compare(
+    server: &Server,
+    user: &UserInfo,
+    kind: &KindDef,
+    object: &Value,
+    wanted: &[PolicyRule],
+) -> Result<(), Status> {
     let policy = server.rbac.policy(server).await?;
     let owned = policy.rules_of(user, meta(object).namespace());
     let missing = uncovered(&owned, wanted);
@@ -83,7 +117,14 @@ async fn compare(server: &Server, user: &UserInfo, kind: &KindDef, object: &Valu
     Err(Status::forbidden(&resource, meta(object).name(), &why))
 }
 
-async fn may(server: &Server, user: &UserInfo, verb: &str, resource: &str, namespace: &str, name: &str) -> Result<bool, Status> {
+async fn may(
+    server: &Server,
+    user: &UserInfo,
+    verb: &str,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<bool, Status> {
     let attributes = Attributes {
         verb: verb.to_owned(),
         is_resource: true,

@@ -37,7 +37,11 @@ pub struct Decision {
 }
 
 /// Refuses what is not allowed with upstream's 403.
-pub async fn require(server: &Server, user: &UserInfo, attributes: &Attributes) -> Result<(), Status> {
+pub async fn require(
+    server: &Server,
+    user: &UserInfo,
+    attributes: &Attributes,
+) -> Result<(), Status> {
     let decision = decide(server, user, attributes).await?;
     match decision.allowed {
         true => Ok(()),
@@ -45,7 +49,11 @@ pub async fn require(server: &Server, user: &UserInfo, attributes: &Attributes) 
     }
 }
 
-pub async fn decide(server: &Server, user: &UserInfo, attributes: &Attributes) -> Result<Decision, Status> {
+pub async fn decide(
+    server: &Server,
+    user: &UserInfo,
+    attributes: &Attributes,
+) -> Result<Decision, Status> {
     if user.is_in(PRIVILEGED_GROUP) {
         return Ok(Decision { allowed: true, reason: String::new() });
     }
@@ -105,5 +113,8 @@ fn denial(user: &UserInfo, attributes: &Attributes) -> String {
         false => format!("in the namespace {namespace:?}"),
     };
     let resource = attributes.resource_path();
-    format!("User {:?} cannot {verb} resource {resource:?} in API group {group:?} {place}", user.name)
+    format!(
+        "User {:?} cannot {verb} resource {resource:?} in API group {group:?} {place}",
+        user.name
+    )
 }

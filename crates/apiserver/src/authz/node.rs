@@ -42,16 +42,22 @@ pub async fn allows(server: &Server, node: &str, attributes: &Attributes) -> Res
     let path = attributes.resource_path();
     let reads = matches!(attributes.verb.as_str(), "get" | "list" | "watch");
     let token = path == "serviceaccounts/token" && attributes.verb == "create";
-    if attributes.group.is_empty() && REFERENCES.contains(&attributes.resource.as_str()) && (reads || token) {
+    if attributes.group.is_empty()
+        && REFERENCES.contains(&attributes.resource.as_str())
+        && (reads || token)
+    {
         return refers(server, node, attributes).await;
     }
     if attributes.group.is_empty() && path == "persistentvolumes" && attributes.verb == "get" {
         return Ok(true);
     }
-    let own_lease_only = attributes.resource == "leases" && attributes.namespace != "kube-node-lease";
+    let own_lease_only =
+        attributes.resource == "leases" && attributes.namespace != "kube-node-lease";
     Ok(!own_lease_only
         && NODE_RULES.iter().any(|(group, resource, verbs)| {
-            *group == attributes.group && *resource == path && verbs.contains(&attributes.verb.as_str())
+            *group == attributes.group
+                && *resource == path
+                && verbs.contains(&attributes.verb.as_str())
         }))
 }
 
@@ -76,7 +82,11 @@ fn names(pod: &Value, resource: &str, name: &str) -> bool {
     match resource {
         "serviceaccounts" => spec["serviceAccountName"] == name,
         "persistentvolumeclaims" => claims(pod).any(|claim| claim == name),
-        "secrets" => named_within(spec, &["secretName", "secretRef", "secretKeyRef", "secret", "imagePullSecrets"], name),
+        "secrets" => named_within(
+            spec,
+            &["secretName", "secretRef", "secretKeyRef", "secret", "imagePullSecrets"],
+            name,
+        ),
         _ => named_within(spec, &["configMap", "configMapRef", "configMapKeyRef"], name),
     }
 }
@@ -86,7 +96,9 @@ fn claims(pod: &Value) -> impl Iterator<Item = String> {
     pod["spec"]["volumes"].as_array().into_iter().flatten().filter_map(move |volume| {
         match volume["persistentVolumeClaim"]["claimName"].as_str() {
             Some(name) => Some(name.to_owned()),
-            None => volume.get("ephemeral").and_then(|_| Some(format!("{own}-{}", volume["name"].as_str()?))),
+            None => volume
+                .get("ephemeral")
+                .and_then(|_| Some(format!("{own}-{}", volume["name"].as_str()?))),
         }
     })
 }
@@ -96,7 +108,8 @@ fn named_within(value: &Value, fields: &[&str], name: &str) -> bool {
     match value {
         Value::Array(items) => items.iter().any(|item| named_within(item, fields, name)),
         Value::Object(map) => map.iter().any(|(field, value)| {
-            (fields.contains(&field.as_str()) && is_name(value, name)) || named_within(value, fields, name)
+            (fields.contains(&field.as_str()) && is_name(value, name))
+                || named_within(value, fields, name)
         }),
         _ => false,
     }
@@ -106,7 +119,9 @@ fn is_name(value: &Value, name: &str) -> bool {
     match value {
         Value::String(text) => text == name,
         Value::Array(items) => items.iter().any(|item| is_name(item, name)),
-        Value::Object(map) => ["name", "secretName"].iter().any(|field| map.get(*field).is_some_and(|have| have == name)),
+        Value::Object(map) => ["name", "secretName"]
+            .iter()
+            .any(|field| map.get(*field).is_some_and(|have| have == name)),
         _ => false,
     }
 }

@@ -106,14 +106,17 @@ impl Policy {
 
     fn add_binding(&mut self, object: &Value) {
         let at = self.bindings.len();
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned();
+        let text = |pointer: &str| {
+            object.pointer(pointer).and_then(Value::as_str).unwrap_or("").to_owned()
+        };
         self.bindings.push(Binding {
             namespace: meta(object).namespace().to_owned(),
             name: meta(object).name().to_owned(),
             role_kind: text("/roleRef/kind"),
             role: text("/roleRef/name"),
         });
-        for subject in object["subjects"].as_array().into_iter().flatten().filter_map(Subject::read) {
+        for subject in object["subjects"].as_array().into_iter().flatten().filter_map(Subject::read)
+        {
             self.by_subject.entry(subject).or_default().push(at);
         }
     }
@@ -134,12 +137,18 @@ impl Policy {
         let subjects = users.chain(user.groups.iter().cloned().map(Subject::Group));
         let (mut grants, mut problems) = (Vec::new(), Vec::new());
         for subject in subjects {
-            for binding in self.by_subject.get(&subject).into_iter().flatten().map(|at| &self.bindings[*at]) {
+            for binding in
+                self.by_subject.get(&subject).into_iter().flatten().map(|at| &self.bindings[*at])
+            {
                 if !binding.namespace.is_empty() && binding.namespace != namespace {
                     continue;
                 }
                 match self.role(&binding.role_kind, &binding.role, &binding.namespace) {
-                    Some(rules) => grants.extend(rules.iter().map(|rule| Grant { rule, binding, subject: subject.clone() })),
+                    Some(rules) => grants.extend(rules.iter().map(|rule| Grant {
+                        rule,
+                        binding,
+                        subject: subject.clone(),
+                    })),
                     None => problems.push(missing_role(&binding.role_kind, &binding.role)),
                 }
             }
@@ -224,10 +233,13 @@ fn own_rules(role: &Value) -> Vec<PolicyRule> {
 
 /// An aggregated role holds what the roles that its selectors match hold.
 pub fn effective_rules(role: &Value, all: &[Value]) -> Vec<PolicyRule> {
-    let Some(selectors) = role["aggregationRule"]["clusterRoleSelectors"].as_array() else { return own_rules(role) };
+    let Some(selectors) = role["aggregationRule"]["clusterRoleSelectors"].as_array() else {
+        return own_rules(role);
+    };
     let mut rules: Vec<PolicyRule> = own_rules(role);
     for other in all.iter().filter(|other| meta(other).name() != meta(role).name()) {
-        if selectors.iter().any(|selector| crate::objects::label_selector_matches(selector, other)) {
+        if selectors.iter().any(|selector| crate::objects::label_selector_matches(selector, other))
+        {
             for rule in own_rules(other) {
                 if !rules.contains(&rule) {
                     rules.push(rule);

@@ -31,7 +31,8 @@ impl PolicyRule {
             true => {
                 holds(&self.api_groups, &attributes.group)
                     && self.allows_resource(attributes)
-                    && (self.resource_names.is_empty() || self.resource_names.contains(&attributes.name))
+                    && (self.resource_names.is_empty()
+                        || self.resource_names.contains(&attributes.name))
             }
             false => self.non_resource_urls.iter().any(|url| url_matches(url, &attributes.path)),
         }
@@ -40,7 +41,8 @@ impl PolicyRule {
     fn allows_resource(&self, attributes: &Attributes) -> bool {
         let path = attributes.resource_path();
         let any_parent = |rule: &str| {
-            !attributes.subresource.is_empty() && rule.strip_prefix("*/") == Some(&attributes.subresource)
+            !attributes.subresource.is_empty()
+                && rule.strip_prefix("*/") == Some(&attributes.subresource)
         };
         self.resources.iter().any(|rule| rule == "*" || *rule == path || any_parent(rule))
     }
@@ -60,7 +62,10 @@ impl PolicyRule {
                     if self.resource_names.is_empty() {
                         pieces.push(piece.clone());
                     }
-                    let named = |name: &String| PolicyRule { resource_names: vec![name.clone()], ..piece.clone() };
+                    let named = |name: &String| PolicyRule {
+                        resource_names: vec![name.clone()],
+                        ..piece.clone()
+                    };
                     pieces.extend(self.resource_names.iter().map(named));
                 }
             }
@@ -81,18 +86,29 @@ impl PolicyRule {
         };
         let resources = || {
             piece.resources.iter().all(|want| {
-                self.resources.iter().any(|have| have == "*" || have == want || covers_subresource(have, want))
+                self.resources
+                    .iter()
+                    .any(|have| have == "*" || have == want || covers_subresource(have, want))
             })
         };
         let names = || match (self.resource_names.is_empty(), piece.resource_names.is_empty()) {
             (true, _) => true,
             (false, true) => false,
-            (false, false) => piece.resource_names.iter().all(|name| self.resource_names.contains(name)),
+            (false, false) => {
+                piece.resource_names.iter().all(|name| self.resource_names.contains(name))
+            }
         };
         let urls = || {
-            piece.non_resource_urls.iter().all(|want| self.non_resource_urls.iter().any(|have| url_covers(have, want)))
+            piece
+                .non_resource_urls
+                .iter()
+                .all(|want| self.non_resource_urls.iter().any(|have| url_covers(have, want)))
         };
-        all(&self.verbs, &piece.verbs) && all(&self.api_groups, &piece.api_groups) && resources() && names() && urls()
+        all(&self.verbs, &piece.verbs)
+            && all(&self.api_groups, &piece.api_groups)
+            && resources()
+            && names()
+            && urls()
     }
 }
 
@@ -171,7 +187,12 @@ mod tests {
 
     fn rule(verbs: &[&str], groups: &[&str], resources: &[&str]) -> PolicyRule {
         let own = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
-        PolicyRule { verbs: own(verbs), api_groups: own(groups), resources: own(resources), ..PolicyRule::default() }
+        PolicyRule {
+            verbs: own(verbs),
+            api_groups: own(groups),
+            resources: own(resources),
+            ..PolicyRule::default()
+        }
     }
 
     #[test]

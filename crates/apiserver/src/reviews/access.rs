@@ -20,7 +20,11 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
 }
 
 /// `namespace` is given for the form that lives in one.
-pub async fn of_subject(call: &Call, object: &mut Value, namespace: Option<&str>) -> Result<(), Status> {
+pub async fn of_subject(
+    call: &Call,
+    object: &mut Value,
+    namespace: Option<&str>,
+) -> Result<(), Status> {
     let mut errors = ErrorList::default();
     check_attributes(&object["spec"], &mut errors);
     let spec = &object["spec"];
@@ -32,13 +36,27 @@ pub async fn of_subject(call: &Call, object: &mut Value, namespace: Option<&str>
     if let Some(namespace) = namespace {
         check_local(spec, namespace, &mut errors);
     }
-    let extra: BTreeMap<String, Vec<String>> =
-        spec["extra"].as_object().into_iter().flatten().map(|(key, values)| (key.to_lowercase(), texts(values))).collect();
-    let user = UserInfo { name: text(spec, "user").to_owned(), uid: text(spec, "uid").to_owned(), groups, extra };
+    let extra: BTreeMap<String, Vec<String>> = spec["extra"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, values)| (key.to_lowercase(), texts(values)))
+        .collect();
+    let user = UserInfo {
+        name: text(spec, "user").to_owned(),
+        uid: text(spec, "uid").to_owned(),
+        groups,
+        extra,
+    };
     decide(call, object, errors, user).await
 }
 
-async fn decide(call: &Call, object: &mut Value, errors: ErrorList, user: UserInfo) -> Result<(), Status> {
+async fn decide(
+    call: &Call,
+    object: &mut Value,
+    errors: ErrorList,
+    user: UserInfo,
+) -> Result<(), Status> {
     if !errors.is_empty() {
         return Err(invalid(GROUP, errors));
     }
@@ -52,10 +70,15 @@ async fn decide(call: &Call, object: &mut Value, errors: ErrorList, user: UserIn
 
 fn check_attributes(spec: &Value, errors: &mut ErrorList) {
     let at = Path::new("spec");
-    let (resource, other) = (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
+    let (resource, other) =
+        (spec["resourceAttributes"].is_object(), spec["nonResourceAttributes"].is_object());
     if resource && other {
         let why = "cannot be specified in combination with resourceAttributes";
-        errors.invalid(&at.child("nonResourceAttributes"), shown(&spec["nonResourceAttributes"]), why);
+        errors.invalid(
+            &at.child("nonResourceAttributes"),
+            shown(&spec["nonResourceAttributes"]),
+            why,
+        );
     } else if !resource && !other {
         let why = "exactly one of nonResourceAttributes or resourceAttributes must be specified";
         errors.invalid(&at.child("resourceAttributes"), Value::Null, why);
@@ -66,9 +89,17 @@ fn check_local(spec: &Value, namespace: &str, errors: &mut ErrorList) {
     let at = Path::new("spec");
     let resource = at.child("resourceAttributes");
     if spec["nonResourceAttributes"].is_object() {
-        errors.invalid(&at.child("nonResourceAttributes"), shown(&spec["nonResourceAttributes"]), "disallowed on this kind of request");
+        errors.invalid(
+            &at.child("nonResourceAttributes"),
+            shown(&spec["nonResourceAttributes"]),
+            "disallowed on this kind of request",
+        );
     } else if text(&spec["resourceAttributes"], "namespace") != namespace {
-        errors.invalid(&resource.child("namespace"), text(&spec["resourceAttributes"], "namespace"), "must match metadata.namespace");
+        errors.invalid(
+            &resource.child("namespace"),
+            text(&spec["resourceAttributes"], "namespace"),
+            "must match metadata.namespace",
+        );
     }
 }
 

@@ -16,16 +16,24 @@ pub async fn of_token(call: &Call, kind: &KindDef, object: &mut Value) -> Result
         tracing::debug!(kind = kind.kind, "a review without a token");
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
-    let wanted: Vec<String> =
-        object["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let wanted: Vec<String> = object["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     object["status"] = match authn::token_user(&call.server, &token, &wanted).await {
-        Ok((user, audiences)) => json!({ "authenticated": true, "user": user.to_value(), "audiences": audiences }),
+        Ok((user, audiences)) => {
+            json!({ "authenticated": true, "user": user.to_value(), "audiences": audiences })
+        }
         Err(error) => json!({ "user": {}, "error": error }),
     };
     Ok(())
 }
 
 pub fn of_self(call: &Call, object: &mut Value) {
-    object["metadata"]["creationTimestamp"] = skiff_api::time::format(skiff_api::time::now()).into();
+    object["metadata"]["creationTimestamp"] =
+        skiff_api::time::format(skiff_api::time::now()).into();
     object["status"] = json!({ "userInfo": call.user.to_value() });
 }

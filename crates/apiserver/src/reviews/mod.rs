@@ -36,19 +36,22 @@ const REVIEWS: &[(&str, &str, Review)] = &[
 ];
 
 pub fn of(kind: &KindDef) -> Option<Review> {
-    let found = REVIEWS.iter().find(|(group, resource, _)| *group == kind.group && *resource == kind.resource);
+    let found = REVIEWS
+        .iter()
+        .find(|(group, resource, _)| *group == kind.group && *resource == kind.resource);
     found.map(|(.., review)| *review)
 }
 
 impl Review {
     pub async fn create(self, call: &Call, kind: &KindDef) -> Result<Reply, Status> {
-        call.write_options("CreateOptions")?;
         let mut object = codec::decode(&call.body, call.body_format()?, &Target::of(kind))?.object;
-        crate::ownership::track_review(call, kind, &mut object);
+        crate::ownership::track_review(call, kind, &mut object)?;
         match self {
             Review::SelfSubjectAccess => access::of_self(call, &mut object).await?,
             Review::SubjectAccess => access::of_subject(call, &mut object, None).await?,
-            Review::LocalSubjectAccess => access::of_subject(call, &mut object, Some(&call.info.namespace)).await?,
+            Review::LocalSubjectAccess => {
+                access::of_subject(call, &mut object, Some(&call.info.namespace)).await?
+            }
             Review::SelfSubjectRules => rules::of_self(call, &mut object).await?,
             Review::Token => identity::of_token(call, kind, &mut object).await?,
             Review::SelfSubject => identity::of_self(call, &mut object),

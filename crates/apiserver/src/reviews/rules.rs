@@ -18,14 +18,16 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
     if call.user.is_in(PRIVILEGED_GROUP) {
         rules.splice(0..0, everything());
     }
-    let (resources, others): (Vec<&PolicyRule>, Vec<&PolicyRule>) = rules.iter().partition(|rule| !rule.resources.is_empty());
+    let (resources, others): (Vec<&PolicyRule>, Vec<&PolicyRule>) =
+        rules.iter().partition(|rule| !rule.resources.is_empty());
     let resources: Vec<Value> = resources.into_iter().map(|rule| json!(rule)).collect();
     let others: Vec<Value> = others
         .into_iter()
         .filter(|rule| !rule.non_resource_urls.is_empty())
         .map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls }))
         .collect();
-    object["status"] = json!({ "resourceRules": resources, "nonResourceRules": others, "incomplete": false });
+    object["status"] =
+        json!({ "resourceRules": resources, "nonResourceRules": others, "incomplete": false });
     Ok(())
 }
 

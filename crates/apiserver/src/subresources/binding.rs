@@ -18,7 +18,8 @@ pub async fn run(call: &Call, pod: &str) -> Result<Reply, Status> {
     let target = Target::known("", "v1", "Binding").ok_or_else(Status::no_such_path)?;
     let binding = codec::decode(&call.body, call.body_format()?, &target)?.object;
     check(&binding, pod)?;
-    let kind = call.server.kinds().get("", "v1", "pods").cloned().ok_or_else(Status::no_such_path)?;
+    let kind =
+        call.server.kinds().get("", "v1", "pods").cloned().ok_or_else(Status::no_such_path)?;
     let write = Write::new(call, kind.clone(), "binding", call.write_options("CreateOptions")?);
     let name = if pod.is_empty() { meta(&binding).name() } else { pod };
     write
@@ -54,10 +55,14 @@ fn check(binding: &Value, pod: &str) -> Result<(), Status> {
 
 fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
     let name = meta(&pod).name().to_owned();
-    let refuse = |why: &str| Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
+    let refuse =
+        |why: &str| Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
     let uid = meta(binding).uid();
     if !uid.is_empty() && uid != meta(&pod).uid() {
-        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", meta(&pod).uid());
+        let why = format!(
+            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
+            meta(&pod).uid()
+        );
         return refuse(&why);
     }
     if meta(&pod).deletion_timestamp().is_some() {
@@ -80,7 +85,9 @@ fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
 
 fn copy_annotations(pod: &mut Value, binding: &Value) {
     for of in ["annotations", "labels"] {
-        let Some(from) = binding["metadata"][of].as_object().filter(|map| !map.is_empty()) else { continue };
+        let Some(from) = binding["metadata"][of].as_object().filter(|map| !map.is_empty()) else {
+            continue;
+        };
         let Some(meta) = meta_mut(pod) else { return };
         let into = meta.entry(of).or_insert_with(|| json!({}));
         if let Some(into) = into.as_object_mut() {

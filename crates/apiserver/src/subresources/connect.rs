@@ -4,8 +4,8 @@
 //! `pkg/registry/core/pod/rest`. Invariant: bytes of a stream are never looked at here.
 
 use bytes::Bytes;
-use http::request::Parts;
 use http::Response;
+use http::request::Parts;
 use skiff_api::Status;
 
 use crate::call::Call;
@@ -21,7 +21,9 @@ const CONNECT: &[(&str, &[&str])] = &[
 pub fn is_connect(info: &RequestInfo) -> bool {
     info.is_resource
         && info.group.is_empty()
-        && CONNECT.iter().any(|(resource, subs)| *resource == info.resource && subs.contains(&info.subresource.as_str()))
+        && CONNECT.iter().any(|(resource, subs)| {
+            *resource == info.resource && subs.contains(&info.subresource.as_str())
+        })
 }
 
 pub async fn run<B>(_call: &Call, _parts: Parts, _body: B) -> Result<Response<Body>, Status>

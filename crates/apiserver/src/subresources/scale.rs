@@ -38,17 +38,30 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let write = Write::new(call, kind.clone(), "scale", call.write_options(options)?);
     let outcome = write
         .update(name, |current| {
-            let mut current = current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+            let mut current =
+                current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
             let scale = asked(call, &current, &paths)?;
             check(&scale, name)?;
             let revision = meta(&scale).resource_version().to_owned();
-            set_at(&mut current, &paths.wanted, scale["spec"]["replicas"].as_i64().unwrap_or(0).into());
-            let named = !revision.is_empty() && (call.info.verb == "update" || revision != meta(&current).resource_version());
-            crate::verbs::write::set(&mut current, "resourceVersion", if named { revision.into() } else { "".into() });
+            set_at(
+                &mut current,
+                &paths.wanted,
+                scale["spec"]["replicas"].as_i64().unwrap_or(0).into(),
+            );
+            let named = !revision.is_empty()
+                && (call.info.verb == "update" || revision != meta(&current).resource_version());
+            crate::verbs::write::set(
+                &mut current,
+                "resourceVersion",
+                if named { revision.into() } else { "".into() },
+            );
             Ok(Proposed { object: current, owned: false })
         })
         .await?;
-    Ok(Reply::Value { code: StatusCode::OK, value: scale_of(&decode_stored(&outcome.bytes)?, &paths) })
+    Ok(Reply::Value {
+        code: StatusCode::OK,
+        value: scale_of(&decode_stored(&outcome.bytes)?, &paths),
+    })
 }
 
 /// The Scale that the body is, or that it makes of the current one.
@@ -71,14 +84,17 @@ fn asked(call: &Call, current: &Value, paths: &Paths) -> Result<Value, Status> {
     }
     .map_err(patch::PatchError::into_status)?;
     let shown = patched.to_string();
-    let decoded = decode_value(patched, &target).map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
+    let decoded = decode_value(patched, &target)
+        .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
     Ok(decoded.object)
 }
 
 fn check(scale: &Value, name: &str) -> Result<(), Status> {
     let given = meta(scale).name();
     if !given.is_empty() && given != name {
-        return Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})")));
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
     }
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     let mut errors = ErrorList::default();
@@ -123,7 +139,9 @@ fn count(object: &Value, pointer: &str) -> i64 {
 fn selector_text(selector: &Value) -> Option<String> {
     match selector {
         Value::String(text) => Some(text.clone()),
-        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => {
+        Value::Object(map)
+            if map.contains_key("matchLabels") || map.contains_key("matchExpressions") =>
+        {
             Labels::from_object(selector).ok().map(|labels| labels.to_string())
         }
         Value::Object(map) => Some(Labels::from_map(map).to_string()),
@@ -135,7 +153,11 @@ async fn paths(call: &Call, kind: &KindDef) -> Result<Paths, Status> {
     if kind.custom {
         return crate::custom::scale_paths(&call.server, kind).await;
     }
-    Ok(Paths { wanted: "/spec/replicas".into(), actual: "/status/replicas".into(), selector: Some("/spec/selector".into()) })
+    Ok(Paths {
+        wanted: "/spec/replicas".into(),
+        actual: "/status/replicas".into(),
+        selector: Some("/spec/selector".into()),
+    })
 }
 
 /// Sets a value and makes the objects on the way to it.

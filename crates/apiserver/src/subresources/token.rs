@@ -19,11 +19,13 @@ const LONGEST: i64 = 1 << 32;
 const DEFAULT: i64 = 3600;
 
 pub async fn run(call: &Call) -> Result<Reply, Status> {
-    let target = Target::known("authentication.k8s.io", "v1", "TokenRequest").ok_or_else(Status::no_such_path)?;
+    let target = Target::known("authentication.k8s.io", "v1", "TokenRequest")
+        .ok_or_else(Status::no_such_path)?;
     let mut request = codec::decode(&call.body, call.body_format()?, &target)?.object;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let account = objects::find(&call.server, "serviceaccounts", namespace, name).await?;
-    let account = account.ok_or_else(|| Status::not_found(&GroupResource::new("", "serviceaccounts"), name))?;
+    let account = account
+        .ok_or_else(|| Status::not_found(&GroupResource::new("", "serviceaccounts"), name))?;
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
     check(&request, seconds)?;
     let audiences = audiences(call, &request);
@@ -51,7 +53,8 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     if request["spec"].get("boundObjectRef").is_none() {
         request["spec"]["boundObjectRef"] = Value::Null;
     }
-    request["status"] = json!({ "token": token, "expirationTimestamp": skiff_api::time::format(now + seconds) });
+    request["status"] =
+        json!({ "token": token, "expirationTimestamp": skiff_api::time::format(now + seconds) });
     Ok(Reply::Value { code: StatusCode::CREATED, value: request })
 }
 
@@ -67,13 +70,22 @@ fn check(request: &Value, seconds: i64) -> Result<(), Status> {
     }
     match errors.is_empty() {
         true => Ok(()),
-        false => Err(Status::invalid(&GroupKind::new("authentication.k8s.io", "TokenRequest"), meta(request).name(), errors)),
+        false => Err(Status::invalid(
+            &GroupKind::new("authentication.k8s.io", "TokenRequest"),
+            meta(request).name(),
+            errors,
+        )),
     }
 }
 
 fn audiences(call: &Call, request: &Value) -> Vec<String> {
-    let asked: Vec<String> =
-        request["spec"]["audiences"].as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect();
+    let asked: Vec<String> = request["spec"]["audiences"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
     if asked.is_empty() { call.server.tokens.audiences().to_vec() } else { asked }
 }
 
@@ -90,14 +102,19 @@ async fn bind(call: &Call, to: &Value, account: &str, binding: &mut Binding) -> 
         ("v1", "Node") => ("nodes", ""),
         _ => {
             let (group, version) = version.split_once('/').unwrap_or(("", version));
-            return Err(Status::bad_request(format!("cannot bind token to object of type {group}/{version}, Kind={kind}")));
+            return Err(Status::bad_request(format!(
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
+            )));
         }
     };
     let stored = if resource == "nodes" { "minions" } else { resource };
     let object = objects::find(&call.server, stored, namespace, name).await?;
-    let object = object.ok_or_else(|| Status::not_found(&GroupResource::new("", resource), name))?;
+    let object =
+        object.ok_or_else(|| Status::not_found(&GroupResource::new("", resource), name))?;
     if !uid.is_empty() && uid != meta(&object).uid() {
-        let why = format!("the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated");
+        let why = format!(
+            "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
         return Err(Status::conflict(&GroupResource::new("", resource), name, &why));
     }
     let bound = Some(reference(&object));
@@ -105,7 +122,9 @@ async fn bind(call: &Call, to: &Value, account: &str, binding: &mut Binding) -> 
         "pods" => {
             if object["spec"]["serviceAccountName"] != account {
                 let given = object["spec"]["serviceAccountName"].as_str().unwrap_or("");
-                return Err(Status::bad_request(format!("cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name {given:?}.")));
+                return Err(Status::bad_request(format!(
+                    "cannot bind token for serviceaccount {account:?} to pod running with different serviceaccount name {given:?}."
+                )));
             }
             binding.pod = bound;
             binding.node = node_of(call, &object).await?;
@@ -122,7 +141,9 @@ async fn node_of(call: &Call, pod: &Value) -> Result<Option<ObjectRef>, Status> 
         return Ok(None);
     }
     let node = objects::find(&call.server, "minions", "", name).await?;
-    Ok(Some(node.as_ref().map_or(ObjectRef { name: name.to_owned(), uid: String::new() }, reference)))
+    Ok(Some(
+        node.as_ref().map_or(ObjectRef { name: name.to_owned(), uid: String::new() }, reference),
+    ))
 }
 
 fn reference(object: &Value) -> ObjectRef {

@@ -23,6 +23,6 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         tracing::debug!(kind = kind.kind, "an object without a name");
     }
     let object = write.to_stored(object)?;
-    let outcome = write.create(object).await?;
+    let outcome = write.create(object, false).await?;
     Ok(Reply::created(kind, outcome.bytes))
 }

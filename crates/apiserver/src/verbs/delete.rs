@@ -13,7 +13,7 @@ use skiff_api::{GroupKind, KindDef, Status};
 use skiff_store::{Entry, Error, Expect, Txn};
 
 use super::write::set;
-use crate::admission::{self, Operation, Request};
+use crate::admission::{self, Request};
 use crate::call::{Call, check_dry_run};
 use crate::objects;
 use crate::reply::{List, Reply};
@@ -78,13 +78,21 @@ pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, St
         let stored = decode_stored(&entry.value)?;
         let place = (meta(&stored).namespace().to_owned(), meta(&stored).name().to_owned());
         match one_in(call, &kind, &place.0, &place.1, &options).await {
-            Ok((object, _)) => items.push(objects::plain_bytes(&kind, &objects::value_at_version(&kind, object)?)),
+            Ok((object, _)) => {
+                items.push(objects::plain_bytes(&kind, &objects::value_at_version(&kind, object)?))
+            }
             Err(gone) if gone.code == 404 => {}
             Err(status) => return Err(status),
         }
     }
     let revision = call.server.store.current_revision().await.map_err(objects::store_status)?;
-    Ok(Reply::List(List { kind, items, resource_version: revision.to_string(), continue_token: String::new(), remaining: None }))
+    Ok(Reply::List(List {
+        kind,
+        items,
+        resource_version: revision.to_string(),
+        continue_token: String::new(),
+        remaining: None,
+    }))
 }
 
 fn answer(kind: Arc<KindDef>, object: &Value, removed: bool) -> Result<Reply, Status> {
@@ -97,13 +105,24 @@ fn answer(kind: Arc<KindDef>, object: &Value, removed: bool) -> Result<Reply, St
     Ok(Reply::object(kind, bytes))
 }
 
-async fn one(call: &Call, kind: &Arc<KindDef>, name: &str, options: &DeleteOptions) -> Result<(Value, bool), Status> {
+async fn one(
+    call: &Call,
+    kind: &Arc<KindDef>,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(Value, bool), Status> {
     let namespace = if kind.namespaced { call.info.namespace.as_str() } else { "" };
     one_in(call, kind, namespace, name, options).await
 }
 
 /// Deletes one object; the state it was left in, and whether it is gone.
-pub async fn one_in(call: &Call, kind: &Arc<KindDef>, namespace: &str, name: &str, options: &DeleteOptions) -> Result<(Value, bool), Status> {
+pub async fn one_in(
+    call: &Call,
+    kind: &Arc<KindDef>,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(Value, bool), Status> {
     let stored = objects::storage_kind(&call.server.kinds(), kind);
     let key = stored.key(namespace, name);
     loop {
@@ -116,14 +135,23 @@ pub async fn one_in(call: &Call, kind: &Arc<KindDef>, namespace: &str, name: &st
         let plan = plan(&stored, &object, options);
         match carry_out(call, &stored, &entry, object, plan, options.dry_run).await {
             Err(Error::Conflict { .. }) if options.resource_version.is_none() => {}
-            Err(Error::Conflict { .. }) => return Err(Status::modified(&kind.group_resource(), name)),
+            Err(Error::Conflict { .. }) => {
+                return Err(Status::modified(&kind.group_resource(), name));
+            }
             Err(error) => return Err(objects::store_status(error)),
             Ok(done) => return Ok(done),
         }
     }
 }
 
-async fn carry_out(call: &Call, stored: &KindDef, entry: &Entry, object: Value, plan: Plan, dry_run: bool) -> Result<(Value, bool), Error> {
+async fn carry_out(
+    call: &Call,
+    stored: &KindDef,
+    entry: &Entry,
+    object: Value,
+    plan: Plan,
+    dry_run: bool,
+) -> Result<(Value, bool), Error> {
     let expect = Expect::Mod(entry.mod_revision);
     let note = objects::note(call, "");
     match plan {
@@ -223,7 +251,8 @@ impl DeleteOptions {
         let options = match call.body.is_empty() {
             true => DeleteOptions::from_query(call)?,
             false => {
-                let decoded = codec::decode(&call.body, call.body_format()?, &Target::delete_options())?;
+                let decoded =
+                    codec::decode(&call.body, call.body_format()?, &Target::delete_options())?;
                 DeleteOptions::from_object(&decoded.object)?
             }
         };
@@ -245,8 +274,10 @@ impl DeleteOptions {
     }
 
     pub fn from_object(object: &Value) -> Result<DeleteOptions, Status> {
-        let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
-        let dry_run: Vec<&str> = object["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let dry_run: Vec<&str> =
+            object["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
         check_dry(&dry_run)?;
         Ok(DeleteOptions {
             grace: object["gracePeriodSeconds"].as_i64(),
@@ -263,10 +294,18 @@ impl DeleteOptions {
         let policy = Path::new("propagationPolicy");
         if let Some(given) = &self.propagation {
             if self.orphan.is_some() {
-                errors.invalid(&policy, given.as_str(), "orphanDependents and deletionPropagation cannot be both set");
+                errors.invalid(
+                    &policy,
+                    given.as_str(),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
             }
             if !matches!(given.as_str(), "Foreground" | "Background" | "Orphan") {
-                errors.not_supported(&policy, given.as_str(), &["Foreground", "Background", "Orphan", "nil"]);
+                errors.not_supported(
+                    &policy,
+                    given.as_str(),
+                    &["Foreground", "Background", "Orphan", "nil"],
+                );
             }
         }
         invalid_options(errors)
@@ -275,12 +314,16 @@ impl DeleteOptions {
     fn check_preconditions(&self, kind: &KindDef, object: &Value) -> Result<(), Status> {
         let have = meta(object);
         let refused = |what: &str, asked: &str, is: &str, then: &str| {
-            let why = format!("the {what} in the precondition ({asked}) does not match the {what} in record ({is}). The object might have been {then}");
+            let why = format!(
+                "the {what} in the precondition ({asked}) does not match the {what} in record ({is}). The object might have been {then}"
+            );
             let resource = skiff_api::GroupResource::new(&kind.group, &kind.kind);
             Err(Status::conflict(&resource, have.name(), &why))
         };
         match (&self.uid, &self.resource_version) {
-            (Some(uid), _) if uid != have.uid() => refused("UID", uid, have.uid(), "deleted and then recreated"),
+            (Some(uid), _) if uid != have.uid() => {
+                refused("UID", uid, have.uid(), "deleted and then recreated")
+            }
             (_, Some(version)) if version != have.resource_version() => {
                 refused("ResourceVersion", version, have.resource_version(), "modified")
             }

@@ -25,7 +25,10 @@ async fn check_not_in_future(call: &Call, seen: u64) -> Result<(), Status> {
     }
     let current = call.server.store.current_revision().await.map_err(objects::store_status)?;
     match skiff_store::Revision(asked) > current {
-        true => Err(objects::store_status(skiff_store::Error::FutureRevision { requested: skiff_store::Revision(asked), current })),
+        true => Err(objects::store_status(skiff_store::Error::FutureRevision {
+            requested: skiff_store::Revision(asked),
+            current,
+        })),
         false => Ok(()),
     }
 }

@@ -22,7 +22,8 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let selection = Selection::read(call, &kind)?;
     let limit = usize::try_from(call.query.int("limit")?.unwrap_or(0)).unwrap_or(0);
     let page = page(call, &selection, limit).await?;
-    let items: Result<Vec<Bytes>, Status> = page.entries.iter().map(|entry| objects::at_version(&kind, &entry.value)).collect();
+    let items: Result<Vec<Bytes>, Status> =
+        page.entries.iter().map(|entry| objects::at_version(&kind, &entry.value)).collect();
     Ok(Reply::List(List {
         kind,
         items: items?,
@@ -57,7 +58,8 @@ async fn page(call: &Call, selection: &Selection, limit: usize) -> Result<Page, 
             (_, false) => Some(CHUNK),
         };
         request.limit = wanted;
-        let found = call.server.store.range(request.clone()).await.map_err(|error| expired(call, error))?;
+        let found =
+            call.server.store.range(request.clone()).await.map_err(|error| expired(call, error))?;
         check_not_older(call, found.revision)?;
         request.at = Some(found.revision);
         let mut rest = found.entries.iter().peekable();
@@ -67,18 +69,34 @@ async fn page(call: &Call, selection: &Selection, limit: usize) -> Result<Page, 
             }
             let more = rest.peek().is_some() || found.remaining > 0;
             if limit > 0 && entries.len() == limit && more {
-                let left = selection.is_everything().then(|| (found.remaining + rest.count()) as i64);
+                let left =
+                    selection.is_everything().then(|| (found.remaining + rest.count()) as i64);
                 return Ok(full_page(selection, entries, found.revision, &entry.key, left));
             }
         }
         match found.entries.last() {
-            Some(last) if found.more() => request.range = request.range.clone().starting_at(last.key.successor()),
-            _ => return Ok(Page { entries, revision: found.revision, token: String::new(), remaining: None }),
+            Some(last) if found.more() => {
+                request.range = request.range.clone().starting_at(last.key.successor())
+            }
+            _ => {
+                return Ok(Page {
+                    entries,
+                    revision: found.revision,
+                    token: String::new(),
+                    remaining: None,
+                });
+            }
         }
     }
 }
 
-fn full_page(selection: &Selection, entries: Vec<Arc<Entry>>, revision: Revision, last: &str, remaining: Option<i64>) -> Page {
+fn full_page(
+    selection: &Selection,
+    entries: Vec<Arc<Entry>>,
+    revision: Revision,
+    last: &str,
+    remaining: Option<i64>,
+) -> Page {
     let start = format!("{}\0", last.strip_prefix(&selection.prefix).unwrap_or(last));
     Page { entries, revision, token: ContinueToken::new(revision, &start).encode(), remaining }
 }
@@ -93,7 +111,9 @@ fn first_request(call: &Call, selection: &Selection) -> Result<RangeRequest, Sta
         });
     }
     if !matches!(call.query.text("resourceVersion"), "" | "0") {
-        return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        return Err(Status::bad_request(
+            "specifying resource version is not allowed when using continue",
+        ));
     }
     let token = ContinueToken::decode(text)?;
     let range = selection.range.clone().starting_at(format!("{}{}", selection.prefix, token.start));
@@ -109,7 +129,10 @@ fn first_request(call: &Call, selection: &Selection) -> Result<RangeRequest, Sta
 fn check_not_older(call: &Call, shown: Revision) -> Result<(), Status> {
     match AtRevision::read(&call.query)? {
         AtRevision::NotOlderThan(asked) if asked > shown => {
-            Err(objects::store_status(skiff_store::Error::FutureRevision { requested: asked, current: shown }))
+            Err(objects::store_status(skiff_store::Error::FutureRevision {
+                requested: asked,
+                current: shown,
+            }))
         }
         _ => Ok(()),
     }
@@ -118,7 +141,9 @@ fn check_not_older(call: &Call, shown: Revision) -> Result<(), Status> {
 /// An old continue token comes back with one that goes on without a consistent view.
 fn expired(call: &Call, error: skiff_store::Error) -> Status {
     let compacted = matches!(error, skiff_store::Error::Compacted { .. });
-    let Ok(token) = ContinueToken::decode(call.query.text("continue")) else { return objects::store_status(error) };
+    let Ok(token) = ContinueToken::decode(call.query.text("continue")) else {
+        return objects::store_status(error);
+    };
     if !compacted {
         return objects::store_status(error);
     }

@@ -27,9 +27,14 @@ enum Language {
 }
 
 const ALL: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
-const FOR_CUSTOM: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+const FOR_CUSTOM: &str =
+    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
-pub async fn run(call: &Call, kind: Arc<KindDef>, sub: Option<&Subresource>) -> Result<Reply, Status> {
+pub async fn run(
+    call: &Call,
+    kind: Arc<KindDef>,
+    sub: Option<&Subresource>,
+) -> Result<Reply, Status> {
     let language = language(call, &kind)?;
     let subresource = sub.map_or("", |sub| sub.name.as_str());
     let write = Write::new(call, kind.clone(), subresource, call.write_options("PatchOptions")?);
@@ -55,7 +60,11 @@ fn language(call: &Call, kind: &KindDef) -> Result<Language, Status> {
     }
 }
 
-fn propose(write: &Write<'_>, language: Language, current: Option<Value>) -> Result<Proposed, Status> {
+fn propose(
+    write: &Write<'_>,
+    language: Language,
+    current: Option<Value>,
+) -> Result<Proposed, Status> {
     let name = write.call.info.name.as_str();
     let current = current.ok_or_else(|| Status::not_found(&write.kind.group_resource(), name))?;
     let before = meta(&current).resource_version().to_owned();
@@ -66,7 +75,8 @@ fn propose(write: &Write<'_>, language: Language, current: Option<Value>) -> Res
     }
     let shown = document.to_string();
     let target = Target::of(&write.kind);
-    let decoded = decode_value(document, &target).map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
+    let decoded = decode_value(document, &target)
+        .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
     let object = write.accept(decoded, &target)?;
     check_place(write, &object)?;
     Ok(Proposed { object, owned: false })
@@ -77,7 +87,9 @@ fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value,
     match language {
         Language::Json => patch::json::apply(current, body),
         Language::Merge => patch::merge::apply(current, body),
-        Language::Strategic | Language::Apply => patch::strategic::apply(current, body, &write.kind.schema),
+        Language::Strategic | Language::Apply => {
+            patch::strategic::apply(current, body, &write.kind.schema)
+        }
     }
 }
 
@@ -85,13 +97,19 @@ fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value,
 fn check_place(write: &Write<'_>, object: &Value) -> Result<(), Status> {
     let info = &write.call.info;
     if write.kind.namespaced && meta(object).namespace() != info.namespace {
-        return Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request"));
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
     match meta(object).name() {
-        "" => Err(Status::bad_request(format!("the name of the object ({} based on URL) was undeterminable: name must be provided", info.name))),
-        name if name != info.name => {
-            Err(Status::bad_request(format!("the name of the object ({name}) does not match the name on the URL ({})", info.name)))
-        }
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            info.name
+        ))),
+        name if name != info.name => Err(Status::bad_request(format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            info.name
+        ))),
         _ => Ok(()),
     }
 }

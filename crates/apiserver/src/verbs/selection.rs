@@ -34,7 +34,7 @@ pub enum AtRevision {
 /// Where the next page begins; opaque to clients.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContinueToken {
-    v: String,
+    pub v: String,
     pub rv: i64,
     pub start: String,
 }
@@ -54,7 +54,9 @@ impl Selection {
         };
         let name = fields.required("metadata.name").or_else(|| watched_name(call));
         let range = match name {
-            Some(name) if !kind.namespaced || !namespace.is_empty() => KeyRange::single(format!("{prefix}{name}")),
+            Some(name) if !kind.namespaced || !namespace.is_empty() => {
+                KeyRange::single(format!("{prefix}{name}"))
+            }
             _ => KeyRange::prefix(prefix.as_str()),
         };
         Ok(Selection { labels, fields, range, prefix })
@@ -98,20 +100,32 @@ pub fn check_list_options(query: &Query, watch: bool) -> Result<(), Status> {
         check_watch_options(query, initial, &mut errors);
     } else {
         if initial.is_some() {
-            errors.forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
+            errors.forbidden(
+                &Path::new("sendInitialEvents"),
+                "sendInitialEvents is forbidden for list",
+            );
         }
         if !rule.is_empty() {
             if version.is_empty() {
-                errors.forbidden(&matching, "resourceVersionMatch is forbidden unless resourceVersion is provided");
+                errors.forbidden(
+                    &matching,
+                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
+                );
             }
             if query.has("continue") && !query.text("continue").is_empty() {
-                errors.forbidden(&matching, "resourceVersionMatch is forbidden when continue is provided");
+                errors.forbidden(
+                    &matching,
+                    "resourceVersionMatch is forbidden when continue is provided",
+                );
             }
             if !matches!(rule, "Exact" | "NotOlderThan") {
                 errors.not_supported(&matching, rule, &["Exact", "NotOlderThan"]);
             }
             if rule == "Exact" && version == "0" {
-                errors.forbidden(&matching, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
+                errors.forbidden(
+                    &matching,
+                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+                );
             }
         }
     }
@@ -126,7 +140,10 @@ fn check_watch_options(query: &Query, initial: Option<bool>, errors: &mut ErrorL
             errors.forbidden(&matching, "resourceVersionMatch requires sendInitialEvents to be set for watch operations, supported values are [NotOlderThan]");
         }
         None if !rule.is_empty() => {
-            errors.forbidden(&matching, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided");
+            errors.forbidden(
+                &matching,
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+            );
         }
         _ => {}
     }
@@ -144,7 +161,8 @@ pub fn revision(text: &str) -> Result<u64, Status> {
     if text.is_empty() {
         return Ok(0);
     }
-    let refusal = || format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
+    let refusal =
+        || format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
     text.parse().map_err(|_| Status::bad_request(refusal()))
 }
 
@@ -152,7 +170,11 @@ pub fn revision(text: &str) -> Result<u64, Status> {
 
 impl ContinueToken {
     pub fn new(revision: Revision, start: &str) -> ContinueToken {
-        ContinueToken { v: TOKEN_VERSION.to_owned(), rv: revision.0 as i64, start: start.to_owned() }
+        ContinueToken {
+            v: TOKEN_VERSION.to_owned(),
+            rv: revision.0 as i64,
+            start: start.to_owned(),
+        }
     }
 
     pub fn encode(&self) -> String {
@@ -162,12 +184,19 @@ impl ContinueToken {
     pub fn decode(text: &str) -> Result<ContinueToken, Status> {
         let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| bad(&error.to_string()))?;
-        let token: ContinueToken = serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+        let token: ContinueToken =
+            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
         match (token.v.as_str(), token.rv, token.start.is_empty()) {
-            (TOKEN_VERSION, 0, _) => Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)")),
-            (TOKEN_VERSION, _, true) => Err(bad("encoded start key empty (version meta.k8s.io/v1)")),
+            (TOKEN_VERSION, 0, _) => {
+                Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))
+            }
+            (TOKEN_VERSION, _, true) => {
+                Err(bad("encoded start key empty (version meta.k8s.io/v1)"))
+            }
             (TOKEN_VERSION, _, false) => Ok(token),
-            (other, ..) => Err(bad(&format!("server does not recognize this encoded version {other:?}"))),
+            (other, ..) => {
+                Err(bad(&format!("server does not recognize this encoded version {other:?}")))
+            }
         }
     }
 }

@@ -11,7 +11,11 @@ use super::write::{Outcome, Proposed, Write};
 use crate::call::Call;
 use crate::reply::Reply;
 
-pub async fn run(call: &Call, kind: Arc<KindDef>, sub: Option<&Subresource>) -> Result<Reply, Status> {
+pub async fn run(
+    call: &Call,
+    kind: Arc<KindDef>,
+    sub: Option<&Subresource>,
+) -> Result<Reply, Status> {
     let subresource = sub.map_or("", |sub| sub.name.as_str());
     let write = Write::new(call, kind.clone(), subresource, call.write_options("UpdateOptions")?);
     let name = call.info.name.as_str();
@@ -36,7 +40,11 @@ pub fn reply(kind: Arc<KindDef>, outcome: Outcome) -> Reply {
 fn check_name(object: &Value, name: &str) -> Result<(), Status> {
     match meta(object).name() {
         given if given == name => Ok(()),
-        "" => Err(Status::bad_request(format!("the name of the object ({name} based on URL) was undeterminable: name must be provided"))),
-        given => Err(Status::bad_request(format!("the name of the object ({given}) does not match the name on the URL ({name})"))),
+        "" => Err(Status::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        ))),
+        given => Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        ))),
     }
 }

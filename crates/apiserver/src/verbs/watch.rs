@@ -14,7 +14,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 use skiff_api::{KindDef, Status};
-use skiff_store::{Entry, Event, EventKind, RangeRequest, Revision, Watch};
+use skiff_store::{Event, EventKind, RangeRequest, Revision, Watch};
 use tokio::time::Instant;
 
 use super::selection::{Selection, check_list_options, revision};
@@ -37,10 +37,13 @@ pub struct WatchEvent {
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, true)?;
-    let media = Media::negotiate(call.headers.get(header::ACCEPT), &call.query).ok_or_else(Media::not_acceptable)?;
+    let media = Media::negotiate(call.headers.get(header::ACCEPT), &call.query)
+        .ok_or_else(Media::not_acceptable)?;
     let watcher = Watcher::open(call, kind.clone()).await?;
-    let mut encoder = EventEncoder::new(media, kind, call);
-    let frames = watcher.events().map(move |event| encoder.frame(&event).map(Frame::data).map_err(BoxError::from));
+    let mut encoder = EventEncoder::new(media, kind, call)?;
+    let frames = watcher
+        .events()
+        .map(move |event| encoder.frame(&event).map(Frame::data).map_err(BoxError::from));
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let content_type = HeaderValue::from_static(watch_content_type(media));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -105,10 +108,20 @@ impl Watcher {
     }
 
     /// Queues the current state as ADDED events; returns its revision.
-    async fn send_state(&mut self, store: &skiff_store::Store, announce_end: bool) -> Result<Revision, Status> {
-        let found = store.range(RangeRequest::new(self.selection.range.clone())).await.map_err(objects::store_status)?;
+    async fn send_state(
+        &mut self,
+        store: &skiff_store::Store,
+        announce_end: bool,
+    ) -> Result<Revision, Status> {
+        let found = store
+            .range(RangeRequest::new(self.selection.range.clone()))
+            .await
+            .map_err(objects::store_status)?;
         if self.told > found.revision {
-            return Err(objects::store_status(skiff_store::Error::FutureRevision { requested: self.told, current: found.revision }));
+            return Err(objects::store_status(skiff_store::Error::FutureRevision {
+                requested: self.told,
+                current: found.revision,
+            }));
         }
         for entry in &found.entries {
             if self.selected(&entry.value) {
@@ -167,7 +180,7 @@ impl Watcher {
     /// An event as this watch sees it, if it concerns it at all.
     fn take(&mut self, event: &Event) {
         self.told = event.revision();
-        let was = event.previous.as_deref().is_some_and(|last: &Entry| self.selected(&last.value));
+        let was = event.previous().is_some_and(|last| self.selected(&last.value));
         let is = event.kind == EventKind::Put && self.selected(&event.entry.value);
         match (was, is) {
             (false, true) => self.push("ADDED", &event.entry.value),
@@ -208,7 +221,7 @@ impl Watcher {
 
 /// What a watcher is shown when an object goes or ceases to match: the state it knew, at the revision of the change.
 fn last_state(event: &Event) -> Bytes {
-    match &event.previous {
+    match event.previous() {
         Some(last) => last.at_revision(event.revision()),
         None => event.bytes(),
     }

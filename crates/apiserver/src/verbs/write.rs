@@ -57,7 +57,12 @@ const NAME_ATTEMPTS: usize = 8;
 // === impl Write ===
 
 impl<'a> Write<'a> {
-    pub fn new(call: &'a Call, kind: Arc<KindDef>, subresource: &str, options: WriteOptions) -> Write<'a> {
+    pub fn new(
+        call: &'a Call,
+        kind: Arc<KindDef>,
+        subresource: &str,
+        options: WriteOptions,
+    ) -> Write<'a> {
         let stored = objects::storage_kind(&call.server.kinds(), &kind);
         Write { call, kind, stored, subresource: subresource.to_owned(), options }
     }
@@ -73,7 +78,9 @@ impl<'a> Write<'a> {
     pub fn accept(&self, decoded: Decoded, target: &Target<'_>) -> Result<Value, Status> {
         match self.options.validation {
             FieldValidation::Ignore => {}
-            FieldValidation::Warn => decoded.strict.iter().for_each(|finding| self.call.warn(finding.as_str())),
+            FieldValidation::Warn => {
+                decoded.strict.iter().for_each(|finding| self.call.warn(finding.as_str()))
+            }
             FieldValidation::Strict => {
                 if let Some(refused) = target.strict_error(&decoded.strict) {
                     return Err(refused);
@@ -103,31 +110,43 @@ impl<'a> Write<'a> {
                 set(object, "namespace", wanted.into());
                 Ok(())
             }
-            _ => Err(Status::bad_request("the namespace of the provided object does not match the namespace sent on the request")),
+            _ => Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )),
         }
     }
 
     // --- create ---
 
     /// Stores an object that must not exist yet.
-    pub async fn create(&self, object: Value) -> Result<Outcome, Status> {
-        let generated = meta(&object).name().is_empty() && !meta(&object).generate_name().is_empty();
+    pub async fn create(&self, object: Value, owned: bool) -> Result<Outcome, Status> {
+        let generated =
+            meta(&object).name().is_empty() && !meta(&object).generate_name().is_empty();
         for attempt in 1.. {
-            let outcome = self.create_once(object.clone()).await;
+            let outcome = self.create_once(object.clone(), owned).await;
             match outcome {
-                Err(taken) if generated && taken.reason == Reason::AlreadyExists && attempt < NAME_ATTEMPTS => {}
+                Err(taken)
+                    if generated
+                        && taken.reason == Reason::AlreadyExists
+                        && attempt < NAME_ATTEMPTS => {}
                 outcome => return outcome,
             }
         }
         unreachable!("the loop ends by returning")
     }
 
-    async fn create_once(&self, mut object: Value) -> Result<Outcome, Status> {
+    async fn create_once(&self, mut object: Value, owned: bool) -> Result<Outcome, Status> {
         if !meta(&object).resource_version().is_empty() {
-            return Err(Status::new(500, Reason::Unknown, "resourceVersion should not be set on objects to be created"));
+            return Err(Status::new(
+                500,
+                Reason::Unknown,
+                "resourceVersion should not be set on objects to be created",
+            ));
         }
         fill_new_meta(&mut object);
-        self.settle_ownership(&mut object, None);
+        if !owned {
+            ownership::track(self, &mut object, None);
+        }
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
         self.prepare_new(&mut object);
@@ -150,7 +169,11 @@ impl<'a> Write<'a> {
         }
     }
 
-    async fn commit_new(&self, mut object: Value, allocation: Allocation<'_>) -> Result<Outcome, Status> {
+    async fn commit_new(
+        &self,
+        mut object: Value,
+        allocation: Allocation<'_>,
+    ) -> Result<Outcome, Status> {
         let (namespace, name) = self.place(&object);
         let key = self.stored.key(&namespace, &name);
         let value = objects::encode(&self.stored, &mut object);
@@ -160,28 +183,37 @@ impl<'a> Write<'a> {
                 None => self.outcome(&without_revision(&value.bytes), true),
             };
         }
-        let mut txn = Txn::put(key, value, Expect::Absent).note(objects::note(self.call, &self.options.manager));
+        let mut txn = Txn::put(key, value, Expect::Absent)
+            .note(objects::note(self.call, &self.options.manager));
         txn.ops.extend(allocation.ops(&self.call.server.kinds()));
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
                 allocation.keep();
-                let entry = committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
+                let entry =
+                    committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
                 self.outcome(&entry.value, true)
             }
-            Err(Error::Conflict { current: Some(existing), .. }) => Err(self.taken(&existing, &name)),
+            Err(Error::Conflict { current: Some(existing), .. }) => {
+                Err(self.taken(&existing, &name))
+            }
             Err(error) => Err(objects::store_status(error)),
         }
     }
 
     fn place(&self, object: &Value) -> (String, String) {
         let name = meta(object).name().to_owned();
-        let namespace = if self.stored.namespaced { meta(object).namespace().to_owned() } else { String::new() };
+        let namespace = if self.stored.namespaced {
+            meta(object).namespace().to_owned()
+        } else {
+            String::new()
+        };
         (namespace, name)
     }
 
     fn taken(&self, existing: &Entry, name: &str) -> Status {
         let mut status = Status::already_exists(&self.kind.group_resource(), name);
-        let leaving = decode_stored(&existing.value).is_ok_and(|object| meta(&object).deletion_timestamp().is_some());
+        let leaving = decode_stored(&existing.value)
+            .is_ok_and(|object| meta(&object).deletion_timestamp().is_some());
         if leaving {
             status.message = format!("object is being deleted: {}", status.message);
         }
@@ -222,15 +254,20 @@ impl<'a> Write<'a> {
         }
         remove(&mut object, "resourceVersion");
         let object = self.to_stored(object)?;
-        self.create(object).await
+        self.create(object, proposed.owned).await
     }
 
-    async fn update_once(&self, entry: &Arc<Entry>, old: Value, proposed: Proposed) -> Result<Outcome, Status> {
+    async fn update_once(
+        &self,
+        entry: &Arc<Entry>,
+        old: Value,
+        proposed: Proposed,
+    ) -> Result<Outcome, Status> {
         let name = meta(&old).name().to_owned();
         let mut object = self.to_stored(proposed.object)?;
         self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
-            self.settle_ownership(&mut object, Some(&old));
+            ownership::track(self, &mut object, Some(&old));
         }
         carry_meta(&mut object, &old);
         let mut request = Request::new(self, Operation::Update, Some(&old));
@@ -238,19 +275,30 @@ impl<'a> Write<'a> {
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old))?;
         admission::validate(&request, &object).await?;
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old)).await?;
+        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old))
+            .await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
     }
 
     /// The revision and uid that a client names must be the current ones.
-    fn check_identity(&self, object: &Value, old: &Value, entry: &Entry, name: &str) -> Result<(), Status> {
+    fn check_identity(
+        &self,
+        object: &Value,
+        old: &Value,
+        entry: &Entry,
+        name: &str,
+    ) -> Result<(), Status> {
         let resource = self.kind.group_resource();
         match meta(object).resource_version() {
             "" | "0" => self.check_unconditional(name)?,
             text => {
                 let asked: u64 = text.parse().map_err(|_| {
-                    Status::new(500, Reason::Unknown, format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+                    Status::new(
+                        500,
+                        Reason::Unknown,
+                        format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+                    )
                 })?;
                 if Revision(asked) != entry.mod_revision {
                     return Err(Status::modified(&resource, name));
@@ -260,10 +308,14 @@ impl<'a> Write<'a> {
         let (asked, uid) = (meta(object).uid(), meta(old).uid());
         match asked.is_empty() || asked == uid {
             true => Ok(()),
-            false => Err(Status::conflict(&resource, name, &format!(
-                "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
-                entry.key
-            ))),
+            false => Err(Status::conflict(
+                &resource,
+                name,
+                &format!(
+                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
+                    entry.key
+                ),
+            )),
         }
     }
 
@@ -272,7 +324,11 @@ impl<'a> Write<'a> {
             return Ok(());
         }
         let mut errors = ErrorList::default();
-        errors.invalid(&Path::new("metadata").child("resourceVersion"), 0, "must be specified for an update");
+        errors.invalid(
+            &Path::new("metadata").child("resourceVersion"),
+            0,
+            "must be specified for an update",
+        );
         Err(Status::invalid(&self.kind.group_kind(), name, errors))
     }
 
@@ -289,14 +345,22 @@ impl<'a> Write<'a> {
             }
             _ => {}
         }
-        let generation = meta(old).generation() + i64::from(strategy.generation_changes(kind, object, old));
+        let generation =
+            meta(old).generation() + i64::from(strategy.generation_changes(kind, object, old));
         match generation {
             0 => remove(object, "generation"),
             generation => set(object, "generation", generation.into()),
         }
     }
 
-    async fn commit_change(&self, entry: &Arc<Entry>, mut object: Value, old: &Value, allocation: Allocation<'_>) -> Result<Outcome, Status> {
+    async fn commit_change(
+        &self,
+        entry: &Arc<Entry>,
+        mut object: Value,
+        old: &Value,
+        allocation: Allocation<'_>,
+    ) -> Result<Outcome, Status> {
+        skiff_api::apply::keep_times_if_unchanged(&mut object, old);
         let value = objects::encode(&self.stored, &mut object);
         if same_but_revision(&value.bytes, entry) {
             return self.outcome(&entry.value, false);
@@ -318,16 +382,22 @@ impl<'a> Write<'a> {
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
                 allocation.keep();
-                let event = committed.events.first().ok_or_else(|| Status::internal("nothing was written"))?;
+                let event = committed
+                    .events
+                    .first()
+                    .ok_or_else(|| Status::internal("nothing was written"))?;
                 if deleted {
                     self.call.server.network.release(&self.stored, &object);
                     set(&mut object, "resourceVersion", committed.revision.to_string().into());
-                    let outcome = self.outcome(&objects::plain_bytes(&self.stored, &object), false)?;
+                    let outcome =
+                        self.outcome(&objects::plain_bytes(&self.stored, &object), false)?;
                     return Ok(Outcome { deleted, ..outcome });
                 }
                 self.outcome(&event.entry.value, false)
             }
-            Err(Error::Conflict { current, .. }) => Err(self.lost_race(current.as_deref(), meta(old).name())),
+            Err(Error::Conflict { current, .. }) => {
+                Err(self.lost_race(current.as_deref(), meta(old).name()))
+            }
             Err(error) => Err(objects::store_status(error)),
         }
     }
@@ -340,10 +410,6 @@ impl<'a> Write<'a> {
     }
 
     // --- shared ---
-
-    fn settle_ownership(&self, object: &mut Value, old: Option<&Value>) {
-        ownership::track(self, object, old);
-    }
 
     fn refuse_faults(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
         let (strategy, mut errors) = (&self.stored.strategy, ErrorList::default());
@@ -389,14 +455,19 @@ pub fn generated_name(prefix: &str) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     const LENGTH: usize = 63 - 5;
     let random = uuid::Uuid::new_v4();
-    let suffix = random.as_bytes().iter().take(5).map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
+    let suffix = random
+        .as_bytes()
+        .iter()
+        .take(5)
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
     prefix.chars().take(LENGTH).chain(suffix).collect()
 }
 
 /// What an update may leave out and never changes.
 fn carry_meta(object: &mut Value, old: &Value) {
     for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
-        let said = object.pointer(&format!("/metadata/{field}")).is_some_and(|value| !value.is_null());
+        let said =
+            object.pointer(&format!("/metadata/{field}")).is_some_and(|value| !value.is_null());
         if let (false, Some(value)) = (said, old.pointer(&format!("/metadata/{field}"))) {
             set(object, field, value.clone());
         }
@@ -441,7 +512,9 @@ fn is_lost_race(status: &Status) -> bool {
 fn same_but_revision(fresh: &[u8], entry: &Entry) -> bool {
     let Some(span) = entry.revision_span() else { return false };
     let stored = &entry.value;
-    fresh.len() == stored.len() - span.len() && fresh[..span.start] == stored[..span.start] && fresh[span.start..] == stored[span.end..]
+    fresh.len() == stored.len() - span.len()
+        && fresh[..span.start] == stored[..span.start]
+        && fresh[span.start..] == stored[span.end..]
 }
 
 /// A dry run's object has no revision to show.
