@@ -5,12 +5,25 @@
 //! Invariant: nothing here does I/O or knows of HTTP or the store.
 
 pub mod age;
+pub mod apply;
+pub mod codec;
+pub mod default;
+pub mod discovery;
 pub mod field;
+pub mod intstr;
 pub mod kind;
 pub mod kinds;
 pub mod meta;
+#[cfg(test)]
+mod mutation;
+pub mod patch;
+pub mod quantity;
 pub mod schema;
+pub mod selector;
 pub mod status;
+pub mod table;
+pub mod time;
+pub mod validation;
 
 pub use kind::{GroupKind, GroupResource, GroupVersion, KindDef, Kinds, Strategy, Subresource};
 pub use schema::Schema;

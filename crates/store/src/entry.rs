@@ -57,8 +57,8 @@ pub struct Event {
     pub kind: EventKind,
     /// The new version; for a delete the tombstone, which carries the deletion's revision and note.
     pub entry: Arc<Entry>,
-    /// The version that was replaced or deleted.
-    pub previous: Option<Arc<Entry>>,
+    /// What this follows, be it a tombstone: the chain that reads at an older revision walk back.
+    pub(crate) replaced: Option<Arc<Entry>>,
     /// When it was committed, on the store's own clock: decides when history is old enough to go.
     pub(crate) at: Duration,
 }
@@ -156,9 +156,14 @@ impl Event {
         self.entry.mod_revision
     }
 
+    /// The version that was replaced or deleted; none for a creation.
+    pub fn previous(&self) -> Option<&Arc<Entry>> {
+        self.replaced.as_ref().filter(|entry| !entry.is_tombstone())
+    }
+
     /// The object a watcher is shown: the new state, or the last state under the deletion's revision.
     pub fn bytes(&self) -> Bytes {
-        match (self.kind, &self.previous) {
+        match (self.kind, self.previous()) {
             (EventKind::Delete, Some(last)) => last.at_revision(self.revision()),
             _ => self.entry.value.clone(),
         }
@@ -166,7 +171,7 @@ impl Event {
 
     /// What only history still holds on to once this event is past, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        size_of::<Event>() + self.previous.as_ref().map_or(0, |last| last.weight())
+        size_of::<Event>() + self.replaced.as_ref().map_or(0, |last| last.weight())
     }
 }
 

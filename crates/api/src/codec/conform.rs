@@ -1,0 +1,558 @@
+//! Holds a parsed document against its schema: the one walk that every body goes through.
+//!
+//! [`Node`] + schema -> `Value` without unknown fields, nulls and zero scalars, with times and
+//! quantities in canonical form, plus the findings of strict decoding; or the first type error, in
+//! the words of Go's decoder. A custom resource keeps wrong types and nulls, which its own schema
+//! validation reports later. Counterpart: decoding into Go structs and encoding them again, and
+//! `structural pruning` for custom resources.
+
+use serde_json::{Map, Value};
+
+use super::node::Node;
+use crate::quantity::Quantity;
+use crate::schema::{AnyForm, Field, Schema, StructSchema};
+use crate::time;
+
+/// A value that does not fit its field; prints what Go's decoder prints.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct TypeError(pub String);
+
+/// Holds `node` against `schema`; appends unknown and repeated fields to `findings`.
+pub fn conform(
+    node: Node,
+    schema: &StructSchema,
+    custom: bool,
+    findings: &mut Vec<String>,
+) -> Result<Value, TypeError> {
+    let mut walk = Walk { custom, findings, owner: "" };
+    let value = walk.structure(node, schema, &Place::ROOT)?;
+    Ok(Value::Object(value.unwrap_or_default()))
+}
+
+/// Adds what Go writes even when it is empty: structs that are no pointers, zero times, and fields
+/// without `omitempty`. Idempotent; what is there already is only walked.
+pub fn complete(object: &mut Value, schema: &StructSchema) {
+    let Value::Object(map) = object else { return };
+    for field in &schema.fields {
+        match map.get_mut(&field.name) {
+            Some(value) => complete_below(value, &field.schema),
+            None => {
+                if let Some(mut value) = written_when_absent(field, schema) {
+                    complete_below(&mut value, &field.schema);
+                    map.insert(field.name.clone(), value);
+                }
+            }
+        }
+    }
+}
+
+fn complete_below(value: &mut Value, schema: &Schema) {
+    match (schema, value) {
+        (Schema::Struct(of), value @ Value::Object(_)) => complete(value, of),
+        (Schema::List(list), Value::Array(items)) if holds_structs(&list.items) => {
+            items.iter_mut().for_each(|item| complete_below(item, &list.items));
+        }
+        (Schema::Map(of), Value::Object(entries)) if holds_structs(&of.values) => {
+            entries.values_mut().for_each(|value| complete_below(value, &of.values));
+        }
+        _ => {}
+    }
+}
+
+fn holds_structs(schema: &Schema) -> bool {
+    matches!(schema, Schema::Struct(_) | Schema::List(_) | Schema::Map(_))
+}
+
+/// What an absent field is written as, if it is written at all.
+fn written_when_absent(field: &Field, of: &StructSchema) -> Option<Value> {
+    if of.proto.is_none() {
+        return None;
+    }
+    if field.pointer {
+        return field.always.then_some(Value::Null);
+    }
+    match &field.schema {
+        Schema::Struct(_) => Some(Value::Object(Map::new())),
+        Schema::Time | Schema::MicroTime if field.name == "creationTimestamp" => None,
+        Schema::Time | Schema::MicroTime => Some(Value::Null),
+        Schema::Quantity => Some("0".into()),
+        Schema::Any(AnyForm::Raw) => Some(Value::Null),
+        _ if !field.always => None,
+        Schema::String => Some("".into()),
+        Schema::Bool => Some(false.into()),
+        Schema::Int32 | Schema::Int64 | Schema::Double | Schema::IntOrString => Some(0.into()),
+        _ => Some(Value::Null),
+    }
+}
+
+// === places ===
+
+/// Where the walk is, on the stack: findings print it with indexes, type errors without.
+#[derive(Clone, Copy)]
+struct Place<'a> {
+    parent: Option<&'a Place<'a>>,
+    step: Step<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Step<'a> {
+    Root,
+    Field(&'a str),
+    Key(&'a str),
+    Index(usize),
+}
+
+impl<'a> Place<'a> {
+    const ROOT: Place<'static> = Place { parent: None, step: Step::Root };
+
+    fn field<'b>(&'b self, name: &'b str) -> Place<'b> {
+        Place { parent: Some(self), step: Step::Field(name) }
+    }
+
+    fn key<'b>(&'b self, name: &'b str) -> Place<'b> {
+        Place { parent: Some(self), step: Step::Key(name) }
+    }
+
+    fn index(&self, at: usize) -> Place<'_> {
+        Place { parent: Some(self), step: Step::Index(at) }
+    }
+
+    /// `spec.containers[0].name`
+    fn full(&self) -> String {
+        let mut text = self.parent.map_or_else(String::new, Place::full);
+        match self.step {
+            Step::Root => {}
+            Step::Index(at) => text.push_str(&format!("[{at}]")),
+            Step::Field(name) | Step::Key(name) => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.push_str(name);
+            }
+        }
+        text
+    }
+
+    /// `spec.containers.name`: the fields alone.
+    fn fields(&self) -> String {
+        let above = self.parent.map_or_else(String::new, Place::fields);
+        match self.step {
+            Step::Field(name) if above.is_empty() => name.to_owned(),
+            Step::Field(name) => format!("{above}.{name}"),
+            _ => above,
+        }
+    }
+}
+
+// === the walk ===
+
+struct Walk<'a> {
+    custom: bool,
+    findings: &'a mut Vec<String>,
+    /// Fact name of the innermost struct, for type errors.
+    owner: &'a str,
+}
+
+impl<'w> Walk<'w> {
+    /// `None` for null.
+    fn structure(
+        &mut self,
+        node: Node,
+        schema: &StructSchema,
+        at: &Place<'_>,
+    ) -> Result<Option<Map<String, Value>>, TypeError> {
+        let entries = match node {
+            Node::Map(entries) => entries,
+            Node::Null => return Ok(None),
+            other => return Err(self.mismatch(&other, &go_struct(schema), at)),
+        };
+        let mut map = Map::new();
+        let mut seen: Vec<String> = Vec::new();
+        for (name, node) in entries {
+            let place = at.field(&name);
+            let Some(field) = schema.field(&name) else {
+                if schema.preserve_unknown {
+                    let value = self.plain(node, &place);
+                    map.insert(name, value);
+                } else {
+                    self.findings.push(format!("unknown field {:?}", place.full()));
+                }
+                continue;
+            };
+            if seen.contains(&name) {
+                self.findings.push(format!("duplicate field {:?}", place.full()));
+            }
+            let value = self.field(node, field, schema, &place)?;
+            seen.push(name);
+            put(&mut map, field, value);
+        }
+        Ok(Some(map))
+    }
+
+    /// `None` for what is not written: nulls and zero scalars.
+    fn field(
+        &mut self,
+        node: Node,
+        field: &Field,
+        owner: &StructSchema,
+        at: &Place<'_>,
+    ) -> Result<Option<Value>, TypeError> {
+        let custom = self.custom && owner.proto.is_none();
+        if node == Node::Null && !custom {
+            return Ok(None);
+        }
+        let short = owner.name.rsplit('.').next().unwrap_or_default().to_owned();
+        let value = Walk { custom, findings: &mut *self.findings, owner: &short }.value(
+            node,
+            &field.schema,
+            at,
+        )?;
+        let written = custom || field.pointer || field.always || !is_zero(&value, &field.schema);
+        Ok(written.then_some(value))
+    }
+
+    fn value(&mut self, node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+        if self.custom {
+            return self.lenient(node, schema, at);
+        }
+        match schema {
+            Schema::Struct(of) => {
+                Ok(Value::Object(self.structure(node, of, at)?.unwrap_or_default()))
+            }
+            Schema::List(list) => self.list(node, &list.items, at),
+            Schema::Map(of) => self.map(node, &of.values, at),
+            Schema::Any(form) => self.any(node, *form, at),
+            Schema::FieldsV1 => Ok(self.plain(node, at)),
+            _ if node == Node::Null => Ok(zero_of(schema)),
+            _ => self.scalar(node, schema, at),
+        }
+    }
+
+    fn list(&mut self, node: Node, items: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+        let nodes = match node {
+            Node::List(nodes) => nodes,
+            Node::Null => return Ok(Value::Null),
+            other => return Err(self.mismatch(&other, &format!("[]{}", go_type(items)), at)),
+        };
+        let each = nodes.into_iter().enumerate();
+        each.map(|(index, node)| self.value(node, items, &at.index(index))).collect()
+    }
+
+    fn map(&mut self, node: Node, values: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+        let entries = match node {
+            Node::Map(entries) => entries,
+            Node::Null => return Ok(Value::Null),
+            other => {
+                return Err(self.mismatch(&other, &format!("map[string]{}", go_type(values)), at));
+            }
+        };
+        let mut map = Map::new();
+        for (name, node) in entries {
+            let place = at.key(&name);
+            if map.contains_key(&name) {
+                self.findings.push(format!("duplicate field {:?}", place.full()));
+            }
+            let value = self.value(node, values, &place)?;
+            map.insert(name, value);
+        }
+        Ok(Value::Object(map))
+    }
+
+    fn any(&mut self, node: Node, form: AnyForm, at: &Place<'_>) -> Result<Value, TypeError> {
+        let fits = match (form, &node) {
+            (AnyForm::JsonSchemaOrBool, Node::Bool(_) | Node::Map(_) | Node::Null)
+            | (AnyForm::JsonSchemaOrArray, Node::List(_) | Node::Map(_) | Node::Null)
+            | (AnyForm::JsonSchemaOrStringArray, Node::List(_) | Node::Map(_) | Node::Null) => true,
+            (AnyForm::Json | AnyForm::Raw | AnyForm::Unknown, _) => true,
+            _ => false,
+        };
+        if !fits {
+            return Err(match form {
+                AnyForm::JsonSchemaOrBool => TypeError("boolean or JSON schema expected".into()),
+                _ => TypeError("array or JSON schema expected".into()),
+            });
+        }
+        Ok(self.plain(node, at))
+    }
+
+    fn scalar(&mut self, node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+        match (schema, node) {
+            (Schema::String, Node::String(text)) => Ok(Value::String(text)),
+            (Schema::Bool, Node::Bool(truth)) => Ok(Value::Bool(truth)),
+            (Schema::Int32 | Schema::Int64, Node::Number(text)) => self.integer(text, schema, at),
+            (Schema::Double, number @ Node::Number(_)) => Ok(number.into_value()),
+            (Schema::Bytes, Node::String(text)) => base64_text(&text).map(Value::String),
+            (Schema::Time, Node::String(text)) => {
+                time::canonical(&text).map(Value::String).map_err(TypeError)
+            }
+            (Schema::MicroTime, Node::String(text)) => {
+                time::canonical_micro(&text).map(Value::String).map_err(TypeError)
+            }
+            (Schema::Quantity, Node::String(text) | Node::Number(text)) => {
+                let amount: Result<Quantity, _> = text.trim().parse();
+                amount.map(|it| it.to_string().into()).map_err(|e| TypeError(e.to_string()))
+            }
+            (Schema::Quantity, _) => {
+                Err(TypeError(crate::quantity::ParseError::Format.to_string()))
+            }
+            (Schema::IntOrString, Node::String(text)) => Ok(Value::String(text)),
+            (Schema::IntOrString, Node::Number(text)) => text
+                .parse::<i32>()
+                .map(Value::from)
+                .map_err(|_| go_value(&format!("number {text}"), "int32")),
+            (Schema::Time | Schema::MicroTime | Schema::IntOrString, other) => {
+                Err(go_value(other.type_name(), "string"))
+            }
+            (_, other) => Err(self.mismatch(&other, &go_type(schema), at)),
+        }
+    }
+
+    fn integer(&self, text: String, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+        let parsed = match schema {
+            Schema::Int32 => text.parse::<i32>().map(i64::from).ok(),
+            _ => text.parse::<i64>().ok(),
+        };
+        parsed
+            .map(Value::from)
+            .ok_or_else(|| self.unmarshal(&format!("number {text}"), &go_type(schema), at))
+    }
+
+    /// A place of a custom resource: unknown fields go, types are left to schema validation.
+    fn lenient(&mut self, node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+        match (schema, node) {
+            (Schema::Struct(of), node @ Node::Map(_)) => {
+                Ok(Value::Object(self.structure(node, of, at)?.unwrap_or_default()))
+            }
+            (Schema::List(list), node @ Node::List(_)) => self.list(node, &list.items, at),
+            (Schema::Map(of), node @ Node::Map(_)) => self.map(node, &of.values, at),
+            (_, node) => Ok(self.plain(node, at)),
+        }
+    }
+
+    /// A tree without a schema; repeated keys are still findings.
+    fn plain(&mut self, node: Node, at: &Place<'_>) -> Value {
+        match node {
+            Node::Map(entries) => {
+                let mut map = Map::new();
+                for (name, node) in entries {
+                    let place = at.field(&name);
+                    let value = self.plain(node, &place);
+                    if map.contains_key(&name) {
+                        self.findings.push(format!("duplicate field {:?}", place.full()));
+                    }
+                    map.insert(name, value);
+                }
+                Value::Object(map)
+            }
+            Node::List(items) => {
+                let each = items.into_iter().enumerate();
+                each.map(|(index, node)| self.plain(node, &at.index(index))).collect()
+            }
+            scalar => scalar.into_value(),
+        }
+    }
+
+    fn mismatch(&self, node: &Node, wanted: &str, at: &Place<'_>) -> TypeError {
+        self.unmarshal(node.type_name(), wanted, at)
+    }
+
+    fn unmarshal(&self, found: &str, wanted: &str, at: &Place<'_>) -> TypeError {
+        let field = at.fields();
+        match field.is_empty() {
+            true => go_value(found, wanted),
+            false => TypeError(format!(
+                "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
+                self.owner
+            )),
+        }
+    }
+}
+
+fn go_value(found: &str, wanted: &str) -> TypeError {
+    TypeError(format!("json: cannot unmarshal {found} into Go value of type {wanted}"))
+}
+
+/// A repeated struct or map field merges into what was read before, as Go decodes into the same
+/// value; anything else is replaced.
+fn put(map: &mut Map<String, Value>, field: &Field, value: Option<Value>) {
+    let Some(value) = value else { return };
+    match (map.get_mut(&field.name), value) {
+        (Some(Value::Object(before)), Value::Object(more)) => before.extend(more),
+        (_, value) => drop(map.insert(field.name.clone(), value)),
+    }
+}
+
+fn is_zero(value: &Value, schema: &Schema) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(truth) => !truth,
+        Value::Number(number) => {
+            number.as_f64() == Some(0.0) && !matches!(schema, Schema::IntOrString)
+        }
+        Value::String(text) => {
+            text.is_empty() && !matches!(schema, Schema::IntOrString | Schema::Any(_))
+        }
+        Value::Array(items) => items.is_empty() && matches!(schema, Schema::List(_)),
+        Value::Object(map) => map.is_empty() && matches!(schema, Schema::Map(_)),
+    }
+}
+
+/// What null becomes as an element of a list or map.
+fn zero_of(schema: &Schema) -> Value {
+    match schema {
+        Schema::String => "".into(),
+        Schema::Bool => false.into(),
+        Schema::Int32 | Schema::Int64 | Schema::Double | Schema::IntOrString => 0.into(),
+        Schema::Quantity => "0".into(),
+        _ => Value::Null,
+    }
+}
+
+/// Checks base64 the way Go reports it: by the first byte that does not fit.
+fn base64_text(text: &str) -> Result<String, TypeError> {
+    use base64::Engine;
+    let joined: String = text.chars().filter(|c| !matches!(c, '\r' | '\n')).collect();
+    match base64::engine::general_purpose::STANDARD.decode(&joined) {
+        Ok(bytes) => Ok(base64::engine::general_purpose::STANDARD.encode(bytes)),
+        Err(error) => {
+            let at = match error {
+                base64::DecodeError::InvalidByte(at, _)
+                | base64::DecodeError::InvalidLastSymbol(at, _) => at,
+                _ => joined.len() / 4 * 4,
+            };
+            Err(TypeError(format!("illegal base64 data at input byte {at}")))
+        }
+    }
+}
+
+// === Go's names of types ===
+
+fn go_struct(schema: &StructSchema) -> String {
+    let mut parts = schema.name.rsplit('.');
+    let name = parts.next().unwrap_or_default();
+    match parts.next() {
+        Some(package) => format!("{package}.{name}"),
+        None => name.to_owned(),
+    }
+}
+
+fn go_type(schema: &Schema) -> String {
+    match schema {
+        Schema::String => "string".to_owned(),
+        Schema::Bool => "bool".to_owned(),
+        Schema::Int32 => "int32".to_owned(),
+        Schema::Int64 => "int64".to_owned(),
+        Schema::Double => "float64".to_owned(),
+        Schema::Bytes => "[]uint8".to_owned(),
+        Schema::Time => "v1.Time".to_owned(),
+        Schema::MicroTime => "v1.MicroTime".to_owned(),
+        Schema::Quantity => "resource.Quantity".to_owned(),
+        Schema::IntOrString => "intstr.IntOrString".to_owned(),
+        Schema::FieldsV1 => "v1.FieldsV1".to_owned(),
+        Schema::Any(_) => "interface {}".to_owned(),
+        Schema::List(list) => format!("[]{}", go_type(&list.items)),
+        Schema::Map(map) => format!("map[string]{}", go_type(&map.values)),
+        Schema::Struct(of) => go_struct(of),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::codec::json;
+    use crate::schema::struct_named;
+
+    fn read(kind: &str, text: &str) -> (Result<Value, TypeError>, Vec<String>) {
+        let node = json::parse(text.as_bytes()).expect("valid JSON");
+        let schema = struct_named(kind).expect("a known type");
+        let mut findings = Vec::new();
+        (conform(node, schema, false, &mut findings), findings)
+    }
+
+    #[test]
+    fn unknown_and_repeated_fields_are_found_in_order() {
+        let (value, findings) = read(
+            "core.v1.ConfigMap",
+            r#"{"metadata":{"labels":{"a":"b"},"labels":{"c":"d"}},"data":{"k":"v","k":"w"},"bogus":1}"#,
+        );
+        assert_eq!(
+            findings,
+            [
+                r#"duplicate field "metadata.labels""#,
+                r#"duplicate field "data.k""#,
+                r#"unknown field "bogus""#
+            ]
+        );
+        let wanted = json!({"metadata": {"labels": {"a": "b", "c": "d"}}, "data": {"k": "w"}});
+        assert_eq!(value, Ok(wanted));
+    }
+
+    #[test]
+    fn type_errors_read_as_go_prints_them() {
+        for (kind, text, message) in [
+            (
+                "apps.v1.Deployment",
+                r#"{"spec":{"replicas":"3"}}"#,
+                "json: cannot unmarshal string into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "apps.v1.Deployment",
+                r#"{"spec":{"replicas":2.0}}"#,
+                "json: cannot unmarshal number 2.0 into Go struct field DeploymentSpec.spec.replicas of type int32",
+            ),
+            (
+                "core.v1.ConfigMap",
+                r#"{"data":{"a":5}}"#,
+                "json: cannot unmarshal number into Go struct field ConfigMap.data of type string",
+            ),
+            (
+                "core.v1.ConfigMap",
+                r#"{"data":["a"]}"#,
+                "json: cannot unmarshal array into Go struct field ConfigMap.data of type map[string]string",
+            ),
+            (
+                "core.v1.Pod",
+                r#"{"spec":{"containers":[{"ports":[{"containerPort":"80"}]}]}}"#,
+                "json: cannot unmarshal string into Go struct field ContainerPort.spec.containers.ports.containerPort of type int32",
+            ),
+            (
+                "core.v1.Pod",
+                r#"{"spec":{"containers":{"name":"c"}}}"#,
+                "json: cannot unmarshal object into Go struct field PodSpec.spec.containers of type []v1.Container",
+            ),
+            (
+                "core.v1.Secret",
+                r#"{"data":{"a":"not base64!"}}"#,
+                "illegal base64 data at input byte 3",
+            ),
+        ] {
+            let error = read(kind, text).0.expect_err(text);
+            assert_eq!(error.to_string(), message);
+        }
+    }
+
+    #[test]
+    fn what_go_would_not_write_is_dropped_and_what_it_would_is_added() {
+        let (value, findings) = read(
+            "core.v1.Pod",
+            r#"{"spec":{"hostNetwork":false,"automountServiceAccountToken":false,"volumes":[],
+                "containers":[{"name":"c","args":null,"resources":{"limits":{"cpu":"1000m"}},
+                "readinessProbe":{"exec":{}}}]},"status":null}"#,
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        let mut value = value.expect("types fit");
+        let wanted = json!({"spec": {"automountServiceAccountToken": false, "containers": [
+            {"name": "c", "resources": {"limits": {"cpu": "1"}}, "readinessProbe": {"exec": {}}}]}});
+        assert_eq!(value, wanted);
+        complete(&mut value, struct_named("core.v1.Pod").expect("known"));
+        assert_eq!(value["status"], json!({}));
+        assert_eq!(value["metadata"], json!({}));
+        assert_eq!(value["spec"].get("initContainers"), None);
+        let mut empty = json!({});
+        complete(&mut empty, struct_named("rbac.v1.Role").expect("known"));
+        assert_eq!(empty, json!({"metadata": {}, "rules": null}));
+    }
+}

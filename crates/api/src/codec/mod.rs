@@ -1,0 +1,333 @@
+//! Bytes <-> objects: what a request body says, and how an object is written.
+//!
+//! Body + format + [`Target`] -> [`Decoded`] (an object that fits its schema, and the findings of
+//! strict decoding) or the 400 Status upstream answers with. Counterpart: `runtime/serializer`.
+//! Invariant: no input panics; what is decoded without an error can be stored and read again.
+
+mod conform;
+mod encode;
+mod json;
+mod node;
+mod yaml;
+mod yaml_text;
+
+use serde_json::Value;
+
+pub use conform::{TypeError, complete, conform};
+pub use encode::{
+    EncodedObject, ListHead, encode, encode_as_is, list_json, to_json, to_json_pretty, watch_json,
+};
+pub use json::{SyntaxError, parse as parse_json};
+pub use node::Node;
+pub use yaml::parse as parse_yaml;
+pub use yaml_text::to_yaml;
+
+use crate::kind::{KindDef, Subresource};
+use crate::schema::{StructRef, StructSchema, struct_named, type_of_kind};
+use crate::status::Status;
+
+/// A representation of objects on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
+/// What a body is expected to hold.
+pub struct Target<'a> {
+    pub group: &'a str,
+    pub version: &'a str,
+    pub kind: &'a str,
+    pub schema: StructRef,
+    /// A custom resource: kind and version must be said, types are checked later by its own schema.
+    pub custom: bool,
+}
+
+/// A body that could be read.
+#[derive(Debug)]
+pub struct Decoded {
+    pub object: Value,
+    /// `unknown field "spec.x"`, `duplicate field "data.k"`: a warning each, or with
+    /// `fieldValidation=Strict` the reason to refuse.
+    pub strict: Vec<String>,
+}
+
+/// Reads a request body.
+pub fn decode(body: &[u8], format: Format, target: &Target<'_>) -> Result<Decoded, Status> {
+    let (node, repeated) = match format {
+        Format::Json => json::parse(body)
+            .map(|node| (node, Vec::new()))
+            .map_err(|error| format!("couldn't get version/kind; json parse error: {error}")),
+        Format::Yaml => yaml::parse(body),
+        Format::Protobuf => Err("protobuf bodies are not read by this decoder".to_owned()),
+    }
+    .map_err(|error| target.unrecognized(&error, body))?;
+    let node = envelope(node, body, target)?;
+    let mut strict = repeated;
+    let object = conform(node, &target.schema, target.custom, &mut strict)
+        .map_err(|error| target.unhandled(&error.to_string()))?;
+    Ok(Decoded { object: with_type(object, target), strict })
+}
+
+/// Holds an object that a patch produced against its kind, like a body.
+pub fn decode_value(object: Value, target: &Target<'_>) -> Result<Decoded, TypeError> {
+    let node = Node::from(object);
+    let said = Said::by(&node);
+    if said.kind != target.kind || said.api_version != target.api_version() {
+        return Err(TypeError(said.not_registered()));
+    }
+    let mut strict = Vec::new();
+    let object = conform(node, &target.schema, target.custom, &mut strict)?;
+    Ok(Decoded { object: with_type(object, target), strict })
+}
+
+/// Reads JSON the server itself wrote.
+pub fn decode_stored(bytes: &[u8]) -> Result<Value, Status> {
+    serde_json::from_slice(bytes)
+        .map_err(|error| Status::internal(format!("unable to decode a stored object: {error}")))
+}
+
+// === impl Format ===
+
+impl Format {
+    /// The format of a `Content-Type` or of one range of `Accept`; parameters are ignored.
+    pub fn of_media_type(text: &str) -> Option<Format> {
+        match text.split(';').next().unwrap_or_default().trim() {
+            "application/json" => Some(Format::Json),
+            "application/yaml" => Some(Format::Yaml),
+            "application/vnd.kubernetes.protobuf" => Some(Format::Protobuf),
+            _ => None,
+        }
+    }
+
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Format::Json => "application/json",
+            Format::Yaml => "application/yaml",
+            Format::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+}
+
+// === impl Target ===
+
+impl<'a> Target<'a> {
+    pub fn of(kind: &'a KindDef) -> Target<'a> {
+        Target {
+            group: &kind.group,
+            version: &kind.version,
+            kind: &kind.kind,
+            schema: kind.schema.clone(),
+            custom: kind.custom,
+        }
+    }
+
+    /// The object a subresource such as `scale` or `eviction` takes.
+    pub fn subresource(parent: &'a KindDef, sub: &'a Subresource) -> Option<Target<'a>> {
+        if sub.kind == parent.kind {
+            return Some(Target::of(parent));
+        }
+        Target::known(&sub.group, &sub.version, &sub.kind)
+    }
+
+    /// A built-in type by group, version and kind.
+    pub fn known(group: &'a str, version: &'a str, kind: &'a str) -> Option<Target<'a>> {
+        let schema = type_of_kind(group, version, kind)?;
+        Some(Target { group, version, kind, schema, custom: false })
+    }
+
+    /// `DeleteOptions`, which every group and version understands.
+    pub fn delete_options() -> Target<'static> {
+        let schema = crate::schema::struct_ref("meta.v1.DeleteOptions")
+            .expect("the facts hold DeleteOptions");
+        Target { group: "", version: "v1", kind: "DeleteOptions", schema, custom: false }
+    }
+
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+
+    /// The answer to `fieldValidation=Strict` if there are findings.
+    pub fn strict_error(&self, findings: &[String]) -> Option<Status> {
+        let text = strict_text(findings)?;
+        Some(self.unhandled(&text))
+    }
+
+    fn unrecognized(&self, error: &str, body: &[u8]) -> Status {
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): {error} ({})",
+            self.kind,
+            summary(body)
+        ))
+    }
+
+    fn unhandled(&self, error: &str) -> Status {
+        let Target { kind, version, .. } = self;
+        Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
+        ))
+    }
+}
+
+/// `strict decoding error: ...` for findings, `None` without any.
+pub fn strict_text(findings: &[String]) -> Option<String> {
+    if findings.is_empty() {
+        return None;
+    }
+    let yaml: Vec<&String> = findings.iter().filter(|text| text.starts_with("line ")).collect();
+    let mut texts: Vec<String> = Vec::new();
+    if !yaml.is_empty() {
+        let lines: String = yaml.iter().map(|line| format!("\n  {line}")).collect();
+        texts.push(format!("yaml: unmarshal errors:{lines}"));
+    }
+    texts.extend(findings.iter().filter(|text| !text.starts_with("line ")).cloned());
+    Some(format!("strict decoding error: {}", texts.join(", ")))
+}
+
+// === the envelope: apiVersion and kind ===
+
+/// What a body says it is.
+struct Said {
+    api_version: String,
+    kind: String,
+}
+
+impl Said {
+    fn by(node: &Node) -> Said {
+        let text = |field| node.text(field).unwrap_or_default().to_owned();
+        Said { api_version: text("apiVersion"), kind: text("kind") }
+    }
+
+    fn split(&self) -> (&str, &str) {
+        self.api_version.split_once('/').unwrap_or(("", &self.api_version))
+    }
+
+    fn not_registered(&self) -> String {
+        let version = &self.api_version;
+        format!(
+            "no kind {:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
+            self.kind
+        )
+    }
+}
+
+/// Checks what a body says about itself against what the path expects.
+fn envelope(node: Node, body: &[u8], target: &Target<'_>) -> Result<Node, Status> {
+    const ENVELOPE: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
+    let node = match node {
+        Node::Null => Node::Map(Vec::new()),
+        node @ Node::Map(_) => node,
+        other => {
+            let error = format!(
+                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {ENVELOPE}",
+                other.type_name()
+            );
+            return Err(target.unrecognized(&error, body));
+        }
+    };
+    let said = Said::by(&node);
+    match target.custom {
+        true => check_custom(&said, body, target)?,
+        false => check_builtin(&said, target)?,
+    }
+    Ok(node)
+}
+
+fn check_custom(said: &Said, body: &[u8], target: &Target<'_>) -> Result<(), Status> {
+    for (given, name) in [(&said.kind, "Kind"), (&said.api_version, "apiVersion")] {
+        if given.is_empty() {
+            let text = String::from_utf8_lossy(body);
+            let error = format!("Object '{name}' is missing in '{text}'");
+            return Err(target.unrecognized(&error, body));
+        }
+    }
+    match_version(&said.api_version, target)
+}
+
+fn check_builtin(said: &Said, target: &Target<'_>) -> Result<(), Status> {
+    let kind = if said.kind.is_empty() { target.kind } else { &said.kind };
+    let expected = target.api_version();
+    let given = if said.api_version.is_empty() { &expected } else { &said.api_version };
+    if kind == target.kind && *given == expected {
+        return Ok(());
+    }
+    let full = Said { api_version: given.clone(), kind: kind.to_owned() };
+    let (group, version) = full.split();
+    let cannot = |why: &str| {
+        let text =
+            format!("{kind} in version {version:?} cannot be handled as a {}: {why}", target.kind);
+        Status::bad_request(text)
+    };
+    if type_of_kind(group, version, kind).is_none() && target.kind != "DeleteOptions" {
+        return Err(cannot(&full.not_registered()));
+    }
+    if kind != target.kind {
+        if target.kind == "DeleteOptions" {
+            let scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+            let text = format!(
+                "no kind {kind:?} is registered for version {given:?} in scheme {scheme:?}"
+            );
+            return Err(Status::bad_request(text));
+        }
+        let package = |group: &str| match group.split('.').next().unwrap_or_default() {
+            "" => "core".to_owned(),
+            first => first.to_owned(),
+        };
+        let why = format!(
+            "converting ({version}.{kind}) to ({}.{}): unknown conversion",
+            package(target.group),
+            target.kind
+        );
+        return Err(cannot(&why));
+    }
+    match target.kind {
+        "DeleteOptions" => Ok(()),
+        _ => match_version(given, target),
+    }
+}
+
+fn match_version(given: &str, target: &Target<'_>) -> Result<(), Status> {
+    let expected = target.api_version();
+    match given == expected {
+        true => Ok(()),
+        false => Err(Status::bad_request(format!(
+            "the API version in the data ({given}) does not match the expected API version ({expected})"
+        ))),
+    }
+}
+
+fn with_type(mut object: Value, target: &Target<'_>) -> Value {
+    object["apiVersion"] = target.api_version().into();
+    object["kind"] =
+        object.get("kind").filter(|_| target.custom).cloned().unwrap_or_else(|| target.kind.into());
+    object
+}
+
+/// `v1` or `apps/v1`.
+pub fn api_version(group: &str, version: &str) -> String {
+    match group.is_empty() {
+        true => version.to_owned(),
+        false => format!("{group}/{version}"),
+    }
+}
+
+/// The start of a body as upstream shows it: JSON as text, anything else in hexadecimal.
+fn summary(body: &[u8]) -> String {
+    const SHOWN: usize = 30;
+    let cut = &body[..body.len().min(SHOWN)];
+    let dots = if body.len() > SHOWN { " ..." } else { "" };
+    match body.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(cut)),
+        Some(_) => {
+            let hex: String = cut.iter().map(|byte| format!("{byte:02x}")).collect();
+            format!("{hex}{dots}")
+        }
+    }
+}
+
+/// The schema of a built-in type, for callers that decode what no path names.
+pub fn schema_named(name: &str) -> Option<&'static StructSchema> {
+    struct_named(name)
+}

@@ -1,0 +1,79 @@
+//! Fills in what an object leaves open: the static defaults of its schema, then its kind's own.
+//!
+//! Object + kind -> object. Counterpart: the generated `SetObjectDefaults_*` functions.
+//! Invariant: idempotent; a second run changes nothing.
+
+use serde_json::Value;
+
+use crate::codec::complete;
+use crate::kind::KindDef;
+use crate::schema::{Field, Schema, StructSchema};
+
+/// Defaults a whole object of a kind, and completes it as [`complete`] says.
+pub fn apply(object: &mut Value, kind: &KindDef) {
+    statics(object, &kind.schema);
+    kind.strategy.default(object);
+    complete(object, &kind.schema);
+}
+
+/// The static defaults of a schema. A structural schema's nulls give way to a default unless the
+/// field is nullable.
+pub fn statics(object: &mut Value, schema: &StructSchema) {
+    let Value::Object(map) = object else { return };
+    for field in &schema.fields {
+        if let Some(default) = &field.default {
+            let open = match map.get(&field.name) {
+                None => true,
+                Some(Value::Null) => !field.nullable,
+                Some(_) => false,
+            };
+            if open {
+                map.insert(field.name.clone(), default.clone());
+            }
+        }
+        if let Some(value) = map.get_mut(&field.name) {
+            below(value, &field.schema);
+        }
+    }
+}
+
+fn below(value: &mut Value, schema: &Schema) {
+    match (schema, value) {
+        (Schema::Struct(of), value @ Value::Object(_)) => statics(value, of),
+        (Schema::List(list), Value::Array(items)) => {
+            items.iter_mut().for_each(|item| below(item, &list.items));
+        }
+        (Schema::Map(of), Value::Object(entries)) => {
+            entries.values_mut().for_each(|value| below(value, &of.values));
+        }
+        _ => {}
+    }
+}
+
+/// The default of a key field, which tells list entries apart even where an object leaves it out.
+pub(crate) fn of_key<'a>(items: &'a StructSchema, key: &str) -> Option<&'a Value> {
+    items.field(key).and_then(|field: &Field| field.default.as_ref())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::kinds;
+
+    #[test]
+    fn static_defaults_reach_into_lists_and_run_once() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("", "v1", "services").expect("served");
+        let mut object =
+            json!({"spec": {"ports": [{"port": 80}, {"port": 81, "protocol": "UDP"}]}});
+        apply(&mut object, kind);
+        assert_eq!(object["spec"]["ports"][0]["protocol"], "TCP");
+        assert_eq!(object["spec"]["ports"][1]["protocol"], "UDP");
+        assert_eq!(object["status"], json!({"loadBalancer": {}}));
+        let once = object.clone();
+        apply(&mut object, kind);
+        assert_eq!(object, once);
+    }
+}

@@ -1,0 +1,504 @@
+//! Strategic merge patch: a merge patch that knows how lists merge.
+//!
+//! Document + patch + schema -> document. A list whose field has the strategy `merge` is merged by
+//! its merge key (or, for scalars, as a set); directives inside of the patch (`$patch`,
+//! `$retainKeys`, `$deleteFromPrimitiveList/x`, `$setElementOrder/x`) say what else to do.
+//! Counterpart: `apimachinery/pkg/util/strategicpatch`; also there, entries that the patch adds
+//! come before those it does not mention.
+
+use serde_json::{Map, Value};
+
+use super::{PatchError, go_syntax};
+use crate::codec::Node;
+use crate::schema::{Field, PatchStrategy, Schema, StructRef, StructSchema};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+const ELEMENT_ORDER: &str = "$setElementOrder/";
+
+/// Applies a strategic merge patch to a document with this schema.
+pub fn apply(document: Value, patch: &[u8], schema: &StructSchema) -> Result<Value, PatchError> {
+    let patch = parse(patch)?;
+    let Value::Object(document) = document else {
+        return Err(PatchError::Unusable("invalid JSON document".to_owned()));
+    };
+    merge_map(document, patch, Level::Struct(schema)).map(Value::Object)
+}
+
+/// Reads the patch, which must be an object.
+pub fn parse(patch: &[u8]) -> Result<Map<String, Value>, PatchError> {
+    match super::parse(patch).map_err(PatchError::Malformed)? {
+        Node::Null => Ok(Map::new()),
+        node @ Node::Map(_) => match node.into_value() {
+            Value::Object(map) => Ok(map),
+            _ => unreachable!("a map node is a map value"),
+        },
+        other => Err(PatchError::Malformed(format!(
+            "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+            other.type_name()
+        ))),
+    }
+}
+
+/// What the schema says about the object that is merged.
+#[derive(Clone, Copy)]
+enum Level<'a> {
+    Struct(&'a StructSchema),
+    /// A map: every entry has this schema.
+    Entries(&'a Schema),
+    Unknown,
+}
+
+impl<'a> Level<'a> {
+    fn field(self, name: &str) -> Option<&'a Field> {
+        match self {
+            Level::Struct(schema) => schema.field(name),
+            _ => None,
+        }
+    }
+
+    fn of_field(self, name: &str) -> Option<&'a Schema> {
+        match self {
+            Level::Struct(schema) => schema.field(name).map(|field| &field.schema),
+            Level::Entries(values) => Some(values),
+            Level::Unknown => None,
+        }
+    }
+
+    /// The object in a field.
+    fn map(self, name: &str) -> Level<'a> {
+        self.of_field(name).map_or(Level::Unknown, Level::of)
+    }
+
+    /// The entries of the list in a field.
+    fn items(self, name: &str) -> Level<'a> {
+        match self.of_field(name) {
+            Some(Schema::List(list)) => Level::of(&list.items),
+            _ => Level::Unknown,
+        }
+    }
+
+    fn of(schema: &'a Schema) -> Level<'a> {
+        match schema {
+            Schema::Struct(StructRef::Custom(of)) => Level::Struct(of),
+            Schema::Struct(of @ StructRef::Builtin(_)) => Level::Struct(of),
+            Schema::Map(map) => Level::Entries(&map.values),
+            _ => Level::Unknown,
+        }
+    }
+
+    /// How the list in a field merges: `None` is replaced as a whole.
+    fn list_strategy(self, name: &str) -> Option<&'a PatchStrategy> {
+        self.field(name).map(|field| &field.patch).filter(|patch| patch.merge)
+    }
+}
+
+type Object = Map<String, Value>;
+
+fn merge_map(
+    mut original: Object,
+    mut patch: Object,
+    level: Level<'_>,
+) -> Result<Object, PatchError> {
+    if let Some(directive) = patch.get(DIRECTIVE) {
+        return match directive.as_str() {
+            Some("replace") => {
+                patch.remove(DIRECTIVE);
+                Ok(patch)
+            }
+            Some("delete") => Ok(Map::new()),
+            _ => Err(unknown_directive(&patch)),
+        };
+    }
+    retain_keys(&mut original, &mut patch)?;
+    ordered_lists(&mut original, &mut patch, level)?;
+    for (key, value) in patch {
+        match key.strip_prefix(DELETE_FROM) {
+            Some(name) => delete_from(&mut original, name, value)?,
+            None => merge_field(&mut original, key, value, level)?,
+        }
+    }
+    Ok(original)
+}
+
+fn merge_field(
+    original: &mut Object,
+    key: String,
+    value: Value,
+    level: Level<'_>,
+) -> Result<(), PatchError> {
+    if value.is_null() {
+        original.remove(&key);
+        return Ok(());
+    }
+    let merged = match (original.remove(&key), value) {
+        (Some(Value::Object(old)), Value::Object(new)) => {
+            Value::Object(merge_map(old, new, level.map(&key))?)
+        }
+        (Some(Value::Array(old)), Value::Array(new)) => {
+            Value::Array(merge_list_field(old, new, level, &key)?)
+        }
+        (_, value) => without_directives(value),
+    };
+    original.insert(key, merged);
+    Ok(())
+}
+
+fn merge_list_field(
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    level: Level<'_>,
+    key: &str,
+) -> Result<Vec<Value>, PatchError> {
+    match level.list_strategy(key) {
+        Some(strategy) => merge_list(original, patch, strategy.key.as_deref(), level.items(key)),
+        None => Ok(patch),
+    }
+}
+
+/// Merges by key, or as a set of scalars; then puts both sides in order.
+fn merge_list(
+    original: Vec<Value>,
+    patch: Vec<Value>,
+    key: Option<&str>,
+    items: Level<'_>,
+) -> Result<Vec<Value>, PatchError> {
+    check_elements(&original, &patch)?;
+    let Some(first) = original.first().or(patch.first()) else { return Ok(original) };
+    if !first.is_object() {
+        let mut merged: Vec<Value> = Vec::new();
+        for value in original.iter().chain(&patch) {
+            if !merged.contains(value) {
+                merged.push(value.clone());
+            }
+        }
+        return Ok(in_order(merged, &patch, &original, None));
+    }
+    let Some(key) = key else {
+        return Err(PatchError::Unusable("cannot merge lists without merge key".to_owned()));
+    };
+    let (original, patch) = list_directives(original, patch, key)?;
+    let order: Vec<Value> = original.clone();
+    let mut merged = original;
+    for entry in &patch {
+        let Value::Object(entry) = entry else { continue };
+        let wanted = entry.get(key).ok_or_else(|| no_merge_key(entry, key))?;
+        let found = merged.iter().position(|item| item.get(key) == Some(wanted));
+        match found {
+            Some(at) => {
+                let Value::Object(old) = merged[at].take() else { continue };
+                merged[at] = Value::Object(merge_map(old, entry.clone(), items)?);
+            }
+            None => merged.push(without_directives(Value::Object(entry.clone()))),
+        }
+    }
+    Ok(in_order(merged, &patch, &order, Some(key)))
+}
+
+/// Carries out the entries that hold `$patch`; returns what is left of both lists.
+fn list_directives(
+    mut original: Vec<Value>,
+    patch: Vec<Value>,
+    key: &str,
+) -> Result<(Vec<Value>, Vec<Value>), PatchError> {
+    let mut plain = Vec::new();
+    let mut replace = false;
+    for entry in patch {
+        let Value::Object(map) = &entry else { continue };
+        match map.get(DIRECTIVE).map(|directive| directive.as_str().unwrap_or_default()) {
+            None => plain.push(entry),
+            Some("delete") => {
+                let wanted = map.get(key).ok_or_else(|| no_merge_key(map, key))?;
+                original.retain(|item| item.get(key) != Some(wanted));
+            }
+            Some("replace") => replace = true,
+            Some("merge") => {
+                let text = "merging lists cannot yet be specified in the patch";
+                return Err(PatchError::Unusable(text.to_owned()));
+            }
+            Some(_) => return Err(unknown_directive(map)),
+        }
+    }
+    match replace {
+        true => Ok((plain, Vec::new())),
+        false => Ok((original, plain)),
+    }
+}
+
+/// Lists that come with `$setElementOrder`: merged, then ordered as it says.
+fn ordered_lists(
+    original: &mut Object,
+    patch: &mut Object,
+    level: Level<'_>,
+) -> Result<(), PatchError> {
+    let directives: Vec<String> =
+        patch.keys().filter(|key| key.starts_with(ELEMENT_ORDER)).cloned().collect();
+    for directive in directives {
+        let name = &directive[ELEMENT_ORDER.len()..];
+        let Some(Value::Array(order)) = patch.remove(&directive) else {
+            return Err(bad_format("setElementOrder"));
+        };
+        let old = list_in(original, name)?;
+        let new = list_in(patch, name)?;
+        let key = level.list_strategy(name).and_then(|strategy| strategy.key.as_deref());
+        follows_order(new.as_deref().unwrap_or_default(), &order, key)?;
+        let server_order = old.clone().unwrap_or_default();
+        let merged = match (old, new) {
+            (None, None) => continue,
+            (Some(old), None) => old,
+            (None, Some(new)) => match without_directives(Value::Array(new)) {
+                Value::Array(items) => items,
+                _ => unreachable!("a list stays a list"),
+            },
+            (Some(old), Some(new)) => merge_list_field(old, new, level, name)?,
+        };
+        original.insert(name.to_owned(), in_order(merged, &order, &server_order, key).into());
+        patch.remove(name);
+    }
+    Ok(())
+}
+
+fn list_in(object: &Object, name: &str) -> Result<Option<Vec<Value>>, PatchError> {
+    match object.get(name) {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::Array(items)) => Ok(Some(items.clone())),
+        Some(_) => Err(bad_format("setElementOrder")),
+    }
+}
+
+/// Every entry of the patch (but deletions) must be in the order list, in the same order.
+fn follows_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    let mut rest = order.iter();
+    for entry in patch.iter().filter(|entry| entry.get(DIRECTIVE).is_none()) {
+        if !rest.any(|ordered| same(ordered, entry, key)) {
+            let list = |items: &[Value]| go_syntax(&Value::Array(items.to_vec()));
+            return Err(PatchError::Malformed(format!(
+                "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                list(patch),
+                list(order)
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Puts entries named by `patch_order` in that order among those that only the server has. An entry
+/// the server did not have goes before whatever is left of the server's.
+fn in_order(
+    merged: Vec<Value>,
+    patch_order: &[Value],
+    server_order: &[Value],
+    key: Option<&str>,
+) -> Vec<Value> {
+    let position =
+        |order: &[Value], value: &Value| order.iter().position(|other| same(other, value, key));
+    let named = |value: &Value| position(patch_order, value).is_some();
+    let (mut ours, mut servers): (Vec<Value>, Vec<Value>) = merged.into_iter().partition(named);
+    ours.sort_by_key(|value| position(patch_order, value));
+    servers.sort_by_key(|value| position(server_order, value));
+    let mut out = Vec::with_capacity(ours.len() + servers.len());
+    let mut servers = servers.into_iter().peekable();
+    for value in ours {
+        if let Some(at) = position(server_order, &value) {
+            let before =
+                |other: &Value| position(server_order, other).is_some_and(|place| place < at);
+            while let Some(other) = servers.next_if(before) {
+                out.push(other);
+            }
+        }
+        out.push(value);
+    }
+    out.extend(servers);
+    out
+}
+
+/// Whether two entries are the same one: by key, or equal scalars.
+fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
+    match key {
+        Some(key) if a.is_object() => a.get(key).is_some() && a.get(key) == b.get(key),
+        _ => a == b,
+    }
+}
+
+fn delete_from(original: &mut Object, name: &str, value: Value) -> Result<(), PatchError> {
+    let Value::Array(unwanted) = value else { return Err(bad_format("primitive list")) };
+    if let Some(Value::Array(items)) = original.get_mut(name) {
+        items.retain(|item| !unwanted.contains(item));
+    }
+    Ok(())
+}
+
+fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
+    let Some(keys) = patch.remove(RETAIN_KEYS) else { return Ok(()) };
+    let Value::Array(keys) = keys else { return Err(bad_format("retainKeys")) };
+    let kept = |name: &str| keys.iter().any(|key| key == name);
+    let directive = |name: &str| name.starts_with(DELETE_FROM) || name.starts_with(ELEMENT_ORDER);
+    let stray =
+        |(name, value): (&String, &Value)| !value.is_null() && !directive(name) && !kept(name);
+    if patch.iter().any(stray) {
+        return Err(bad_format("retainKeys"));
+    }
+    original.retain(|name, _| kept(name));
+    Ok(())
+}
+
+/// A value that is new to the document: nulls and directives have nothing to act on.
+fn without_directives(value: Value) -> Value {
+    match value {
+        Value::Object(map) => Value::Object(
+            map.into_iter()
+                .filter(|(name, value)| !value.is_null() && !is_directive(name))
+                .map(|(name, value)| (name, without_directives(value)))
+                .collect(),
+        ),
+        Value::Array(items) => items
+            .into_iter()
+            .filter(|item| match item.get(DIRECTIVE).and_then(Value::as_str) {
+                Some("delete") => false,
+                Some("replace") => item.as_object().is_some_and(|map| map.len() > 1),
+                _ => true,
+            })
+            .map(without_directives)
+            .collect(),
+        scalar => scalar,
+    }
+}
+
+fn is_directive(name: &str) -> bool {
+    name == DIRECTIVE
+        || name == RETAIN_KEYS
+        || name.starts_with(DELETE_FROM)
+        || name.starts_with(ELEMENT_ORDER)
+}
+
+/// Entries must all be objects or all be scalars; lists of lists cannot be merged.
+fn check_elements(original: &[Value], patch: &[Value]) -> Result<(), PatchError> {
+    let mut all = original.iter().chain(patch);
+    if all.clone().any(Value::is_array) {
+        return Err(PatchError::Unusable("lists of lists are not supported".to_owned()));
+    }
+    let Some(first) = all.next() else { return Ok(()) };
+    match all.all(|value| value.is_object() == first.is_object()) {
+        true => Ok(()),
+        false => Err(PatchError::Unusable("list element types are not identical".to_owned())),
+    }
+}
+
+fn bad_format(what: &str) -> PatchError {
+    PatchError::Malformed(format!("invalid patch format of {what}"))
+}
+
+fn no_merge_key(entry: &Object, key: &str) -> PatchError {
+    let shown = go_syntax(&Value::Object(entry.clone()));
+    PatchError::Unusable(format!("map: {shown} does not contain declared merge key: {key}"))
+}
+
+fn unknown_directive(patch: &Object) -> PatchError {
+    let directive = go_syntax(&patch[DIRECTIVE]);
+    let shown = go_syntax(&Value::Object(patch.clone()));
+    PatchError::Unusable(format!("unknown patch type: {directive} in map: {shown}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::mutation;
+    use crate::schema::struct_named;
+
+    fn pod(containers: Value) -> Value {
+        json!({"metadata": {"labels": {"a": "b"}, "finalizers": ["x/1", "x/2"]},
+               "spec": {"containers": containers, "tolerations": [{"key": "x"}]}})
+    }
+
+    fn patched(patch: Value) -> Result<Value, PatchError> {
+        let document = pod(json!([
+            {"name": "one", "image": "i:1", "args": ["-a"], "env": [{"name": "A", "value": "1"}],
+             "ports": [{"containerPort": 80, "name": "web"}]},
+            {"name": "two", "image": "i:2"},
+        ]));
+        let schema = struct_named("core.v1.Pod").expect("known");
+        apply(document, patch.to_string().as_bytes(), schema)
+    }
+
+    fn names(document: &Value, pointer: &str) -> Vec<String> {
+        let list = document.pointer(pointer).and_then(Value::as_array).expect("a list");
+        list.iter().map(|item| item["name"].as_str().unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn keyed_lists_merge_by_their_key() {
+        let containers = json!([{"name": "two", "image": "i:3"}, {"name": "new", "image": "n"}]);
+        let out = patched(json!({"spec": {"containers": containers}})).expect("applies");
+        assert_eq!(names(&out, "/spec/containers"), ["one", "two", "new"]);
+        assert_eq!(out["spec"]["containers"][1]["image"], "i:3");
+        let out = patched(json!({"spec": {"containers": [{"name": "new"}]}})).expect("applies");
+        assert_eq!(names(&out, "/spec/containers"), ["new", "one", "two"]);
+        let env = json!([{"name": "B", "value": "2"}]);
+        let out = patched(json!({"spec": {"containers": [{"name": "one", "env": env}]}}))
+            .expect("applies");
+        assert_eq!(names(&out, "/spec/containers/0/env"), ["B", "A"]);
+    }
+
+    #[test]
+    fn directives_act_on_lists_and_maps() {
+        let delete = json!({"spec": {"containers": [{"name": "two", "$patch": "delete"}]}});
+        assert_eq!(names(&patched(delete).expect("applies"), "/spec/containers"), ["one"]);
+        let replace = json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "only"}]}});
+        assert_eq!(names(&patched(replace).expect("applies"), "/spec/containers"), ["only"]);
+        let map = json!({"metadata": {"labels": {"$patch": "replace", "c": "d"}}});
+        assert_eq!(patched(map).expect("applies")["metadata"]["labels"], json!({"c": "d"}));
+        let primitive = json!({"metadata": {"$deleteFromPrimitiveList/finalizers": ["x/1"]}});
+        let out = patched(primitive).expect("applies");
+        assert_eq!(out["metadata"]["finalizers"], json!(["x/2"]));
+        let order =
+            json!({"spec": {"$setElementOrder/containers": [{"name": "two"}, {"name": "one"}]}});
+        assert_eq!(names(&patched(order).expect("applies"), "/spec/containers"), ["two", "one"]);
+        let retain = json!({"spec": {"$retainKeys": ["containers"], "containers": []}});
+        assert_eq!(patched(retain).expect("applies")["spec"].get("tolerations"), None);
+    }
+
+    #[test]
+    fn other_lists_are_replaced_and_sets_are_joined() {
+        let out = patched(json!({"spec": {"tolerations": [{"key": "y"}]}})).expect("applies");
+        assert_eq!(out["spec"]["tolerations"], json!([{"key": "y"}]));
+        let out = patched(json!({"metadata": {"finalizers": ["x/3"]}})).expect("applies");
+        assert_eq!(out["metadata"]["finalizers"], json!(["x/3", "x/1", "x/2"]));
+    }
+
+    #[test]
+    fn faults_read_as_upstream_prints_them() {
+        for (patch, message) in [
+            (
+                json!({"spec": {"containers": [{"image": "x"}]}}),
+                "map: map[image:x] does not contain declared merge key: name",
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "one", "$patch": "explode"}]}}),
+                "unknown patch type: explode in map: map[$patch:explode name:one]",
+            ),
+            (json!({"spec": {"$retainKeys": "x"}}), "invalid patch format of retainKeys"),
+            (
+                json!([1]),
+                "json: cannot unmarshal array into Go value of type map[string]interface {}",
+            ),
+        ] {
+            assert_eq!(patched(patch).unwrap_err().to_string(), message);
+        }
+    }
+
+    #[test]
+    fn damaged_patches_never_panic() {
+        let seed = br#"{"spec":{"containers":[{"name":"one","$patch":"delete"},{"name":"z","ports":[{"containerPort":80}]}],"$setElementOrder/containers":[{"name":"z"}],"$retainKeys":["containers"]},"metadata":{"$deleteFromPrimitiveList/finalizers":["x/1"]}}"#;
+        let schema = struct_named("core.v1.Pod").expect("known");
+        mutation::each(seed, 5_000, |patch| {
+            let _ = apply(
+                pod(json!([{"name": "one", "ports": [{"containerPort": 80}]}])),
+                patch,
+                schema,
+            );
+        });
+    }
+}

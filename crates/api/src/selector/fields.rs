@@ -1,0 +1,211 @@
+//! Field selectors: `metadata.name=a,status.phase!=Running`, on the fields a kind supports.
+//!
+//! Upstream words the refusal of an unknown field in three ways, depending on how a kind came to
+//! have selectable fields; [`unsupported`] keeps them apart.
+
+use serde_json::Value;
+
+use crate::kind::KindDef;
+use crate::status::Status;
+
+/// Terms that must all hold. An empty one selects everything.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fields {
+    terms: Vec<Term>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Term {
+    pub field: String,
+    /// Where the value is, as a JSON pointer.
+    pub pointer: String,
+    pub value: String,
+    pub equal: bool,
+}
+
+impl Fields {
+    /// Reads the text of a `fieldSelector` parameter for a kind.
+    pub fn parse(text: &str, kind: &KindDef) -> Result<Fields, Status> {
+        let mut terms = Vec::new();
+        for part in split_terms(text).into_iter().filter(|part| !part.is_empty()) {
+            let (field, value, equal) = split_term(part).ok_or_else(|| {
+                Status::bad_request(format!(
+                    "invalid selector: '{text}'; can't understand '{part}'"
+                ))
+            })?;
+            let value = unescape(value).ok_or_else(|| {
+                Status::bad_request(format!("invalid field selector value: {value:?}"))
+            })?;
+            let pointer = pointer_of(field, kind)
+                .ok_or_else(|| Status::bad_request(unsupported(field, kind)))?;
+            terms.push(Term { field: field.to_owned(), pointer, value, equal });
+        }
+        Ok(Fields { terms })
+    }
+
+    pub fn matches(&self, object: &Value) -> bool {
+        self.terms.iter().all(|term| {
+            let value = object.pointer(&term.pointer);
+            (text_of(value) == term.value.as_str()) == term.equal
+        })
+    }
+
+    pub fn is_everything(&self) -> bool {
+        self.terms.is_empty()
+    }
+
+    /// The value a field must have, such as the one name a list is about.
+    pub fn required(&self, field: &str) -> Option<&str> {
+        self.terms
+            .iter()
+            .find(|term| term.field == field && term.equal)
+            .map(|term| term.value.as_str())
+    }
+
+    pub(super) fn terms(&self) -> &[Term] {
+        &self.terms
+    }
+}
+
+/// A field's value as selectors compare it: text as it is, other scalars printed, absent empty.
+fn text_of(value: Option<&Value>) -> std::borrow::Cow<'_, str> {
+    match value {
+        Some(Value::String(text)) => text.as_str().into(),
+        None | Some(Value::Null) => "".into(),
+        Some(other) => other.to_string().into(),
+    }
+}
+
+fn pointer_of(field: &str, kind: &KindDef) -> Option<String> {
+    match field {
+        "metadata.name" => Some("/metadata/name".to_owned()),
+        "metadata.namespace" if kind.namespaced || !has_own_fields(kind) => {
+            Some("/metadata/namespace".to_owned())
+        }
+        _ => kind
+            .strategy
+            .selectable_fields()
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map(|(_, pointer)| (*pointer).to_owned()),
+    }
+}
+
+fn has_own_fields(kind: &KindDef) -> bool {
+    !kind.strategy.selectable_fields().is_empty()
+}
+
+/// How upstream refuses a field that cannot be selected.
+fn unsupported(field: &str, kind: &KindDef) -> String {
+    match kind.group.as_str() {
+        _ if !has_own_fields(kind) && !kind.custom => {
+            format!(
+                "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            )
+        }
+        "batch" => format!("field label {field:?} not supported for {}", kind.kind),
+        _ => format!("field label not supported: {field}"),
+    }
+}
+
+/// Splits at commas that are not escaped.
+fn split_terms(text: &str) -> Vec<&str> {
+    let mut terms = Vec::new();
+    let (mut start, mut escaped) = (0, false);
+    for (at, byte) in text.bytes().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' => escaped = true,
+            b',' => {
+                terms.push(&text[start..at]);
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    terms.push(&text[start..]);
+    terms
+}
+
+fn split_term(term: &str) -> Option<(&str, &str, bool)> {
+    let at = term.find('=').into_iter().chain(term.find("!=")).min()?;
+    let rest = &term[at..];
+    for (operator, equal) in [("!=", false), ("==", true), ("=", true)] {
+        if let Some(value) = rest.strip_prefix(operator) {
+            return Some((&term[..at], value, equal));
+        }
+    }
+    None
+}
+
+/// `\\`, `\,` and `\=` stand for themselves; nothing else may be escaped.
+fn unescape(value: &str) -> Option<String> {
+    let mut out = String::new();
+    let mut characters = value.chars();
+    while let Some(c) = characters.next() {
+        match c {
+            '\\' => out.push(characters.next().filter(|c| "\\,=".contains(*c))?),
+            ',' | '=' => return None,
+            c => out.push(c),
+        }
+    }
+    Some(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{kinds, mutation};
+
+    fn parse(text: &str, resource: &str) -> Result<Fields, Status> {
+        let kinds = kinds::builtin();
+        Fields::parse(text, kinds.get("", "v1", resource).expect("served"))
+    }
+
+    #[test]
+    fn terms_select_by_text() {
+        let object = json!({"metadata": {"name": "one", "namespace": "n"}});
+        for (text, wanted) in [
+            ("", true),
+            ("metadata.name=one", true),
+            ("metadata.name==one,metadata.namespace!=m", true),
+            ("metadata.name!=one", false),
+            ("metadata.namespace=m", false),
+        ] {
+            assert_eq!(parse(text, "configmaps").expect(text).matches(&object), wanted, "{text}");
+        }
+        let one = parse("metadata.name=a\\,b", "configmaps").expect("valid");
+        assert_eq!(one.required("metadata.name"), Some("a,b"));
+    }
+
+    #[test]
+    fn faults_read_as_upstream_prints_them() {
+        for (text, message) in [
+            (
+                "metadata.name",
+                "invalid selector: 'metadata.name'; can't understand 'metadata.name'",
+            ),
+            (
+                "metadata.name>one",
+                "invalid selector: 'metadata.name>one'; can't understand 'metadata.name>one'",
+            ),
+            (
+                "data.n=1",
+                "\"data.n\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+            ),
+        ] {
+            assert_eq!(parse(text, "configmaps").unwrap_err().message, message);
+        }
+    }
+
+    #[test]
+    fn damaged_selectors_never_panic() {
+        mutation::each(b"metadata.name=a\\,b,metadata.namespace!=c==d", 5_000, |bytes| {
+            if let Ok(text) = std::str::from_utf8(bytes) {
+                let _ = parse(text, "configmaps");
+            }
+        });
+    }
+}

@@ -1,0 +1,245 @@
+//! What can be wrong with `metadata`, for every kind alike.
+//!
+//! Counterparts: `ValidateObjectMeta` and `ValidateObjectMetaUpdate`. Differs from upstream: the
+//! request path calls these once for every kind, instead of each kind's validation calling them.
+
+use serde_json::{Map, Value, json};
+
+use super::{dns_label, label_key, label_value, object_name, qualified_name};
+use crate::field::{ErrorList, Path};
+use crate::kind::{KindDef, NameRule};
+use crate::meta::meta;
+
+const ANNOTATIONS_MAX: usize = 256 * 1024;
+const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
+
+/// Faults of a new object's metadata.
+pub fn validate_meta(kind: &KindDef, object: &Value, errors: &mut ErrorList) {
+    let at = Path::new("metadata");
+    names(kind.strategy.name_rule(), object, errors, &at);
+    namespace(kind.namespaced, object, errors, &at);
+    if meta(object).generation() < 0 {
+        let detail = "must be greater than or equal to 0";
+        errors.invalid(&at.child("generation"), meta(object).generation(), detail);
+    }
+    labels(object, errors, &at);
+    annotations(object, errors, &at);
+    owner_references(object, errors, &at);
+    finalizers(object, errors, &at);
+}
+
+/// Faults of a change of metadata. Upstream's generic layer and most kinds both report these, so
+/// that a Status shows each twice; that is left to the caller.
+pub fn validate_meta_update(object: &Value, old: &Value, errors: &mut ErrorList) {
+    let at = Path::new("metadata");
+    if meta(old).deletion_timestamp().is_some() {
+        new_finalizers(object, old, errors, &at);
+    }
+    if meta(object).generation() < meta(old).generation() {
+        let generation = meta(object).generation();
+        errors.invalid(&at.child("generation"), generation, "must not be decremented");
+    }
+    for field in
+        ["name", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
+    {
+        let of = |object: &Value| object.pointer(&format!("/metadata/{field}")).cloned();
+        let (new, was) = (of(object), of(old));
+        if new != was {
+            let empty = if field == "name" || field == "uid" { json!("") } else { Value::Null };
+            errors.invalid(&at.child(field), new.unwrap_or(empty), "field is immutable");
+        }
+    }
+    labels(object, errors, &at);
+    annotations(object, errors, &at);
+    owner_references(object, errors, &at);
+}
+
+fn names(rule: NameRule, object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let (name, prefix) = (meta(object).name(), meta(object).generate_name());
+    if !prefix.is_empty() {
+        for fault in object_name(rule, prefix, true) {
+            errors.invalid(&at.child("generateName"), prefix, fault);
+        }
+    }
+    if name.is_empty() {
+        errors.required(&at.child("name"), "name or generateName is required");
+    }
+    for fault in object_name(rule, name, false) {
+        if !name.is_empty() {
+            errors.invalid(&at.child("name"), name, fault);
+        }
+    }
+}
+
+fn namespace(namespaced: bool, object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let name = meta(object).namespace();
+    let place = at.child("namespace");
+    match (namespaced, name.is_empty()) {
+        (true, true) => errors.required(&place, ""),
+        (true, false) => {
+            dns_label(name).into_iter().for_each(|fault| errors.invalid(&place, name, fault));
+        }
+        (false, false) => errors.forbidden(&place, "not allowed on this type"),
+        (false, true) => {}
+    }
+}
+
+fn labels(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let place = at.child("labels");
+    for (key, value) in meta(object).labels().into_iter().flatten() {
+        validate_label(key, value.as_str().unwrap_or_default(), errors, &place);
+    }
+}
+
+/// Faults of one label, as `metadata.labels` and label selectors report them.
+pub fn validate_label(key: &str, value: &str, errors: &mut ErrorList, at: &Path<'_>) {
+    label_key(key).into_iter().for_each(|fault| errors.invalid(at, key, fault));
+    label_value(value).into_iter().for_each(|fault| errors.invalid(at, value, fault));
+}
+
+fn annotations(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let place = at.child("annotations");
+    let Some(annotations) = object.pointer("/metadata/annotations").and_then(Value::as_object)
+    else {
+        return;
+    };
+    for key in annotations.keys() {
+        for fault in qualified_name(&key.to_lowercase()) {
+            errors.invalid(&place, key.as_str(), fault);
+        }
+    }
+    if total_size(annotations) > ANNOTATIONS_MAX {
+        errors.too_long(&place, ANNOTATIONS_MAX);
+    }
+}
+
+fn total_size(annotations: &Map<String, Value>) -> usize {
+    let size = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
+    annotations.iter().map(size).sum()
+}
+
+fn owner_references(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let place = at.child("ownerReferences");
+    let owners = meta(object).owner_references();
+    for owner in owners {
+        owner_reference(owner, errors, &place);
+    }
+    let name = |owner: &Value| format!("{}/{}", text(owner, "kind"), text(owner, "name"));
+    let mut controllers = owners.iter().filter(|owner| owner["controller"] == true);
+    if let Some(first) = controllers.next() {
+        for second in controllers {
+            let detail = format!(
+                "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
+                name(first),
+                name(second)
+            );
+            errors.invalid(&place, owners.to_vec(), detail);
+        }
+    }
+}
+
+fn owner_reference(owner: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let api_version = text(owner, "apiVersion");
+    let version = api_version.rsplit('/').next().unwrap_or_default();
+    if version.is_empty() {
+        errors.invalid(&at.child("apiVersion"), api_version, "version must not be empty");
+    }
+    for field in ["kind", "name", "uid"] {
+        if text(owner, field).is_empty() {
+            errors.invalid(&at.child(field), "", "must not be empty");
+        }
+    }
+    if api_version == "v1" && text(owner, "kind") == "Event" {
+        errors.invalid(at, owner.clone(), "/v1, Kind=Event is disallowed from being an owner");
+    }
+}
+
+fn finalizers(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let place = at.child("finalizers");
+    for (index, name) in meta(object).finalizers().enumerate() {
+        let place = place.index(index);
+        let faults = qualified_name(name);
+        let well_formed = faults.is_empty();
+        faults.into_iter().for_each(|fault| errors.invalid(&place, name, fault));
+        if well_formed && !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&place, name, detail);
+        }
+    }
+    let has = |wanted: &str| meta(object).finalizers().any(|name| name == wanted);
+    if has("orphan") && has("foregroundDeletion") {
+        let list: Vec<&str> = meta(object).finalizers().collect();
+        let detail = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.invalid(&place, list, detail);
+    }
+}
+
+fn new_finalizers(object: &Value, old: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let known: Vec<&str> = meta(old).finalizers().collect();
+    let new: Vec<String> = meta(object)
+        .finalizers()
+        .filter(|name| !known.contains(name))
+        .map(|name| format!("{name:?}"))
+        .collect();
+    if !new.is_empty() {
+        let detail = format!(
+            "no new finalizers can be added if the object is being deleted, found new finalizers []string{{{}}}",
+            new.join(", ")
+        );
+        errors.forbidden(&at.child("finalizers"), detail);
+    }
+}
+
+fn text<'a>(object: &'a Value, field: &str) -> &'a str {
+    object.get(field).and_then(Value::as_str).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds;
+
+    fn faults(metadata: Value) -> Vec<String> {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("", "v1", "configmaps").expect("served");
+        let mut errors = ErrorList::default();
+        validate_meta(kind, &json!({"metadata": metadata}), &mut errors);
+        errors.0.iter().map(|error| format!("{}: {}", error.field, error.body())).collect()
+    }
+
+    #[test]
+    fn faults_of_new_objects() {
+        assert!(
+            faults(json!({"name": "a", "namespace": "n", "finalizers": ["orphan"]})).is_empty()
+        );
+        assert_eq!(
+            faults(json!({"namespace": "n"})),
+            ["metadata.name: Required value: name or generateName is required"]
+        );
+        let owner = json!([{"apiVersion": "v1", "kind": "Event", "name": "x"}]);
+        let found = faults(json!({"name": "a", "namespace": "n", "ownerReferences": owner}));
+        assert_eq!(
+            found[0],
+            r#"metadata.ownerReferences.uid: Invalid value: "": must not be empty"#
+        );
+        assert!(found[1].ends_with("/v1, Kind=Event is disallowed from being an owner"));
+        let found = faults(json!({"name": "a", "namespace": "n", "finalizers": ["plain"]}));
+        assert_eq!(
+            found,
+            [
+                r#"metadata.finalizers[0]: Invalid value: "plain": name is neither a standard finalizer name nor is it fully qualified"#
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_of_changes() {
+        let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "x"}});
+        let new = json!({"metadata": {"name": "a", "uid": "2", "finalizers": ["e.com/f"]}});
+        let mut errors = ErrorList::default();
+        validate_meta_update(&new, &old, &mut errors);
+        let fields: Vec<&str> = errors.0.iter().map(|error| error.field.as_str()).collect();
+        assert_eq!(fields, ["metadata.finalizers", "metadata.uid", "metadata.deletionTimestamp"]);
+        assert!(errors.0[0].detail.ends_with(r#"found new finalizers []string{"e.com/f"}"#));
+    }
+}

@@ -1,0 +1,399 @@
+//! Delivery: published events in, awake watchers out.
+//!
+//! Watchers of the same range form a group. A group keeps a short ring of the batches its watchers have not all taken yet;
+//! a batch is one shared slice, so a thousand watchers cost a thousand pointer copies. Groups are found by the prefixes of
+//! an event's key: a write to a lease wakes no watcher of pods. A group with many watchers is woken at intervals
+//! that grow with their number (`WAKE_COST` each), and takes everything since in one go.
+//!
+//! A watcher that falls behind its ring reads history from the published state instead, step by step, and joins the ring
+//! again where history ends; one that falls behind history gets `Compacted`. So nobody's slowness costs more than a ring.
+//!
+//! Counterpart: etcd's watchable store (synced and unsynced watchers), and the dispatch of the API server's watch cache.
+//! Invariant: a state is published before its events are announced, so what a ring no longer has, history does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+use super::writer::Published;
+use crate::{BoxFuture, Error, Event, Events, Key, KeyRange, Revision, WatchSource};
+
+/// Roughly what waking one watcher costs, its work included. Paces the wake-ups of large groups.
+const WAKE_COST: Duration = Duration::from_micros(5);
+/// No group waits longer than this for its events, however large.
+const MAX_PACE: Duration = Duration::from_millis(8);
+/// What a ring may hold before the slowest watchers have to read history.
+const RING_BATCHES: usize = 256;
+const RING_BYTES: usize = 4 << 20;
+/// How often a group notes how far its watchers were, and how many such notes it keeps: as long as history usually is.
+pub(super) const MILESTONE_EVERY: Duration = Duration::from_secs(1);
+const MILESTONES: usize = 512;
+/// How many events of history a watcher looks at in one step.
+const REPLAY_STEP: usize = 4096;
+
+/// What the announcer thread is told.
+pub(super) enum Announcement {
+    Events(Vec<Events>, Revision),
+    /// The engine is closing: watchers get this error once they have seen everything.
+    End(Error),
+}
+
+pub(super) struct Hub {
+    groups: Mutex<Groups>,
+    /// Every event up to this revision has reached its groups.
+    announced: AtomicU64,
+}
+
+#[derive(Default)]
+struct Groups {
+    by_prefix: HashMap<Key, Arc<Group>>,
+    by_key: HashMap<Key, Arc<Group>>,
+    others: Vec<Arc<Group>>,
+    ended: Option<Error>,
+}
+
+/// The watchers of one range.
+struct Group {
+    range: KeyRange,
+    ring: Mutex<Ring>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Ring {
+    watchers: u32,
+    batches: VecDeque<(Events, usize)>,
+    bytes: usize,
+    /// The number of batches ever made, and so the number of the next one.
+    next: u64,
+    /// Announced, but not yet made a batch: the group was woken a moment ago.
+    pending: Vec<Arc<Event>>,
+    /// The revision of the last event announced.
+    last: Revision,
+    due: Option<Instant>,
+    milestones: VecDeque<Milestone>,
+    ended: Option<Error>,
+}
+
+/// Whoever was given the range's event at `last` was given everything up to `reached`, for the range was silent in between.
+/// A watcher that then misses a burst need not go further back than this.
+struct Milestone {
+    last: Revision,
+    reached: Revision,
+    at: Instant,
+}
+
+/// One watcher: where it is, and whether it reads the ring or history.
+pub(super) struct Watcher {
+    hub: Arc<Hub>,
+    published: Arc<Published>,
+    group: Arc<Group>,
+    /// Everything up to here has been returned.
+    position: Revision,
+    /// The batch of the ring to take next.
+    cursor: u64,
+    /// History is still to be read before the ring.
+    replaying: bool,
+}
+
+// === impl Hub ===
+
+impl Hub {
+    /// Watchers can be told from the first moment that they have seen everything up to `revision`.
+    pub fn new(revision: Revision) -> Hub {
+        Hub { groups: Mutex::default(), announced: AtomicU64::new(revision.0) }
+    }
+
+    /// Joins the range's group. The ring is entered first and history read after, so that no event falls between.
+    pub fn watch(
+        self: &Arc<Hub>,
+        published: &Arc<Published>,
+        range: KeyRange,
+        after: Revision,
+    ) -> Watcher {
+        let mut groups = lock(&self.groups);
+        let group = groups.of_range(range);
+        let mut ring = lock(&group.ring);
+        ring.watchers += 1;
+        if let Some(error) = &groups.ended {
+            ring.ended = Some(error.clone());
+        }
+        let cursor = ring.next;
+        drop(ring);
+        let (hub, published) = (self.clone(), published.clone());
+        Watcher { hub, published, group, position: after, cursor, replaying: true }
+    }
+
+    /// The announcer thread: hands events to groups and wakes them, at once or when their pace allows.
+    pub fn run(&self, announcements: Receiver<Announcement>) {
+        let mut paced: Vec<Arc<Group>> = Vec::new();
+        loop {
+            let announcement = match paced.iter().filter_map(|group| lock(&group.ring).due).min() {
+                None => announcements.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => {
+                    announcements.recv_timeout(due.saturating_duration_since(Instant::now()))
+                }
+            };
+            match announcement {
+                Ok(Announcement::Events(events, revision)) => {
+                    self.announce(&events, revision, &mut paced)
+                }
+                Ok(Announcement::End(error)) => return self.end(error),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
+            let now = Instant::now();
+            paced.retain(|group| !group.flush(now));
+        }
+    }
+
+    fn announce(&self, transactions: &[Events], revision: Revision, paced: &mut Vec<Arc<Group>>) {
+        let groups = lock(&self.groups);
+        let reached = Revision(self.announced.load(Ordering::Relaxed));
+        for event in transactions.iter().flat_map(|events| events.iter()) {
+            groups.each_holding(event.key(), |group| {
+                let mut ring = lock(&group.ring);
+                if ring.pending.is_empty() {
+                    ring.note_milestone(reached);
+                    paced.push(group.clone());
+                }
+                ring.pending.push(event.clone());
+                ring.last = event.revision();
+            });
+        }
+        self.announced.store(revision.0, Ordering::Release);
+    }
+
+    /// Lets every watcher take what there is and then learn that no more will come.
+    fn end(&self, error: Error) {
+        let mut groups = lock(&self.groups);
+        groups.ended = Some(error.clone());
+        for group in groups.all() {
+            let mut ring = lock(&group.ring);
+            ring.make_batch();
+            ring.ended = Some(error.clone());
+            drop(ring);
+            group.arrived.notify_waiters();
+        }
+    }
+
+    fn leave(&self, group: &Arc<Group>) {
+        let mut groups = lock(&self.groups);
+        let mut ring = lock(&group.ring);
+        ring.watchers -= 1;
+        if ring.watchers == 0 {
+            groups.remove(group);
+        }
+    }
+}
+
+pub(super) fn announcements() -> (Sender<Announcement>, Receiver<Announcement>) {
+    std::sync::mpsc::channel()
+}
+
+// === impl Groups ===
+
+impl Groups {
+    fn of_range(&mut self, range: KeyRange) -> Arc<Group> {
+        let group = || Arc::new(Group::new(range.clone()));
+        match (aligned_prefix(&range), range.as_single()) {
+            (Some(prefix), _) => self.by_prefix.entry(prefix.clone()).or_insert_with(group).clone(),
+            (None, Some(key)) => self.by_key.entry(key.clone()).or_insert_with(group).clone(),
+            (None, None) => match self.others.iter().find(|other| other.range == range) {
+                Some(other) => other.clone(),
+                None => {
+                    self.others.push(group());
+                    self.others[self.others.len() - 1].clone()
+                }
+            },
+        }
+    }
+
+    fn each_holding(&self, key: &str, mut visit: impl FnMut(&Arc<Group>)) {
+        let prefixes = key.match_indices('/').map(|(slash, _)| &key[..=slash]);
+        prefixes.filter_map(|prefix| self.by_prefix.get(prefix)).for_each(&mut visit);
+        self.by_key.get(key).into_iter().for_each(&mut visit);
+        self.others.iter().filter(|group| group.range.contains(key)).for_each(&mut visit);
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<Group>> {
+        self.by_prefix.values().chain(self.by_key.values()).chain(&self.others)
+    }
+
+    fn remove(&mut self, group: &Arc<Group>) {
+        match (aligned_prefix(&group.range), group.range.as_single()) {
+            (Some(prefix), _) => drop(self.by_prefix.remove(prefix)),
+            (None, Some(key)) => drop(self.by_key.remove(key)),
+            (None, None) => self.others.retain(|other| !Arc::ptr_eq(other, group)),
+        }
+    }
+}
+
+/// A prefix that ends where a path segment does can be looked up; any other range is asked one by one.
+fn aligned_prefix(range: &KeyRange) -> Option<&Key> {
+    range.as_prefix().filter(|prefix| prefix.ends_with('/'))
+}
+
+// === impl Group ===
+
+impl Group {
+    fn new(range: KeyRange) -> Group {
+        Group { range, ring: Mutex::default(), arrived: Notify::new() }
+    }
+
+    /// Makes what is pending a batch and wakes the watchers, unless they were woken a moment ago.
+    fn flush(&self, now: Instant) -> bool {
+        let mut ring = lock(&self.ring);
+        if ring.due.is_some_and(|due| due > now) {
+            return false;
+        }
+        ring.make_batch();
+        ring.due = Some(now + (WAKE_COST * ring.watchers).min(MAX_PACE));
+        drop(ring);
+        self.arrived.notify_waiters();
+        true
+    }
+}
+
+// === impl Ring ===
+
+impl Ring {
+    fn make_batch(&mut self) {
+        if self.pending.is_empty() {
+            return;
+        }
+        let bytes = self.pending.iter().map(|event| event.entry.weight() + event.weight()).sum();
+        self.batches.push_back((self.pending.drain(..).collect(), bytes));
+        self.bytes += bytes;
+        self.next += 1;
+        while self.batches.len() > RING_BATCHES || self.bytes > RING_BYTES && self.batches.len() > 1
+        {
+            let (_, bytes) = self.batches.pop_front().expect("the ring holds more than one batch");
+            self.bytes -= bytes;
+        }
+    }
+
+    fn note_milestone(&mut self, reached: Revision) {
+        let at = Instant::now();
+        if self.milestones.back().is_some_and(|newest| at < newest.at + MILESTONE_EVERY) {
+            return;
+        }
+        self.milestones.push_back(Milestone { last: self.last, reached, at });
+        if self.milestones.len() > MILESTONES {
+            self.milestones.pop_front();
+        }
+    }
+
+    /// What a watcher has been given everything up to, if the last event it was given is at `position`.
+    fn reached_at(&self, position: Revision) -> Revision {
+        let passed = self.milestones.iter().rev().find(|milestone| milestone.last <= position);
+        passed.map_or(position, |milestone| milestone.reached.max(position))
+    }
+
+    /// The batch with this number, unless it is still to come.
+    fn batch(&self, number: u64) -> Result<Option<&Events>, Behind> {
+        let oldest = self.next - self.batches.len() as u64;
+        match number.checked_sub(oldest) {
+            None => Err(Behind),
+            Some(index) => Ok(self.batches.get(index as usize).map(|(events, _)| events)),
+        }
+    }
+}
+
+/// The ring no longer has what the watcher needs.
+struct Behind;
+
+// === impl Watcher ===
+
+impl WatchSource for Watcher {
+    fn next(&mut self) -> BoxFuture<'_, Result<Events, Error>> {
+        Box::pin(async move {
+            loop {
+                let events = match self.replaying {
+                    true => self.replay()?,
+                    false => self.take().await?,
+                };
+                if let Some(last) = events.last() {
+                    self.position = last.revision();
+                    return Ok(events);
+                }
+            }
+        })
+    }
+
+    fn progress(&mut self) -> Revision {
+        let announced = Revision(self.hub.announced.load(Ordering::Acquire));
+        let ring = lock(&self.group.ring);
+        let idle = !self.replaying && self.cursor == ring.next && ring.pending.is_empty();
+        drop(ring);
+        if idle {
+            self.position = self.position.max(announced);
+        }
+        self.position
+    }
+}
+
+impl Watcher {
+    /// One step through history. At its end the ring takes over: it was entered before this state was published.
+    fn replay(&mut self) -> Result<Events, Error> {
+        let state = self.published.load();
+        let (events, reached) =
+            state.events_after(&self.group.range, self.position, REPLAY_STEP)?;
+        if events.is_empty() {
+            self.position = reached;
+        }
+        self.replaying = reached < state.revision;
+        Ok(events.into())
+    }
+
+    /// The next batch of the ring, less what history has already told.
+    async fn take(&mut self) -> Result<Events, Error> {
+        let group = self.group.clone();
+        loop {
+            // Asked for before looking, so that it also hears of a batch made in between.
+            let arrived = group.arrived.notified();
+            {
+                let ring = lock(&group.ring);
+                match (ring.batch(self.cursor), &ring.ended) {
+                    (Ok(Some(batch)), _) => {
+                        self.cursor += 1;
+                        return Ok(self.unseen(batch));
+                    }
+                    (Ok(None), Some(error)) => return Err(error.clone()),
+                    (Ok(None), None) => {}
+                    (Err(Behind), _) => {
+                        self.position = ring.reached_at(self.position);
+                        self.cursor = ring.next;
+                        self.replaying = true;
+                        return Ok(Events::default());
+                    }
+                }
+            }
+            arrived.await;
+        }
+    }
+
+    fn unseen(&self, batch: &Events) -> Events {
+        match batch.first().is_some_and(|first| first.revision() > self.position) {
+            true => batch.clone(),
+            false => {
+                batch.iter().filter(|event| event.revision() > self.position).cloned().collect()
+            }
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.hub.leave(&self.group);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // What these locks guard is changed in steps that cannot panic half-way.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
