@@ -9,8 +9,8 @@ use kube::{Client, runtime::reflector::Store};
 use skiff_runtime::Runtime;
 
 use crate::{
-    config::KubeletConfig, events::EventRecorder, node::machine::Machine, objects::ReferencedObjects,
-    volume::token::TokenSource,
+    config::KubeletConfig, events::EventRecorder, node::machine::Machine,
+    objects::ReferencedObjects, volume::token::TokenSource,
 };
 
 pub struct NodeContext {

@@ -66,7 +66,10 @@ pub struct EventRecorder {
 
 impl EventRecorder {
     /// The recorder, and the future that sends what it is told.
-    pub fn new(client: Client, node_name: &str) -> (Self, impl Future<Output = ()> + Send + 'static) {
+    pub fn new(
+        client: Client,
+        node_name: &str,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (queue, mut reports) = mpsc::channel::<Report>(QUEUE);
         let mut sink = EventSink { client, node_name: node_name.to_owned(), seen: HashMap::new() };
         let run = async move {
@@ -77,7 +80,13 @@ impl EventRecorder {
         (EventRecorder { queue }, run)
     }
 
-    pub fn pod(&self, pod: &DesiredPod, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    pub fn pod(
+        &self,
+        pod: &DesiredPod,
+        kind: EventType,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         self.report(pod_reference(pod, None), kind, reason, message.into());
     }
 
@@ -93,7 +102,13 @@ impl EventRecorder {
     }
 
     /// Events about a node name it by its name as uid too, as upstream's do.
-    pub fn node(&self, name: &str, kind: EventType, reason: &'static str, message: impl Into<String>) {
+    pub fn node(
+        &self,
+        name: &str,
+        kind: EventType,
+        reason: &'static str,
+        message: impl Into<String>,
+    ) {
         let about = ObjectReference {
             kind: Some("Node".into()),
             name: Some(name.into()),
@@ -103,7 +118,13 @@ impl EventRecorder {
         self.report(about, kind, reason, message.into());
     }
 
-    fn report(&self, about: ObjectReference, kind: EventType, reason: &'static str, message: String) {
+    fn report(
+        &self,
+        about: ObjectReference,
+        kind: EventType,
+        reason: &'static str,
+        message: String,
+    ) {
         let report = Report { about, kind, reason, message, at: Timestamp::now() };
         if self.queue.try_send(report).is_err() {
             tracing::debug!(reason, "event queue is full, event dropped");
@@ -134,10 +155,15 @@ struct EventSink {
 impl EventSink {
     async fn send(&mut self, report: Report) {
         let key = occurrence(&report);
-        let repeated = self.seen.get(&key).is_some_and(|r| {
-            report.at.duration_since(r.last).unsigned_abs() < AGGREGATION_WINDOW
-        });
-        let outcome = if repeated { self.repeat(&key, &report).await } else { self.first(key, &report).await };
+        let repeated = self
+            .seen
+            .get(&key)
+            .is_some_and(|r| report.at.duration_since(r.last).unsigned_abs() < AGGREGATION_WINDOW);
+        let outcome = if repeated {
+            self.repeat(&key, &report).await
+        } else {
+            self.first(key, &report).await
+        };
         if let Err(error) = outcome {
             tracing::debug!(reason = report.reason, %error, "event not recorded");
         }
@@ -149,7 +175,8 @@ impl EventSink {
         remembered.last = report.at;
         let api: Api<Event> = Api::namespaced(self.client.clone(), &remembered.namespace);
         let body = json!({ "count": remembered.count, "lastTimestamp": Time(seconds(report.at)) });
-        let patched = api.patch(&remembered.name, &PatchParams::default(), &Patch::Merge(body)).await;
+        let patched =
+            api.patch(&remembered.name, &PatchParams::default(), &Patch::Merge(body)).await;
         if patched.is_err() {
             self.seen.remove(key);
         }
@@ -158,10 +185,16 @@ impl EventSink {
 
     async fn first(&mut self, key: Occurrence, report: &Report) -> kube::Result<()> {
         if self.seen.len() >= REMEMBERED {
-            self.seen.retain(|_, r| report.at.duration_since(r.last).unsigned_abs() < AGGREGATION_WINDOW);
+            self.seen.retain(|_, r| {
+                report.at.duration_since(r.last).unsigned_abs() < AGGREGATION_WINDOW
+            });
         }
         let namespace = report.about.namespace.clone().unwrap_or_else(|| "default".into());
-        let name = format!("{}.{:x}", report.about.name.as_deref().unwrap_or("node"), report.at.as_nanosecond());
+        let name = format!(
+            "{}.{:x}",
+            report.about.name.as_deref().unwrap_or("node"),
+            report.at.as_nanosecond()
+        );
         let event = self.event(&name, &namespace, report);
         let api: Api<Event> = Api::namespaced(self.client.clone(), &namespace);
         api.create(&PostParams::default(), &event).await?;
@@ -187,7 +220,10 @@ impl EventSink {
             reason: Some(report.reason.into()),
             reporting_component: Some("kubelet".into()),
             reporting_instance: Some(self.node_name.clone()),
-            source: Some(EventSource { component: Some("kubelet".into()), host: Some(self.node_name.clone()) }),
+            source: Some(EventSource {
+                component: Some("kubelet".into()),
+                host: Some(self.node_name.clone()),
+            }),
             type_: Some(format!("{:?}", report.kind)),
             ..Event::default()
         }

@@ -5,9 +5,8 @@
 //! Invariant: an object nobody refers to is not watched; a node never lists what its pods do not use.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     fmt::Debug,
-    hash::Hash,
     sync::{Arc, Mutex},
 };
 
@@ -114,10 +113,12 @@ where
     /// asked for once.
     pub async fn get(&self, namespace: &str, name: &str) -> Lookup<K> {
         let key = (namespace.to_owned(), name.to_owned());
-        let held = self.entries.lock().expect("no holder panics").get(&key).map(|e| e.object.clone());
+        let held =
+            self.entries.lock().expect("no holder panics").get(&key).map(|e| e.object.clone());
         match held {
             Some(mut object) => {
-                let answer = object.wait_for(|o| o.is_some()).await.map_err(|_| "released".to_owned())?;
+                let answer =
+                    object.wait_for(|o| o.is_some()).await.map_err(|_| "released".to_owned())?;
                 answer.clone().expect("just waited for it")
             }
             None => {
@@ -131,7 +132,8 @@ where
         let (sender, object) = watch::channel(None);
         let api: Api<K> = Api::namespaced(self.client.clone(), &key.0);
         let config = watcher::Config::default().fields(&format!("metadata.name={}", key.1));
-        let follow = Follow { key, sender, changed: self.changed.clone(), entries: self.entries.clone() };
+        let follow =
+            Follow { key, sender, changed: self.changed.clone(), entries: self.entries.clone() };
         let task = tokio::spawn(follow.run(api, config)).abort_handle();
         Entry { object, users: BTreeSet::new(), task }
     }

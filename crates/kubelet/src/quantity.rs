@@ -8,10 +8,20 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 const NANO: i128 = 1_000_000_000;
 
-const BINARY: [(&str, u32); 6] = [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
+const BINARY: [(&str, u32); 6] =
+    [("Ki", 10), ("Mi", 20), ("Gi", 30), ("Ti", 40), ("Pi", 50), ("Ei", 60)];
 
-const DECIMAL: [(&str, i32); 9] =
-    [("n", -9), ("u", -6), ("m", -3), ("k", 3), ("M", 6), ("G", 9), ("T", 12), ("P", 15), ("E", 18)];
+const DECIMAL: [(&str, i32); 9] = [
+    ("n", -9),
+    ("u", -6),
+    ("m", -3),
+    ("k", 3),
+    ("M", 6),
+    ("G", 9),
+    ("T", 12),
+    ("P", 15),
+    ("E", 18),
+];
 
 /// Whole units, rounded up.
 pub fn value(quantity: &Quantity) -> Option<i64> {
@@ -71,7 +81,9 @@ fn decimal(text: &str, exponent: i32) -> Option<i128> {
     let negative = text.starts_with('-');
     let digits = text.trim_start_matches(['-', '+']);
     let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
-    if whole.is_empty() && fraction.is_empty() || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit()) {
+    if whole.is_empty() && fraction.is_empty()
+        || !whole.bytes().chain(fraction.bytes()).all(|b| b.is_ascii_digit())
+    {
         return None;
     }
     let number: i128 = format!("0{whole}{fraction}").parse().ok()?;
@@ -109,7 +121,11 @@ mod tests {
             ("-1", -1, -1000),
         ] {
             let quantity = Quantity(text.into());
-            assert_eq!((value(&quantity), milli_value(&quantity)), (Some(whole), Some(thousandths)), "{text}");
+            assert_eq!(
+                (value(&quantity), milli_value(&quantity)),
+                (Some(whole), Some(thousandths)),
+                "{text}"
+            );
         }
     }
 

@@ -29,7 +29,11 @@ pub struct Resolved {
     pub security: LinuxContainerSecurityContext,
 }
 
-pub fn container_config(pod: &DesiredPod, container: &DesiredContainer, resolved: Resolved) -> ContainerConfig {
+pub fn container_config(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    resolved: Resolved,
+) -> ContainerConfig {
     let spec = &container.spec;
     let expanded = |list: &Option<Vec<String>>| -> Vec<String> {
         list.iter().flatten().map(|text| expand(text, |name| lookup(&resolved.env, name))).collect()
@@ -65,7 +69,11 @@ fn lookup(env: &[(String, String)], name: &str) -> Option<String> {
     env.iter().find(|(n, _)| n == name).map(|(_, value)| value.clone())
 }
 
-fn annotations(pod: &DesiredPod, container: &DesiredContainer, attempt: u32) -> BTreeMap<String, String> {
+fn annotations(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    attempt: u32,
+) -> BTreeMap<String, String> {
     let spec = &container.spec;
     BTreeMap::from([
         (RESTART_COUNT.into(), attempt.to_string()),

@@ -53,7 +53,8 @@ pub fn resolv_conf(
 impl Resolver {
     fn cluster(namespace: &str, ctx: &DnsContext<'_>) -> Self {
         let domain = ctx.cluster_domain;
-        let mut searches = vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
+        let mut searches =
+            vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()];
         searches.extend(Resolver::parse(ctx.node_resolv_conf).searches);
         Resolver {
             nameservers: ctx.cluster_dns.iter().map(IpAddr::to_string).collect(),
@@ -125,8 +126,16 @@ mod tests {
     fn check(policy: &str, config: serde_json::Value, host_network: bool, expected: &str) {
         let config: PodDNSConfig = serde_json::from_value(config).expect("a config");
         let cluster_dns = ["10.96.0.10".parse().expect("an address")];
-        let ctx = DnsContext { cluster_dns: &cluster_dns, cluster_domain: "cluster.local", node_resolv_conf: NODE };
-        assert_eq!(resolv_conf(Some(policy), Some(&config), "web", host_network, &ctx), expected, "{policy}");
+        let ctx = DnsContext {
+            cluster_dns: &cluster_dns,
+            cluster_domain: "cluster.local",
+            node_resolv_conf: NODE,
+        };
+        assert_eq!(
+            resolv_conf(Some(policy), Some(&config), "web", host_network, &ctx),
+            expected,
+            "{policy}"
+        );
     }
 
     #[test]

@@ -13,7 +13,8 @@ use std::{
 use k8s_openapi::{
     ByteString,
     api::core::v1::{
-        ConfigMap, Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector, Secret, Service,
+        ConfigMap, Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector,
+        Secret, Service,
     },
     apimachinery::pkg::api::resource::Quantity,
 };
@@ -53,7 +54,10 @@ pub struct EnvSources<'a> {
     pub allocatable: &'a BTreeMap<String, Quantity>,
 }
 
-pub fn environment(container: &Container, sources: &EnvSources<'_>) -> Result<Vec<(String, String)>, EnvError> {
+pub fn environment(
+    container: &Container,
+    sources: &EnvSources<'_>,
+) -> Result<Vec<(String, String)>, EnvError> {
     let services = service_variables(sources);
     let mut env = Environment::default();
     for from in container.env_from.iter().flatten() {
@@ -206,7 +210,10 @@ fn pod_field(field: &ObjectFieldSelector, sources: &EnvSources<'_>) -> Result<St
         "status.podIPs" => list(sources.pod_ips),
         "status.hostIP" => first(sources.node_ips),
         "status.hostIPs" => list(sources.node_ips),
-        path => return metadata_field(path, sources.pod).ok_or_else(|| EnvError::UnsupportedField(path.into())),
+        path => {
+            return metadata_field(path, sources.pod)
+                .ok_or_else(|| EnvError::UnsupportedField(path.into()));
+        }
     })
 }
 
@@ -249,7 +256,10 @@ pub fn resource_field(
     let (list, name) = selector.resource.split_once('.').ok_or_else(unsupported)?;
     let resources = container.resources.clone().unwrap_or_default();
     let quantity = match list {
-        "limits" => resources.limits.and_then(|l| l.get(name).cloned()).or_else(|| allocatable.get(name).cloned()),
+        "limits" => resources
+            .limits
+            .and_then(|l| l.get(name).cloned())
+            .or_else(|| allocatable.get(name).cloned()),
         "requests" => resources.requests.and_then(|r| r.get(name).cloned()),
         _ => return Err(unsupported()),
     };
@@ -257,7 +267,8 @@ pub fn resource_field(
     let divisor = selector.divisor.clone().filter(|d| milli_value(d).is_some_and(|v| v > 0));
     let divisor = divisor.unwrap_or(Quantity("1".into()));
     let read = if name == "cpu" { milli_value } else { value };
-    let (n, d) = (read(&quantity).ok_or_else(unsupported)?, read(&divisor).ok_or_else(unsupported)?.max(1));
+    let (n, d) =
+        (read(&quantity).ok_or_else(unsupported)?, read(&divisor).ok_or_else(unsupported)?.max(1));
     Ok((n / d + i64::from(n % d != 0)).to_string())
 }
 
@@ -268,7 +279,8 @@ fn service_variables(sources: &EnvSources<'_>) -> BTreeMap<String, String> {
     let links = sources.pod.spec().enable_service_links.unwrap_or(true);
     let mut variables = BTreeMap::new();
     let named = |s: &Service, namespace: &str, name: &str| {
-        s.metadata.namespace.as_deref() == Some(namespace) && s.metadata.name.as_deref() == Some(name)
+        s.metadata.namespace.as_deref() == Some(namespace)
+            && s.metadata.name.as_deref() == Some(name)
     };
     let (master, others): (Vec<_>, Vec<_>) =
         sources.services.iter().partition(|s| named(s, "default", "kubernetes"));
@@ -284,7 +296,9 @@ fn service_variables(sources: &EnvSources<'_>) -> BTreeMap<String, String> {
 
 fn add_service(variables: &mut BTreeMap<String, String>, service: &Service) {
     let Some(spec) = &service.spec else { return };
-    let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else { return };
+    let Some(ip) = spec.cluster_ip.as_deref().filter(|ip| !ip.is_empty() && *ip != "None") else {
+        return;
+    };
     let Some(name) = service.metadata.name.as_deref() else { return };
     let name = name.to_uppercase().replace('-', "_");
     let ports = spec.ports.as_deref().unwrap_or_default();
@@ -320,8 +334,10 @@ mod tests {
             "spec": {"containers": [container], "serviceAccountName": "sa"},
         });
         let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod")));
-        let map: ConfigMap = serde_json::from_value(json!({"data": {"k": "v", "n": "2"}})).expect("a map");
-        let secret: Secret = serde_json::from_value(json!({"data": {"pw": "c2VjcmV0"}})).expect("a secret");
+        let map: ConfigMap =
+            serde_json::from_value(json!({"data": {"k": "v", "n": "2"}})).expect("a map");
+        let secret: Secret =
+            serde_json::from_value(json!({"data": {"pw": "c2VjcmV0"}})).expect("a secret");
         let service: Service = serde_json::from_value(json!({
             "metadata": {"name": "my-db", "namespace": "ns"},
             "spec": {"clusterIP": "10.96.0.7", "ports": [{"name": "sql", "port": 5432, "protocol": "TCP"}]},
@@ -341,7 +357,11 @@ mod tests {
     }
 
     fn value_of(container: serde_json::Value, name: &str) -> Option<String> {
-        check(container).expect("an environment").into_iter().find(|(n, _)| n == name).map(|(_, v)| v)
+        check(container)
+            .expect("an environment")
+            .into_iter()
+            .find(|(n, _)| n == name)
+            .map(|(_, v)| v)
     }
 
     #[test]
@@ -385,10 +405,14 @@ mod tests {
     fn what_is_missing_is_named() {
         for (source, message) in [
             (json!({"configMapKeyRef": {"name": "no", "key": "k"}}), "configmap \"no\" not found"),
-            (json!({"secretKeyRef": {"name": "s", "key": "no"}}), "couldn't find key no in Secret ns/s"),
+            (
+                json!({"secretKeyRef": {"name": "s", "key": "no"}}),
+                "couldn't find key no in Secret ns/s",
+            ),
             (json!({"fieldRef": {"fieldPath": "spec.nope"}}), "unsupported fieldPath: spec.nope"),
         ] {
-            let error = check(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]})).expect_err("an error");
+            let error = check(json!({"name": "c", "env": [{"name": "X", "valueFrom": source}]}))
+                .expect_err("an error");
             assert_eq!(error.to_string(), message);
         }
     }

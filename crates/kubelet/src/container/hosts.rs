@@ -15,7 +15,12 @@ pub struct HostName {
     pub domain: Option<String>,
 }
 
-pub fn host_name(spec: &PodSpec, pod_name: &str, namespace: &str, cluster_domain: &str) -> HostName {
+pub fn host_name(
+    spec: &PodSpec,
+    pod_name: &str,
+    namespace: &str,
+    cluster_domain: &str,
+) -> HostName {
     if let Some(name) = spec.hostname_override.clone().filter(|n| !n.is_empty()) {
         return HostName { hostname: name, domain: None };
     }
@@ -39,7 +44,9 @@ pub fn hosts_file(ips: &[IpAddr], name: &HostName, aliases: &[HostAlias]) -> Str
     );
     for ip in ips {
         match &name.domain {
-            Some(domain) => text += &format!("{ip}\t{}.{domain}\t{}\n", name.hostname, name.hostname),
+            Some(domain) => {
+                text += &format!("{ip}\t{}.{domain}\t{}\n", name.hostname, name.hostname)
+            }
             None => text += &format!("{ip}\t{}\n", name.hostname),
         }
     }
@@ -55,7 +62,13 @@ fn alias_lines(aliases: &[HostAlias]) -> String {
     if aliases.is_empty() {
         return String::new();
     }
-    let line = |a: &HostAlias| format!("{}\t{}\n", a.ip, a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t"));
+    let line = |a: &HostAlias| {
+        format!(
+            "{}\t{}\n",
+            a.ip,
+            a.hostnames.iter().flatten().cloned().collect::<Vec<_>>().join("\t")
+        )
+    };
     format!("\n# Entries added by HostAliases.\n{}", aliases.iter().map(line).collect::<String>())
 }
 
@@ -76,7 +89,10 @@ mod tests {
     fn names() {
         let domain = "db.shop.svc.cluster.local";
         assert_eq!(name(json!({})), ("web-0".into(), None));
-        assert_eq!(name(json!({"hostname": "h", "subdomain": "db"})), ("h".into(), Some(domain.into())));
+        assert_eq!(
+            name(json!({"hostname": "h", "subdomain": "db"})),
+            ("h".into(), Some(domain.into()))
+        );
         let whole = json!({"subdomain": "db", "setHostnameAsFQDN": true});
         assert_eq!(name(whole), (format!("web-0.{domain}"), None));
         assert_eq!(name(json!({"hostname": "x".repeat(62) + "-yz"})).0, "x".repeat(62));
@@ -84,8 +100,10 @@ mod tests {
 
     #[test]
     fn files() {
-        let name = HostName { hostname: "web-0".into(), domain: Some("db.shop.svc.cluster.local".into()) };
-        let alias = HostAlias { ip: "1.2.3.4".into(), hostnames: Some(vec!["a".into(), "b".into()]) };
+        let name =
+            HostName { hostname: "web-0".into(), domain: Some("db.shop.svc.cluster.local".into()) };
+        let alias =
+            HostAlias { ip: "1.2.3.4".into(), hostnames: Some(vec!["a".into(), "b".into()]) };
         let text = hosts_file(&["10.0.0.7".parse().expect("an address")], &name, &[alias]);
         assert!(text.starts_with("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n"));
         assert!(text.ends_with(

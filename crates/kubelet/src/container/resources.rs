@@ -45,15 +45,21 @@ pub fn qos_class(spec: &PodSpec) -> QosClass {
     let all: Vec<&ResourceRequirements> = match own {
         Some(pod_level) => vec![pod_level],
         None => {
-            let none = const { &ResourceRequirements { claims: None, limits: None, requests: None } };
+            let none =
+                const { &ResourceRequirements { claims: None, limits: None, requests: None } };
             containers(spec).map(|c| c.resources.as_ref().unwrap_or(none)).collect()
         }
     };
     if all.iter().all(|r| is_guaranteed(r)) {
         return QosClass::Guaranteed;
     }
-    let asks = |m: &Option<Quantities>| ["cpu", "memory"].iter().any(|name| positive(m, name).is_some());
-    if all.iter().any(|r| asks(&r.requests) || asks(&r.limits)) { QosClass::Burstable } else { QosClass::BestEffort }
+    let asks =
+        |m: &Option<Quantities>| ["cpu", "memory"].iter().any(|name| positive(m, name).is_some());
+    if all.iter().any(|r| asks(&r.requests) || asks(&r.limits)) {
+        QosClass::Burstable
+    } else {
+        QosClass::BestEffort
+    }
 }
 
 fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
@@ -103,7 +109,11 @@ pub fn pod_resources(spec: &PodSpec) -> LinuxContainerResources {
     cgroup_values(requests, cpu_limit, memory)
 }
 
-fn cgroup_values(request_milli: i64, limit_milli: Option<i64>, memory: Option<i64>) -> LinuxContainerResources {
+fn cgroup_values(
+    request_milli: i64,
+    limit_milli: Option<i64>,
+    memory: Option<i64>,
+) -> LinuxContainerResources {
     let shares = (request_milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, 262_144);
     let limit = limit_milli.filter(|m| *m > 0);
     let quota = |m: i64| m.saturating_mul(QUOTA_PERIOD_MICROS / 1000).max(MIN_QUOTA_MICROS);
@@ -146,7 +156,8 @@ fn total_limit(spec: &PodSpec, name: &str, read: fn(&Quantity) -> Option<i64>) -
     let init: Vec<&Container> = spec.init_containers.iter().flatten().collect();
     let sidecars: i64 = init.iter().copied().filter(is_sidecar).map(limit).sum::<Option<i64>>()?;
     let regular: i64 = spec.containers.iter().map(limit).sum::<Option<i64>>()?;
-    let once = init.into_iter().filter(|c| !is_sidecar(c)).map(limit).collect::<Option<Vec<i64>>>()?;
+    let once =
+        init.into_iter().filter(|c| !is_sidecar(c)).map(limit).collect::<Option<Vec<i64>>>()?;
     Some((regular + sidecars).max(sidecars + once.into_iter().max().unwrap_or(0)))
 }
 
@@ -161,7 +172,12 @@ fn hugepages(limits: Option<&Quantities>) -> Vec<HugepageLimit> {
 }
 
 /// How willingly the kernel kills this container when memory is short.
-pub fn oom_score_adj(spec: &PodSpec, qos: QosClass, container: &Container, memory_capacity: u64) -> i64 {
+pub fn oom_score_adj(
+    spec: &PodSpec,
+    qos: QosClass,
+    container: &Container,
+    memory_capacity: u64,
+) -> i64 {
     if spec.priority.is_some_and(|p| p >= SYSTEM_CRITICAL_PRIORITY) {
         return GUARANTEED_OOM_SCORE;
     }
@@ -169,9 +185,13 @@ pub fn oom_score_adj(spec: &PodSpec, qos: QosClass, container: &Container, memor
         QosClass::Guaranteed => GUARANTEED_OOM_SCORE,
         QosClass::BestEffort => BEST_EFFORT_OOM_SCORE,
         QosClass::Burstable => {
-            let request = container.resources.as_ref().and_then(|r| r.requests.as_ref()?.get("memory").and_then(value));
+            let request = container
+                .resources
+                .as_ref()
+                .and_then(|r| r.requests.as_ref()?.get("memory").and_then(value));
             let capacity = i64::try_from(memory_capacity).unwrap_or(i64::MAX).max(1);
-            let score = 1000 - (1000i128 * i128::from(request.unwrap_or(0)) / i128::from(capacity)) as i64;
+            let score =
+                1000 - (1000i128 * i128::from(request.unwrap_or(0)) / i128::from(capacity)) as i64;
             score.clamp(1000 + GUARANTEED_OOM_SCORE, BEST_EFFORT_OOM_SCORE - 1)
         }
     }
@@ -183,7 +203,8 @@ mod tests {
     use serde_json::json;
 
     fn spec(resources: serde_json::Value) -> PodSpec {
-        serde_json::from_value(json!({ "containers": [{ "name": "c", "resources": resources }] })).expect("a spec")
+        serde_json::from_value(json!({ "containers": [{ "name": "c", "resources": resources }] }))
+            .expect("a spec")
     }
 
     #[test]
@@ -204,9 +225,13 @@ mod tests {
 
     #[test]
     fn cgroup_values_follow_requests_and_limits() {
-        let limited = spec(json!({"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}));
+        let limited =
+            spec(json!({"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}));
         let r = container_resources(&limited.containers[0], 0);
-        assert_eq!((r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_bytes), (256, 50_000, 100_000, 64 << 20));
+        assert_eq!(
+            (r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_bytes),
+            (256, 50_000, 100_000, 64 << 20)
+        );
         assert_eq!(pod_resources(&limited).memory_limit_bytes, 64 << 20);
         let free = container_resources(&spec(json!({})).containers[0], 0);
         assert_eq!((free.cpu_shares, free.cpu_quota, free.memory_limit_bytes), (2, 0, 0));

@@ -10,8 +10,8 @@ use k8s_openapi::api::core::v1::{
     Container, PodSecurityContext, SeccompProfile as ApiSeccomp, SecurityContext,
 };
 use skiff_runtime::{
-    Capabilities, Image, LinuxContainerSecurityContext, NamespaceMode, NamespaceOptions, SeccompProfile,
-    SupplementalGroupsPolicy,
+    Capabilities, Image, LinuxContainerSecurityContext, NamespaceMode, NamespaceOptions,
+    SeccompProfile, SupplementalGroupsPolicy,
 };
 
 use crate::pod::desired::DesiredPod;
@@ -31,11 +31,14 @@ const MASKED_PATHS: [&str; 12] = [
     "/sys/devices/virtual/powercap",
 ];
 
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum SecurityError {
-    #[error("container has runAsNonRoot and image will run as root (pod: {pod:?}, container: {container})")]
+    #[error(
+        "container has runAsNonRoot and image will run as root (pod: {pod:?}, container: {container})"
+    )]
     ImageRunsAsRoot { pod: String, container: String },
     #[error("container's runAsUser breaks non-root policy (pod: {pod:?}, container: {container})")]
     UserIsRoot { pod: String, container: String },
@@ -51,13 +54,19 @@ pub enum SecurityError {
 /// The namespaces of a pod's containers.
 pub fn namespaces(pod: &DesiredPod) -> NamespaceOptions {
     let spec = pod.spec();
-    let host = |on: Option<bool>| if on == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
+    let host =
+        |on: Option<bool>| if on == Some(true) { NamespaceMode::Node } else { NamespaceMode::Pod };
     let pid = match (spec.host_pid, spec.share_process_namespace) {
         (Some(true), _) => NamespaceMode::Node,
         (_, Some(true)) => NamespaceMode::Pod,
         _ => NamespaceMode::Container,
     };
-    NamespaceOptions { network: host(spec.host_network), pid, ipc: host(spec.host_ipc), target_id: None }
+    NamespaceOptions {
+        network: host(spec.host_network),
+        pid,
+        ipc: host(spec.host_ipc),
+        target_id: None,
+    }
 }
 
 pub fn security_context(
@@ -76,7 +85,9 @@ pub fn security_context(
 
     let privileged = own.privileged.unwrap_or(false);
     let unmasked = privileged || own.proc_mount.as_deref() == Some("Unmasked");
-    let paths = |list: &[&str]| if unmasked { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() };
+    let paths = |list: &[&str]| {
+        if unmasked { Vec::new() } else { list.iter().map(|p| (*p).to_owned()).collect() }
+    };
     let mut namespaces = namespaces(pod);
     if target_id.is_some() {
         namespaces.pid = NamespaceMode::Target;
@@ -89,7 +100,9 @@ pub fn security_context(
         privileged,
         namespaces,
         // A group alone still needs a user; root is what an image without one means.
-        run_as_user: run_as_user.or((run_as_group.is_some() && !user_given).then_some(0)).or(image.uid.filter(|_| run_as_group.is_some())),
+        run_as_user: run_as_user
+            .or((run_as_group.is_some() && !user_given).then_some(0))
+            .or(image.uid.filter(|_| run_as_group.is_some())),
         run_as_username: None,
         run_as_group,
         supplemental_groups: supplemental_groups(shared),
@@ -99,7 +112,11 @@ pub fn security_context(
         },
         readonly_rootfs: own.read_only_root_filesystem.unwrap_or(false),
         no_new_privs: own.allow_privilege_escalation == Some(false),
-        seccomp: seccomp(own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref()), privileged, seccomp_root)?,
+        seccomp: seccomp(
+            own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref()),
+            privileged,
+            seccomp_root,
+        )?,
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),
     })
@@ -113,17 +130,26 @@ fn supplemental_groups(shared: &PodSecurityContext) -> Vec<i64> {
 
 fn capabilities(own: &SecurityContext) -> Capabilities {
     let caps = own.capabilities.clone().unwrap_or_default();
-    Capabilities { add: caps.add.unwrap_or_default(), drop: caps.drop.unwrap_or_default(), add_ambient: Vec::new() }
+    Capabilities {
+        add: caps.add.unwrap_or_default(),
+        drop: caps.drop.unwrap_or_default(),
+        add_ambient: Vec::new(),
+    }
 }
 
-fn seccomp(profile: Option<&ApiSeccomp>, privileged: bool, root: &Path) -> Result<SeccompProfile, SecurityError> {
+fn seccomp(
+    profile: Option<&ApiSeccomp>,
+    privileged: bool,
+    root: &Path,
+) -> Result<SeccompProfile, SecurityError> {
     let Some(profile) = profile.filter(|_| !privileged) else {
         return Ok(SeccompProfile::Unconfined);
     };
     match profile.type_.as_str() {
         "RuntimeDefault" => Ok(SeccompProfile::RuntimeDefault),
         "Localhost" => {
-            let name = profile.localhost_profile.as_ref().ok_or(SecurityError::NoLocalhostProfile)?;
+            let name =
+                profile.localhost_profile.as_ref().ok_or(SecurityError::NoLocalhostProfile)?;
             Ok(SeccompProfile::Localhost(root.join(name)))
         }
         _ => Ok(SeccompProfile::Unconfined),

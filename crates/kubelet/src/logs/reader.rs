@@ -87,7 +87,8 @@ impl Formatter {
     fn wants(&self, line: &Line<'_>) -> bool {
         let time = || std::str::from_utf8(line.time).ok()?.parse::<Timestamp>().ok();
         let recent = self.options.since.is_none_or(|since| time().is_some_and(|t| t >= since));
-        let stream = self.options.stream.is_none_or(|s| line.stream.eq_ignore_ascii_case(s.as_bytes()));
+        let stream =
+            self.options.stream.is_none_or(|s| line.stream.eq_ignore_ascii_case(s.as_bytes()));
         recent && stream
     }
 }

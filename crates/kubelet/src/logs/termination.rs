@@ -22,7 +22,8 @@ pub fn message(pod: &DesiredPod, status: &ContainerStatus) -> Option<String> {
     let path = container.spec.termination_message_path.as_deref().unwrap_or("/dev/termination-log");
     let mount = status.mounts.iter().find(|m| m.container_path == Path::new(path));
     let text = mount.and_then(|m| tail(&m.host_path)).unwrap_or_default();
-    let fall_back = container.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+    let fall_back =
+        container.spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
     if text.is_empty() && fall_back && exit_code(status) != 0 {
         return log_tail(&status.log_path);
     }

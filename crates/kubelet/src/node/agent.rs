@@ -37,7 +37,8 @@ pub async fn run(ctx: Arc<NodeContext>) {
     let mut reported = registered.status.take().unwrap_or_default();
     let mut due = tokio::time::Instant::now();
     loop {
-        let wanted = status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
+        let wanted =
+            status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
         if !same(&wanted, &reported) || due <= tokio::time::Instant::now() {
             match write(&ctx, &api, &wanted).await {
                 Ok(()) => {
@@ -73,7 +74,8 @@ async fn try_register(ctx: &NodeContext, api: &Api<Node>) -> kube::Result<Node> 
     let name = &ctx.config.node_name;
     let mut wanted = node(&ctx.config, &ctx.machine);
     let none = NodeStatus::default();
-    wanted.status = Some(status(&ctx.config, &ctx.machine, &readings(ctx).await, &none, Timestamp::now()));
+    wanted.status =
+        Some(status(&ctx.config, &ctx.machine, &readings(ctx).await, &none, Timestamp::now()));
     match api.create(&PostParams::default(), &wanted).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let body = json!({ "metadata": { "labels": labels(&ctx.config, &ctx.machine) } });
@@ -97,7 +99,8 @@ async fn readings(ctx: &NodeContext) -> Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
         runtime_error,
-        memory_pressure: machine::meminfo("MemAvailable").is_some_and(|free| free < MEMORY_THRESHOLD),
+        memory_pressure: machine::meminfo("MemAvailable")
+            .is_some_and(|free| free < MEMORY_THRESHOLD),
         disk_pressure: size > 0 && free * 100 < size * DISK_THRESHOLD_PERCENT,
     }
 }
@@ -106,7 +109,12 @@ async fn readings(ctx: &NodeContext) -> Readings {
 fn announce(ctx: &NodeContext, before: &NodeStatus, now: &NodeStatus) {
     let name = &ctx.config.node_name;
     for c in now.conditions.iter().flatten() {
-        let was = before.conditions.iter().flatten().find(|b| b.type_ == c.type_).map(|b| b.status.as_str());
+        let was = before
+            .conditions
+            .iter()
+            .flatten()
+            .find(|b| b.type_ == c.type_)
+            .map(|b| b.status.as_str());
         if was == Some(c.status.as_str()) {
             continue;
         }
@@ -120,6 +128,11 @@ fn announce(ctx: &NodeContext, before: &NodeStatus, now: &NodeStatus) {
             ("PIDPressure", "True") => "NodeHasInsufficientPID",
             _ => "NodeHasSufficientPID",
         };
-        ctx.recorder.node(name, EventType::Normal, reason, format!("Node {name} status is now: {reason}"));
+        ctx.recorder.node(
+            name,
+            EventType::Normal,
+            reason,
+            format!("Node {name} status is now: {reason}"),
+        );
     }
 }

@@ -44,7 +44,8 @@ pub async fn keep(client: Client, node: Node) {
 async fn renew(api: &Api<Lease>, node: &Node) -> kube::Result<()> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let now = MicroTime(Timestamp::now());
-    let spec = json!({ "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now });
+    let spec =
+        json!({ "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now });
     let patch = Patch::Merge(json!({ "spec": spec }));
     match api.patch(name, &PatchParams::default(), &patch).await {
         Err(kube::Error::Api(status)) if status.code == 404 => create(api, node, name, now).await,

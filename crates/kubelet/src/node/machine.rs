@@ -69,7 +69,9 @@ impl Machine {
             ("ephemeral-storage".into(), kibibytes(disk)),
             ("pods".into(), number(self.max_pods)),
         ]);
-        resources.extend(self.hugepages.iter().map(|(size, bytes)| (format!("hugepages-{size}"), number(bytes))));
+        resources.extend(
+            self.hugepages.iter().map(|(size, bytes)| (format!("hugepages-{size}"), number(bytes))),
+        );
         resources
     }
 }
@@ -95,8 +97,10 @@ fn hugepages() -> BTreeMap<String, u64> {
     let sizes = entries.filter_map(|entry| {
         let name = entry.ok()?.file_name().into_string().ok()?;
         let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
-        let count: u64 = line(format!("/sys/kernel/mm/hugepages/{name}/nr_hugepages")).parse().ok()?;
-        let size = if kib >= 1 << 20 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
+        let count: u64 =
+            line(format!("/sys/kernel/mm/hugepages/{name}/nr_hugepages")).parse().ok()?;
+        let size =
+            if kib >= 1 << 20 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
         Some((size, count * kib * 1024))
     });
     sizes.collect()

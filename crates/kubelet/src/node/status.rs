@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec, NodeStatus,
-        NodeSystemInfo,
+        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+        NodeSpec, NodeStatus, NodeSystemInfo,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
@@ -39,14 +39,16 @@ pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
             name: Some(config.node_name.clone()),
             labels: Some(labels(config, machine)),
             annotations: Some(
-                [("volumes.kubernetes.io/controller-managed-attach-detach".into(), "true".into())].into(),
+                [("volumes.kubernetes.io/controller-managed-attach-detach".into(), "true".into())]
+                    .into(),
             ),
             ..ObjectMeta::default()
         },
         spec: Some(NodeSpec {
             pod_cidr: config.pod_cidr.clone(),
             pod_cidrs: config.pod_cidr.clone().map(|cidr| vec![cidr]),
-            taints: (!config.register_with_taints.is_empty()).then(|| config.register_with_taints.clone()),
+            taints: (!config.register_with_taints.is_empty())
+                .then(|| config.register_with_taints.clone()),
             ..NodeSpec::default()
         }),
         status: None,
@@ -98,7 +100,15 @@ fn images(images: &[Image]) -> Vec<ContainerImage> {
     let mut images: Vec<&Image> = images.iter().collect();
     images.sort_by_key(|i| (std::cmp::Reverse(i.size), i.id.clone()));
     let shown = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
-        names: Some(image.repo_digests.iter().chain(&image.repo_tags).take(MAX_NAMES_PER_IMAGE).cloned().collect()),
+        names: Some(
+            image
+                .repo_digests
+                .iter()
+                .chain(&image.repo_tags)
+                .take(MAX_NAMES_PER_IMAGE)
+                .cloned()
+                .collect(),
+        ),
         size_bytes: i64::try_from(image.size).ok(),
     });
     shown.collect()
@@ -126,7 +136,9 @@ fn node_info(machine: &Machine, readings: &Readings) -> NodeSystemInfo {
 fn conditions(readings: &Readings, previous: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
     let ready = match &readings.runtime_error {
         None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
-        Some(error) => ("Ready", false, "KubeletNotReady", format!("container runtime is down: {error}")),
+        Some(error) => {
+            ("Ready", false, "KubeletNotReady", format!("container runtime is down: {error}"))
+        }
     };
     let pressure = |kind, on: bool, reasons: (&'static str, &'static str), texts: (&str, &str)| {
         let (reason, text) = if on { (reasons.0, texts.0) } else { (reasons.1, texts.1) };
@@ -160,7 +172,8 @@ fn condition(
 ) -> NodeCondition {
     let status = if on { "True" } else { "False" };
     let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
-    let before = previous.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == status);
+    let before =
+        previous.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == status);
     NodeCondition {
         last_heartbeat_time: Some(now.clone()),
         last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or(Some(now)),

@@ -16,8 +16,10 @@ pub const CONTAINER: BackoffPolicy =
     BackoffPolicy { initial: SignedDuration::from_secs(10), max: SignedDuration::from_secs(300) };
 
 /// Volumes, sandboxes and configuration that may be repaired at any moment.
-pub const SETUP: BackoffPolicy =
-    BackoffPolicy { initial: SignedDuration::from_millis(500), max: SignedDuration::from_secs(122) };
+pub const SETUP: BackoffPolicy = BackoffPolicy {
+    initial: SignedDuration::from_millis(500),
+    max: SignedDuration::from_secs(122),
+};
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
@@ -31,7 +33,9 @@ impl Backoff {
     /// The entry after one more failure at `failed`.
     pub fn next(previous: Option<Backoff>, policy: BackoffPolicy, failed: Timestamp) -> Backoff {
         let delay = match previous {
-            Some(b) if failed.duration_since(b.updated) <= policy.max * 2 => (b.delay * 2).min(policy.max),
+            Some(b) if failed.duration_since(b.updated) <= policy.max * 2 => {
+                (b.delay * 2).min(policy.max)
+            }
             _ => policy.initial,
         };
         Backoff { delay, updated: failed }

@@ -67,7 +67,8 @@ impl DesiredPod {
             uid: meta.uid.clone().unwrap_or_default(),
         };
         let spec = object.spec.clone().unwrap_or_default();
-        let restart_policy = RestartPolicy::parse(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always);
+        let restart_policy =
+            RestartPolicy::parse(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always);
         let containers = in_start_order(&spec, restart_policy);
         DesiredPod { qos: qos_class(&spec), object, key, containers, restart_policy }
     }
@@ -100,7 +101,9 @@ impl DesiredPod {
     /// The grace a deletion grants, or else the one the spec asks for.
     pub fn grace(&self) -> SignedDuration {
         let meta = self.object.metadata.deletion_grace_period_seconds;
-        SignedDuration::from_secs(meta.or(self.spec().termination_grace_period_seconds).unwrap_or(30))
+        SignedDuration::from_secs(
+            meta.or(self.spec().termination_grace_period_seconds).unwrap_or(30),
+        )
     }
 
     pub fn active_deadline(&self) -> Option<SignedDuration> {
@@ -128,7 +131,8 @@ impl DesiredPod {
 fn in_start_order(spec: &PodSpec, pod_policy: RestartPolicy) -> Vec<DesiredContainer> {
     let init = spec.init_containers.iter().flatten().map(|c| {
         let sidecar = c.restart_policy.as_deref() == Some("Always");
-        let inherited = if pod_policy == RestartPolicy::Never { pod_policy } else { RestartPolicy::OnFailure };
+        let inherited =
+            if pod_policy == RestartPolicy::Never { pod_policy } else { RestartPolicy::OnFailure };
         DesiredContainer {
             role: if sidecar { Role::Sidecar } else { Role::Init },
             spec: c.clone(),

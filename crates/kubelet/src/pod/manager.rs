@@ -57,7 +57,8 @@ impl PodManager {
     pub async fn run(mut self, mut changed: mpsc::UnboundedReceiver<String>) {
         let mut events = self.ctx.runtime.events();
         let api: Api<Pod> = Api::all(self.ctx.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.ctx.config.node_name));
+        let config = watcher::Config::default()
+            .fields(&format!("spec.nodeName={}", self.ctx.config.node_name));
         let mut pods = watcher(api, config).default_backoff().boxed();
         loop {
             tokio::select! {
@@ -108,7 +109,8 @@ impl PodManager {
 
     /// Pods that vanished while nobody watched, and what they left behind.
     async fn list_done(&mut self) {
-        let gone: Vec<String> = self.workers.keys().filter(|uid| !self.listed.contains(*uid)).cloned().collect();
+        let gone: Vec<String> =
+            self.workers.keys().filter(|uid| !self.listed.contains(*uid)).cloned().collect();
         for uid in gone {
             self.remove(&uid);
         }
@@ -130,11 +132,13 @@ impl PodManager {
 
     async fn adopt(&self, uid: &str) -> Adopted {
         let runtime = &self.ctx.runtime;
-        let (sandboxes, containers) = tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
+        let (sandboxes, containers) =
+            tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
         let ours: Vec<_> =
             sandboxes.unwrap_or_default().into_iter().filter(|s| s.metadata.uid == uid).collect();
         let containers = containers.unwrap_or_default();
-        let containers = containers.into_iter().filter(|c| ours.iter().any(|s| s.id == c.sandbox_id)).collect();
+        let containers =
+            containers.into_iter().filter(|c| ours.iter().any(|s| s.id == c.sandbox_id)).collect();
         Adopted { sandbox: newest_sandbox(ours), containers }
     }
 

@@ -80,8 +80,12 @@ impl Observed {
     }
 
     /// All attempts of a container, newest first.
-    pub fn attempts<'a>(&'a self, name: &str) -> impl Iterator<Item = &'a ContainerStatus> + use<'a> {
-        let mut found: Vec<_> = self.containers.iter().filter(|c| c.metadata.name == name).collect();
+    pub fn attempts<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = &'a ContainerStatus> + use<'a> {
+        let mut found: Vec<_> =
+            self.containers.iter().filter(|c| c.metadata.name == name).collect();
         found.sort_by_key(|c| std::cmp::Reverse((c.metadata.attempt, c.created_at)));
         found.into_iter()
     }
@@ -99,12 +103,24 @@ impl Observed {
     }
 
     pub fn health_of(&self, container: &ContainerStatus) -> Health {
-        self.health.get(&container.id).cloned().unwrap_or(Health { started: false, ready: false, unhealthy: None })
+        self.health.get(&container.id).cloned().unwrap_or(Health {
+            started: false,
+            ready: false,
+            unhealthy: None,
+        })
     }
 
-    pub fn fail(&mut self, key: StepKey, reason: &str, message: String, policy: BackoffPolicy, now: Timestamp) {
+    pub fn fail(
+        &mut self,
+        key: StepKey,
+        reason: &str,
+        message: String,
+        policy: BackoffPolicy,
+        now: Timestamp,
+    ) {
         let backoff = Backoff::next(self.failures.get(&key).map(|f| f.backoff), policy, now);
-        let failure = Failure { reason: reason.into(), message, at: now, backoff, repairable: false };
+        let failure =
+            Failure { reason: reason.into(), message, at: now, backoff, repairable: false };
         self.failures.insert(key, failure);
     }
 }
@@ -132,7 +148,11 @@ impl Health {
     /// Before the first probe has spoken.
     pub fn initial(container: &DesiredContainer) -> Self {
         let spec = &container.spec;
-        Health { started: spec.startup_probe.is_none(), ready: spec.readiness_probe.is_none(), unhealthy: None }
+        Health {
+            started: spec.startup_probe.is_none(),
+            ready: spec.readiness_probe.is_none(),
+            unhealthy: None,
+        }
     }
 }
 

@@ -53,11 +53,26 @@ pub enum StepKey {
 pub enum Action {
     SetUpVolumes,
     TearDownVolumes,
-    RunSandbox { attempt: u32 },
-    StopSandbox { id: String },
-    StartContainer { name: String, attempt: u32 },
-    KillContainer { name: String, id: String, grace: SignedDuration, message: String },
-    RemoveContainer { name: String, id: String },
+    RunSandbox {
+        attempt: u32,
+    },
+    StopSandbox {
+        id: String,
+    },
+    StartContainer {
+        name: String,
+        attempt: u32,
+    },
+    KillContainer {
+        name: String,
+        id: String,
+        grace: SignedDuration,
+        message: String,
+    },
+    RemoveContainer {
+        name: String,
+        id: String,
+    },
     /// Flush the final status, then delete the API object.
     DeletePod,
     /// Remove the sandbox, its containers and the pod's directories.
@@ -89,7 +104,8 @@ impl Action {
 
 /// Decides the next steps. Call again after every event and at `wake_at`.
 pub fn plan(pod: &DesiredPod, seen: &Observed, now: Timestamp) -> Plan {
-    let mut planner = Planner { pod, seen, now, plan: Plan { stage: seen.stage, ..Plan::default() } };
+    let mut planner =
+        Planner { pod, seen, now, plan: Plan { stage: seen.stage, ..Plan::default() } };
     planner.advance_stage();
     match planner.plan.stage {
         Stage::Active => planner.active(),
@@ -110,12 +126,14 @@ pub fn has_completed(pod: &DesiredPod, seen: &Observed) -> bool {
 
 /// An init container ended in a way that is final for the whole pod.
 pub fn init_failed(pod: &DesiredPod, seen: &Observed) -> bool {
-    pod.of_role(Role::Init)
-        .any(|c| c.restart_policy == RestartPolicy::Never && ended_for_good(c, seen) && failed(c, seen))
+    pod.of_role(Role::Init).any(|c| {
+        c.restart_policy == RestartPolicy::Never && ended_for_good(c, seen) && failed(c, seen)
+    })
 }
 
 fn ended_for_good(container: &DesiredContainer, seen: &Observed) -> bool {
-    seen.newest(container.name()).is_some_and(|c| has_exited(c) && !container.restarts_after(exit_code(c)))
+    seen.newest(container.name())
+        .is_some_and(|c| has_exited(c) && !container.restarts_after(exit_code(c)))
 }
 
 fn failed(container: &DesiredContainer, seen: &Observed) -> bool {
@@ -251,7 +269,8 @@ impl Planner<'_> {
 
     fn has_started(&self, container: &DesiredContainer) -> bool {
         let in_flight = self.seen.in_flight.contains(&StepKey::Container(container.name().into()));
-        self.here(container).is_some_and(|c| is_running(c) && self.seen.health_of(c).started) && !in_flight
+        self.here(container).is_some_and(|c| is_running(c) && self.seen.health_of(c).started)
+            && !in_flight
     }
 
     fn keep_running(&mut self, container: &DesiredContainer) {
@@ -262,7 +281,10 @@ impl Planner<'_> {
             self.check_running(container, &current.id);
         } else if !has_exited(current) {
             // Created and never started: the daemon died between the two.
-            self.attempt(Action::RemoveContainer { name: container.name().into(), id: current.id.clone() });
+            self.attempt(Action::RemoveContainer {
+                name: container.name().into(),
+                id: current.id.clone(),
+            });
         } else if container.restarts_after(exit_code(current)) || self.must_run_again(container) {
             self.restart(container, finished_at(current));
         }
@@ -278,7 +300,8 @@ impl Planner<'_> {
         let current = self.seen.newest(name).expect("the caller found it");
         if let Some(unhealthy) = self.seen.health_of(current).unhealthy {
             let grace = unhealthy.grace_seconds.map_or(self.pod.grace(), SignedDuration::from_secs);
-            let message = format!("Container {name} failed {} probe, will be restarted", unhealthy.probe);
+            let message =
+                format!("Container {name} failed {} probe, will be restarted", unhealthy.probe);
             return self.kill(name, id, grace, message);
         }
         let changed = !current.image.is_empty() && current.image != container.image();
@@ -336,12 +359,17 @@ impl Planner<'_> {
     /// Kills everything but sidecars first; then sidecars, last started first.
     fn kill_all(&mut self, grace: SignedDuration, message: &str) {
         let seen = self.seen;
-        let is_sidecar =
-            |c: &ContainerStatus| self.pod.container(&c.metadata.name).is_some_and(|d| d.role == Role::Sidecar);
+        let is_sidecar = |c: &ContainerStatus| {
+            self.pod.container(&c.metadata.name).is_some_and(|d| d.role == Role::Sidecar)
+        };
         let main: Vec<_> = seen.running().filter(|c| !is_sidecar(c)).collect();
         let last_sidecar = || {
             let order = self.pod.of_role(Role::Sidecar).rev();
-            order.filter_map(|d| seen.newest(d.name())).find(|c| is_running(c)).into_iter().collect()
+            order
+                .filter_map(|d| seen.newest(d.name()))
+                .find(|c| is_running(c))
+                .into_iter()
+                .collect()
         };
         let victims: Vec<&ContainerStatus> = if main.is_empty() { last_sidecar() } else { main };
         for c in victims {

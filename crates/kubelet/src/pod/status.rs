@@ -11,9 +11,10 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
-        ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-        ContainerStatus as ApiContainerStatus, ContainerUser, HostIP, LinuxContainerUser, PodCondition, PodIP,
-        PodStatus, ResourceRequirements, VolumeMountStatus,
+        ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+        ContainerStateWaiting, ContainerStatus as ApiContainerStatus, ContainerUser, HostIP,
+        LinuxContainerUser, PodCondition, PodIP, PodStatus, ResourceRequirements,
+        VolumeMountStatus,
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
@@ -65,7 +66,12 @@ pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> Pod
     status
 }
 
-fn set_addresses(status: &mut PodStatus, pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) {
+fn set_addresses(
+    status: &mut PodStatus,
+    pod: &DesiredPod,
+    seen: &Observed,
+    ctx: &StatusContext<'_>,
+) {
     let ips: Vec<IpAddr> = match &seen.sandbox {
         Some(_) if pod.host_network() => ctx.node_ips.to_vec(),
         Some(sandbox) => sandbox.ips.clone(),
@@ -78,9 +84,12 @@ fn set_addresses(status: &mut PodStatus, pod: &DesiredPod, seen: &Observed, ctx:
 }
 
 fn set_reason(status: &mut PodStatus, stage: Stage) {
-    if let Stage::Terminating(Why::DeadlineExceeded) | Stage::Terminated(Why::DeadlineExceeded) = stage {
+    if let Stage::Terminating(Why::DeadlineExceeded) | Stage::Terminated(Why::DeadlineExceeded) =
+        stage
+    {
         status.reason = Some("DeadlineExceeded".into());
-        status.message = Some("Pod was active on the node longer than the specified deadline".into());
+        status.message =
+            Some("Pod was active on the node longer than the specified deadline".into());
     }
 }
 
@@ -104,12 +113,18 @@ fn phase(pod: &DesiredPod, seen: &Observed, previous: &PodStatus) -> &'static st
 /// Succeeded only if every regular container ended well; what never ran counts as failed.
 fn phase_at_the_end(pod: &DesiredPod, seen: &Observed) -> &'static str {
     let well = |c: &DesiredContainer| seen.newest(c.name()).is_some_and(|s| exit_code(s) == 0);
-    if !init_failed(pod, seen) && pod.of_role(Role::Regular).all(well) { "Succeeded" } else { "Failed" }
+    if !init_failed(pod, seen) && pod.of_role(Role::Regular).all(well) {
+        "Succeeded"
+    } else {
+        "Failed"
+    }
 }
 
 /// Pending until every regular container has been created once.
 fn phase_while_active(pod: &DesiredPod, seen: &Observed) -> &'static str {
-    let created = |c: &DesiredContainer| seen.newest(c.name()).is_some_and(|s| is_running(s) || has_exited(s));
+    let created = |c: &DesiredContainer| {
+        seen.newest(c.name()).is_some_and(|s| is_running(s) || has_exited(s))
+    };
     if pod.of_role(Role::Regular).all(created) { "Running" } else { "Pending" }
 }
 
@@ -128,11 +143,16 @@ fn container_status(
     let running = current.is_some_and(is_running) && !starting(container, seen);
     let started = running && health.as_ref().is_some_and(|h| h.started);
     let (state, last_state) = states(pod, container, current, previous, seen, ctx);
-    let done = container.role == Role::Init && current.is_some_and(|c| has_exited(c) && exit_code(c) == 0);
+    let done =
+        container.role == Role::Init && current.is_some_and(|c| has_exited(c) && exit_code(c) == 0);
     let ready = match container.role {
         Role::Init => done,
         Role::Ephemeral => false,
-        _ => started && health.is_some_and(|h| h.ready) && !matches!(seen.stage, Stage::Terminated(_)),
+        _ => {
+            started
+                && health.is_some_and(|h| h.ready)
+                && !matches!(seen.stage, Stage::Terminated(_))
+        }
     };
     let resources = container.spec.resources.clone().unwrap_or_default();
     ApiContainerStatus {
@@ -185,8 +205,14 @@ fn running_state(c: &ContainerStatus) -> ApiState {
     ApiState { running: Some(ContainerStateRunning { started_at }), ..ApiState::default() }
 }
 
-fn terminated_state(container: &DesiredContainer, c: &ContainerStatus, ctx: &StatusContext<'_>) -> ApiState {
-    let time = |t: Option<std::time::SystemTime>| t.and_then(|t| Timestamp::try_from(t).ok()).map(whole_seconds);
+fn terminated_state(
+    container: &DesiredContainer,
+    c: &ContainerStatus,
+    ctx: &StatusContext<'_>,
+) -> ApiState {
+    let time = |t: Option<std::time::SystemTime>| {
+        t.and_then(|t| Timestamp::try_from(t).ok()).map(whole_seconds)
+    };
     let wants_message = container.spec.termination_message_path.is_some();
     let message = if wants_message { (ctx.termination_message)(c) } else { None };
     let reason = if c.reason.is_empty() { "ContainerStatusUnknown" } else { &c.reason };
@@ -229,7 +255,8 @@ fn waiting_to_start(pod: &DesiredPod, container: &DesiredContainer, seen: &Obser
     if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
         return waiting(&failure.reason, Some(failure.message.clone()));
     }
-    let blocked = container.role == Role::Regular && pod.init().next().is_some() && !initialized(pod, seen);
+    let blocked =
+        container.role == Role::Regular && pod.init().next().is_some() && !initialized(pod, seen);
     waiting(if blocked { "PodInitializing" } else { "ContainerCreating" }, None)
 }
 
@@ -305,7 +332,10 @@ fn conditions(
         Verdict { status: true, reason: completed.then_some("PodCompleted"), message: None }
     } else {
         let names = incomplete_init(pod, seen);
-        Verdict::no("ContainersNotInitialized", format!("containers with incomplete status: [{}]", names.join(" ")))
+        Verdict::no(
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", names.join(" ")),
+        )
     };
     let sandbox = Verdict { status: seen.ready_sandbox().is_some(), reason: None, message: None };
     [
@@ -330,7 +360,12 @@ fn incomplete_init<'a>(pod: &'a DesiredPod, seen: &Observed) -> Vec<&'a str> {
     pod.init().filter(|c| !done(c)).map(|c| c.name()).collect()
 }
 
-fn containers_ready(pod: &DesiredPod, status: &PodStatus, completed: bool, failed: bool) -> Verdict {
+fn containers_ready(
+    pod: &DesiredPod,
+    status: &PodStatus,
+    completed: bool,
+    failed: bool,
+) -> Verdict {
     if completed {
         return Verdict { status: false, reason: Some("PodCompleted"), message: None };
     }
@@ -344,7 +379,10 @@ fn containers_ready(pod: &DesiredPod, status: &PodStatus, completed: bool, faile
     if unready.is_empty() {
         Verdict { status: true, reason: None, message: None }
     } else {
-        Verdict::no("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))
+        Verdict::no(
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        )
     }
 }
 
@@ -359,10 +397,13 @@ fn readiness_gates(pod: &DesiredPod) -> Option<String> {
         .filter_map(|gate| {
             let kind = &gate.condition_type;
             match conditions.into_iter().flatten().find(|c| c.type_ == *kind) {
-                None => Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist.")),
-                Some(c) if c.status != "True" => {
-                    Some(format!("the status of pod readiness gate {kind:?} is not \"True\", but {}", c.status))
-                }
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {kind:?} does not exist."
+                )),
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+                    c.status
+                )),
                 Some(_) => None,
             }
         })
@@ -386,7 +427,12 @@ impl Verdict {
 
     fn condition(self, kind: &str, pod: &DesiredPod, ctx: &StatusContext<'_>) -> PodCondition {
         let status = if self.status { "True" } else { "False" };
-        let before = ctx.previous.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == status);
+        let before = ctx
+            .previous
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == kind && c.status == status);
         let since = before.and_then(|c| c.last_transition_time.clone());
         PodCondition {
             last_probe_time: None,

@@ -59,7 +59,7 @@ impl StatusWriter {
     }
 
     /// Resolves when everything written so far has reached the API server, or the pod is gone there.
-    pub fn flushed(&self) -> impl Future<Output = ()> + Send + 'static {
+    pub fn flushed(&self) -> impl Future<Output = ()> + Send + Sync + 'static {
         let goal = self.desired.borrow().number;
         let mut written = self.written.clone();
         async move {
@@ -98,8 +98,12 @@ impl Patcher {
                         break;
                     }
                     // 404 and a uid conflict both say that this pod is no longer there to be described.
-                    Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
-                    Err(error) => tracing::warn!(pod = %self.key, %error, "status not written, will retry"),
+                    Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::warn!(pod = %self.key, %error, "status not written, will retry")
+                    }
                 }
                 tokio::time::sleep(retry).await;
                 retry = (retry * 2).min(LAST_RETRY);
@@ -135,7 +139,8 @@ fn difference(known: &PodStatus, wanted: &PodStatus) -> Option<Value> {
             }
             Some(before) if REPLACED_LISTS.contains(&field.as_str()) && !is_empty(before) => {
                 let directive = json!({ "$patch": "replace" });
-                let items = std::iter::once(directive).chain(value.as_array().into_iter().flatten().cloned());
+                let items = std::iter::once(directive)
+                    .chain(value.as_array().into_iter().flatten().cloned());
                 patch.insert(field.clone(), items.collect());
             }
             _ => {
@@ -157,7 +162,8 @@ fn changed_conditions(known: Option<&Value>, wanted: &Value) -> Vec<Value> {
         if before.is_some_and(|b| *b == condition) {
             return None;
         }
-        let vanished = before.into_iter().flat_map(|b| b.keys()).filter(|k| !condition.contains_key(*k));
+        let vanished =
+            before.into_iter().flat_map(|b| b.keys()).filter(|k| !condition.contains_key(*k));
         let mut patch = condition.clone();
         patch.extend(vanished.map(|k| (k.clone(), Value::Null)));
         Some(Value::Object(patch))
@@ -184,8 +190,13 @@ fn is_empty(list: &Value) -> bool {
 fn is_ours(field: &str) -> bool {
     !matches!(
         field,
-        "nominatedNodeName" | "resourceClaimStatuses" | "extendedResourceClaimStatus" | "resize" | "resources"
-            | "allocatedResources" | "nodeAllocatableResourceClaimStatuses"
+        "nominatedNodeName"
+            | "resourceClaimStatuses"
+            | "extendedResourceClaimStatus"
+            | "resize"
+            | "resources"
+            | "allocatedResources"
+            | "nodeAllocatableResourceClaimStatuses"
     )
 }
 

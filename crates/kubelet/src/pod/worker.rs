@@ -81,7 +81,8 @@ impl PodWorker {
         let seen = Observed {
             sandbox: adopted.sandbox,
             containers: adopted.containers,
-            start_time: start_time.or_else(|| Timestamp::from_second(Timestamp::now().as_second()).ok()),
+            start_time: start_time
+                .or_else(|| Timestamp::from_second(Timestamp::now().as_second()).ok()),
             ..Observed::default()
         };
         let probes = ProbeSet::new(ctx.clone(), sender.clone());
@@ -163,7 +164,8 @@ impl PodWorker {
             pod: self.pod.clone(),
             sandbox: self.seen.sandbox.clone(),
             containers: self.seen.containers.clone(),
-            flushed: matches!(action, Action::DeletePod).then(|| Box::pin(self.writer.flushed()) as _),
+            flushed: matches!(action, Action::DeletePod)
+                .then(|| Box::pin(self.writer.flushed()) as _),
         };
         let ctx = self.ctx.clone();
         let sender = self.sender.clone();
@@ -245,7 +247,9 @@ impl PodWorker {
         match self.ctx.runtime.container_status(id).await {
             Ok(status) => self.put_container(status),
             Err(skiff_runtime::Error::NotFound { .. }) => self.forget_container(id),
-            Err(error) => tracing::warn!(pod = %self.pod.key, id, %error, "container status unknown"),
+            Err(error) => {
+                tracing::warn!(pod = %self.pod.key, id, %error, "container status unknown")
+            }
         }
     }
 
@@ -269,7 +273,8 @@ impl PodWorker {
     async fn relist(&mut self) {
         let uid = self.pod.key.uid.clone();
         let runtime = self.ctx.runtime.clone();
-        let (sandboxes, containers) = tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
+        let (sandboxes, containers) =
+            tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
         match (sandboxes, containers) {
             (Ok(sandboxes), Ok(containers)) => {
                 let ours: Vec<PodSandboxStatus> =
@@ -320,7 +325,8 @@ impl PodWorker {
             Outcome::ContainerStarted { id } => {
                 self.starting = None;
                 self.look_at_container(&id).await;
-                let status = self.seen.containers.iter().find(|c| c.id == id && is_running(c)).cloned();
+                let status =
+                    self.seen.containers.iter().find(|c| c.id == id && is_running(c)).cloned();
                 if let Some(status) = status {
                     self.watch_health(&status);
                 }
@@ -337,8 +343,13 @@ impl PodWorker {
         let now = Timestamp::now();
         let before = self.seen.failures.get(&key);
         let backoff = Backoff::next(before.map(|f| f.backoff), error.policy, now);
-        let failure =
-            Failure { reason: error.reason.into(), message: error.message, at: now, backoff, repairable: error.repairable };
+        let failure = Failure {
+            reason: error.reason.into(),
+            message: error.message,
+            at: now,
+            backoff,
+            repairable: error.repairable,
+        };
         tracing::debug!(pod = %self.pod.key, ?key, reason = failure.reason, message = failure.message, "step failed");
         self.seen.failures.insert(key, failure);
     }
@@ -365,6 +376,8 @@ impl PodWorker {
 }
 
 /// The one with the highest attempt speaks for the pod.
-pub fn newest_sandbox(sandboxes: impl IntoIterator<Item = PodSandboxStatus>) -> Option<PodSandboxStatus> {
+pub fn newest_sandbox(
+    sandboxes: impl IntoIterator<Item = PodSandboxStatus>,
+) -> Option<PodSandboxStatus> {
     sandboxes.into_iter().max_by_key(|s| (s.metadata.attempt, s.created_at))
 }

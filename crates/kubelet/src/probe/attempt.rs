@@ -50,13 +50,21 @@ impl Target {
         }
     }
 
-    async fn exec(&self, ctx: &NodeContext, command: &[String], timeout: Duration) -> Result<(), String> {
+    async fn exec(
+        &self,
+        ctx: &NodeContext,
+        command: &[String],
+        timeout: Duration,
+    ) -> Result<(), String> {
         match ctx.runtime.exec_sync(&self.container_id, command, Some(timeout)).await {
             Ok(output) if output.exit_code == 0 => Ok(()),
-            Ok(output) => Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()),
-            Err(skiff_runtime::Error::ExecTimeout { .. }) => {
-                Err(format!("command timed out: {command:?} timed out after {}s", timeout.as_secs()))
+            Ok(output) => {
+                Err(String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
             }
+            Err(skiff_runtime::Error::ExecTimeout { .. }) => Err(format!(
+                "command timed out: {command:?} timed out after {}s",
+                timeout.as_secs()
+            )),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -73,7 +81,8 @@ impl Target {
             return tcp(&host, port, timeout).await.map(drop);
         }
         if let Some(action) = &probe.grpc {
-            let port = u16::try_from(action.port).map_err(|_| format!("invalid port {}", action.port))?;
+            let port =
+                u16::try_from(action.port).map_err(|_| format!("invalid port {}", action.port))?;
             let service = action.service.as_deref().unwrap_or_default();
             return grpc::check(&host, port, service, timeout).await;
         }
@@ -83,7 +92,8 @@ impl Target {
 
 /// Connects, with Go's words for what goes wrong.
 pub async fn tcp(host: &str, port: u16, timeout: Duration) -> Result<TcpStream, String> {
-    let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+    let shown =
+        if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let connect = async {
         match host.parse() {
             Ok(ip) => TcpStream::connect(SocketAddr::new(ip, port)).await,

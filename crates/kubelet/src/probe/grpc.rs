@@ -23,15 +23,23 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
     };
     match tokio::time::timeout(timeout, ask).await {
         Ok(result) => result,
-        Err(_) => Err(format!("timeout: failed to connect service \"{host}:{port}\" within {}s", timeout.as_secs())),
+        Err(_) => Err(format!(
+            "timeout: failed to connect service \"{host}:{port}\" within {}s",
+            timeout.as_secs()
+        )),
     }
 }
 
-async fn exchange(stream: tokio::net::TcpStream, authority: &str, service: &str) -> Result<(), String> {
+async fn exchange(
+    stream: tokio::net::TcpStream,
+    authority: &str,
+    service: &str,
+) -> Result<(), String> {
     let text = |e: &dyn std::fmt::Display| format!("error: health rpc probe failed: {e}");
-    let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-        .await
-        .map_err(|e| text(&e))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .map_err(|e| text(&e))?;
     tokio::spawn(connection);
     let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
         .header(header::CONTENT_TYPE, "application/grpc")
@@ -41,7 +49,8 @@ async fn exchange(stream: tokio::net::TcpStream, authority: &str, service: &str)
         .map_err(|e| text(&e))?;
     let response = sender.send_request(request).await.map_err(|e| text(&e))?;
     let early = response.headers().get("grpc-status").cloned();
-    let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| text(&e))?;
+    let body =
+        Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| text(&e))?;
     let late = body.trailers().and_then(|t| t.get("grpc-status")).cloned();
     match early.or(late).as_ref().map(|v| v.as_bytes()) {
         Some(b"0") | None => {}
@@ -50,7 +59,8 @@ async fn exchange(stream: tokio::net::TcpStream, authority: &str, service: &str)
     match status(&body.to_bytes()) {
         Some(SERVING) => Ok(()),
         Some(other) => {
-            let name = usize::try_from(other).ok().and_then(|i| STATUSES.get(i)).unwrap_or(&"UNKNOWN");
+            let name =
+                usize::try_from(other).ok().and_then(|i| STATUSES.get(i)).unwrap_or(&"UNKNOWN");
             Err(format!("service unhealthy (responded with {name:?})"))
         }
         None => Err(text(&"malformed answer")),
@@ -87,7 +97,8 @@ fn status(framed: &[u8]) -> Option<u64> {
         None => Some(0),
         Some((0x08, rest)) => {
             let end = rest.iter().position(|b| b & 0x80 == 0)?;
-            (end < 10).then(|| rest[..=end].iter().rev().fold(0u64, |n, b| n << 7 | u64::from(b & 0x7f)))
+            (end < 10)
+                .then(|| rest[..=end].iter().rev().fold(0u64, |n, b| n << 7 | u64::from(b & 0x7f)))
         }
         Some(_) => None,
     }

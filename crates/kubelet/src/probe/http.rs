@@ -36,7 +36,11 @@ pub struct Request {
 
 impl Request {
     /// `host` is used unless the action names one.
-    pub fn resolve(action: &HTTPGetAction, container: &Container, host: String) -> Result<Self, String> {
+    pub fn resolve(
+        action: &HTTPGetAction,
+        container: &Container,
+        host: String,
+    ) -> Result<Self, String> {
         let mut headers = Vec::new();
         for h in action.http_headers.iter().flatten() {
             let name = HeaderName::from_bytes(h.name.as_bytes()).map_err(|e| e.to_string())?;
@@ -53,7 +57,11 @@ impl Request {
     }
 
     fn authority(&self) -> String {
-        if self.host.contains(':') { format!("[{}]:{}", self.host, self.port) } else { format!("{}:{}", self.host, self.port) }
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
     }
 
     fn url(&self) -> String {
@@ -61,12 +69,17 @@ impl Request {
     }
 
     fn build(&self) -> Result<::http::Request<Empty<Bytes>>, String> {
-        let mut request = ::http::Request::get(&self.path).body(Empty::new()).map_err(|e| e.to_string())?;
+        let mut request =
+            ::http::Request::get(&self.path).body(Empty::new()).map_err(|e| e.to_string())?;
         let headers = request.headers_mut();
         for (name, value) in &self.headers {
             headers.append(name, value.clone());
         }
-        let defaults = [(header::HOST, self.authority()), (header::USER_AGENT, "kube-probe/1.36".into()), (header::ACCEPT, "*/*".into())];
+        let defaults = [
+            (header::HOST, self.authority()),
+            (header::USER_AGENT, "kube-probe/1.36".into()),
+            (header::ACCEPT, "*/*".into()),
+        ];
         for (name, value) in defaults {
             let value = HeaderValue::from_str(&value).map_err(|e| e.to_string())?;
             headers.entry(name).or_insert(value);
@@ -133,16 +146,22 @@ async fn exchange(
     request: &Request,
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
 ) -> Result<(::http::StatusCode, Option<String>, String), String> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| e.to_string())?;
     // Ends with the connection, which the probe's answer or its timeout closes.
     let driver = tokio::spawn(connection);
     let abort = AbortOnDrop(driver.abort_handle());
     let response = sender.send_request(request.build()?).await.map_err(|e| e.to_string())?;
     let status = response.status();
-    let location = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
+    let location =
+        response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok()).map(str::to_owned);
     // A body that is too long or breaks off does not change the verdict.
-    let body = Limited::new(response.into_body(), MAX_BODY).collect().await.map(|b| b.to_bytes()).unwrap_or_default();
+    let body = Limited::new(response.into_body(), MAX_BODY)
+        .collect()
+        .await
+        .map(|b| b.to_bytes())
+        .unwrap_or_default();
     drop(abort);
     Ok((status, location, String::from_utf8_lossy(&body).into_owned()))
 }

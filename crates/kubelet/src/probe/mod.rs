@@ -83,7 +83,8 @@ impl Verdict {
             (ProbeKind::Startup, true) => health.started = true,
             (ProbeKind::Liveness, true) => {}
             (kind, false) => {
-                health.unhealthy = Some(Unhealthy { probe: kind.label(), grace_seconds: self.grace_seconds });
+                health.unhealthy =
+                    Some(Unhealthy { probe: kind.label(), grace_seconds: self.grace_seconds });
             }
         }
     }
@@ -134,12 +135,21 @@ impl ProbeSet {
                 events: self.events.clone(),
                 kind,
                 state: ProbeState::new(probe, kind != ProbeKind::Liveness),
-                target: Target::new(pod.clone(), container.clone(), status.id.clone(), sandbox.cloned()),
+                target: Target::new(
+                    pod.clone(),
+                    container.clone(),
+                    status.id.clone(),
+                    sandbox.cloned(),
+                ),
                 probe: probe.clone(),
                 started: started.clone(),
                 wait_for_start: wait_for_start.clone(),
             };
-            let set = if kind == ProbeKind::Readiness { &mut running.readiness } else { &mut running.restarting };
+            let set = if kind == ProbeKind::Readiness {
+                &mut running.readiness
+            } else {
+                &mut running.restarting
+            };
             set.spawn(prober.run());
         }
         self.running.insert(status.id.clone(), running);
@@ -239,7 +249,9 @@ impl Prober {
         };
         let listening = self.events.send(Event::Probe(verdict)).is_ok();
         // A startup probe is done either way; a liveness failure ends in a kill.
-        !listening || self.kind == ProbeKind::Startup || (self.kind == ProbeKind::Liveness && !success)
+        !listening
+            || self.kind == ProbeKind::Startup
+            || (self.kind == ProbeKind::Liveness && !success)
     }
 }
 

@@ -17,10 +17,15 @@ pub fn host(pod: &DesiredPod, sandbox: Option<&PodSandboxStatus>, node_ips: &[Ip
 pub fn resolve(port: &IntOrString, container: &Container) -> Result<u16, String> {
     let number = match port {
         IntOrString::Int(number) => *number,
-        IntOrString::String(name) => match container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name)) {
-            Some(port) => port.container_port,
-            None => name.parse().map_err(|_| format!("couldn't find port: {name:?}"))?,
-        },
+        IntOrString::String(name) => {
+            match container.ports.iter().flatten().find(|p| p.name.as_ref() == Some(name)) {
+                Some(port) => port.container_port,
+                None => name.parse().map_err(|_| format!("couldn't find port: {name:?}"))?,
+            }
+        }
     };
-    u16::try_from(number).ok().filter(|p| *p > 0).ok_or_else(|| format!("invalid port number: {number}"))
+    u16::try_from(number)
+        .ok()
+        .filter(|p| *p > 0)
+        .ok_or_else(|| format!("invalid port number: {number}"))
 }

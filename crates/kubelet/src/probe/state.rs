@@ -34,7 +34,11 @@ impl ProbeState {
 
     /// Counts one answer; says so when it changes the verdict.
     pub fn count(&mut self, success: bool) -> Option<Change> {
-        self.run = if self.run.0 == success { (success, self.run.1.saturating_add(1)) } else { (success, 1) };
+        self.run = if self.run.0 == success {
+            (success, self.run.1.saturating_add(1))
+        } else {
+            (success, 1)
+        };
         let threshold = if success { self.success_threshold } else { self.failure_threshold };
         if self.run.1 < threshold || self.verdict == Some(success) {
             return None;

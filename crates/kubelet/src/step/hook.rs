@@ -34,13 +34,18 @@ pub enum HookError {
     Invalid,
 }
 
-pub async fn run(ctx: &NodeContext, handler: &LifecycleHandler, target: &HookTarget<'_>) -> Result<(), HookError> {
+pub async fn run(
+    ctx: &NodeContext,
+    handler: &LifecycleHandler,
+    target: &HookTarget<'_>,
+) -> Result<(), HookError> {
     if let Some(exec) = &handler.exec {
         return exec_hook(ctx, exec.command.as_deref().unwrap_or_default(), target.id).await;
     }
     if let Some(action) = &handler.http_get {
         let host = port::host(target.pod, target.sandbox, &ctx.config.node_ips);
-        let request = http::Request::resolve(action, &target.container.spec, host).map_err(HookError::Http)?;
+        let request = http::Request::resolve(action, &target.container.spec, host)
+            .map_err(HookError::Http)?;
         let answer = http::get(&request, HTTP_TIMEOUT).await;
         return answer.map(drop).map_err(HookError::Http);
     }

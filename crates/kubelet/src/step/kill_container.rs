@@ -32,14 +32,27 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, kill: Kill) -> Result<Out
     let started = Instant::now();
     let pre_stop = container.and_then(|c| c.spec.lifecycle.as_ref()?.pre_stop.as_ref());
     if let (Some(container), Some(handler), false) = (container, pre_stop, grace.is_zero()) {
-        let target = HookTarget { pod: &input.pod, container, id: &kill.id, sandbox: input.sandbox.as_ref() };
+        let target = HookTarget {
+            pod: &input.pod,
+            container,
+            id: &kill.id,
+            sandbox: input.sandbox.as_ref(),
+        };
         match tokio::time::timeout(grace, hook::run(ctx, handler, &target)).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => {
                 let message = format!("PreStopHook failed: {error}");
-                ctx.recorder.container(&input.pod, container, EventType::Warning, "FailedPreStopHook", message);
+                ctx.recorder.container(
+                    &input.pod,
+                    container,
+                    EventType::Warning,
+                    "FailedPreStopHook",
+                    message,
+                );
             }
-            Err(_) => tracing::debug!(container = kill.name, "pre-stop hook used up the grace period"),
+            Err(_) => {
+                tracing::debug!(container = kill.name, "pre-stop hook used up the grace period")
+            }
         }
     }
     let left = grace.saturating_sub(started.elapsed());

@@ -32,7 +32,7 @@ pub struct StepInput {
     pub sandbox: Option<PodSandboxStatus>,
     pub containers: Vec<ContainerStatus>,
     /// Resolves when the status decided before this step has been written.
-    pub flushed: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+    pub flushed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
 
 #[derive(Debug)]
@@ -65,7 +65,13 @@ pub struct StepError {
 impl StepError {
     /// Something a change of the node or the cluster may repair soon.
     pub fn setup(reason: &'static str, message: impl ToString) -> Self {
-        StepError { reason, message: message.to_string(), policy: SETUP, repairable: true, interrupted: false }
+        StepError {
+            reason,
+            message: message.to_string(),
+            policy: SETUP,
+            repairable: true,
+            interrupted: false,
+        }
     }
 
     /// Something of the container's own making.
@@ -78,15 +84,22 @@ impl StepError {
     }
 }
 
-pub async fn run(ctx: &Arc<NodeContext>, action: Action, input: StepInput) -> Result<Outcome, StepError> {
+pub async fn run(
+    ctx: &Arc<NodeContext>,
+    action: Action,
+    input: StepInput,
+) -> Result<Outcome, StepError> {
     match action {
         Action::SetUpVolumes => volumes::set_up(ctx, &input).await,
         Action::TearDownVolumes => volumes::tear_down(ctx, &input).await,
         Action::RunSandbox { attempt } => sandbox::run(ctx, &input, attempt).await,
         Action::StopSandbox { id } => sandbox::stop(ctx, &id).await,
-        Action::StartContainer { name, attempt } => start_container::run(ctx, &input, &name, attempt).await,
+        Action::StartContainer { name, attempt } => {
+            start_container::run(ctx, &input, &name, attempt).await
+        }
         Action::KillContainer { name, id, grace, message } => {
-            kill_container::run(ctx, &input, kill_container::Kill { name, id, grace, message }).await
+            kill_container::run(ctx, &input, kill_container::Kill { name, id, grace, message })
+                .await
         }
         Action::RemoveContainer { id, .. } => remove_container(ctx, id).await,
         Action::DeletePod => object::delete(ctx, input).await,

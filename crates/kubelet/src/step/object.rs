@@ -15,12 +15,15 @@ pub async fn delete(ctx: &NodeContext, mut input: StepInput) -> Result<Outcome, 
         flushed.await;
     }
     let key = &input.pod.key;
-    let api: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let api: Api<k8s_openapi::api::core::v1::Pod> =
+        Api::namespaced(ctx.client.clone(), &key.namespace);
     let same_pod = Preconditions { uid: Some(key.uid.clone()), resource_version: None };
     let params = DeleteParams::default().grace_period(0).preconditions(same_pod);
     match api.delete(&key.name, &params).await {
         Ok(_) => Ok(Outcome::PodDeleted),
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(Outcome::PodDeleted),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+            Ok(Outcome::PodDeleted)
+        }
         Err(error) => Err(StepError::setup("FailedDelete", error)),
     }
 }

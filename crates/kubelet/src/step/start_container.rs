@@ -27,9 +27,20 @@ use crate::{
     volume::mounts,
 };
 
-pub async fn run(ctx: &NodeContext, input: &StepInput, name: &str, attempt: u32) -> Result<Outcome, StepError> {
-    let container = input.pod.container(name).ok_or_else(|| StepError::setup("CreateContainerConfigError", "no such container"))?;
-    let sandbox = input.sandbox.as_ref().ok_or_else(|| StepError::setup("CreateContainerError", "no sandbox"))?;
+pub async fn run(
+    ctx: &NodeContext,
+    input: &StepInput,
+    name: &str,
+    attempt: u32,
+) -> Result<Outcome, StepError> {
+    let container = input
+        .pod
+        .container(name)
+        .ok_or_else(|| StepError::setup("CreateContainerConfigError", "no such container"))?;
+    let sandbox = input
+        .sandbox
+        .as_ref()
+        .ok_or_else(|| StepError::setup("CreateContainerError", "no sandbox"))?;
     let start = Start { ctx, input, pod: &input.pod, container, sandbox, attempt };
     let image = start.image().await?;
     let id = start.create(&image).await?;
@@ -72,7 +83,8 @@ impl Start<'_> {
         };
         match (self.container.spec.image_pull_policy.as_deref(), present) {
             (Some("Never"), None) => {
-                let message = format!("Container image {name:?} is not present with pull policy of Never");
+                let message =
+                    format!("Container image {name:?} is not present with pull policy of Never");
                 self.event(EventType::Warning, "ErrImageNeverPull", message.clone());
                 Err(StepError::container("ErrImageNeverPull", message))
             }
@@ -91,9 +103,15 @@ impl Start<'_> {
         self.event(EventType::Normal, "Pulling", format!("Pulling image {name:?}"));
         match (self.ctx.runtime.pull_image(name).await, present) {
             (Ok(id), _) => {
-                self.event(EventType::Normal, "Pulled", format!("Successfully pulled image {name:?}"));
+                self.event(
+                    EventType::Normal,
+                    "Pulled",
+                    format!("Successfully pulled image {name:?}"),
+                );
                 let image = self.ctx.runtime.image_status(&id).await.ok().flatten();
-                image.ok_or_else(|| StepError::container("ErrImagePull", format!("image {name:?} vanished")))
+                image.ok_or_else(|| {
+                    StepError::container("ErrImagePull", format!("image {name:?} vanished"))
+                })
             }
             (Err(skiff_runtime::Error::PullUnsupported(_)), Some(image)) => {
                 self.event(EventType::Normal, "Pulled", already_present(name));
@@ -111,15 +129,21 @@ impl Start<'_> {
     async fn create(&self, image: &Image) -> Result<String, StepError> {
         let config_error = |error: String| {
             self.event(EventType::Warning, "Failed", format!("Error: {error}"));
-            StepError { policy: crate::pod::backoff::SETUP, repairable: true, ..StepError::container("CreateContainerConfigError", error) }
+            StepError {
+                policy: crate::pod::backoff::SETUP,
+                repairable: true,
+                ..StepError::container("CreateContainerConfigError", error)
+            }
         };
         let env = self.environment().await.map_err(config_error)?;
         let security = self.security(image).map_err(config_error)?;
-        let mounts = mounts::mounts(self.ctx, self.pod, self.container, self.sandbox, self.attempt, &env)
-            .await
-            .map_err(config_error)?;
+        let mounts =
+            mounts::mounts(self.ctx, self.pod, self.container, self.sandbox, self.attempt, &env)
+                .await
+                .map_err(config_error)?;
         let spec = self.pod.spec();
-        let adj = oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);
+        let adj =
+            oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);
         let resources = container_resources(&self.container.spec, adj);
         let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
         let config = container_config(self.pod, self.container, resolved);
@@ -128,7 +152,11 @@ impl Start<'_> {
             self.event(EventType::Warning, "Failed", format!("Error: {error}"));
             StepError::container("CreateContainerError", error)
         })?;
-        self.event(EventType::Normal, "Created", format!("Container created: {}", self.container.name()));
+        self.event(
+            EventType::Normal,
+            "Created",
+            format!("Container created: {}", self.container.name()),
+        );
         Ok(id)
     }
 
@@ -143,7 +171,11 @@ impl Start<'_> {
             services: self.services().await?,
             node_name: &self.ctx.config.node_name,
             node_ips: &self.ctx.config.node_ips,
-            pod_ips: if self.pod.host_network() { &self.ctx.config.node_ips } else { &self.sandbox.ips },
+            pod_ips: if self.pod.host_network() {
+                &self.ctx.config.node_ips
+            } else {
+                &self.sandbox.ips
+            },
             allocatable: &self.ctx.machine.allocatable(),
         };
         environment(&self.container.spec, &sources).map_err(|e| e.to_string())
@@ -154,22 +186,34 @@ impl Start<'_> {
         const PATIENCE: Duration = Duration::from_secs(10);
         match tokio::time::timeout(PATIENCE, self.ctx.services.wait_until_ready()).await {
             Ok(Ok(())) => Ok(self.ctx.services.state()),
-            _ => Err("services have not yet been read at least once, cannot construct envvars".into()),
+            _ => {
+                Err("services have not yet been read at least once, cannot construct envvars"
+                    .into())
+            }
         }
     }
 
-    fn security(&self, image: &Image) -> Result<skiff_runtime::LinuxContainerSecurityContext, String> {
+    fn security(
+        &self,
+        image: &Image,
+    ) -> Result<skiff_runtime::LinuxContainerSecurityContext, String> {
         let target = match &self.container.target {
             Some(target) => {
                 let running = self.input.containers.iter().find(|c| {
                     c.metadata.name == *target && c.state == skiff_runtime::ContainerState::Running
                 });
-                Some(running.ok_or_else(|| format!("unable to find target container {target:?}"))?.id.clone())
+                Some(
+                    running
+                        .ok_or_else(|| format!("unable to find target container {target:?}"))?
+                        .id
+                        .clone(),
+                )
             }
             None => None,
         };
         let seccomp_root = self.ctx.config.root_dir.join("seccomp");
-        security_context(self.pod, &self.container.spec, image, target, &seccomp_root).map_err(|e| e.to_string())
+        security_context(self.pod, &self.container.spec, image, target, &seccomp_root)
+            .map_err(|e| e.to_string())
     }
 
     async fn start(&self, id: &str) -> Result<(), StepError> {
@@ -177,7 +221,11 @@ impl Start<'_> {
             self.event(EventType::Warning, "Failed", format!("Error: {error}"));
             return Err(StepError::container("RunContainerError", error));
         }
-        self.event(EventType::Normal, "Started", format!("Container started: {}", self.container.name()));
+        self.event(
+            EventType::Normal,
+            "Started",
+            format!("Container started: {}", self.container.name()),
+        );
         Ok(())
     }
 
@@ -187,11 +235,20 @@ impl Start<'_> {
         let Some(handler) = lifecycle.and_then(|l| l.post_start.as_ref()) else {
             return Ok(());
         };
-        let target = HookTarget { pod: self.pod, container: self.container, id, sandbox: Some(self.sandbox) };
+        let target = HookTarget {
+            pod: self.pod,
+            container: self.container,
+            id,
+            sandbox: Some(self.sandbox),
+        };
         let Err(error) = hook::run(self.ctx, handler, &target).await else {
             return Ok(());
         };
-        self.event(EventType::Warning, "FailedPostStartHook", format!("PostStartHook failed: {error}"));
+        self.event(
+            EventType::Warning,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {error}"),
+        );
         let grace = Duration::try_from(self.pod.grace()).unwrap_or_default();
         if let Err(error) = self.ctx.runtime.stop_container(id, grace).await {
             tracing::warn!(id, %error, "container with a failed post-start hook not stopped");

@@ -56,12 +56,14 @@ pub fn write(dir: &Path, payload: &Payload, group: Option<u32>) -> io::Result<bo
 /// Whether the version directory is exactly the payload.
 fn holds(version: &Path, payload: &Payload) -> bool {
     let mut present = BTreeSet::new();
-    if files_below(version, Path::new(""), &mut present).is_err() || present.len() != payload.len() {
+    if files_below(version, Path::new(""), &mut present).is_err() || present.len() != payload.len()
+    {
         return false;
     }
     payload.iter().all(|(path, file)| {
         let at = version.join(path);
-        let same_mode = fs::metadata(&at).is_ok_and(|m| m.permissions().mode() & 0o777 & file.mode == file.mode & 0o777);
+        let same_mode = fs::metadata(&at)
+            .is_ok_and(|m| m.permissions().mode() & 0o777 & file.mode == file.mode & 0o777);
         present.contains(path) && same_mode && fs::read(&at).is_ok_and(|c| c == file.content)
     })
 }
@@ -115,7 +117,10 @@ fn make_dir(dir: &Path, group: Option<u32>) -> io::Result<()> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
         other => other?,
     }
-    fs::set_permissions(dir, fs::Permissions::from_mode(if group.is_some() { 0o2775 } else { 0o755 }))?;
+    fs::set_permissions(
+        dir,
+        fs::Permissions::from_mode(if group.is_some() { 0o2775 } else { 0o755 }),
+    )?;
     match group {
         Some(_) => lchown(dir, None, group),
         None => Ok(()),
@@ -163,7 +168,10 @@ mod tests {
         fs::create_dir_all(&dir).expect("a directory");
         let first = payload(&[("a", "1"), ("sub/b", "2")]);
         assert!(write(&dir, &first, None).expect("written"));
-        assert!(!write(&dir, &first, None).expect("compared"), "an unchanged payload writes nothing");
+        assert!(
+            !write(&dir, &first, None).expect("compared"),
+            "an unchanged payload writes nothing"
+        );
         let version = fs::read_link(dir.join(DATA)).expect("a link");
 
         assert!(write(&dir, &payload(&[("a", "1"), ("c", "3")]), None).expect("written"));
@@ -177,7 +185,14 @@ mod tests {
 
     #[test]
     fn refuses_paths_that_leave() {
-        for (path, safe) in [("a", true), ("a/b", true), ("../a", false), ("/a", false), ("..a", false), ("", false)] {
+        for (path, safe) in [
+            ("a", true),
+            ("a/b", true),
+            ("../a", false),
+            ("/a", false),
+            ("..a", false),
+            ("", false),
+        ] {
             assert_eq!(is_safe(Path::new(path)), safe, "{path}");
         }
     }

@@ -23,7 +23,8 @@ impl VolumePlugin for DownwardApiVolume {
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<Ready, VolumeError> {
         let spec = request.volume.downward_api.as_ref().expect("claimed");
         let items = spec.items.as_deref().unwrap_or_default();
-        let files = payload::downward_api(request, items, spec.default_mode.unwrap_or(DEFAULT_MODE))?;
+        let files =
+            payload::downward_api(request, items, spec.default_mode.unwrap_or(DEFAULT_MODE))?;
         tokio::fs::create_dir_all(&request.dir).await.at("create", &request.dir)?;
         payload::write(request, files).await?;
         Ok(Ready::at(&request.dir))

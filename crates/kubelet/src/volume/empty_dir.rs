@@ -34,10 +34,13 @@ impl VolumePlugin for EmptyDirVolume {
                 let limit = spec.size_limit.as_ref().and_then(value).unwrap_or(0);
                 tmpfs::ensure(dir, limit.max(0).unsigned_abs()).at("mount", dir)?;
             }
-            medium => return Err(VolumeError::Unsupported(format!("emptyDir with medium {medium}"))),
+            medium => {
+                return Err(VolumeError::Unsupported(format!("emptyDir with medium {medium}")));
+            }
         }
         if is_new {
-            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(MODE)).at("chmod", dir)?;
+            std::fs::set_permissions(dir, std::fs::Permissions::from_mode(MODE))
+                .at("chmod", dir)?;
             if let Some(group) = request.fs_group() {
                 ownership::give_to_group(dir, group, false, false).at("chown", dir)?;
             }

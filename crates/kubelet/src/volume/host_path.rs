@@ -78,7 +78,9 @@ mod tests {
         ensure(&at("file"), "FileOrCreate").expect("made");
         ensure(&at("file"), "File").expect("is a file");
         ensure("/dev/null", "CharDevice").expect("is a device");
-        for (path, kind) in [(at("file"), "Directory"), (at("none"), "File"), (at("made"), "Socket")] {
+        for (path, kind) in
+            [(at("file"), "Directory"), (at("none"), "File"), (at("made"), "Socket")]
+        {
             assert!(matches!(ensure(&path, kind), Err(VolumeError::HostPathType { .. })), "{kind}");
         }
         fs::remove_dir_all(&dir).expect("removed");

@@ -111,7 +111,10 @@ impl<T> IoContext<T> for io::Result<T> {
 }
 
 /// Makes all volumes of a pod ready; answers when the first of them wants renewal, or which one failed and why.
-pub async fn set_up_pod(ctx: &NodeContext, pod: &DesiredPod) -> Result<Option<Timestamp>, (String, VolumeError)> {
+pub async fn set_up_pod(
+    ctx: &NodeContext,
+    pod: &DesiredPod,
+) -> Result<Option<Timestamp>, (String, VolumeError)> {
     let mut refresh_at: Option<Timestamp> = None;
     for volume in pod.spec().volumes.iter().flatten() {
         let ready = set_up(ctx, pod, volume).await.map_err(|error| (volume.name.clone(), error))?;
@@ -120,14 +123,22 @@ pub async fn set_up_pod(ctx: &NodeContext, pod: &DesiredPod) -> Result<Option<Ti
     Ok(refresh_at)
 }
 
-async fn set_up(ctx: &NodeContext, pod: &DesiredPod, volume: &Volume) -> Result<Ready, VolumeError> {
+async fn set_up(
+    ctx: &NodeContext,
+    pod: &DesiredPod,
+    volume: &Volume,
+) -> Result<Ready, VolumeError> {
     let plugin = plugin_for(volume)?;
     let dir = volume_dir(&ctx.config.pod_dir(&pod.key.uid), plugin, volume);
     plugin.set_up(&VolumeRequest { ctx, pod, volume, dir }).await
 }
 
 /// Where a volume that has been set up is on the host.
-async fn host_path_of(ctx: &NodeContext, pod: &DesiredPod, volume: &Volume) -> Result<PathBuf, VolumeError> {
+async fn host_path_of(
+    ctx: &NodeContext,
+    pod: &DesiredPod,
+    volume: &Volume,
+) -> Result<PathBuf, VolumeError> {
     let plugin = plugin_for(volume)?;
     let dir = volume_dir(&ctx.config.pod_dir(&pod.key.uid), plugin, volume);
     if tokio::fs::try_exists(&dir).await.unwrap_or(false) {

@@ -38,12 +38,18 @@ pub async fn mounts(
             container_path: absolute(&mount.mount_path),
             host_path,
             readonly: mount.read_only.unwrap_or(false),
-            recursive_read_only: matches!(mount.recursive_read_only.as_deref(), Some("Enabled" | "IfPossible")),
+            recursive_read_only: matches!(
+                mount.recursive_read_only.as_deref(),
+                Some("Enabled" | "IfPossible")
+            ),
             propagation: propagation(mount.mount_propagation.as_deref()),
         });
     }
-    let own = own_files(ctx, pod, sandbox, &pod_dir).await.map_err(|e| format!("pod files: {e}"))?;
-    let log = termination_log(container, &pod_dir, attempt).await.map_err(|e| format!("termination log: {e}"))?;
+    let own =
+        own_files(ctx, pod, sandbox, &pod_dir).await.map_err(|e| format!("pod files: {e}"))?;
+    let log = termination_log(container, &pod_dir, attempt)
+        .await
+        .map_err(|e| format!("termination log: {e}"))?;
     for mount in own.into_iter().chain(log) {
         if !mounts.iter().any(|m| m.container_path == mount.container_path) {
             mounts.push(mount);
@@ -62,7 +68,9 @@ async fn source(
 ) -> Result<PathBuf, String> {
     let volume = pod.spec().volumes.iter().flatten().find(|v| v.name == mount.name);
     let volume = volume.ok_or_else(|| format!("volume {:?} is not defined", mount.name))?;
-    let root = host_path_of(ctx, pod, volume).await.map_err(|e| format!("volume {:?}: {e}", mount.name))?;
+    let root = host_path_of(ctx, pod, volume)
+        .await
+        .map_err(|e| format!("volume {:?}: {e}", mount.name))?;
     let Some(sub) = sub_path(mount, env)? else {
         return Ok(root);
     };
@@ -72,7 +80,13 @@ async fn source(
     tokio::task::spawn_blocking(move || subpath::bind(&root, Path::new(&sub), &bound))
         .await
         .unwrap_or_else(|e| Err(std::io::Error::other(e)))
-        .map_err(|e| format!("failed to prepare subPath for volumeMount {:?} of container {:?}: {e}", mount.name, container.name()))?;
+        .map_err(|e| {
+            format!(
+                "failed to prepare subPath for volumeMount {:?} of container {:?}: {e}",
+                mount.name,
+                container.name()
+            )
+        })?;
     Ok(target)
 }
 

@@ -15,7 +15,12 @@ const DIRECTORY: u32 = 0o110;
 const SET_GID: u32 = 0o2000;
 
 /// With `only_on_mismatch`, a root that already is as it should be vouches for what is below.
-pub fn give_to_group(root: &Path, group: u32, read_only: bool, only_on_mismatch: bool) -> io::Result<()> {
+pub fn give_to_group(
+    root: &Path,
+    group: u32,
+    read_only: bool,
+    only_on_mismatch: bool,
+) -> io::Result<()> {
     if only_on_mismatch {
         let meta = root.symlink_metadata()?;
         let wanted = mode_for(true, read_only);

@@ -30,10 +30,12 @@ type Content = BTreeMap<String, Vec<u8>>;
 
 impl Source<'_> {
     pub async fn config_map(&self, request: &VolumeRequest<'_>) -> Result<Payload, VolumeError> {
-        let found = request.ctx.objects.config_maps.get(&request.pod.key.namespace, self.name).await;
+        let found =
+            request.ctx.objects.config_maps.get(&request.pod.key.namespace, self.name).await;
         let content = self.found(found)?.map(|map| {
             let text = map.data.iter().flatten().map(|(k, v)| (k.clone(), v.clone().into_bytes()));
-            text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone()))).collect()
+            text.chain(map.binary_data.iter().flatten().map(|(k, v)| (k.clone(), v.0.clone())))
+                .collect()
         });
         self.files(content)
     }
@@ -48,9 +50,13 @@ impl Source<'_> {
 
     fn found<K>(&self, lookup: Result<Option<K>, String>) -> Result<Option<K>, VolumeError> {
         match lookup {
-            Ok(None) if !self.optional => Err(VolumeError::NoObject { kind: self.kind, name: self.name.into() }),
+            Ok(None) if !self.optional => {
+                Err(VolumeError::NoObject { kind: self.kind, name: self.name.into() })
+            }
             Ok(found) => Ok(found),
-            Err(reason) => Err(VolumeError::Unreadable { kind: self.kind, name: self.name.into(), reason }),
+            Err(reason) => {
+                Err(VolumeError::Unreadable { kind: self.kind, name: self.name.into(), reason })
+            }
         }
     }
 
@@ -59,7 +65,10 @@ impl Source<'_> {
         let mut content = content.unwrap_or_default();
         let Some(items) = self.items.filter(|items| !items.is_empty()) else {
             let file = |content| File { content, mode: mode(self.default_mode), uid: None };
-            return Ok(content.into_iter().map(|(key, bytes)| (PathBuf::from(key), file(bytes))).collect());
+            return Ok(content
+                .into_iter()
+                .map(|(key, bytes)| (PathBuf::from(key), file(bytes)))
+                .collect());
         };
         let mut payload = Payload::new();
         for item in items {
@@ -90,16 +99,24 @@ pub fn downward_api(
     Ok(payload)
 }
 
-fn downward_field(request: &VolumeRequest<'_>, item: &DownwardAPIVolumeFile) -> Result<String, VolumeError> {
+fn downward_field(
+    request: &VolumeRequest<'_>,
+    item: &DownwardAPIVolumeFile,
+) -> Result<String, VolumeError> {
     if let Some(field) = &item.field_ref {
         let value = metadata_field(&field.field_path, request.pod);
-        return value.ok_or_else(|| VolumeError::Field(format!("unsupported fieldPath: {}", field.field_path)));
+        return value.ok_or_else(|| {
+            VolumeError::Field(format!("unsupported fieldPath: {}", field.field_path))
+        });
     }
     let selector = item.resource_field_ref.as_ref();
-    let selector = selector.ok_or_else(|| VolumeError::Field("neither fieldRef nor resourceFieldRef is given".into()))?;
+    let selector = selector.ok_or_else(|| {
+        VolumeError::Field("neither fieldRef nor resourceFieldRef is given".into())
+    })?;
     let none = k8s_openapi::api::core::v1::Container::default();
     let allocatable = request.ctx.machine.allocatable();
-    resource_field(selector, &none, request.pod, &allocatable).map_err(|e| VolumeError::Field(e.to_string()))
+    resource_field(selector, &none, request.pod, &allocatable)
+        .map_err(|e| VolumeError::Field(e.to_string()))
 }
 
 pub fn safe(path: &str) -> Result<PathBuf, VolumeError> {
@@ -116,7 +133,9 @@ pub async fn write(request: &VolumeRequest<'_>, payload: Payload) -> Result<(), 
     use super::IoContext;
     let dir = request.dir.clone();
     let group = request.fs_group();
-    let written = tokio::task::spawn_blocking(move || super::atomic_writer::write(&dir, &payload, group)).await;
+    let written =
+        tokio::task::spawn_blocking(move || super::atomic_writer::write(&dir, &payload, group))
+            .await;
     written.unwrap_or_else(|e| Err(std::io::Error::other(e))).at("write", &request.dir).map(drop)
 }
 

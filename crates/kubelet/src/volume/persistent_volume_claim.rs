@@ -36,28 +36,40 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
             }
             _ => {
                 let name = volume.metadata.name.unwrap_or_default();
-                return Err(VolumeError::Unsupported(format!("of PersistentVolume {name:?} (neither hostPath nor local)")));
+                return Err(VolumeError::Unsupported(format!(
+                    "of PersistentVolume {name:?} (neither hostPath nor local)"
+                )));
             }
         };
         if let (Some(group), Some(_)) = (request.fs_group(), &spec.local) {
-            ownership::give_to_group(path.as_ref(), group, false, true).at("chown", path.as_ref())?;
+            ownership::give_to_group(path.as_ref(), group, false, true)
+                .at("chown", path.as_ref())?;
         }
         Ok(Ready::at(path))
     }
 }
 
-async fn bound_volume(request: &VolumeRequest<'_>, name: &str) -> Result<PersistentVolume, VolumeError> {
-    let claims: Api<PersistentVolumeClaim> = Api::namespaced(request.ctx.client.clone(), &request.pod.key.namespace);
+async fn bound_volume(
+    request: &VolumeRequest<'_>,
+    name: &str,
+) -> Result<PersistentVolume, VolumeError> {
+    let claims: Api<PersistentVolumeClaim> =
+        Api::namespaced(request.ctx.client.clone(), &request.pod.key.namespace);
     let claim = claims.get_opt(name).await.map_err(|e| VolumeError::Claim(e.to_string()))?;
-    let claim = claim.ok_or_else(|| VolumeError::Claim(format!("persistentvolumeclaim {name:?} not found")))?;
+    let claim = claim
+        .ok_or_else(|| VolumeError::Claim(format!("persistentvolumeclaim {name:?} not found")))?;
     let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     let volume_name = claim.spec.as_ref().and_then(|s| s.volume_name.clone()).filter(|_| bound);
-    let volume_name = volume_name.ok_or_else(|| VolumeError::Claim(format!("persistentvolumeclaim {name:?} is not bound")))?;
+    let volume_name = volume_name.ok_or_else(|| {
+        VolumeError::Claim(format!("persistentvolumeclaim {name:?} is not bound"))
+    })?;
     let volumes: Api<PersistentVolume> = Api::all(request.ctx.client.clone());
     let volume = volumes.get(&volume_name).await.map_err(|e| VolumeError::Claim(e.to_string()))?;
     let owner = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref()?.uid.clone());
     if owner != claim.metadata.uid {
-        return Err(VolumeError::Claim(format!("PersistentVolume {volume_name:?} is bound to another claim")));
+        return Err(VolumeError::Claim(format!(
+            "PersistentVolume {volume_name:?} is bound to another claim"
+        )));
     }
     Ok(volume)
 }

@@ -56,18 +56,35 @@ async fn project(
 ) -> Result<Payload, VolumeError> {
     if let Some(map) = &source.config_map {
         let optional = map.optional.unwrap_or(false);
-        let from = Source { kind: "configmap", name: &map.name, items: map.items.as_deref(), optional, default_mode };
+        let from = Source {
+            kind: "configmap",
+            name: &map.name,
+            items: map.items.as_deref(),
+            optional,
+            default_mode,
+        };
         return from.config_map(request).await;
     }
     if let Some(secret) = &source.secret {
         let optional = secret.optional.unwrap_or(false);
-        let from = Source { kind: "secret", name: &secret.name, items: secret.items.as_deref(), optional, default_mode };
+        let from = Source {
+            kind: "secret",
+            name: &secret.name,
+            items: secret.items.as_deref(),
+            optional,
+            default_mode,
+        };
         return from.secret(request).await;
     }
     if let Some(api) = &source.downward_api {
-        return payload::downward_api(request, api.items.as_deref().unwrap_or_default(), default_mode);
+        return payload::downward_api(
+            request,
+            api.items.as_deref().unwrap_or_default(),
+            default_mode,
+        );
     }
-    let kind = if source.cluster_trust_bundle.is_some() { "clusterTrustBundle" } else { "podCertificate" };
+    let kind =
+        if source.cluster_trust_bundle.is_some() { "clusterTrustBundle" } else { "podCertificate" };
     Err(VolumeError::Unsupported(format!("projected {kind}")))
 }
 
@@ -79,7 +96,12 @@ async fn token_file(
 ) -> Result<(Payload, Timestamp), VolumeError> {
     let query = TokenQuery {
         pod: request.pod.key.clone(),
-        service_account: request.pod.spec().service_account_name.clone().unwrap_or_else(|| "default".into()),
+        service_account: request
+            .pod
+            .spec()
+            .service_account_name
+            .clone()
+            .unwrap_or_else(|| "default".into()),
         audience: spec.audience.clone().filter(|a| !a.is_empty()),
         lifetime_seconds: spec.expiration_seconds.unwrap_or(DEFAULT_LIFETIME_SECONDS),
     };

@@ -20,10 +20,14 @@ use nix::{
 /// Binds `root/sub` at `target`, making directories that are missing.
 pub fn bind(root: &Path, sub: &Path, target: &Path) -> io::Result<()> {
     if sub.components().any(|c| !matches!(c, Component::Normal(_))) {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "subPath must be relative and must not contain '..'"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "subPath must be relative and must not contain '..'",
+        ));
     }
     let source = resolve(root, sub)?;
-    let is_dir = fstat(&source)?.st_mode & libc_mode_mask() == nix::sys::stat::SFlag::S_IFDIR.bits();
+    let is_dir =
+        fstat(&source)?.st_mode & libc_mode_mask() == nix::sys::stat::SFlag::S_IFDIR.bits();
     if super::tmpfs::is_mount_point(target).unwrap_or(false) {
         super::tmpfs::unmount_below(target)?;
     }
@@ -35,7 +39,8 @@ pub fn bind(root: &Path, sub: &Path, target: &Path) -> io::Result<()> {
     }
     let held = format!("/proc/self/fd/{}", source.as_raw_fd());
     let none = None::<&str>;
-    mount(Some(held.as_str()), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none).map_err(io::Error::from)
+    mount(Some(held.as_str()), target, none, MsFlags::MS_BIND | MsFlags::MS_REC, none)
+        .map_err(io::Error::from)
 }
 
 fn libc_mode_mask() -> u32 {
@@ -45,7 +50,9 @@ fn libc_mode_mask() -> u32 {
 fn resolve(root: &Path, sub: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let dir = open(root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
-    let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    let how = OpenHow::new()
+        .flags(flags)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     match openat2(&dir, sub, how) {
         Err(nix::errno::Errno::ENOENT) => {
             create_beneath(&dir, sub)?;

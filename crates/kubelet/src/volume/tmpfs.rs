@@ -40,7 +40,8 @@ pub fn is_mount_point(dir: &Path) -> io::Result<bool> {
 /// Unmounts everything at or below `dir`, deepest first.
 pub fn unmount_below(dir: &Path) -> io::Result<()> {
     let Ok(dir) = dir.canonicalize() else { return Ok(()) };
-    let mut found: Vec<PathBuf> = mount_points()?.into_iter().filter(|p| p.starts_with(&dir)).collect();
+    let mut found: Vec<PathBuf> =
+        mount_points()?.into_iter().filter(|p| p.starts_with(&dir)).collect();
     found.reverse();
     for point in found {
         umount2(&point, MntFlags::MNT_DETACH).map_err(io::Error::from)?;
@@ -51,7 +52,11 @@ pub fn unmount_below(dir: &Path) -> io::Result<()> {
 /// In the order they were mounted.
 fn mount_points() -> io::Result<Vec<PathBuf>> {
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    Ok(text.lines().filter_map(|line| line.split(' ').nth(4)).map(|p| PathBuf::from(unescape(p))).collect())
+    Ok(text
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .map(|p| PathBuf::from(unescape(p)))
+        .collect())
 }
 
 /// The kernel writes blanks and backslashes as three octal digits.

@@ -59,8 +59,8 @@ impl TokenSource {
     async fn request(&self, query: &TokenQuery, now: Timestamp) -> kube::Result<Token> {
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), &query.pod.namespace);
         let body = TokenRequest {
-            spec: TokenRequestSpec {
-                audiences: query.audience.iter().cloned().collect(),
+            spec: Some(TokenRequestSpec {
+                audiences: Some(query.audience.iter().cloned().collect()),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
                     kind: Some("Pod".into()),
@@ -68,13 +68,14 @@ impl TokenSource {
                     uid: Some(query.pod.uid.clone()),
                 }),
                 expiration_seconds: Some(query.lifetime_seconds),
-            },
+            }),
             ..TokenRequest::default()
         };
-        let answer = api.create_token_request(&query.service_account, &PostParams::default(), &body).await?;
+        let answer =
+            api.create_token_request(&query.service_account, &PostParams::default(), &body).await?;
         let status = answer.status.unwrap_or_default();
-        let life = status.expiration_timestamp.0.duration_since(now);
-        let refresh_at = now + (life * 4 / 5).min(MAX_AGE);
-        Ok(Token { token: status.token, refresh_at })
+        let expires = status.expiration_timestamp.map_or(now, |t| t.0);
+        let refresh_at = now + (expires.duration_since(now) * 4 / 5).min(MAX_AGE);
+        Ok(Token { token: status.token.unwrap_or_default(), refresh_at })
     }
 }
