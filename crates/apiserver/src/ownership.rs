@@ -38,14 +38,16 @@ impl Intent {
     pub fn read(write: &Write<'_>) -> Result<Intent, Status> {
         let mut config = apply::decode_config(&write.call.body, &write.kind)?;
         write.check_namespace(&mut config)?;
-        let (given, name) = (meta(&config).name().to_owned(), &write.call.info.name);
-        if given != *name {
-            return Err(match given.is_empty() {
-                true => Status::bad_request("metadata.name is required"),
-                false => Status::bad_request(format!(
+        let (given, name) = (meta(&config).name().to_owned(), write.call.info.name.as_str());
+        match given.as_str() {
+            "" => crate::verbs::write::set(&mut config, "name", name.into()),
+            given if given != name => {
+                let message = format!(
                     "the name of the object ({given}) does not match the name on the URL ({name})"
-                )),
-            });
+                );
+                return Err(Status::bad_request(message));
+            }
+            _ => {}
         }
         Ok(Intent { config })
     }

@@ -9,7 +9,6 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -49,7 +48,6 @@ pub struct Server {
     pub metrics: Metrics,
     pub mutating: Semaphore,
     pub reading: Semaphore,
-    pub started: Instant,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -137,7 +135,6 @@ impl Server {
             metrics: Metrics::default(),
             mutating: Semaphore::new(config.max_mutating_in_flight),
             reading: Semaphore::new(config.max_in_flight),
-            started: Instant::now(),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,

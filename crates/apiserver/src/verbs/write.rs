@@ -45,8 +45,6 @@ pub struct Proposed {
 pub struct Outcome {
     pub bytes: Bytes,
     pub created: bool,
-    /// The update removed the last finalizer of an object that was being deleted.
-    pub deleted: bool,
 }
 
 /// How often a write that names no revision starts over when others are faster.
@@ -389,9 +387,7 @@ impl<'a> Write<'a> {
                 if deleted {
                     self.call.server.network.release(&self.stored, &object);
                     set(&mut object, "resourceVersion", committed.revision.to_string().into());
-                    let outcome =
-                        self.outcome(&objects::plain_bytes(&self.stored, &object), false)?;
-                    return Ok(Outcome { deleted, ..outcome });
+                    return self.outcome(&objects::plain_bytes(&self.stored, &object), false);
                 }
                 self.outcome(&event.entry.value, false)
             }
@@ -436,7 +432,7 @@ impl<'a> Write<'a> {
     }
 
     fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
-        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created, deleted: false })
+        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created })
     }
 }
 
