@@ -15,7 +15,8 @@ const ROUNDS: usize = 20;
 #[ignore = "a measurement: it prints, and judges only what no machine should exceed"]
 fn pods_start_and_exec_quickly() {
     on_node(|node| async move {
-        let (mut sandboxes, mut containers, mut execs, mut removals) = (vec![], vec![], vec![], vec![]);
+        let (mut sandboxes, mut containers, mut execs, mut removals) =
+            (vec![], vec![], vec![], vec![]);
         for round in 0..ROUNDS {
             let begin = Instant::now();
             let sandbox = node.sandbox(&format!("speed{round}")).await;
@@ -29,7 +30,9 @@ fn pods_start_and_exec_quickly() {
             node.runtime.exec_sync(&id, &["true".to_owned()], None).await.unwrap();
             execs.push(begin.elapsed());
             if round == 0 {
-                print_shim_memory(&node.runtime.pod_sandbox_status(&sandbox).await.unwrap().netns.unwrap());
+                print_shim_memory(
+                    &node.runtime.pod_sandbox_status(&sandbox).await.unwrap().netns.unwrap(),
+                );
             }
 
             let begin = Instant::now();
@@ -45,13 +48,20 @@ fn pods_start_and_exec_quickly() {
 
 fn report(what: &str, mut times: Vec<Duration>) {
     times.sort();
-    eprintln!("{what:26} min {:?}  p50 {:?}  max {:?}", times[0], times[ROUNDS / 2], times[ROUNDS - 1]);
+    eprintln!(
+        "{what:26} min {:?}  p50 {:?}  max {:?}",
+        times[0],
+        times[ROUNDS / 2],
+        times[ROUNDS - 1]
+    );
     assert!(times[ROUNDS / 2] < Duration::from_secs(1), "{what} takes a second");
 }
 
 fn print_shim_memory(netns: &std::path::Path) {
-    let rollup = fs::read_to_string(netns.parent().unwrap().with_file_name("smaps_rollup")).unwrap();
-    for line in rollup.lines().filter(|line| line.starts_with("Rss") || line.starts_with("Private")) {
+    let rollup =
+        fs::read_to_string(netns.parent().unwrap().with_file_name("smaps_rollup")).unwrap();
+    for line in rollup.lines().filter(|line| line.starts_with("Rss") || line.starts_with("Private"))
+    {
         eprintln!("shim {line}");
     }
 }
