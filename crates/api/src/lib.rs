@@ -5,8 +5,10 @@
 //! Invariant: nothing here does I/O or knows of HTTP or the store.
 
 pub mod age;
+pub mod apply;
 pub mod codec;
 pub mod default;
+pub mod discovery;
 pub mod field;
 pub mod intstr;
 pub mod kind;
@@ -19,6 +21,7 @@ pub mod quantity;
 pub mod schema;
 pub mod selector;
 pub mod status;
+pub mod table;
 pub mod time;
 pub mod validation;
 

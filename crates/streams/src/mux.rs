@@ -7,7 +7,6 @@
 //! Invariant: bytes of one stream keep their order, also relative to commands sent after them; a full
 //! pipe or queue waits, it never grows.
 
-use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::pin::Pin;
@@ -100,7 +99,7 @@ struct CreditState {
     available: i64,
     binding: bool,
     failed: Option<io::ErrorKind>,
-    waiters: VecDeque<Waker>,
+    waiters: Vec<Waker>,
 }
 
 /// The state both ends of a stream share with its session.
@@ -167,7 +166,7 @@ impl Credit {
             available: initial,
             binding,
             failed: None,
-            waiters: VecDeque::new(),
+            waiters: Vec::new(),
         }))
     }
 
@@ -202,7 +201,10 @@ impl Credit {
             _ if !state.binding => wanted,
             Ok(available) if available > 0 => available.min(wanted),
             _ => {
-                state.waiters.push_back(cx.waker().clone());
+                // A writer that is polled in a loop waits once.
+                if !state.waiters.iter().any(|waiter| waiter.will_wake(cx.waker())) {
+                    state.waiters.push(cx.waker().clone());
+                }
                 return Poll::Pending;
             }
         };

@@ -65,9 +65,36 @@ pub struct LinuxContainerSecurityContext {
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: SeccompProfile,
+    /// As given: a `Default` procMount passes [`DEFAULT_MASKED_PATHS`], an `Unmasked` one nothing.
     pub masked_paths: Vec<String>,
+    /// As given: see [`DEFAULT_READONLY_PATHS`].
     pub readonly_paths: Vec<String>,
 }
+
+/// What a pod should not read of the node it runs on.
+pub const DEFAULT_MASKED_PATHS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What a pod should not write to.
+pub const DEFAULT_READONLY_PATHS: &[&str] = &[
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SupplementalGroupsPolicy {

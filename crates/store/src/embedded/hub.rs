@@ -30,7 +30,7 @@ const MAX_PACE: Duration = Duration::from_millis(8);
 const RING_BATCHES: usize = 256;
 const RING_BYTES: usize = 4 << 20;
 /// How often a group notes how far its watchers were, and how many such notes it keeps: as long as history usually is.
-const MILESTONE_EVERY: Duration = Duration::from_secs(1);
+pub(super) const MILESTONE_EVERY: Duration = Duration::from_secs(1);
 const MILESTONES: usize = 512;
 /// How many events of history a watcher looks at in one step.
 const REPLAY_STEP: usize = 4096;
@@ -72,15 +72,17 @@ struct Ring {
     next: u64,
     /// Announced, but not yet made a batch: the group was woken a moment ago.
     pending: Vec<Arc<Event>>,
+    /// The revision of the last event announced.
+    last: Revision,
     due: Option<Instant>,
     milestones: VecDeque<Milestone>,
     ended: Option<Error>,
 }
 
-/// Who has taken every batch before `batch` has been given everything up to `reached`, even if the range was silent for
-/// long: a watcher that then misses a burst need not go further back than this.
+/// Whoever was given the range's event at `last` was given everything up to `reached`, for the range was silent in between.
+/// A watcher that then misses a burst need not go further back than this.
 struct Milestone {
-    batch: u64,
+    last: Revision,
     reached: Revision,
     at: Instant,
 }
@@ -160,6 +162,7 @@ impl Hub {
                     paced.push(group.clone());
                 }
                 ring.pending.push(event.clone());
+                ring.last = event.revision();
             });
         }
         self.announced.store(revision.0, Ordering::Release);
@@ -276,19 +279,19 @@ impl Ring {
 
     fn note_milestone(&mut self, reached: Revision) {
         let at = Instant::now();
-        if self.milestones.back().is_some_and(|last| at < last.at + MILESTONE_EVERY) {
+        if self.milestones.back().is_some_and(|newest| at < newest.at + MILESTONE_EVERY) {
             return;
         }
-        self.milestones.push_back(Milestone { batch: self.next, reached, at });
+        self.milestones.push_back(Milestone { last: self.last, reached, at });
         if self.milestones.len() > MILESTONES {
             self.milestones.pop_front();
         }
     }
 
-    /// What a watcher that has taken every batch before `cursor` has at least been given.
-    fn reached_before(&self, cursor: u64) -> Revision {
-        let passed = self.milestones.iter().rev().find(|milestone| milestone.batch <= cursor);
-        passed.map_or(Revision::default(), |milestone| milestone.reached)
+    /// What a watcher has been given everything up to, if the last event it was given is at `position`.
+    fn reached_at(&self, position: Revision) -> Revision {
+        let passed = self.milestones.iter().rev().find(|milestone| milestone.last <= position);
+        passed.map_or(position, |milestone| milestone.reached.max(position))
     }
 
     /// The batch with this number, unless it is still to come.
@@ -351,9 +354,8 @@ impl Watcher {
     async fn take(&mut self) -> Result<Events, Error> {
         let group = self.group.clone();
         loop {
-            // Listening starts before looking, or a batch made in between would be slept through.
-            let mut arrived = std::pin::pin!(group.arrived.notified());
-            arrived.as_mut().enable();
+            // Asked for before looking, so that it also hears of a batch made in between.
+            let arrived = group.arrived.notified();
             {
                 let ring = lock(&group.ring);
                 match (ring.batch(self.cursor), &ring.ended) {
@@ -364,7 +366,7 @@ impl Watcher {
                     (Ok(None), Some(error)) => return Err(error.clone()),
                     (Ok(None), None) => {}
                     (Err(Behind), _) => {
-                        self.position = self.position.max(ring.reached_before(self.cursor));
+                        self.position = ring.reached_at(self.position);
                         self.cursor = ring.next;
                         self.replaying = true;
                         return Ok(Events::default());

@@ -43,6 +43,8 @@ pub(super) struct Journal {
     /// After a failed write nothing is known about what is on disk.
     failed: bool,
     since_snapshot: u64,
+    /// What the live data weighed at the last snapshot: no use in writing it all again for less than that.
+    last_snapshot: u64,
     snapshot: Option<JoinHandle<()>>,
     buffer: Vec<u8>,
 }
@@ -60,8 +62,9 @@ pub(super) struct Resume {
     pub sequence: u64,
     pub ceiling: Revision,
     pub dirty: bool,
-    /// What was logged since the newest snapshot.
+    /// What was logged since the newest snapshot, and what the live data weighed then.
     pub since_snapshot: u64,
+    pub last_snapshot: u64,
 }
 
 // === impl Journal ===
@@ -78,6 +81,7 @@ impl Journal {
             dirty: resume.dirty,
             failed: false,
             since_snapshot: resume.since_snapshot,
+            last_snapshot: resume.last_snapshot,
             snapshot: None,
             buffer: Vec::new(),
         }
@@ -120,9 +124,7 @@ impl Journal {
 
     /// Logs what is afloat and that nothing follows, and gives back the room set aside for more.
     pub fn close(&mut self, state: &State) -> io::Result<()> {
-        if let Some(snapshot) = self.snapshot.take() {
-            snapshot.join().expect("the snapshot thread reports errors and does not panic");
-        }
+        self.finish_snapshot();
         if self.dirty && !self.failed {
             self.write(Vec::new(), state, true)?;
             self.dirty = false;
@@ -130,6 +132,13 @@ impl Journal {
         match &mut self.tail.file {
             Some(file) if !self.failed => file.cut(self.tail.offset, 0).and_then(|()| file.sync()),
             _ => Ok(()),
+        }
+    }
+
+    /// Waits for the snapshot being written, if there is one.
+    pub fn finish_snapshot(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            snapshot.join().expect("the snapshot thread reports errors and does not panic");
         }
     }
 
@@ -202,12 +211,13 @@ impl Journal {
     }
 
     fn maybe_snapshot(&mut self, state: &State) {
-        let due = self.since_snapshot >= self.layout.snapshot_bytes.max(state.live_bytes() as u64);
+        let due = self.since_snapshot >= self.layout.snapshot_bytes.max(self.last_snapshot);
         let running = self.snapshot.as_ref().is_some_and(|thread| !thread.is_finished());
         if !due || running {
             return;
         }
         self.since_snapshot = 0;
+        self.last_snapshot = state.live_bytes() as u64;
         let head = SnapshotHead {
             sequence: self.sequence,
             revision: state.revision,

@@ -15,10 +15,14 @@ mod record;
 mod recovery;
 mod snapshot;
 mod state;
+#[cfg(test)]
+mod tests;
 mod transaction;
 mod writer;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -64,8 +68,8 @@ pub fn open(path: &Path, config: Config) -> Result<(Store, RecoveryReport), Open
 
 /// A store that forgets everything when it is dropped.
 pub fn in_memory() -> Store {
-    let (engine, _) =
-        Embedded::open(Arc::new(NoDisk), Config::default()).expect("no disk, no error");
+    let config = Config { snapshot_bytes: u64::MAX, ..Config::default() };
+    let (engine, _) = Embedded::open(Arc::new(NoDisk), config).expect("no disk, no error");
     Store::new(engine)
 }
 
@@ -193,14 +197,18 @@ impl Drop for Embedded {
     }
 }
 
-/// The writer thread's life.
+/// The writer thread's life. Should it panic, nobody is left waiting for an answer.
 fn write_until_closed(
     desk: &Desk,
     published: &Published,
     mut journal: Journal,
-    announce: std::sync::mpsc::Sender<Announcement>,
+    announce: Sender<Announcement>,
 ) {
-    desk.run(&mut journal, published, &announce);
+    let work = AssertUnwindSafe(|| while desk.step(&mut journal, published, &announce) {});
+    if catch_unwind(work).is_err() {
+        let reason = "the writer thread panicked".into();
+        return desk.abandon(&Error::Unwritable { reason }, published);
+    }
     if let Err(error) = journal.close(&published.load()) {
         tracing::error!(%error, "the store was not closed cleanly, the next start recovers it");
     }

@@ -98,6 +98,7 @@ pub(super) fn recover(
     let files = Files::of(&names);
     let mut report = RecoveryReport::default();
     let mut replay = base(disk, &files, now, &mut report)?;
+    let last_snapshot = replay.state.live_bytes() as u64;
     let tail = replay.log(disk, &files, layout, &mut report)?;
     let damaged = matches!(&report.cut, Some(Cut { loss: Loss::Damage { .. }, .. }));
     let renewed = match damaged {
@@ -115,6 +116,7 @@ pub(super) fn recover(
         ceiling: replay.ceiling,
         dirty: !replay.closed,
         since_snapshot: replay.bytes,
+        last_snapshot,
     };
     Ok(Recovered { state: replay.state, resume, report, renewed })
 }
@@ -195,6 +197,21 @@ impl Replay {
         if offset == 0 || first > self.sequence + 1 {
             return Ok((0, self.end(&bytes[offset..])));
         }
+        loop {
+            offset += self.records(&bytes[offset..]);
+            // Damage among records that the snapshot includes costs nothing: the first one after it is still there.
+            match survivors(trim_zeros(&bytes[offset..]), self.sequence).next() {
+                Some((skip, next)) if next.sequence == self.sequence + 1 && skip > 0 => {
+                    offset += skip
+                }
+                _ => return Ok((offset as u64, self.end(&bytes[offset..]))),
+            }
+        }
+    }
+
+    /// Takes in records until one does not check out; returns the bytes they take.
+    fn records(&mut self, bytes: &[u8]) -> usize {
+        let mut offset = 0;
         while let Some((body, length)) = record::unframe(&bytes[offset..]) {
             let Some(record) = Record::decode(body) else { break };
             if !self.apply(record) {
@@ -203,7 +220,7 @@ impl Replay {
             offset += length;
             self.bytes += length as u64;
         }
-        Ok((offset as u64, self.end(&bytes[offset..])))
+        offset
     }
 
     /// Takes a record in, unless it is out of place. One that the snapshot includes is passed over.
@@ -273,7 +290,7 @@ impl Replay {
     }
 
     fn learn_ceiling(&mut self, bytes: &[u8]) {
-        for record in survivors(bytes, self.sequence) {
+        for (_, record) in survivors(bytes, self.sequence) {
             self.ceiling = self.ceiling.max(record.revision).max(record.ceiling);
         }
     }
@@ -331,8 +348,11 @@ fn renew(entry: &Entry, revision: Revision) -> Entry {
     }
 }
 
-/// The records after `sequence` that can still be made out anywhere in `bytes`.
-fn survivors(bytes: &[u8], sequence: u64) -> impl Iterator<Item = Record<Vec<Entry>>> + '_ {
+/// The records after `sequence` that can still be made out anywhere in `bytes`, and where.
+fn survivors(
+    bytes: &[u8],
+    sequence: u64,
+) -> impl Iterator<Item = (usize, Record<Vec<Entry>>)> + '_ {
     /// No gap is so wide: what looks further ahead is not a sequence.
     const HORIZON: u64 = 1 << 32;
     const SEQUENCE_AT: usize = 8;
@@ -349,7 +369,7 @@ fn survivors(bytes: &[u8], sequence: u64) -> impl Iterator<Item = Record<Vec<Ent
             match record {
                 Some((record, length)) => {
                     offset += length;
-                    return Some(record);
+                    return Some((offset - length, record));
                 }
                 None => offset += 1,
             }

@@ -148,3 +148,28 @@ impl Files {
         snapshots.map(snapshot_name).chain(covered.map(segment_name)).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of snapshots and segments in, the names to delete out.
+    fn check(snapshots: &[u64], segments: &[u64], superfluous: &[String]) {
+        let snapshot_names = snapshots.iter().copied().map(snapshot_name);
+        let mut names: Vec<_> =
+            snapshot_names.chain(segments.iter().copied().map(segment_name)).collect();
+        names.extend(["lock", "log-", "log-x", "snapshot.tmp", "damaged-log-1"].map(String::from));
+        assert_eq!(Files::of(&names).superfluous(), superfluous, "{snapshots:?} {segments:?}");
+    }
+
+    #[test]
+    fn what_the_older_of_two_snapshots_covers_is_superfluous() {
+        check(&[], &[1, 10, 20], &[]);
+        check(&[15], &[1, 10, 20], &[]);
+        check(&[15, 25], &[1, 10, 20], &[segment_name(1)]);
+        check(&[18, 25], &[1, 10, 20], &[segment_name(1)]);
+        check(&[19, 25], &[1, 10, 20], &[segment_name(1), segment_name(10)]);
+        check(&[15, 25, 35], &[20, 30], &[snapshot_name(15)]);
+        check(&[15, 25, 99], &[20], &[snapshot_name(15)]);
+    }
+}

@@ -10,6 +10,7 @@
 //!
 //! Invariant: revisions are published in order, and none before everything up to it is as durable as was asked for.
 
+use std::io;
 use std::sync::mpsc::Sender;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Duration;
@@ -179,14 +180,19 @@ impl Desk {
 // === impl Desk: the writer thread ===
 
 impl Desk {
-    /// Batch after batch until the store closes. The error tells what the watchers are left with.
-    pub fn run(&self, journal: &mut Journal, published: &Published, hub: &Sender<Announcement>) {
-        while let Some(batch) = self.next_batch() {
-            match journal.append(&batch) {
-                Ok(()) => self.publish(batch, journal.ceiling(), published, hub),
-                Err(error) => self.refuse(batch, &error, published),
-            }
+    /// Waits for a batch and sees it through; false once the store is closed and everything is done.
+    pub fn step(
+        &self,
+        journal: &mut Journal,
+        published: &Published,
+        hub: &Sender<Announcement>,
+    ) -> bool {
+        let Some(batch) = self.next_batch() else { return false };
+        match journal.append(&batch) {
+            Ok(()) => self.publish(batch, journal.ceiling(), published, hub),
+            Err(error) => self.refuse(batch, &error, published),
         }
+        true
     }
 
     /// Waits for work: queued transactions, or history that has grown too old. None once closed and drained.
@@ -239,16 +245,23 @@ impl Desk {
         let _ = hub.send(Announcement::Events(events, revision));
     }
 
-    /// Takes the head back to what readers see: nothing of this batch or after it may ever be published.
-    fn refuse(&self, batch: Batch, error: &std::io::Error, published: &Published) {
+    fn refuse(&self, batch: Batch, error: &io::Error, published: &Published) {
         tracing::error!(%error, "a durable write failed, the store takes no more until it is opened again");
         let refusal = Error::Unwritable { reason: error.to_string().into() };
+        self.abandon(&refusal, published);
+        for pending in batch.pending {
+            let _ = pending.reply.send(Err(refusal.clone()));
+        }
+    }
+
+    /// Takes the head back to what readers see: nothing that is still queued may ever be published.
+    pub fn abandon(&self, refusal: &Error, published: &Published) {
         let mut head = self.lock();
         head.refusal.get_or_insert_with(|| refusal.clone());
         head.state = State::clone(&published.load());
         let queued = std::mem::take(&mut head.queue);
         drop(head);
-        for pending in batch.pending.into_iter().chain(queued) {
+        for pending in queued {
             let _ = pending.reply.send(Err(refusal.clone()));
         }
     }

@@ -1,0 +1,138 @@
+//! Tables: what `kubectl get` shows.
+//!
+//! Objects + a kind's columns -> `meta.k8s.io/v1` Table. The cells come from the kind's strategy;
+//! name and age are filled in here. Counterpart: `rest.TableConvertor`.
+
+use serde_json::{Map, Value, json};
+
+use crate::age;
+use crate::kind::{Column, KindDef};
+use crate::meta::meta;
+
+/// How much of each object a row carries (`includeObject`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum IncludeObject {
+    None,
+    #[default]
+    Metadata,
+    Object,
+}
+
+impl IncludeObject {
+    /// Reads the `includeObject` parameter.
+    pub fn parse(text: &str) -> Option<IncludeObject> {
+        match text {
+            "" | "Metadata" => Some(IncludeObject::Metadata),
+            "None" => Some(IncludeObject::None),
+            "Object" => Some(IncludeObject::Object),
+            _ => None,
+        }
+    }
+}
+
+/// A Table of objects of one kind. `head` is the list's (or the one object's) metadata that the
+/// Table repeats; `now` is Unix seconds. Watch events after the first carry no columns.
+pub fn table<'a>(
+    kind: &KindDef,
+    objects: impl IntoIterator<Item = &'a Value>,
+    head: Value,
+    include: IncludeObject,
+    with_columns: bool,
+    now: i64,
+) -> Value {
+    let rows: Vec<Value> =
+        objects.into_iter().map(|object| row(kind, object, include, now)).collect();
+    let columns = match with_columns {
+        true => columns(kind).map(column_value).collect(),
+        false => Value::Null,
+    };
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": head,
+        "columnDefinitions": columns,
+        "rows": rows,
+    })
+}
+
+/// The metadata of a Table that shows one object.
+pub fn head_of_object(object: &Value) -> Value {
+    json!({"resourceVersion": meta(object).resource_version()})
+}
+
+/// An object reduced to its metadata: `PartialObjectMetadata`.
+pub fn partial(object: &Value) -> Value {
+    json!({
+        "kind": "PartialObjectMetadata",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new())),
+    })
+}
+
+fn row(kind: &KindDef, object: &Value, include: IncludeObject, now: i64) -> Value {
+    let cells: Vec<Value> = columns(kind).map(|column| cell(kind, object, column, now)).collect();
+    let object = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => partial(object),
+        IncludeObject::Object => object.clone(),
+    };
+    json!({"cells": cells, "object": object})
+}
+
+fn cell(kind: &KindDef, object: &Value, column: &Column, now: i64) -> Value {
+    match column.name.as_str() {
+        "Name" if column.format == "name" => meta(object).name().into(),
+        "Age" if !kind.custom => age::since(meta(object).creation_timestamp(), now).into(),
+        "Created At" => meta(object).creation_timestamp().into(),
+        name => kind.strategy.cell(object, name, now),
+    }
+}
+
+/// The kind's columns, or name and creation time for a kind without any.
+fn columns(kind: &KindDef) -> impl Iterator<Item = &Column> {
+    static PLAIN: std::sync::LazyLock<[Column; 2]> = std::sync::LazyLock::new(|| {
+        let column = |name: &str, of: &str, format: &str| Column {
+            name: name.to_owned(),
+            of: of.to_owned(),
+            format: format.to_owned(),
+            priority: 0,
+        };
+        [column("Name", "string", "name"), column("Created At", "date", "")]
+    });
+    match kind.columns.is_empty() {
+        true => PLAIN.iter(),
+        false => kind.columns.iter(),
+    }
+}
+
+fn column_value(column: &Column) -> Value {
+    json!({
+        "name": column.name,
+        "type": column.of,
+        "format": column.format,
+        "description": "",
+        "priority": column.priority,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds;
+
+    #[test]
+    fn rows_carry_what_was_asked_for() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("", "v1", "configmaps").expect("served");
+        let object = json!({"metadata": {"name": "c", "creationTimestamp": "2001-01-01T00:00:00Z"}, "data": {}});
+        let of =
+            |include| table(kind, [&object], head_of_object(&object), include, true, 978_307_230);
+        let shown = of(IncludeObject::Metadata);
+        assert_eq!(shown["rows"][0]["object"]["kind"], "PartialObjectMetadata");
+        assert_eq!(shown["rows"][0]["cells"][0], "c");
+        assert_eq!(shown["rows"][0]["cells"][2], "30s");
+        assert_eq!(shown["columnDefinitions"][0]["format"], "name");
+        assert_eq!(of(IncludeObject::None)["rows"][0]["object"], Value::Null);
+        assert_eq!(of(IncludeObject::Object)["rows"][0]["object"], object);
+    }
+}

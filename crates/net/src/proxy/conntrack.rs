@@ -1,0 +1,67 @@
+//! Connection-tracking entries that a change of endpoints has left behind.
+//!
+//! A UDP flow has no end that the kernel could see: it would be sent to a dead endpoint, or past a Service that has
+//! got its first one, for as long as the client keeps talking. Counterpart: pkg/proxy/conntrack/cleanup.go.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+
+use nlink::netlink::netfilter::{ConntrackEntry, ConntrackFilter, ConntrackTuple, IpProtocol};
+use nlink::netlink::{Connection, Netfilter};
+
+use super::plan::{Destination, Frontend};
+use crate::nft::Protocol;
+
+/// Deletes the entries of disturbed UDP frontends that lead anywhere but to an endpoint they have now.
+pub async fn flush(
+    connection: &Connection<Netfilter>,
+    disturbed: &BTreeMap<Frontend, BTreeSet<Destination>>,
+) -> nlink::Result<usize> {
+    if disturbed.keys().all(|frontend| frontend.protocol != Protocol::Udp) {
+        return Ok(0);
+    }
+    let entries =
+        connection.get_conntrack_matching(&ConntrackFilter::new().proto(IpProtocol::Udp)).await?;
+    let mut flushed = 0;
+    for entry in entries.iter().filter(|entry| is_stale(entry, disturbed)) {
+        match connection.del_conntrack_entry(entry).await {
+            Ok(()) => flushed += 1,
+            // It ended by itself in the meantime.
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(flushed)
+}
+
+fn is_stale(entry: &ConntrackEntry, disturbed: &BTreeMap<Frontend, BTreeSet<Destination>>) -> bool {
+    let (Some((address, port)), Some(answering)) =
+        (v4(&entry.orig, Side::To), v4(&entry.reply, Side::From))
+    else {
+        return false;
+    };
+    let at = |address| Frontend { address, protocol: Protocol::Udp, port };
+    let endpoints = match (disturbed.get(&at(Some(address))), disturbed.get(&at(None))) {
+        (Some(endpoints), _) => endpoints,
+        // Any flow to this port could be a node port's; only those that were translated, or refused, are.
+        (None, Some(endpoints)) => endpoints,
+        (None, None) => return false,
+    };
+    !endpoints.contains(&Destination { address: answering.0, port: answering.1 })
+}
+
+enum Side {
+    From,
+    To,
+}
+
+fn v4(tuple: &ConntrackTuple, side: Side) -> Option<(Ipv4Addr, u16)> {
+    let (address, port) = match side {
+        Side::From => (tuple.src_ip, tuple.src_port),
+        Side::To => (tuple.dst_ip, tuple.dst_port),
+    };
+    match address? {
+        IpAddr::V4(address) => Some((address, port?)),
+        IpAddr::V6(_) => None,
+    }
+}

@@ -1,0 +1,273 @@
+//! Control groups: one directory (v2) or one per controller (v1) for each container.
+//!
+//! Consumes a path and CRI resources, decides which controller files say so, emits a [`Handle`] that needs no
+//! further detection: the shim kills, watches and lets processes join through it.
+//! Counterpart: runc's `libcontainer/cgroups/fs` and `fs2`. A hybrid layout counts as v1 if controllers are mounted there.
+//! Degrades: a controller this machine lacks is skipped; one that refuses a limit it was asked for is an error.
+
+mod devices;
+mod v1;
+mod v2;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use serde::{Deserialize, Serialize};
+
+pub(crate) use devices::{DeviceKind, DeviceRule};
+
+use crate::{
+    cri::LinuxContainerResources,
+    error::{IoContext, Result},
+};
+
+const MOUNT_POINT: &str = "/sys/fs/cgroup";
+
+/// The controllers of this machine, below the path all our groups live under.
+#[derive(Debug, Clone)]
+pub(crate) struct Cgroups {
+    hierarchy: Hierarchy,
+    root: PathBuf,
+}
+
+#[derive(Debug, Clone)]
+enum Hierarchy {
+    V1(Vec<v1::Controller>),
+    V2(PathBuf),
+}
+
+/// One group, by its directories.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Handle {
+    /// The single directory of v2, or one per v1 hierarchy.
+    pub dirs: Vec<PathBuf>,
+    /// Where out-of-memory kills are counted.
+    pub memory: Option<PathBuf>,
+    pub unified: bool,
+}
+
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Usage {
+    pub cpu: Duration,
+    pub memory_usage: u64,
+    pub memory_working_set: u64,
+    pub memory_rss: u64,
+    pub page_faults: u64,
+    pub major_page_faults: u64,
+    pub pids: u64,
+}
+
+// === impl Cgroups ===
+
+impl Cgroups {
+    /// Looks at what is mounted; `root` is the path below each hierarchy that belongs to us (`/` for all of it).
+    pub fn detect(root: &str) -> Result<Self> {
+        let controllers = v1::controllers().at("read", "/proc/self/mountinfo")?;
+        let hierarchy = match controllers.is_empty() {
+            true => Hierarchy::V2(MOUNT_POINT.into()),
+            false => Hierarchy::V1(controllers),
+        };
+        Ok(Cgroups {
+            hierarchy,
+            root: relative(root),
+        })
+    }
+
+    /// Creates the group and its parents. An existing one is fine.
+    pub fn create(&self, path: &str) -> Result<Handle> {
+        let path = self.root.join(relative(path));
+        match &self.hierarchy {
+            Hierarchy::V1(controllers) => v1::create(controllers, &path),
+            Hierarchy::V2(mount) => v2::create(mount, &path),
+        }?;
+        Ok(self.handle_at(&path))
+    }
+
+    /// The handle of a group that may not exist.
+    pub fn handle(&self, path: &str) -> Handle {
+        self.handle_at(&self.root.join(relative(path)))
+    }
+
+    fn handle_at(&self, path: &Path) -> Handle {
+        match &self.hierarchy {
+            Hierarchy::V1(controllers) => v1::handle(controllers, path),
+            Hierarchy::V2(mount) => {
+                let dir = mount.join(path);
+                Handle {
+                    memory: Some(dir.clone()),
+                    dirs: vec![dir],
+                    unified: true,
+                }
+            }
+        }
+    }
+}
+
+fn relative(path: &str) -> PathBuf {
+    path.trim_start_matches('/').into()
+}
+
+// === impl Handle ===
+
+impl Handle {
+    pub fn apply(&self, resources: &LinuxContainerResources) -> Result<()> {
+        match self.unified {
+            true => v2::apply(self.only(), resources),
+            false => v1::apply(self, resources),
+        }
+    }
+
+    pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<()> {
+        match self.unified {
+            true => v2::restrict_devices(self.only(), rules),
+            false => v1::restrict_devices(self, rules),
+        }
+    }
+
+    /// Moves the calling process in. A hierarchy without the group is skipped: its controller was not there.
+    pub fn join(&self) -> io::Result<()> {
+        for dir in &self.dirs {
+            match fs::write(dir.join("cgroup.procs"), "0") {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Every process in the group and the groups below it.
+    pub fn processes(&self) -> Vec<i32> {
+        let Some(dir) = self.dirs.first() else {
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        walk(dir, &mut |dir| {
+            let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+            found.extend(
+                listed
+                    .lines()
+                    .filter_map(|line| line.parse::<i32>().ok())
+                    .filter(|pid| *pid > 0),
+            );
+        });
+        found
+    }
+
+    /// Kills until nobody is left to fork, for at most a second of trying.
+    pub fn kill_all(&self) {
+        for attempt in 0..100 {
+            let processes = self.processes();
+            if processes.is_empty() {
+                return;
+            }
+            for pid in processes {
+                // Gone already is as good as killed.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            std::thread::sleep(Duration::from_millis(if attempt < 10 { 1 } else { 10 }));
+        }
+    }
+
+    pub fn oom_kills(&self) -> u64 {
+        let Some(dir) = &self.memory else { return 0 };
+        let file = if self.unified {
+            "memory.events"
+        } else {
+            "memory.oom_control"
+        };
+        keyed(dir, file, "oom_kill")
+    }
+
+    pub fn usage(&self) -> Usage {
+        match self.unified {
+            true => v2::usage(self.only()),
+            false => v1::usage(self),
+        }
+    }
+
+    /// Removes the group and those below. One that still has processes stays.
+    pub fn remove(&self) {
+        for dir in &self.dirs {
+            remove_dirs(dir);
+        }
+    }
+
+    fn only(&self) -> &Path {
+        self.dirs.first().expect("a v2 handle has one directory")
+    }
+
+    fn controller(&self, name: &str) -> Option<&Path> {
+        let of = |dir: &&PathBuf| v1::serves(dir, name);
+        self.dirs
+            .iter()
+            .find(of)
+            .map(PathBuf::as_path)
+            .filter(|dir| dir.exists())
+    }
+}
+
+/// Children first, as rmdir needs them. The kernel releases a group a moment after its last process.
+fn remove_dirs(dir: &Path) {
+    for child in children(dir) {
+        remove_dirs(&child);
+    }
+    for _ in 0..50 {
+        match fs::remove_dir(dir) {
+            Err(error) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            _ => return,
+        }
+    }
+}
+
+fn walk(dir: &Path, visit: &mut impl FnMut(&Path)) {
+    visit(dir);
+    for child in children(dir) {
+        walk(&child, visit);
+    }
+}
+
+fn children(dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn number(dir: &Path, file: &str) -> u64 {
+    fs::read_to_string(dir.join(file))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+/// The value behind `key` in a file of `key value` lines.
+fn keyed(dir: &Path, file: &str, key: &str) -> u64 {
+    let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
+    let value = |line: &str| {
+        line.strip_prefix(key)?
+            .strip_prefix(' ')?
+            .trim()
+            .parse()
+            .ok()
+    };
+    text.lines().find_map(value).unwrap_or(0)
+}
+
+/// Writes a limit. A file that is missing belongs to a controller this kernel lacks.
+fn set(dir: &Path, file: &str, value: impl std::fmt::Display) -> Result<()> {
+    let path = dir.join(file);
+    match fs::write(&path, value.to_string()) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result.at("set cgroup limit", path),
+    }
+}

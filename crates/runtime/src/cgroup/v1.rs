@@ -1,0 +1,208 @@
+//! Cgroup v1: every controller has a tree of its own.
+//!
+//! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes before anyone joins.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{DeviceRule, Handle, Usage, keyed, number, set};
+use crate::{
+    cri::LinuxContainerResources,
+    error::{IoContext, Result},
+};
+
+/// A mounted hierarchy and the controllers it carries (`cpu,cpuacct` is one hierarchy with two).
+#[derive(Debug, Clone)]
+pub(super) struct Controller {
+    mount: PathBuf,
+    names: Vec<String>,
+}
+
+/// What we put containers into. Others (net_cls, perf_event, rdma) have no setting in a pod.
+const USED: [&str; 9] = [
+    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
+];
+
+/// From mountinfo, so that unusual mount points work.
+pub(super) fn controllers() -> io::Result<Vec<Controller>> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    let mut found: Vec<Controller> = Vec::new();
+    for line in mounts.lines() {
+        let Some((place, kind)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut kind = kind.split(' ');
+        if kind.next() != Some("cgroup") {
+            continue;
+        }
+        let options = kind.nth(1).unwrap_or_default().split(',');
+        let names: Vec<String> = options
+            .filter(|name| USED.contains(name) || *name == "name=systemd")
+            .map(str::to_owned)
+            .collect();
+        let Some(mount) = place.split(' ').nth(4).map(PathBuf::from) else {
+            continue;
+        };
+        if !names.is_empty() && !found.iter().any(|known| known.names == names) {
+            found.push(Controller { mount, names });
+        }
+    }
+    // The systemd tree alone limits nothing: that machine is v2.
+    let limits =
+        |controller: &Controller| controller.names.iter().any(|name| name != "name=systemd");
+    Ok(if found.iter().any(limits) {
+        found
+    } else {
+        Vec::new()
+    })
+}
+
+pub(super) fn handle(controllers: &[Controller], path: &Path) -> Handle {
+    let memory = controllers
+        .iter()
+        .find(|controller| controller.names.iter().any(|name| name == "memory"));
+    Handle {
+        dirs: controllers
+            .iter()
+            .map(|controller| controller.mount.join(path))
+            .collect(),
+        memory: memory.map(|controller| controller.mount.join(path)),
+        unified: false,
+    }
+}
+
+pub(super) fn create(controllers: &[Controller], path: &Path) -> Result<()> {
+    for controller in controllers {
+        let dir = controller.mount.join(path);
+        fs::create_dir_all(&dir).at("create cgroup", &dir)?;
+        if controller.names.iter().any(|name| name == "cpuset") {
+            inherit_cpuset(&controller.mount, path)?;
+        }
+    }
+    Ok(())
+}
+
+fn inherit_cpuset(mount: &Path, path: &Path) -> Result<()> {
+    let mut dir = mount.to_owned();
+    for part in path.components() {
+        let parent = dir.clone();
+        dir.push(part);
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = fs::read_to_string(dir.join(file)).at("read", dir.join(file))?;
+            if own.trim().is_empty() {
+                let inherited =
+                    fs::read_to_string(parent.join(file)).at("read", parent.join(file))?;
+                set(&dir, file, inherited.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the hierarchy this directory is in carries the controller, told by the files it puts there.
+pub(super) fn serves(dir: &Path, name: &str) -> bool {
+    let mark = match name {
+        "cpu" => "cpu.shares",
+        "cpuacct" => "cpuacct.usage",
+        "cpuset" => "cpuset.cpus",
+        "memory" => "memory.limit_in_bytes",
+        "devices" => "devices.allow",
+        "pids" => "pids.current",
+        "hugetlb" => return dir.components().any(|part| part.as_os_str() == "hugetlb"),
+        _ => return false,
+    };
+    dir.join(mark).exists()
+}
+
+pub(super) fn apply(handle: &Handle, resources: &LinuxContainerResources) -> Result<()> {
+    if let Some(dir) = handle.controller("cpu") {
+        apply_cpu(dir, resources)?;
+    }
+    if let Some(dir) = handle.controller("cpuset") {
+        for (file, value) in [
+            ("cpuset.cpus", &resources.cpuset_cpus),
+            ("cpuset.mems", &resources.cpuset_mems),
+        ] {
+            if !value.is_empty() {
+                set(dir, file, value)?;
+            }
+        }
+    }
+    if let Some(dir) = handle
+        .controller("memory")
+        .filter(|_| resources.memory_limit_bytes != 0)
+    {
+        set(dir, "memory.limit_in_bytes", resources.memory_limit_bytes)?;
+    }
+    if let Some(dir) = handle
+        .controller("pids")
+        .filter(|_| resources.pids_limit != 0)
+    {
+        set(dir, "pids.max", pids(resources.pids_limit))?;
+    }
+    if let Some(dir) = handle.controller("hugetlb") {
+        for limit in &resources.hugepage_limits {
+            set(
+                dir,
+                &format!("hugetlb.{}.limit_in_bytes", limit.page_size),
+                limit.limit,
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn apply_cpu(dir: &Path, resources: &LinuxContainerResources) -> Result<()> {
+    if resources.cpu_shares != 0 {
+        set(dir, "cpu.shares", resources.cpu_shares)?;
+    }
+    if resources.cpu_period != 0 {
+        set(dir, "cpu.cfs_period_us", resources.cpu_period)?;
+    }
+    match resources.cpu_quota {
+        0 => Ok(()),
+        quota => set(dir, "cpu.cfs_quota_us", quota),
+    }
+}
+
+fn pids(limit: i64) -> String {
+    if limit < 0 {
+        "max".to_owned()
+    } else {
+        limit.to_string()
+    }
+}
+
+pub(super) fn restrict_devices(handle: &Handle, rules: &[DeviceRule]) -> Result<()> {
+    let Some(dir) = handle.controller("devices") else {
+        return Ok(());
+    };
+    set(dir, "devices.deny", "a")?;
+    rules
+        .iter()
+        .try_for_each(|rule| set(dir, "devices.allow", rule))
+}
+
+pub(super) fn usage(handle: &Handle) -> Usage {
+    let mut usage = Usage::default();
+    if let Some(dir) = handle.controller("cpuacct") {
+        usage.cpu = Duration::from_nanos(number(dir, "cpuacct.usage"));
+    }
+    if let Some(dir) = handle.controller("memory") {
+        let stat = |key| keyed(dir, "memory.stat", key);
+        usage.memory_usage = number(dir, "memory.usage_in_bytes");
+        usage.memory_working_set = usage
+            .memory_usage
+            .saturating_sub(stat("total_inactive_file"));
+        usage.memory_rss = stat("total_rss");
+        usage.page_faults = stat("total_pgfault");
+        usage.major_page_faults = stat("total_pgmajfault");
+    }
+    if let Some(dir) = handle.controller("pids") {
+        usage.pids = number(dir, "pids.current");
+    }
+    usage
+}
