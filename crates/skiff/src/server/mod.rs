@@ -11,6 +11,8 @@
 
 mod identity;
 mod node;
+mod pod_network;
+mod serving;
 mod system_objects;
 mod terms;
 
@@ -84,7 +86,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
         false => {
             let node = node::Node::open(&terms, &api, &clients).await?;
             let runtime = node.runtime();
-            node.run(&mut parts, &clients, &health).await?;
+            node.run(&terms, &mut parts, &clients, &health).await?;
             announce(reporter, began, "node ready, Services and DNS");
             Some(runtime)
         }

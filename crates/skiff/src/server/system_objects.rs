@@ -45,7 +45,6 @@ pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> ku
     });
     services.patch("kube-dns", &params, &Patch::Apply(service)).await?;
     let slices: Api<EndpointSlice> = Api::namespaced(client, NAMESPACE);
-    // Listed one by one: a slice has plain ports, not Service ports.
     let slice = json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
