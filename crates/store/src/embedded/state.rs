@@ -182,7 +182,9 @@ impl State {
         let entry = &event.entry;
         match event.kind {
             EventKind::Put => {
-                self.graves.remove(&*entry.key);
+                if event.replaced.as_ref().is_some_and(|last| last.is_tombstone()) {
+                    self.graves.remove(&*entry.key);
+                }
                 self.insert(entry.clone());
             }
             EventKind::Delete => {
