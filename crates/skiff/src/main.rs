@@ -25,10 +25,9 @@ static MALLOC_CONF: Option<&'static std::ffi::c_char> = Some(unsafe {
 });
 
 fn main() -> ExitCode {
-    let mut args = std::env::args();
-    let role = (args.next(), args.next());
-    match role.1.as_deref() {
-        Some(skiff_runtime::SHIM_COMMAND) => skiff_runtime::shim_main(args),
+    skiff_runtime::shim_main_if_asked(std::env::args_os().skip(1));
+    let mut args = std::env::args().skip(1);
+    match args.next().as_deref() {
         Some("node") => hold_node(args.collect()),
         _ => cli::Cli::parse().run(),
     }

@@ -64,11 +64,7 @@ enum Error {
 
 impl NodeSocket {
     /// Answers until `shutdown`. A socket file left by an earlier run is replaced.
-    pub async fn serve(
-        self,
-        path: &Path,
-        shutdown: CancellationToken,
-    ) -> std::io::Result<()> {
+    pub async fn serve(self, path: &Path, shutdown: CancellationToken) -> std::io::Result<()> {
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
             _ => {}
@@ -182,11 +178,8 @@ impl Drop for Scratch {
 }
 
 fn rows_of(image: &Image) -> Vec<ImageRow> {
-    let row = |name: &String| ImageRow {
-        name: name.clone(),
-        id: image.id.clone(),
-        bytes: image.size,
-    };
+    let row =
+        |name: &String| ImageRow { name: name.clone(), id: image.id.clone(), bytes: image.size };
     match image.repo_tags.is_empty() {
         true => image.repo_digests.iter().map(row).collect(),
         false => image.repo_tags.iter().map(row).collect(),

@@ -67,11 +67,7 @@ impl Detached {
                 MOVE_MOUNT_F_EMPTY_PATH | 0x10,
             )
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
@@ -83,11 +79,7 @@ pub(super) fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
     if let Some(parent) = target.parent() {
         fs::create_dir_all(parent)?;
     }
-    match fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(target)
-    {
+    match fs::OpenOptions::new().write(true).create_new(true).open(target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         result => result.map(drop),
     }
@@ -99,13 +91,7 @@ pub(super) fn set_propagation(target: &Path, propagation: MountPropagation) -> i
         MountPropagation::HostToContainer => MsFlags::MS_SLAVE,
         MountPropagation::Bidirectional => MsFlags::MS_SHARED,
     };
-    Ok(mount(
-        None::<&str>,
-        target,
-        None::<&str>,
-        kind | MsFlags::MS_REC,
-        None::<&str>,
-    )?)
+    Ok(mount(None::<&str>, target, None::<&str>, kind | MsFlags::MS_REC, None::<&str>)?)
 }
 
 #[repr(C)]
@@ -119,12 +105,7 @@ struct MountAttr {
 /// Keeps the mount's other flags, which `MS_REMOUNT` would reset.
 pub(super) fn set_readonly(target: &Path, recursive: bool) -> io::Result<()> {
     let name = c_path(target)?;
-    let attr = MountAttr {
-        attr_set: MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `name` and `attr` outlive the call, and the size is the struct's.
     let result = unsafe {
@@ -137,22 +118,12 @@ pub(super) fn set_readonly(target: &Path, recursive: bool) -> io::Result<()> {
             size_of::<MountAttr>(),
         )
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Binds a path onto itself or another inside the same root.
 pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
-    Ok(mount(
-        Some(source),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )?)
+    Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
 /// Hides what is there: a directory behind an empty one, a file behind `/dev/null`. Nothing there is fine.

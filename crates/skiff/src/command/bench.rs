@@ -6,8 +6,8 @@
 
 mod connection;
 mod pods;
-mod report;
 mod rates;
+mod report;
 mod watch;
 
 use std::process::ExitCode;
@@ -42,9 +42,15 @@ async fn measure(
     report::rate("get", &bench.gets(target, args.clients, span).await?);
     let clients = args.clients.min(16);
     report::rate("list 500 x 1 KB", &bench.lists(target, clients, span).await?);
-    report::spread("create to watch event", watch::latencies(target, bench.namespace(), 200).await?);
+    report::spread(
+        "create to watch event",
+        watch::latencies(target, bench.namespace(), 200).await?,
+    );
     if let Some(image) = &args.image {
-        report::spread("apply to Running", pods::starts(target, bench.namespace(), image, 20).await?);
+        report::spread(
+            "apply to Running",
+            pods::starts(target, bench.namespace(), image, 20).await?,
+        );
     }
     Ok(())
 }

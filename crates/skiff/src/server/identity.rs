@@ -19,7 +19,8 @@ impl Clients {
 
     /// A client that acts as the named user, with the groups such a user has.
     pub fn user(&self, name: &str) -> Client {
-        let user = match skiff_apiserver::split_service_account(name) {
+        let account = name.strip_prefix("system:serviceaccount:").and_then(|id| id.split_once(':'));
+        let user = match account {
             Some((namespace, account)) => UserInfo::service_account(namespace, account),
             None => UserInfo::system(name),
         };

@@ -25,7 +25,6 @@ use kube::Client;
 use skiff_apiserver::ApiServer;
 use skiff_cluster::report::{Report, Reporter};
 use skiff_controllers::ControllersConfig;
-use skiff_scheduler::SchedulerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -129,8 +128,12 @@ fn listeners(args: &ServerArgs, terms: &Terms) -> Result<Vec<TcpListener>> {
 fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     use std::os::unix::fs::OpenOptionsExt;
-    let mut file =
-        std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(path)?;
     file.write_all(text.as_bytes())
 }
 
@@ -194,8 +197,6 @@ impl Parts {
             let client_for = move |user: &str| -> Client { for_controllers.user(user) };
             skiff_controllers::run(client_for, config, token).await;
         });
-        let (client, token) = (clients.user("system:kube-scheduler"), self.token());
-        self.spawn(skiff_scheduler::run(client, SchedulerConfig::default(), token));
     }
 
     async fn stop(mut self) {

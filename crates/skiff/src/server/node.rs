@@ -10,10 +10,9 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use skiff_apiserver::ApiServer;
-use skiff_dns::{DnsConfig, DnsServer};
 use skiff_kubelet::{Kubelet, KubeletConfig};
 use skiff_net::{PodNetwork, PodNetworkConfig, ServiceProxy, ServiceProxyConfig};
-use skiff_runtime::{Embedded, EmbeddedConfig, Runtime, SandboxState};
+use skiff_runtime::{Embedded, EmbeddedConfig, PodSandboxState, Runtime};
 use tokio::net::TcpListener;
 
 use super::identity::Clients;
@@ -33,8 +32,6 @@ pub struct Node {
     kubelet: Kubelet,
     kubelet_listener: TcpListener,
     proxy: ServiceProxy,
-    dns: DnsServer,
-    dns_config: DnsConfig,
 }
 
 impl Node {
@@ -66,10 +63,9 @@ impl Node {
             bridge: BRIDGE.to_owned(),
         })
         .await?;
-        let dns = DnsServer::bind(&[SocketAddr::new(network.gateway().into(), 53)]).await?;
         let client = clients.node(&terms.node_name);
         let config = kubelet_config(terms, api)?;
-        let kubelet = Kubelet::build(config, client, runtime.clone()).await?;
+        let kubelet = Kubelet::build(config, client, runtime.clone())?;
         let kubelet_listener = TcpListener::bind((terms.node_ip, KUBELET_PORT)).await?;
         Ok(Node {
             name: terms.node_name.clone(),
@@ -78,11 +74,6 @@ impl Node {
             kubelet,
             kubelet_listener,
             proxy,
-            dns,
-            dns_config: DnsConfig {
-                cluster_domain: terms.cluster_domain.clone(),
-                ..DnsConfig::default()
-            },
         })
     }
 
@@ -98,28 +89,17 @@ impl Node {
         clients: &Clients,
         health: &Arc<Health>,
     ) -> Result<()> {
-        let kubelet = Arc::new(self.kubelet);
-        let (serving, token) = (kubelet.clone(), parts.token());
-        let listener = self.kubelet_listener;
-        parts.spawn(async move {
-            if let Err(error) = serving.serve(listener, token).await {
-                tracing::error!(%error, "the kubelet's API can no longer be served");
-            }
-        });
-        let token = parts.token();
-        parts.spawn(async move { kubelet.run(token).await });
+        let mut kubelet = self.kubelet;
+        kubelet.serve(self.kubelet_listener)?;
+        parts.spawn(kubelet.run(parts.token().cancelled_owned()));
 
         let dns_address = SocketAddr::new(self.network.gateway().into(), 53);
         system_objects::apply_dns(clients.system(), terms, dns_address).await?;
         let mut proxied = self.proxy.status();
         parts.spawn_until_stop(self.proxy.run(clients.user("system:kube-proxy")));
-        let mut answered = self.dns.status();
-        let dns_client = clients.user("system:serviceaccount:kube-system:coredns");
-        parts.spawn_until_stop(self.dns.run(dns_client, self.dns_config));
 
         wait_until_ready(clients.node(&self.name), &self.name).await?;
         proxied.wait_for(|status| status.synced).await?;
-        answered.wait_for(|status| status.synced).await?;
         health.node.store(true, Ordering::Relaxed);
         Ok(())
     }
@@ -142,7 +122,7 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
 
 async fn live_sandboxes(runtime: &dyn Runtime) -> Result<HashSet<String>> {
     let all = runtime.list_pod_sandboxes().await?;
-    let live = all.into_iter().filter(|sandbox| sandbox.state == SandboxState::Ready);
+    let live = all.into_iter().filter(|sandbox| sandbox.state == PodSandboxState::Ready);
     Ok(live.map(|sandbox| sandbox.id).collect())
 }
 

@@ -15,10 +15,8 @@ pub struct PodNetworkPlugin(pub Arc<PodNetwork>);
 impl SandboxNetwork for PodNetworkPlugin {
     async fn attach(&self, attachment: &Attachment) -> io::Result<Vec<IpAddr>> {
         let id = &attachment.sandbox_id;
-        let addresses =
-            self.0.attach(id, &attachment.netns).await.map_err(io::Error::other)?;
-        let ports: Vec<HostPort> =
-            attachment.port_mappings.iter().filter_map(host_port).collect();
+        let addresses = self.0.attach(id, &attachment.netns).await.map_err(io::Error::other)?;
+        let ports: Vec<HostPort> = attachment.port_mappings.iter().filter_map(host_port).collect();
         if !ports.is_empty() {
             self.0.publish(id, &ports).await.map_err(io::Error::other)?;
         }

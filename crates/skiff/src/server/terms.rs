@@ -30,11 +30,7 @@ pub struct Terms {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("cannot listen on {address} port {port}: {source}; choose another with --port")]
-    Listen {
-        address: IpAddr,
-        port: u16,
-        source: std::io::Error,
-    },
+    Listen { address: IpAddr, port: u16, source: std::io::Error },
     #[error(
         "running pods needs root to make namespaces, cgroups and mounts: use sudo, or --no-node"
     )]

@@ -71,7 +71,7 @@ impl Target {
         }
         .map_err(|error| broken(&error))?;
         let token = config.auth_info.token.as_ref().map(|token| {
-            use kube::config::ExposeSecret;
+            use secrecy::ExposeSecret;
             token.expose_secret().to_owned()
         });
         Ok(Target {
@@ -88,14 +88,12 @@ impl Target {
 
     pub async fn connect(&self) -> Result<Connection, Error> {
         let failed = |source| Error::Connect { server: self.server(), source };
-        let tcp =
-            TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
+        let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let name = ServerName::try_from(self.host.clone())
             .map_err(|error| Error::Kubeconfig(error.to_string()))?;
         let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
-        let (sender, connection) =
-            hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
         tokio::spawn(connection);
         Ok(Connection { sender, host: self.host.clone(), token: self.token.clone() })
     }
@@ -105,11 +103,10 @@ type ClientIdentity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
 fn identity(config: &kube::Config) -> Result<Option<ClientIdentity>, Error> {
     use base64::Engine;
-    use kube::config::ExposeSecret;
+    use secrecy::ExposeSecret;
     let broken = |error: &dyn std::fmt::Display| Error::Kubeconfig(error.to_string());
-    let decode = |data: &str| {
-        base64::prelude::BASE64_STANDARD.decode(data).map_err(|error| broken(&error))
-    };
+    let decode =
+        |data: &str| base64::prelude::BASE64_STANDARD.decode(data).map_err(|error| broken(&error));
     let auth = &config.auth_info;
     let certificate = match (&auth.client_certificate_data, &auth.client_certificate) {
         (Some(data), _) => decode(data)?,

@@ -33,6 +33,9 @@ mod tests {
         let millis = |numbers: &[u64]| numbers.iter().map(|n| Duration::from_millis(*n)).collect();
         assert_eq!(percentiles(Vec::new()), (Duration::ZERO, Duration::ZERO));
         let hundred: Vec<u64> = (0..100).rev().collect();
-        assert_eq!(percentiles(millis(&hundred)), (Duration::from_millis(50), Duration::from_millis(99)));
+        assert_eq!(
+            percentiles(millis(&hundred)),
+            (Duration::from_millis(50), Duration::from_millis(99))
+        );
     }
 }
