@@ -49,9 +49,7 @@ conditions! {
 
 #[cfg(test)]
 pub fn find<'a, C: Condition>(conditions: &'a [C], type_: &str) -> Option<&'a C> {
-    conditions
-        .iter()
-        .find(|condition| condition.type_() == type_)
+    conditions.iter().find(|condition| condition.type_() == type_)
 }
 
 /// Sets a condition. Same status and reason: nothing changes, as upstream; same status: the transition time stays.

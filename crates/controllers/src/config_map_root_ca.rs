@@ -24,14 +24,7 @@ pub const DEF: ControllerDef = ControllerDef {
     watches: |edges| {
         edges.primary::<Namespace>();
         edges.selected::<ConfigMap>("metadata.name=kube-root-ca.crt", |_, delta| {
-            vec![Key::cluster(
-                delta
-                    .latest()
-                    .metadata
-                    .namespace
-                    .clone()
-                    .unwrap_or_default(),
-            )]
+            vec![Key::cluster(delta.latest().metadata.namespace.clone().unwrap_or_default())]
         });
     },
     reconcile: |ctx, key| reconcile(ctx, key).boxed(),
@@ -46,11 +39,7 @@ enum Op {
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let namespace = ctx.lister::<Namespace>().get(&key);
     let present = ctx.lister::<ConfigMap>().get(&Key::new(&key.name, NAME));
-    match plan(
-        namespace.as_deref(),
-        present.as_deref(),
-        &ctx.config.root_ca,
-    ) {
+    match plan(namespace.as_deref(), present.as_deref(), &ctx.config.root_ca) {
         None => {}
         Some(Op::Update(map)) => drop(ctx.update(&map).await?),
         Some(Op::Create(map)) => match ctx.create(&map).await {
@@ -66,10 +55,7 @@ fn plan(namespace: Option<&Namespace>, present: Option<&ConfigMap>, root_ca: &st
     let data = Some(BTreeMap::from([("ca.crt".to_owned(), root_ca.to_owned())]));
     match present {
         Some(map) if map.data == data => None,
-        Some(map) => Some(Op::Update(ConfigMap {
-            data,
-            ..map.clone()
-        })),
+        Some(map) => Some(Op::Update(ConfigMap { data, ..map.clone() })),
         None => {
             let metadata = ObjectMeta {
                 name: Some(NAME.into()),
@@ -80,11 +66,7 @@ fn plan(namespace: Option<&Namespace>, present: Option<&ConfigMap>, root_ca: &st
                 )])),
                 ..ObjectMeta::default()
             };
-            Some(Op::Create(ConfigMap {
-                metadata,
-                data,
-                ..ConfigMap::default()
-            }))
+            Some(Op::Create(ConfigMap { metadata, data, ..ConfigMap::default() }))
         }
     }
 }
@@ -101,10 +83,7 @@ mod tests {
             panic!("a missing map is created")
         };
         assert_eq!(plan(Some(&namespace), Some(&map), "PEM"), None);
-        assert!(matches!(
-            plan(Some(&namespace), Some(&map), "NEW PEM"),
-            Some(Op::Update(_))
-        ));
+        assert!(matches!(plan(Some(&namespace), Some(&map), "NEW PEM"), Some(Op::Update(_))));
         let terminating: Namespace = yaml("{metadata: {name: team}, status: {phase: Terminating}}");
         assert_eq!(plan(Some(&terminating), None, "PEM"), None);
     }

@@ -6,6 +6,7 @@
 
 mod conditions;
 mod config_map_root_ca;
+mod deployment;
 mod namespace;
 mod pod;
 mod replica_set;
@@ -25,6 +26,7 @@ use runtime::{ControllerDef, Metrics};
 /// All per-key controllers. They run side by side: order has no meaning here.
 const CONTROLLERS: &[ControllerDef] = &[
     config_map_root_ca::DEF,
+    deployment::DEF,
     namespace::DEF,
     replica_set::DEF,
     service_account::DEF,
@@ -41,11 +43,7 @@ pub struct ControllersConfig {
 
 impl ControllersConfig {
     pub fn new(root_ca: String) -> ControllersConfig {
-        ControllersConfig {
-            root_ca,
-            clock: Timestamp::now,
-            metrics: Metrics::default(),
-        }
+        ControllersConfig { root_ca, clock: Timestamp::now, metrics: Metrics::default() }
     }
 }
 

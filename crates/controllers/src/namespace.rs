@@ -33,14 +33,8 @@ pub const DEF: ControllerDef = ControllerDef {
         edges.primary::<Namespace>();
         // The last pod to go usually is what the namespace waits for.
         edges.mapped::<Pod>(|caches, delta| {
-            let namespace = Key::cluster(
-                delta
-                    .latest()
-                    .metadata
-                    .namespace
-                    .clone()
-                    .unwrap_or_default(),
-            );
+            let namespace =
+                Key::cluster(delta.latest().metadata.namespace.clone().unwrap_or_default());
             let waiting = delta.new.is_none()
                 && caches
                     .store::<Namespace>()
@@ -53,10 +47,7 @@ pub const DEF: ControllerDef = ControllerDef {
 };
 
 pub fn is_active(namespace: &Namespace) -> bool {
-    let phase = namespace
-        .status
-        .as_ref()
-        .and_then(|status| status.phase.as_deref());
+    let phase = namespace.status.as_ref().and_then(|status| status.phase.as_deref());
     namespace.metadata.deletion_timestamp.is_none() && phase != Some("Terminating")
 }
 
@@ -108,9 +99,8 @@ impl Contents {
                     .remaining
                     .entry(format!("{}.{}", resource.plural, resource.group))
                     .or_default() += left.len();
-                let finalizers = left
-                    .iter()
-                    .flat_map(|object| object.metadata.finalizers.iter().flatten());
+                let finalizers =
+                    left.iter().flat_map(|object| object.metadata.finalizers.iter().flatten());
                 finalizers.for_each(|finalizer| {
                     *self.finalizers.entry(finalizer.clone()).or_default() += 1
                 });
@@ -133,21 +123,14 @@ async fn empty(ctx: &Ctx, namespace: &str) -> Contents {
         let left = empty_collection(ctx, namespace, &resource, &capabilities).await;
         (resource, left)
     });
-    let results: Vec<_> = passes
-        .buffer_unordered(COLLECTIONS_AT_A_TIME)
-        .collect()
-        .await;
-    results
-        .into_iter()
-        .for_each(|(resource, left)| contents.add(&resource, left));
+    let results: Vec<_> = passes.buffer_unordered(COLLECTIONS_AT_A_TIME).collect().await;
+    results.into_iter().for_each(|(resource, left)| contents.add(&resource, left));
     contents
 }
 
 /// Namespaced resources that can be listed and deleted; Events last, since deleting the others makes some.
 fn deletable(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
-    let all = discovery
-        .groups()
-        .flat_map(|group| group.recommended_resources());
+    let all = discovery.groups().flat_map(|group| group.recommended_resources());
     let mut found: Vec<_> = all
         .filter(|(_, can)| can.scope == Scope::Namespaced && can.supports_operation(verbs::LIST))
         .filter(|(_, can)| can.supports_operation(verbs::DELETE))
@@ -163,23 +146,15 @@ async fn empty_collection(
     capabilities: &ApiCapabilities,
 ) -> Result<Vec<PartialObjectMeta<DynamicObject>>> {
     let api = Api::<DynamicObject>::namespaced_with(ctx.client.clone(), namespace, resource);
-    let failed = |source| Error::Read {
-        what: format!("{} in {namespace}", resource.plural),
-        source,
-    };
+    let failed =
+        |source| Error::Read { what: format!("{} in {namespace}", resource.plural), source };
     let background = DeleteParams::background();
-    let present = api
-        .list_metadata(&ListParams::default())
-        .await
-        .map_err(failed)?
-        .items;
+    let present = api.list_metadata(&ListParams::default()).await.map_err(failed)?.items;
     if present.is_empty() {
         return Ok(present);
     }
     if capabilities.supports_operation(verbs::DELETE_COLLECTION) {
-        api.delete_collection(&background, &ListParams::default())
-            .await
-            .map_err(failed)?;
+        api.delete_collection(&background, &ListParams::default()).await.map_err(failed)?;
     } else {
         for object in &present {
             let name = object.metadata.name.as_deref().unwrap_or_default();
@@ -189,31 +164,18 @@ async fn empty_collection(
             }
         }
     }
-    Ok(api
-        .list_metadata(&ListParams::default())
-        .await
-        .map_err(failed)?
-        .items)
+    Ok(api.list_metadata(&ListParams::default()).await.map_err(failed)?.items)
 }
 
 fn holds_finalizer(namespace: &Namespace) -> bool {
-    let finalizers = namespace
-        .spec
-        .iter()
-        .flat_map(|spec| spec.finalizers.iter().flatten());
-    finalizers
-        .into_iter()
-        .any(|finalizer| finalizer == FINALIZER)
+    let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+    finalizers.into_iter().any(|finalizer| finalizer == FINALIZER)
 }
 
 /// Drops our finalizer through the `finalize` subresource; the API server then removes the namespace.
 async fn finalize(ctx: &Ctx, namespace: &Namespace) -> Result<()> {
     let mut finalized = namespace.clone();
-    if let Some(finalizers) = finalized
-        .spec
-        .as_mut()
-        .and_then(|spec| spec.finalizers.as_mut())
-    {
+    if let Some(finalizers) = finalized.spec.as_mut().and_then(|spec| spec.finalizers.as_mut()) {
         finalizers.retain(|finalizer| finalizer != FINALIZER);
     }
     let key = Key::of(namespace);
@@ -227,23 +189,16 @@ async fn finalize(ctx: &Ctx, namespace: &Namespace) -> Result<()> {
     };
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
-        Err(source) => Err(Error::Write {
-            verb: "finalize",
-            kind: "namespace".into(),
-            key,
-            source,
-        }),
+        Err(source) => {
+            Err(Error::Write { verb: "finalize", kind: "namespace".into(), key, source })
+        }
         Ok(_) => Ok(()),
     }
 }
 
 /// Young deletions are looked at often, stuck ones rarely: a tenth of the time already spent.
 fn look_again(namespace: &Namespace, now: Timestamp) -> Duration {
-    let since = namespace
-        .metadata
-        .deletion_timestamp
-        .as_ref()
-        .map_or(now, |time| time.0);
+    let since = namespace.metadata.deletion_timestamp.as_ref().map_or(now, |time| time.0);
     let spent = u64::try_from(now.as_millisecond() - since.as_millisecond()).unwrap_or(0);
     Duration::from_millis(spent / 10).clamp(LOOK_AGAIN, LOOK_AGAIN_AT_MOST)
 }
@@ -277,11 +232,7 @@ fn deletion_conditions(contents: &Contents) -> [Fact; 5] {
         fact(
             "NamespaceDeletionDiscoveryFailure",
             contents.discovery_failure.clone(),
-            (
-                "DiscoveryFailed",
-                "ResourcesDiscovered",
-                "All resources successfully discovered",
-            ),
+            ("DiscoveryFailed", "ResourcesDiscovered", "All resources successfully discovered"),
         ),
         fact(
             "NamespaceDeletionGroupVersionParsingFailure",
@@ -304,11 +255,7 @@ fn deletion_conditions(contents: &Contents) -> [Fact; 5] {
         fact(
             "NamespaceContentRemaining",
             remaining_message(&contents.remaining),
-            (
-                "SomeResourcesRemain",
-                "ContentRemoved",
-                "All content successfully removed",
-            ),
+            ("SomeResourcesRemain", "ContentRemoved", "All content successfully removed"),
         ),
         fact(
             "NamespaceFinalizersRemaining",
@@ -349,10 +296,7 @@ fn finalizers_message(finalizers: &BTreeMap<String, usize>) -> Option<String> {
         .map(|(name, count)| format!("{name} in {count} resource instances"))
         .collect();
     (!parts.is_empty()).then(|| {
-        format!(
-            "Some content in the namespace has finalizers remaining: {}",
-            parts.join(", ")
-        )
+        format!("Some content in the namespace has finalizers remaining: {}", parts.join(", "))
     })
 }
 
@@ -368,17 +312,8 @@ mod tests {
     }
 
     fn condition<'a>(namespace: &'a Namespace, type_: &str) -> &'a NamespaceCondition {
-        conditions::find(
-            namespace
-                .status
-                .as_ref()
-                .unwrap()
-                .conditions
-                .as_ref()
-                .unwrap(),
-            type_,
-        )
-        .unwrap()
+        conditions::find(namespace.status.as_ref().unwrap().conditions.as_ref().unwrap(), type_)
+            .unwrap()
     }
 
     #[test]
@@ -396,30 +331,18 @@ mod tests {
             remaining.message.as_deref(),
             Some("Some resources are remaining: pods. has 2 resource instances")
         );
-        let finalizers = condition(&told, "NamespaceFinalizersRemaining")
-            .message
-            .as_deref();
+        let finalizers = condition(&told, "NamespaceFinalizersRemaining").message.as_deref();
         let expected = "Some content in the namespace has finalizers remaining: example.com/guard in 1 resource instances";
         assert_eq!(finalizers, Some(expected));
-        assert_eq!(
-            condition(&told, "NamespaceDeletionContentFailure").status,
-            "False"
-        );
-        assert_eq!(
-            with_conditions(&told, &contents, now),
-            None,
-            "a second look writes nothing"
-        );
+        assert_eq!(condition(&told, "NamespaceDeletionContentFailure").status, "False");
+        assert_eq!(with_conditions(&told, &contents, now), None, "a second look writes nothing");
     }
 
     #[test]
     fn a_failed_listing_is_not_emptiness() {
         let mut contents = Contents::default();
         assert!(contents.is_empty());
-        contents.add(
-            &ApiResource::erase::<Pod>(&()),
-            Err(Error::Invalid("no answer".into())),
-        );
+        contents.add(&ApiResource::erase::<Pod>(&()), Err(Error::Invalid("no answer".into())));
         assert!(!contents.is_empty());
     }
 

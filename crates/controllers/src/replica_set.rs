@@ -35,18 +35,12 @@ pub const DEF: ControllerDef = ControllerDef {
         edges.owned::<Pod, ReplicaSet>();
         // An orphan may be adopted by any ReplicaSet that selects it.
         edges.mapped::<Pod>(|caches, delta| {
-            let Some(pod) = delta
-                .new
-                .filter(|pod| controller_of(&pod.metadata).is_none())
-            else {
+            let Some(pod) = delta.new.filter(|pod| controller_of(&pod.metadata).is_none()) else {
                 return Vec::new();
             };
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let sets = caches.store::<ReplicaSet>().in_namespace(namespace);
-            sets.iter()
-                .filter(|set| selects(set, pod))
-                .map(|set| Key::of(set.as_ref()))
-                .collect()
+            sets.iter().filter(|set| selects(set, pod)).map(|set| Key::of(set.as_ref())).collect()
         });
     },
     reconcile: |ctx, key| reconcile(ctx, key).boxed(),
@@ -77,11 +71,7 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     if set.status.as_ref() != Some(&status)
         && (set.status.is_some() || status != ReplicaSetStatus::default())
     {
-        ctx.update_status(&ReplicaSet {
-            status: Some(status),
-            ..set.as_ref().clone()
-        })
-        .await?;
+        ctx.update_status(&ReplicaSet { status: Some(status), ..set.as_ref().clone() }).await?;
     }
     match failure {
         Some(error) if !error.namespace_terminating() => Err(error),
@@ -109,9 +99,7 @@ fn siblings(ctx: &Ctx, set: &ReplicaSet) -> Vec<Arc<Pod>> {
         return members(ctx, set);
     };
     let sets = ctx.lister::<ReplicaSet>().owned_by(&owner.uid);
-    sets.iter()
-        .flat_map(|sibling| members(ctx, sibling))
-        .collect()
+    sets.iter().flat_map(|sibling| members(ctx, sibling)).collect()
 }
 
 // === decisions ===
@@ -138,15 +126,13 @@ fn membership(set: &ReplicaSet, candidates: &[Arc<Pod>]) -> Vec<Op> {
     if set.metadata.deletion_timestamp.is_some() {
         return Vec::new();
     }
-    let ops = candidates
-        .iter()
-        .filter_map(|pod| match (is_member(set, pod), selects(set, pod)) {
-            (true, false) => Some(Op::Release(pod.clone())),
-            (false, true) if pod::is_active(pod) && controller_of(&pod.metadata).is_none() => {
-                Some(Op::Adopt(pod.clone()))
-            }
-            _ => None,
-        });
+    let ops = candidates.iter().filter_map(|pod| match (is_member(set, pod), selects(set, pod)) {
+        (true, false) => Some(Op::Release(pod.clone())),
+        (false, true) if pod::is_active(pod) && controller_of(&pod.metadata).is_none() => {
+            Some(Op::Adopt(pod.clone()))
+        }
+        _ => None,
+    });
     ops.collect()
 }
 
@@ -155,29 +141,19 @@ fn scale(set: &ReplicaSet, members: &[Arc<Pod>], siblings: &[Arc<Pod>]) -> Optio
     if set.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let active: Vec<Arc<Pod>> = members
-        .iter()
-        .filter(|pod| pod::is_active(pod))
-        .cloned()
-        .collect();
+    let active: Vec<Arc<Pod>> = members.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
     let wanted = replicas(set);
     match active.len() {
         have if have < wanted => Some(Op::Create((wanted - have).min(BURST_REPLICAS))),
-        have if have > wanted => Some(Op::Delete(first_to_go(
-            active,
-            siblings,
-            (have - wanted).min(BURST_REPLICAS),
-        ))),
+        have if have > wanted => {
+            Some(Op::Delete(first_to_go(active, siblings, (have - wanted).min(BURST_REPLICAS))))
+        }
         _ => None,
     }
 }
 
 fn replicas(set: &ReplicaSet) -> usize {
-    let wanted = set
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.replicas)
-        .unwrap_or(1);
+    let wanted = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
     usize::try_from(wanted).unwrap_or(0)
 }
 
@@ -185,25 +161,15 @@ fn replicas(set: &ReplicaSet) -> usize {
 fn first_to_go(mut pods: Vec<Arc<Pod>>, siblings: &[Arc<Pod>], count: usize) -> Vec<Arc<Pod>> {
     let mut on_node: HashMap<&str, usize> = HashMap::new();
     for pod in siblings.iter().filter(|pod| pod::is_active(pod)) {
-        *on_node
-            .entry(pod::node_name(pod).unwrap_or_default())
-            .or_default() += 1;
+        *on_node.entry(pod::node_name(pod).unwrap_or_default()).or_default() += 1;
     }
     pods.sort_by_cached_key(|pod| deletion_rank(pod, &on_node));
     pods.truncate(count);
     pods
 }
 
-type DeletionRank = (
-    bool,
-    u8,
-    bool,
-    i64,
-    Reverse<usize>,
-    Reverse<Option<i64>>,
-    Reverse<i32>,
-    Reverse<Option<i64>>,
-);
+type DeletionRank =
+    (bool, u8, bool, i64, Reverse<usize>, Reverse<Option<i64>>, Reverse<i32>, Reverse<Option<i64>>);
 
 /// Smaller goes first: unscheduled, then pending, then not ready, then cheap, then crowded, then young.
 fn deletion_rank(pod: &Pod, on_node: &HashMap<&str, usize>) -> DeletionRank {
@@ -213,15 +179,8 @@ fn deletion_rank(pod: &Pod, on_node: &HashMap<&str, usize>) -> DeletionRank {
         "Unknown" => 1,
         _ => 2,
     };
-    let crowd = node
-        .and_then(|node| on_node.get(node))
-        .copied()
-        .unwrap_or(0);
-    let created = pod
-        .metadata
-        .creation_timestamp
-        .as_ref()
-        .map(|time| seconds(time.0));
+    let crowd = node.and_then(|node| on_node.get(node)).copied().unwrap_or(0);
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| seconds(time.0));
     let ready = pod::ready_since(pod).map(seconds);
     (
         node.is_some(),
@@ -243,8 +202,7 @@ fn seconds(time: Timestamp) -> i64 {
 fn deletion_cost(pod: &Pod) -> i64 {
     let annotations = pod.metadata.annotations.as_ref();
     let cost = annotations.and_then(|all| all.get("controller.kubernetes.io/pod-deletion-cost"));
-    cost.and_then(|cost| cost.parse::<i32>().ok())
-        .map_or(0, i64::from)
+    cost.and_then(|cost| cost.parse::<i32>().ok()).map_or(0, i64::from)
 }
 
 fn status(
@@ -258,12 +216,7 @@ fn status(
         .spec
         .as_ref()
         .and_then(|spec| spec.template.as_ref())
-        .and_then(|template| {
-            template
-                .metadata
-                .as_ref()
-                .and_then(|meta| meta.labels.clone())
-        });
+        .and_then(|template| template.metadata.as_ref().and_then(|meta| meta.labels.clone()));
     let active = || members.iter().filter(|pod| pod::is_active(pod));
     let labeled = active().filter(|pod| {
         let labels = pod.metadata.labels.as_ref();
@@ -272,9 +225,8 @@ fn status(
             .flatten()
             .all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
     });
-    let terminating = members
-        .iter()
-        .filter(|pod| pod::is_terminating(pod) && !pod::is_terminal(pod));
+    let terminating =
+        members.iter().filter(|pod| pod::is_terminating(pod) && !pod::is_terminal(pod));
     let old = set.status.clone().unwrap_or_default();
     ReplicaSetStatus {
         replicas: count(active()),
@@ -300,11 +252,7 @@ fn failure_condition(
     match failure {
         Some(error) => {
             let creating = usize::try_from(have).unwrap_or(0) < replicas(set);
-            let reason = if creating {
-                "FailedCreate"
-            } else {
-                "FailedDelete"
-            };
+            let reason = if creating { "FailedCreate" } else { "FailedDelete" };
             conditions::set(
                 &mut list,
                 Condition::new("ReplicaFailure", "True", reason, &error.message(), now),
@@ -325,20 +273,14 @@ fn non_zero(count: i32) -> Option<i32> {
 }
 
 fn min_ready_seconds(set: &ReplicaSet) -> i32 {
-    set.spec
-        .as_ref()
-        .and_then(|spec| spec.min_ready_seconds)
-        .unwrap_or(0)
+    set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0)
 }
 
 /// Ready pods become available by time alone: look again when the next one does.
 fn next_look(set: &ReplicaSet, members: &[Arc<Pod>], now: Timestamp) -> Action {
     let waits = members.iter().filter(|pod| pod::is_active(pod));
     let waits = waits.filter_map(|pod| pod::available_in(pod, min_ready_seconds(set), now));
-    waits
-        .filter(|wait| *wait > Duration::ZERO)
-        .min()
-        .map_or(Action::Done, Action::After)
+    waits.filter(|wait| *wait > Duration::ZERO).min().map_or(Action::Done, Action::After)
 }
 
 // === deeds ===
@@ -357,21 +299,13 @@ async fn adopt(ctx: &Ctx, set: &ReplicaSet, pod: &Pod) -> Result<()> {
     let mut owner = owner.ok_or_else(|| Error::Invalid("replica set without a uid".into()))?;
     owner.block_owner_deletion = Some(true);
     let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [owner]}});
-    ignore_gone(
-        ctx.patch_strategic::<Pod>(&Key::of(pod), &patch)
-            .await
-            .map(|_| ()),
-    )
+    ignore_gone(ctx.patch_strategic::<Pod>(&Key::of(pod), &patch).await.map(|_| ()))
 }
 
 async fn release(ctx: &Ctx, set: &ReplicaSet, pod: &Pod) -> Result<()> {
     let reference = json!({"$patch": "delete", "uid": uid(set)});
     let patch = json!({"metadata": {"uid": pod.metadata.uid, "ownerReferences": [reference]}});
-    ignore_gone(
-        ctx.patch_strategic::<Pod>(&Key::of(pod), &patch)
-            .await
-            .map(|_| ()),
-    )
+    ignore_gone(ctx.patch_strategic::<Pod>(&Key::of(pod), &patch).await.map(|_| ()))
 }
 
 fn ignore_gone(outcome: Result<()>) -> Result<()> {
@@ -391,10 +325,7 @@ async fn create_pods(ctx: &Ctx, set: &ReplicaSet, count: usize) -> Result<()> {
     while left > 0 {
         let size = batch.min(left);
         let creates = (0..size).map(|_| create_pod(ctx, set, pod));
-        futures::future::join_all(creates)
-            .await
-            .into_iter()
-            .collect::<Result<()>>()?;
+        futures::future::join_all(creates).await.into_iter().collect::<Result<()>>()?;
         left -= size;
         batch *= 2;
     }
@@ -405,8 +336,7 @@ async fn create_pod(ctx: &Ctx, set: &ReplicaSet, pod: &Pod) -> Result<()> {
     match ctx.create(pod).await {
         Ok(pod) => {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
-            ctx.recorder
-                .normal(set, "SuccessfulCreate", format!("Created pod: {name}"));
+            ctx.recorder.normal(set, "SuccessfulCreate", format!("Created pod: {name}"));
             Ok(())
         }
         Err(error) => {
@@ -425,9 +355,8 @@ async fn create_pod(ctx: &Ctx, set: &ReplicaSet, pod: &Pod) -> Result<()> {
 /// The pod that a controller makes from its template: named after the owner, owned by it.
 pub fn pod_from_template<K: Object>(template: &PodTemplateSpec, owner: &K) -> Pod {
     let meta = template.metadata.clone().unwrap_or_default();
-    let mut reference = owner
-        .controller_owner_ref(&())
-        .expect("a stored object has a name and a uid");
+    let mut reference =
+        owner.controller_owner_ref(&()).expect("a stored object has a name and a uid");
     reference.block_owner_deletion = Some(true);
     Pod {
         metadata: ObjectMeta {
@@ -448,9 +377,7 @@ async fn delete_pods(ctx: &Ctx, set: &ReplicaSet, pods: Vec<Arc<Pod>>) -> Result
     let deletes = futures::stream::iter(pods).map(|pod| async move {
         let name = pod.metadata.name.as_deref().unwrap_or_default();
         match ctx.delete(pod.as_ref()).await {
-            Ok(()) => ctx
-                .recorder
-                .normal(set, "SuccessfulDelete", format!("Deleted pod: {name}")),
+            Ok(()) => ctx.recorder.normal(set, "SuccessfulDelete", format!("Deleted pod: {name}")),
             Err(error) if error.is_not_found() => {}
             Err(error) => {
                 ctx.recorder.warning(
@@ -499,10 +426,9 @@ mod tests {
 
     fn deleted(ops: Option<Op>) -> Vec<String> {
         match ops {
-            Some(Op::Delete(pods)) => pods
-                .iter()
-                .map(|pod| pod.metadata.name.clone().unwrap())
-                .collect(),
+            Some(Op::Delete(pods)) => {
+                pods.iter().map(|pod| pod.metadata.name.clone().unwrap()).collect()
+            }
             other => panic!("expected deletes, got {other:?}"),
         }
     }
@@ -512,11 +438,7 @@ mod tests {
         let pods = [member("a", "{}"), member("b", "{status: {phase: Failed}}")];
         assert_eq!(scale(&set(), &pods, &pods), Some(Op::Create(2)));
         let pods = [member("a", "{}"), member("b", "{}"), member("c", "{}")];
-        assert_eq!(
-            scale(&set(), &pods, &pods),
-            None,
-            "a second look does nothing"
-        );
+        assert_eq!(scale(&set(), &pods, &pods), None, "a second look does nothing");
     }
 
     #[test]
@@ -528,33 +450,21 @@ mod tests {
             ),
             ("{status: {phase: Pending}}", "pending"),
             ("{spec: {nodeName: '', containers: []}}", "unscheduled"),
-            (
-                "{status: {conditions: [{type: Ready, status: 'False'}]}}",
-                "not ready",
-            ),
+            ("{status: {conditions: [{type: Ready, status: 'False'}]}}", "not ready"),
             (
                 "{status: {conditions: [{type: Ready, status: 'True', lastTransitionTime: '2026-01-02T00:00:00Z'}]}}",
                 "young",
             ),
         ] {
-            let pods = [
-                member("a", "{}"),
-                member("b", "{}"),
-                member("spare", spare),
-                member("c", "{}"),
-            ];
+            let pods =
+                [member("a", "{}"), member("b", "{}"), member("spare", spare), member("c", "{}")];
             assert_eq!(deleted(scale(&set(), &pods, &pods)), ["spare"], "{why}");
         }
     }
 
     #[test]
     fn deletion_prefers_the_node_crowded_with_siblings() {
-        let pods = [
-            member("a", "{}"),
-            member("b", "{}"),
-            member("c", "{}"),
-            member("d", "{}"),
-        ];
+        let pods = [member("a", "{}"), member("b", "{}"), member("c", "{}"), member("d", "{}")];
         let mut siblings = pods.to_vec();
         let crowded = member("x", "{spec: {nodeName: n2, containers: []}}");
         siblings.extend((0..9).map(|_| crowded.clone()));
@@ -565,19 +475,14 @@ mod tests {
 
     #[test]
     fn orphans_are_adopted_and_strangers_released() {
-        let orphan: Arc<Pod> = Arc::new(yaml(
-            "{metadata: {name: o, namespace: ns, labels: {app: web}}}",
-        ));
+        let orphan: Arc<Pod> =
+            Arc::new(yaml("{metadata: {name: o, namespace: ns, labels: {app: web}}}"));
         let stranger = member("s", "{metadata: {labels: {app: other}}}");
-        let ops = membership(
-            &set(),
-            &[orphan.clone(), stranger.clone(), member("a", "{}")],
-        );
+        let ops = membership(&set(), &[orphan.clone(), stranger.clone(), member("a", "{}")]);
         assert_eq!(ops, [Op::Adopt(orphan.clone()), Op::Release(stranger)]);
         let mut going = set();
-        going.metadata.deletion_timestamp = Some(
-            k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH),
-        );
+        going.metadata.deletion_timestamp =
+            Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::UNIX_EPOCH));
         assert_eq!(membership(&going, &[orphan]), []);
         assert_eq!(scale(&going, &[], &[]), None);
     }
@@ -586,37 +491,20 @@ mod tests {
     fn status_counts_and_min_ready_waits() {
         let mut set = set();
         set.spec.as_mut().unwrap().min_ready_seconds = Some(30);
-        let pods = [
-            member("a", "{}"),
-            member("b", "{status: {phase: Succeeded}}"),
-        ];
+        let pods = [member("a", "{}"), member("b", "{status: {phase: Succeeded}}")];
         let at = |second| {
             Timestamp::from_second(
-                "2026-01-01T00:00:00Z"
-                    .parse::<Timestamp>()
-                    .unwrap()
-                    .as_second()
-                    + second,
+                "2026-01-01T00:00:00Z".parse::<Timestamp>().unwrap().as_second() + second,
             )
             .unwrap()
         };
         let early = status(&set, &pods, None, at(10));
         assert_eq!(
-            (
-                early.replicas,
-                early.ready_replicas,
-                early.available_replicas
-            ),
+            (early.replicas, early.ready_replicas, early.available_replicas),
             (1, Some(1), None)
         );
-        assert_eq!(
-            next_look(&set, &pods, at(10)),
-            Action::After(Duration::from_secs(20))
-        );
-        assert_eq!(
-            status(&set, &pods, None, at(30)).available_replicas,
-            Some(1)
-        );
+        assert_eq!(next_look(&set, &pods, at(10)), Action::After(Duration::from_secs(20)));
+        assert_eq!(status(&set, &pods, None, at(30)).available_replicas, Some(1));
         assert_eq!(next_look(&set, &pods, at(30)), Action::Done);
     }
 
@@ -625,21 +513,12 @@ mod tests {
         let error = Error::Invalid("quota".into());
         let mut failing = set();
         failing.status = Some(status(&failing, &[], Some(&error), Timestamp::UNIX_EPOCH));
-        let condition = &failing
-            .status
-            .as_ref()
-            .unwrap()
-            .conditions
-            .as_ref()
-            .unwrap()[0];
+        let condition = &failing.status.as_ref().unwrap().conditions.as_ref().unwrap()[0];
         assert_eq!(
             (condition.reason.as_deref(), condition.message.as_deref()),
             (Some("FailedCreate"), Some("quota"))
         );
-        assert_eq!(
-            status(&failing, &[], None, Timestamp::UNIX_EPOCH).conditions,
-            None
-        );
+        assert_eq!(status(&failing, &[], None, Timestamp::UNIX_EPOCH).conditions, None);
     }
 
     #[test]
@@ -648,9 +527,6 @@ mod tests {
         let pod = pod_from_template(set.spec.as_ref().unwrap().template.as_ref().unwrap(), &set);
         assert_eq!(pod.metadata.generate_name.as_deref(), Some("web-"));
         let owner = &pod.metadata.owner_references.as_ref().unwrap()[0];
-        assert_eq!(
-            (owner.controller, owner.block_owner_deletion),
-            (Some(true), Some(true))
-        );
+        assert_eq!((owner.controller, owner.block_owner_deletion), (Some(true), Some(true)));
     }
 }

@@ -31,9 +31,7 @@ pub const DEF: ControllerDef = ControllerDef {
 
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let namespace = ctx.lister::<Namespace>().get(&key);
-    let account = ctx
-        .lister::<ServiceAccount>()
-        .get(&Key::new(&key.name, "default"));
+    let account = ctx.lister::<ServiceAccount>().get(&Key::new(&key.name, "default"));
     if let Some(account) = plan(namespace.as_deref(), account.as_deref()) {
         match ctx.create(&account).await {
             // Made by somebody else, or no longer wanted.
@@ -52,10 +50,7 @@ fn plan(namespace: Option<&Namespace>, account: Option<&ServiceAccount>) -> Opti
         namespace: namespace.metadata.name.clone(),
         ..ObjectMeta::default()
     };
-    account.is_none().then(|| ServiceAccount {
-        metadata,
-        ..ServiceAccount::default()
-    })
+    account.is_none().then(|| ServiceAccount { metadata, ..ServiceAccount::default() })
 }
 
 #[cfg(test)]

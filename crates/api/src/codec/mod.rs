@@ -19,6 +19,7 @@ pub use encode::{
 };
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
+pub use yaml::parse as parse_yaml;
 pub use yaml_text::to_yaml;
 
 use crate::kind::{KindDef, Subresource};

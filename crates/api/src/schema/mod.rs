@@ -141,6 +141,8 @@ pub struct Field {
     pub default: Option<Value>,
     /// `nullable: true` of a structural schema: an explicit null is kept.
     pub nullable: bool,
+    /// Server-side apply owns the fields of this struct one by one, although its type is atomic.
+    pub granular: bool,
     pub proto: Option<u32>,
     pub patch: PatchStrategy,
 }

@@ -26,11 +26,7 @@ pub struct Edges<'a> {
 
 impl<'a> Edges<'a> {
     pub(super) fn new(caches: &'a Arc<Caches>, queue: Arc<WorkQueue>) -> Self {
-        Edges {
-            caches,
-            queue,
-            synced: Vec::new(),
-        }
+        Edges { caches, queue, synced: Vec::new() }
     }
 
     /// The kind the controller is about: every change of an object concerns that object.
@@ -45,10 +41,7 @@ impl<'a> Edges<'a> {
                 let owner = controller_of(object.meta())?;
                 let ours = owner.kind == O::kind(&()) && owner.api_version == O::api_version(&());
                 ours.then(|| {
-                    Key::new(
-                        object.meta().namespace.as_deref().unwrap_or_default(),
-                        &owner.name,
-                    )
+                    Key::new(object.meta().namespace.as_deref().unwrap_or_default(), &owner.name)
                 })
             });
             owners.collect()
@@ -59,9 +52,7 @@ impl<'a> Edges<'a> {
     pub fn mapped<K: Object>(&mut self, concerns: fn(&Caches, &Delta<K>) -> Vec<Key>) {
         let queue = self.queue.clone();
         let handler: Handler<K> = Box::new(move |caches, delta| {
-            concerns(caches, delta)
-                .into_iter()
-                .for_each(|key| queue.add(key));
+            concerns(caches, delta).into_iter().for_each(|key| queue.add(key));
         });
         self.declare::<K>(None, Some(handler));
     }
@@ -74,9 +65,7 @@ impl<'a> Edges<'a> {
     ) {
         let queue = self.queue.clone();
         let handler: Handler<K> = Box::new(move |caches, delta| {
-            concerns(caches, delta)
-                .into_iter()
-                .for_each(|key| queue.add(key));
+            concerns(caches, delta).into_iter().for_each(|key| queue.add(key));
         });
         self.declare::<K>(Some(fields), Some(handler));
     }
@@ -93,8 +82,7 @@ impl<'a> Edges<'a> {
 
     fn declare<K: Object>(&mut self, fields: Option<&'static str>, handler: Option<Handler<K>>) {
         let store = self.caches.declare::<K>(fields, handler);
-        self.synced
-            .push(async move { store.wait_synced().await }.boxed());
+        self.synced.push(async move { store.wait_synced().await }.boxed());
     }
 }
 
@@ -136,10 +124,7 @@ impl Caches {
         fields: Option<&'static str>,
         handler: Option<Handler<K>>,
     ) -> Arc<Store<K>> {
-        let mut kinds = self
-            .kinds
-            .lock()
-            .expect("no panic happens while the kinds are locked");
+        let mut kinds = self.kinds.lock().expect("no panic happens while the kinds are locked");
         let known = kinds
             .iter_mut()
             .find_map(|kind| (&mut **kind as &mut dyn std::any::Any).downcast_mut());
@@ -155,10 +140,7 @@ impl Caches {
             return declared.store.clone();
         }
         let store = Arc::new(Store::<K>::default());
-        let mut stores = self
-            .stores
-            .write()
-            .expect("no panic happens while the stores are locked");
+        let mut stores = self.stores.write().expect("no panic happens while the stores are locked");
         stores.insert(std::any::TypeId::of::<K>(), store.clone());
         kinds.push(Box::new(Declared {
             store: store.clone(),
@@ -176,10 +158,7 @@ pub(super) fn start_reflectors(
     tasks: &mut JoinSet<()>,
 ) {
     let kinds = std::mem::take(
-        &mut *caches
-            .kinds
-            .lock()
-            .expect("no panic happens while the kinds are locked"),
+        &mut *caches.kinds.lock().expect("no panic happens while the kinds are locked"),
     );
     for kind in kinds {
         tasks.spawn(kind.start(client.clone(), caches.clone(), shutdown.clone()));

@@ -75,12 +75,7 @@ impl Recorder {
     ) {
         let regarding = object.object_ref(&());
         // A full queue means the API server is behind: losing an event is the lesser harm.
-        let _ = self.0.try_send(Note {
-            regarding,
-            type_,
-            reason,
-            message,
-        });
+        let _ = self.0.try_send(Note { regarding, type_, reason, message });
     }
 }
 
@@ -154,19 +149,10 @@ impl Correlator {
     }
 
     fn too_varied(&mut self, note: &Note, now: Timestamp) -> bool {
-        let subject = Subject {
-            message: String::new(),
-            ..Subject::of(note)
-        };
-        let distinct = self.distinct.entry(subject).or_insert(Distinct {
-            messages: 0,
-            since: now,
-        });
+        let subject = Subject { message: String::new(), ..Subject::of(note) };
+        let distinct = self.distinct.entry(subject).or_insert(Distinct { messages: 0, since: now });
         if now.as_second() - distinct.since.as_second() > AGGREGATION_WINDOW_SECONDS {
-            *distinct = Distinct {
-                messages: 0,
-                since: now,
-            };
+            *distinct = Distinct { messages: 0, since: now };
         }
         distinct.messages += 1;
         distinct.messages > DISTINCT_MESSAGES
@@ -206,11 +192,8 @@ fn event_namespace(object: &ObjectReference) -> String {
 }
 
 fn first_event(note: Note, component: &str, now: Timestamp) -> Event {
-    let name = format!(
-        "{}.{:x}",
-        note.regarding.name.as_deref().unwrap_or_default(),
-        unique_nanos(now)
-    );
+    let name =
+        format!("{}.{:x}", note.regarding.name.as_deref().unwrap_or_default(), unique_nanos(now));
     Event {
         metadata: ObjectMeta {
             name: Some(name),
@@ -221,10 +204,7 @@ fn first_event(note: Note, component: &str, now: Timestamp) -> Event {
         reason: Some(note.reason.into()),
         message: Some(note.message),
         type_: Some(note.type_.into()),
-        source: Some(EventSource {
-            component: Some(component.into()),
-            host: None,
-        }),
+        source: Some(EventSource { component: Some(component.into()), host: None }),
         reporting_component: Some(component.into()),
         count: Some(1),
         first_timestamp: Some(Time(now)),
@@ -237,9 +217,8 @@ fn first_event(note: Note, component: &str, now: Timestamp) -> Event {
 fn unique_nanos(now: Timestamp) -> u64 {
     static LAST: AtomicU64 = AtomicU64::new(0);
     let now = u64::try_from(now.as_nanosecond()).unwrap_or(0);
-    let last = LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-        Some(now.max(last + 1))
-    });
+    let last =
+        LAST.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)));
     now.max(last.expect("the update never refuses") + 1)
 }
 
@@ -250,17 +229,10 @@ async fn deliver(client: &Client, step: Step) -> Result<(), kube::Error> {
             let api = Api::<Event>::namespaced(client.clone(), &namespace);
             api.create(&PostParams::default(), &event).await.map(|_| ())
         }
-        Step::Count {
-            namespace,
-            name,
-            count,
-            last,
-        } => {
+        Step::Count { namespace, name, count, last } => {
             let patch = serde_json::json!({"count": count, "lastTimestamp": Time(last)});
             let api = Api::<Event>::namespaced(client.clone(), &namespace);
-            api.patch(&name, &PatchParams::default(), &Patch::Merge(patch))
-                .await
-                .map(|_| ())
+            api.patch(&name, &PatchParams::default(), &Patch::Merge(patch)).await.map(|_| ())
         }
     }
 }
@@ -275,12 +247,7 @@ mod tests {
             namespace: Some("ns".into()),
             ..Default::default()
         };
-        Note {
-            regarding,
-            type_: "Normal",
-            reason: "Tested",
-            message: message.into(),
-        }
+        Note { regarding, type_: "Normal", reason: "Tested", message: message.into() }
     }
 
     #[test]
@@ -294,12 +261,7 @@ mod tests {
         let name = event.metadata.name.unwrap();
         assert_eq!(
             again,
-            Step::Count {
-                namespace: "ns".into(),
-                name,
-                count: 2,
-                last: Timestamp::UNIX_EPOCH
-            }
+            Step::Count { namespace: "ns".into(), name, count: 2, last: Timestamp::UNIX_EPOCH }
         );
     }
 
@@ -309,10 +271,7 @@ mod tests {
         let steps: Vec<Step> = (0..13)
             .map(|i| correlator.correlate(note(&format!("m{i}")), "test", Timestamp::UNIX_EPOCH))
             .collect();
-        let created = steps
-            .iter()
-            .filter(|step| matches!(step, Step::Create(_)))
-            .count();
+        let created = steps.iter().filter(|step| matches!(step, Step::Create(_))).count();
         assert_eq!(created, 11, "ten distinct ones and the combined one");
         assert!(matches!(&steps[12], Step::Count { count: 3, .. }));
     }

@@ -22,10 +22,7 @@ pub struct Metrics(Arc<Mutex<BTreeMap<&'static str, Counts>>>);
 
 impl Metrics {
     pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
-        self.0
-            .lock()
-            .expect("no panic happens while counting")
-            .clone()
+        self.0.lock().expect("no panic happens while counting").clone()
     }
 
     pub(super) fn observe(&self, controller: &'static str, took: Duration) {
@@ -45,11 +42,7 @@ impl Metrics {
 
     fn with(&self, controller: &'static str, change: impl FnOnce(&mut Counts)) {
         change(
-            self.0
-                .lock()
-                .expect("no panic happens while counting")
-                .entry(controller)
-                .or_default(),
+            self.0.lock().expect("no panic happens while counting").entry(controller).or_default(),
         );
     }
 }

@@ -58,12 +58,7 @@ pub enum Action {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("cannot {verb} {kind} {key}: {}", reason(.source))]
-    Write {
-        verb: &'static str,
-        kind: String,
-        key: Key,
-        source: kube::Error,
-    },
+    Write { verb: &'static str, kind: String, key: Key, source: kube::Error },
     #[error("cannot read {what}: {}", reason(.source))]
     Read { what: String, source: kube::Error },
     #[error("{0}")]
@@ -108,35 +103,23 @@ impl Error {
 
     pub fn status(&self) -> Option<&kube::core::Status> {
         match self {
-            Error::Write {
-                source: kube::Error::Api(status),
-                ..
-            }
-            | Error::Read {
-                source: kube::Error::Api(status),
-                ..
-            } => Some(status),
+            Error::Write { source: kube::Error::Api(status), .. }
+            | Error::Read { source: kube::Error::Api(status), .. } => Some(status),
             _ => None,
         }
     }
 
     /// Whether a create was refused because its namespace is being deleted.
     pub fn namespace_terminating(&self) -> bool {
-        let causes = self
-            .status()
-            .and_then(|status| status.details.as_ref())
-            .map(|details| &details.causes);
-        causes.is_some_and(|causes| {
-            causes
-                .iter()
-                .any(|cause| cause.reason == "NamespaceTerminating")
-        })
+        let causes =
+            self.status().and_then(|status| status.details.as_ref()).map(|details| &details.causes);
+        causes
+            .is_some_and(|causes| causes.iter().any(|cause| cause.reason == "NamespaceTerminating"))
     }
 
     /// The API server's own words, as events quote them.
     pub fn message(&self) -> String {
-        self.status()
-            .map_or_else(|| self.to_string(), |status| status.message.clone())
+        self.status().map_or_else(|| self.to_string(), |status| status.message.clone())
     }
 }
 
@@ -165,21 +148,11 @@ impl Ctx {
     /// What a controller remembers between reconciles; made by `Default` on first use, lost on restart.
     pub fn memory<T: Default + Send + Sync + 'static>(&self) -> Arc<T> {
         let id = TypeId::of::<T>();
-        let known = self
-            .memory
-            .read()
-            .expect("memory is never locked across a panic")
-            .get(&id)
-            .cloned();
+        let known =
+            self.memory.read().expect("memory is never locked across a panic").get(&id).cloned();
         let any = known.unwrap_or_else(|| {
-            let mut memory = self
-                .memory
-                .write()
-                .expect("memory is never locked across a panic");
-            memory
-                .entry(id)
-                .or_insert_with(|| Arc::new(T::default()))
-                .clone()
+            let mut memory = self.memory.write().expect("memory is never locked across a panic");
+            memory.entry(id).or_insert_with(|| Arc::new(T::default())).clone()
         });
         any.downcast().expect("memory is keyed by its own type")
     }
@@ -195,10 +168,7 @@ impl Caches {
     }
 
     fn find<K: Object>(&self) -> Option<Arc<Store<K>>> {
-        let stores = self
-            .stores
-            .read()
-            .expect("no panic happens while the stores are locked");
+        let stores = self.stores.read().expect("no panic happens while the stores are locked");
         let any = stores.get(&TypeId::of::<K>())?.clone();
         Some(any.downcast().expect("stores are keyed by their own kind"))
     }
@@ -206,10 +176,7 @@ impl Caches {
 
 /// The controller reference of an object: the one owner that manages it.
 pub fn controller_of(meta: &ObjectMeta) -> Option<&OwnerReference> {
-    meta.owner_references
-        .iter()
-        .flatten()
-        .find(|owner| owner.controller == Some(true))
+    meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
 }
 
 /// Runs all controllers until shutdown: declare edges, start one reflector per kind, then the workers.
@@ -272,11 +239,7 @@ async fn run_controller(
     let slots = Arc::new(Semaphore::new(workers));
     let mut running = JoinSet::new();
     while let Some(key) = shutdown.run_until_cancelled(ctx.queue.next()).await {
-        let slot = slots
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let ctx = ctx.clone();
         running.spawn(async move {
             reconcile_fenced(name, reconcile, &ctx, key).await;
@@ -291,9 +254,7 @@ async fn run_controller(
 /// One reconcile: a panic is fenced and counted, a failure comes again later, success may ask for a later look.
 async fn reconcile_fenced(name: &'static str, reconcile: Reconcile, ctx: &Arc<Ctx>, key: Key) {
     let started = std::time::Instant::now();
-    let outcome = AssertUnwindSafe(reconcile(ctx.clone(), key.clone()))
-        .catch_unwind()
-        .await;
+    let outcome = AssertUnwindSafe(reconcile(ctx.clone(), key.clone())).catch_unwind().await;
     let metrics = &ctx.config.metrics;
     metrics.observe(name, started.elapsed());
     match outcome {

@@ -101,9 +101,7 @@ impl WorkQueue {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
-        self.state
-            .lock()
-            .expect("no panic happens while the queue is locked")
+        self.state.lock().expect("no panic happens while the queue is locked")
     }
 }
 
@@ -133,10 +131,7 @@ impl State {
         while let Some((at, _)) = self.delayed.first()
             && *at <= now
         {
-            let (_, key) = self
-                .delayed
-                .pop_first()
-                .expect("the set has a first element");
+            let (_, key) = self.delayed.pop_first().expect("the set has a first element");
             self.due.remove(&key);
             self.add(key);
         }
@@ -165,9 +160,7 @@ mod tests {
     }
 
     async fn idle(queue: &WorkQueue) -> bool {
-        tokio::time::timeout(Duration::from_millis(1), queue.next())
-            .await
-            .is_err()
+        tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_err()
     }
 
     #[tokio::test(start_paused = true)]
@@ -200,11 +193,7 @@ mod tests {
         queue.next().await;
         assert_eq!(start.elapsed().as_secs(), 10);
         queue.done(&key("a"));
-        assert!(
-            tokio::time::timeout(Duration::from_secs(100), queue.next())
-                .await
-                .is_err()
-        );
+        assert!(tokio::time::timeout(Duration::from_secs(100), queue.next()).await.is_err());
     }
 
     #[test]

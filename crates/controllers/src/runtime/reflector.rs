@@ -73,10 +73,8 @@ async fn watch_once<K: Object>(
     caches: &Caches,
     position: &mut Position,
 ) -> Result<(), kube::Error> {
-    let mut params = WatchParams {
-        field_selector: fields.map(str::to_owned),
-        ..WatchParams::default()
-    };
+    let mut params =
+        WatchParams { field_selector: fields.map(str::to_owned), ..WatchParams::default() };
     params.send_initial_events = *position == Position::Start;
     let from = match position {
         Position::Start => "0".to_owned(),
@@ -155,10 +153,8 @@ mod tests {
     }
 
     fn object(kind: &str, name: &str, version: &str) -> WatchEvent<ConfigMap> {
-        event(
-            serde_json::json!({"type": kind, "object": {"apiVersion": "v1", "kind": "ConfigMap",
-            "metadata": {"name": name, "resourceVersion": version}}}),
-        )
+        event(serde_json::json!({"type": kind, "object": {"apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": {"name": name, "resourceVersion": version}}}))
     }
 
     fn bookmark(version: &str, last: bool) -> WatchEvent<ConfigMap> {
@@ -176,16 +172,8 @@ mod tests {
     #[test]
     fn initial_events_become_one_replacement() {
         let (mut initial, mut position) = (Some(Vec::new()), Position::Start);
-        assert!(
-            step(object("ADDED", "a", "3"), &mut initial, &mut position)
-                .unwrap()
-                .is_none()
-        );
-        assert_eq!(
-            position,
-            Position::Start,
-            "a torn initial phase must start over"
-        );
+        assert!(step(object("ADDED", "a", "3"), &mut initial, &mut position).unwrap().is_none());
+        assert_eq!(position, Position::Start, "a torn initial phase must start over");
         let replaced = step(bookmark("9", true), &mut initial, &mut position).unwrap();
         assert!(matches!(replaced, Some(Event::Replaced(objects, 9)) if objects.len() == 1));
         assert_eq!(position, Position::At("9".into()));

@@ -51,10 +51,7 @@ pub struct Key {
 
 impl Key {
     pub fn new(namespace: impl Into<String>, name: impl Into<String>) -> Key {
-        Key {
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Key { namespace: namespace.into(), name: name.into() }
     }
 
     pub fn cluster(name: impl Into<String>) -> Key {
@@ -88,9 +85,7 @@ pub struct Delta<'a, K> {
 impl<'a, K> Delta<'a, K> {
     /// The object as it is now, or as it was last.
     pub fn latest(&self) -> &'a Arc<K> {
-        self.new
-            .or(self.old)
-            .expect("a delta has at least one side")
+        self.new.or(self.old).expect("a delta has at least one side")
     }
 
     /// Both sides: what an edge must look at when membership may have moved from one owner to another.
@@ -131,11 +126,7 @@ type Change<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
 impl<K: Object> Default for Store<K> {
     fn default() -> Self {
-        let state = State {
-            objects: BTreeMap::new(),
-            by_owner: HashMap::new(),
-            revision: 0,
-        };
+        let state = State { objects: BTreeMap::new(), by_owner: HashMap::new(), revision: 0 };
         Store {
             state: RwLock::new(state),
             handlers: OnceLock::new(),
@@ -155,28 +146,21 @@ impl<K: Object> Store<K> {
 
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.read();
-        state
-            .namespace(namespace)
-            .map(|(_, object)| object.clone())
-            .collect()
+        state.namespace(namespace).map(|(_, object)| object.clone()).collect()
     }
 
     /// Objects that name `uid` in their ownerReferences.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
         let state = self.read();
         let keys = state.by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| state.objects.get(key).cloned())
-            .collect()
+        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
     }
 
     /// Objects of a namespace that no controller owns yet.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
         let state = self.read();
         let objects = state.namespace(namespace).map(|(_, object)| object);
-        objects
-            .filter(|object| super::controller_of(object.meta()).is_none())
-            .cloned()
-            .collect()
+        objects.filter(|object| super::controller_of(object.meta()).is_none()).cloned().collect()
     }
 
     pub async fn wait_synced(&self) {
@@ -218,10 +202,7 @@ impl<K: Object> Store<K> {
 
     fn dispatch(&self, caches: &Caches, changes: &[Change<K>]) {
         for (old, new) in changes {
-            let delta = Delta {
-                old: old.as_ref(),
-                new: new.as_ref(),
-            };
+            let delta = Delta { old: old.as_ref(), new: new.as_ref() };
             for handler in self.handlers.get().into_iter().flatten() {
                 handler(caches, &delta);
             }
@@ -229,15 +210,11 @@ impl<K: Object> Store<K> {
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, State<K>> {
-        self.state
-            .read()
-            .expect("no panic happens while the store is locked")
+        self.state.read().expect("no panic happens while the store is locked")
     }
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, State<K>> {
-        self.state
-            .write()
-            .expect("no panic happens while the store is locked")
+        self.state.write().expect("no panic happens while the store is locked")
     }
 }
 
@@ -246,9 +223,7 @@ impl<K: Object> Store<K> {
 impl<K: Object> State<K> {
     fn namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<K>)> {
         let from = Key::new(namespace, "");
-        self.objects
-            .range(from..)
-            .take_while(move |(key, _)| key.namespace == namespace)
+        self.objects.range(from..).take_while(move |(key, _)| key.namespace == namespace)
     }
 
     fn apply(&mut self, event: Event<K>) -> Vec<Change<K>> {
@@ -300,11 +275,7 @@ impl<K: Object> State<K> {
     fn observe(&mut self, object: Arc<K>) -> Option<Change<K>> {
         let revision = revision_of(object.as_ref());
         // Whatever happened up to `self.revision` the watch has told us, including that this object is gone again.
-        if revision <= self.revision {
-            None
-        } else {
-            self.insert_newer(object)
-        }
+        if revision <= self.revision { None } else { self.insert_newer(object) }
     }
 
     fn insert_newer(&mut self, object: Arc<K>) -> Option<Change<K>> {
@@ -316,10 +287,7 @@ impl<K: Object> State<K> {
         }
         let old = self.remove(&key);
         for owner in object.meta().owner_references.iter().flatten() {
-            self.by_owner
-                .entry(owner.uid.clone())
-                .or_default()
-                .insert(key.clone());
+            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
         }
         self.objects.insert(key, object.clone());
         Some((old, Some(object)))
@@ -341,12 +309,7 @@ impl<K: Object> State<K> {
 
 /// Resource versions are ordered integers since Kubernetes 1.35; anything else counts as oldest.
 pub fn revision_of<K: kube::Resource>(object: &K) -> u64 {
-    object
-        .meta()
-        .resource_version
-        .as_deref()
-        .and_then(|version| version.parse().ok())
-        .unwrap_or(0)
+    object.meta().resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 /// managedFields are often half of an object, and no controller reads them. A write without them leaves them alone.
@@ -368,11 +331,7 @@ mod tests {
     }
 
     fn names(store: &Store<ConfigMap>) -> Vec<String> {
-        store
-            .all()
-            .iter()
-            .map(|map| map.metadata.name.clone().unwrap())
-            .collect()
+        store.all().iter().map(|map| map.metadata.name.clone().unwrap()).collect()
     }
 
     #[test]
@@ -420,10 +379,8 @@ mod tests {
         use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
         let (store, caches) = (Store::default(), Caches::default());
         let mut owned = config_map("a", 1);
-        owned.metadata.owner_references = Some(vec![OwnerReference {
-            uid: "u".into(),
-            ..Default::default()
-        }]);
+        owned.metadata.owner_references =
+            Some(vec![OwnerReference { uid: "u".into(), ..Default::default() }]);
         store.apply(&caches, Event::Changed(owned));
         assert_eq!(store.owned_by("u").len(), 1);
         store.apply(&caches, Event::Changed(config_map("a", 2)));

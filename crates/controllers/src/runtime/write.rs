@@ -75,17 +75,12 @@ impl Ctx {
         let key = Key::of(object);
         let uid = object.meta().uid.clone();
         let params = DeleteParams {
-            preconditions: Some(Preconditions {
-                uid,
-                resource_version: None,
-            }),
+            preconditions: Some(Preconditions { uid, resource_version: None }),
             ..params
         };
-        let request = requests::<K>(&key)
-            .delete(&key.name, &params)
-            .map_err(|source| {
-                refused::<K>("delete", key.clone(), kube::Error::BuildRequest(source))
-            })?;
+        let request = requests::<K>(&key).delete(&key.name, &params).map_err(|source| {
+            refused::<K>("delete", key.clone(), kube::Error::BuildRequest(source))
+        })?;
         let answer = self.client.request_status::<K>(request).await;
         let answer = answer.map_err(|source| refused::<K>("delete", key.clone(), source))?;
         let Some(store) = self.caches.find::<K>() else {
@@ -129,10 +124,5 @@ fn encode<K: Object>(object: &K) -> Result<Vec<u8>> {
 }
 
 fn refused<K: Object>(verb: &'static str, key: Key, source: kube::Error) -> Error {
-    Error::Write {
-        verb,
-        kind: K::kind(&()).to_lowercase(),
-        key,
-        source,
-    }
+    Error::Write { verb, kind: K::kind(&()).to_lowercase(), key, source }
 }

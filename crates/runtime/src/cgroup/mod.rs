@@ -74,10 +74,7 @@ impl Cgroups {
             true => Hierarchy::V2(MOUNT_POINT.into()),
             false => Hierarchy::V1(controllers),
         };
-        Ok(Cgroups {
-            hierarchy,
-            root: relative(root),
-        })
+        Ok(Cgroups { hierarchy, root: relative(root) })
     }
 
     /// Creates the group and its parents. An existing one is fine.
@@ -100,11 +97,7 @@ impl Cgroups {
             Hierarchy::V1(controllers) => v1::handle(controllers, path),
             Hierarchy::V2(mount) => {
                 let dir = mount.join(path);
-                Handle {
-                    memory: Some(dir.clone()),
-                    dirs: vec![dir],
-                    unified: true,
-                }
+                Handle { memory: Some(dir.clone()), dirs: vec![dir], unified: true }
             }
         }
     }
@@ -151,10 +144,7 @@ impl Handle {
         walk(dir, &mut |dir| {
             let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             found.extend(
-                listed
-                    .lines()
-                    .filter_map(|line| line.parse::<i32>().ok())
-                    .filter(|pid| *pid > 0),
+                listed.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0),
             );
         });
         found
@@ -177,11 +167,7 @@ impl Handle {
 
     pub fn oom_kills(&self) -> u64 {
         let Some(dir) = &self.memory else { return 0 };
-        let file = if self.unified {
-            "memory.events"
-        } else {
-            "memory.oom_control"
-        };
+        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
         keyed(dir, file, "oom_kill")
     }
 
@@ -205,11 +191,7 @@ impl Handle {
 
     fn controller(&self, name: &str) -> Option<&Path> {
         let of = |dir: &&PathBuf| v1::serves(dir, name);
-        self.dirs
-            .iter()
-            .find(of)
-            .map(PathBuf::as_path)
-            .filter(|dir| dir.exists())
+        self.dirs.iter().find(of).map(PathBuf::as_path).filter(|dir| dir.exists())
     }
 }
 
@@ -244,22 +226,13 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn number(dir: &Path, file: &str) -> u64 {
-    fs::read_to_string(dir.join(file))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    fs::read_to_string(dir.join(file)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The value behind `key` in a file of `key value` lines.
 fn keyed(dir: &Path, file: &str, key: &str) -> u64 {
     let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-    let value = |line: &str| {
-        line.strip_prefix(key)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    };
+    let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(value).unwrap_or(0)
 }
 

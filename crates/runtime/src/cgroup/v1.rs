@@ -22,9 +22,8 @@ pub(super) struct Controller {
 }
 
 /// What we put containers into. Others (net_cls, perf_event, rdma) have no setting in a pod.
-const USED: [&str; 9] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
-];
+const USED: [&str; 9] =
+    ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
 
 /// From mountinfo, so that unusual mount points work.
 pub(super) fn controllers() -> io::Result<Vec<Controller>> {
@@ -53,22 +52,14 @@ pub(super) fn controllers() -> io::Result<Vec<Controller>> {
     // The systemd tree alone limits nothing: that machine is v2.
     let limits =
         |controller: &Controller| controller.names.iter().any(|name| name != "name=systemd");
-    Ok(if found.iter().any(limits) {
-        found
-    } else {
-        Vec::new()
-    })
+    Ok(if found.iter().any(limits) { found } else { Vec::new() })
 }
 
 pub(super) fn handle(controllers: &[Controller], path: &Path) -> Handle {
-    let memory = controllers
-        .iter()
-        .find(|controller| controller.names.iter().any(|name| name == "memory"));
+    let memory =
+        controllers.iter().find(|controller| controller.names.iter().any(|name| name == "memory"));
     Handle {
-        dirs: controllers
-            .iter()
-            .map(|controller| controller.mount.join(path))
-            .collect(),
+        dirs: controllers.iter().map(|controller| controller.mount.join(path)).collect(),
         memory: memory.map(|controller| controller.mount.join(path)),
         unified: false,
     }
@@ -122,34 +113,23 @@ pub(super) fn apply(handle: &Handle, resources: &LinuxContainerResources) -> Res
         apply_cpu(dir, resources)?;
     }
     if let Some(dir) = handle.controller("cpuset") {
-        for (file, value) in [
-            ("cpuset.cpus", &resources.cpuset_cpus),
-            ("cpuset.mems", &resources.cpuset_mems),
-        ] {
+        for (file, value) in
+            [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)]
+        {
             if !value.is_empty() {
                 set(dir, file, value)?;
             }
         }
     }
-    if let Some(dir) = handle
-        .controller("memory")
-        .filter(|_| resources.memory_limit_bytes != 0)
-    {
+    if let Some(dir) = handle.controller("memory").filter(|_| resources.memory_limit_bytes != 0) {
         set(dir, "memory.limit_in_bytes", resources.memory_limit_bytes)?;
     }
-    if let Some(dir) = handle
-        .controller("pids")
-        .filter(|_| resources.pids_limit != 0)
-    {
+    if let Some(dir) = handle.controller("pids").filter(|_| resources.pids_limit != 0) {
         set(dir, "pids.max", pids(resources.pids_limit))?;
     }
     if let Some(dir) = handle.controller("hugetlb") {
         for limit in &resources.hugepage_limits {
-            set(
-                dir,
-                &format!("hugetlb.{}.limit_in_bytes", limit.page_size),
-                limit.limit,
-            )?;
+            set(dir, &format!("hugetlb.{}.limit_in_bytes", limit.page_size), limit.limit)?;
         }
     }
     Ok(())
@@ -169,11 +149,7 @@ fn apply_cpu(dir: &Path, resources: &LinuxContainerResources) -> Result<()> {
 }
 
 fn pids(limit: i64) -> String {
-    if limit < 0 {
-        "max".to_owned()
-    } else {
-        limit.to_string()
-    }
+    if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
 
 pub(super) fn restrict_devices(handle: &Handle, rules: &[DeviceRule]) -> Result<()> {
@@ -181,9 +157,7 @@ pub(super) fn restrict_devices(handle: &Handle, rules: &[DeviceRule]) -> Result<
         return Ok(());
     };
     set(dir, "devices.deny", "a")?;
-    rules
-        .iter()
-        .try_for_each(|rule| set(dir, "devices.allow", rule))
+    rules.iter().try_for_each(|rule| set(dir, "devices.allow", rule))
 }
 
 pub(super) fn usage(handle: &Handle) -> Usage {
@@ -194,9 +168,7 @@ pub(super) fn usage(handle: &Handle) -> Usage {
     if let Some(dir) = handle.controller("memory") {
         let stat = |key| keyed(dir, "memory.stat", key);
         usage.memory_usage = number(dir, "memory.usage_in_bytes");
-        usage.memory_working_set = usage
-            .memory_usage
-            .saturating_sub(stat("total_inactive_file"));
+        usage.memory_working_set = usage.memory_usage.saturating_sub(stat("total_inactive_file"));
         usage.memory_rss = stat("total_rss");
         usage.page_faults = stat("total_pgfault");
         usage.major_page_faults = stat("total_pgmajfault");

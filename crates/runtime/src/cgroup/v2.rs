@@ -50,42 +50,29 @@ pub(super) fn apply(dir: &Path, resources: &LinuxContainerResources) -> Result<(
             quota if quota < 0 => "max".to_owned(),
             quota => quota.to_string(),
         };
-        let period = if resources.cpu_period == 0 {
-            100_000
-        } else {
-            resources.cpu_period
-        };
+        let period = if resources.cpu_period == 0 { 100_000 } else { resources.cpu_period };
         set(dir, "cpu.max", format!("{quota} {period}"))?;
     }
-    for (file, limit) in [
-        ("memory.max", resources.memory_limit_bytes),
-        ("pids.max", resources.pids_limit),
-    ] {
+    for (file, limit) in
+        [("memory.max", resources.memory_limit_bytes), ("pids.max", resources.pids_limit)]
+    {
         match limit {
             0 => {}
             limit if limit < 0 => set(dir, file, "max")?,
             limit => set(dir, file, limit)?,
         }
     }
-    for (file, value) in [
-        ("cpuset.cpus", &resources.cpuset_cpus),
-        ("cpuset.mems", &resources.cpuset_mems),
-    ] {
+    for (file, value) in
+        [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)]
+    {
         if !value.is_empty() {
             set(dir, file, value)?;
         }
     }
     for limit in &resources.hugepage_limits {
-        set(
-            dir,
-            &format!("hugetlb.{}.max", limit.page_size),
-            limit.limit,
-        )?;
+        set(dir, &format!("hugetlb.{}.max", limit.page_size), limit.limit)?;
     }
-    resources
-        .unified
-        .iter()
-        .try_for_each(|(file, value)| set(dir, file, value))
+    resources.unified.iter().try_for_each(|(file, value)| set(dir, file, value))
 }
 
 /// The kernel documentation's mapping of shares (2..262144) onto weights (1..10000).
@@ -117,13 +104,9 @@ mod tests {
 
     #[test]
     fn shares_map_onto_weights() {
-        for (shares, expected) in [
-            (0, 1),
-            (2, 1),
-            (1024, 39),
-            (262_144, 10_000),
-            (u64::MAX, 10_000),
-        ] {
+        for (shares, expected) in
+            [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)]
+        {
             assert_eq!(weight(shares), expected, "{shares} shares");
         }
     }

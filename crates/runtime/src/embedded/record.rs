@@ -78,11 +78,7 @@ impl SandboxRecord {
         PodSandboxStatus {
             id: self.id.clone(),
             metadata: self.config.metadata.clone(),
-            state: if ready {
-                PodSandboxState::Ready
-            } else {
-                PodSandboxState::NotReady
-            },
+            state: if ready { PodSandboxState::Ready } else { PodSandboxState::NotReady },
             created_at: self.created_at,
             ips: self.ips.clone(),
             namespaces: options,
@@ -139,11 +135,7 @@ impl Phase {
 
 impl Container {
     pub fn new(record: ContainerRecord, dir: std::path::PathBuf, phase: Phase) -> Self {
-        Container {
-            record,
-            dir,
-            phase: watch::Sender::new(phase),
-        }
+        Container { record, dir, phase: watch::Sender::new(phase) }
     }
 
     pub fn is_running(&self) -> bool {
@@ -163,9 +155,7 @@ impl Container {
             finished_at: exit.map(|exit| exit.finished_at),
             exit_code: exit.map(|exit| exit.exit_code),
             reason: exit.map(reason).unwrap_or_default().to_owned(),
-            message: exit
-                .and_then(|exit| exit.start_error.clone())
-                .unwrap_or_default(),
+            message: exit.and_then(|exit| exit.start_error.clone()).unwrap_or_default(),
             image: record.config.image.clone(),
             image_ref: record.image_ref.clone(),
             image_id: record.image_id.clone(),
@@ -175,10 +165,7 @@ impl Container {
             log_path: record.log_path.clone(),
             resources: record.config.linux.resources.clone(),
             user: phase.run().map(|run| run.user.clone()),
-            pid: phase
-                .run()
-                .filter(|_| exit.is_none())
-                .map(|run| run.process.pid),
+            pid: phase.run().filter(|_| exit.is_none()).map(|run| run.process.pid),
             stop_signal: record.stop_signal.clone(),
         }
     }
@@ -186,13 +173,8 @@ impl Container {
 
 fn reason(exit: &ExitRecord) -> &'static str {
     match exit {
-        ExitRecord {
-            start_error: Some(_),
-            ..
-        } => "StartError",
-        ExitRecord {
-            oom_killed: true, ..
-        } => "OOMKilled",
+        ExitRecord { start_error: Some(_), .. } => "StartError",
+        ExitRecord { oom_killed: true, .. } => "OOMKilled",
         ExitRecord { exit_code: 0, .. } => "Completed",
         _ => "Error",
     }

@@ -47,17 +47,13 @@ impl Embedded {
             Some(shim) => {
                 sandbox.set_shim(Some(shim));
                 // What ended while nobody listened, or just now.
-                self.containers_of(&id)
-                    .iter()
-                    .for_each(|container| self.note_exit(container));
+                self.containers_of(&id).iter().for_each(|container| self.note_exit(container));
             }
             None => {
                 sandbox.record().shim.kill();
                 sandbox.record().stopped = true;
                 sandbox.save()?;
-                self.containers_of(&id)
-                    .iter()
-                    .for_each(|container| self.bury(container));
+                self.containers_of(&id).iter().for_each(|container| self.bury(container));
             }
         }
         Ok(())
@@ -68,8 +64,7 @@ impl Embedded {
         match read.and_then(|record| Ok((record, Phase::read(dir)?))) {
             Ok((Some(record), phase)) => {
                 let container = Container::new(record, dir.to_owned(), phase);
-                self.containers()
-                    .insert(container.record.id.clone(), Arc::new(container));
+                self.containers().insert(container.record.id.clone(), Arc::new(container));
             }
             // Interrupted before it was one.
             Ok((None, _)) => {
@@ -87,8 +82,5 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.at("list", dir)?,
     };
-    Ok(entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect())
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }
