@@ -48,38 +48,23 @@ impl Embedded {
         let theirs = std::mem::take(&mut pipes.theirs);
         let mut running =
             self.exec_in(container, command, false, [false, true, true], theirs).await?;
-        let mut output = ExecSyncOutput::default();
-        {
-            let ExecSyncOutput { stdout, stderr, exit_code } = &mut output;
-            let read = async {
-                tokio::join!(read_all(pipes.stdout, stdout), read_all(pipes.stderr, stderr))
-            };
-            let mut read = std::pin::pin!(read.fuse());
-            let ended = async {
-                loop {
-                    tokio::select! {
-                        code = &mut running.exit => return code,
-                        _ = &mut read => {}
-                    }
-                }
-            };
-            let code = match limit.filter(|limit| !limit.is_zero()) {
-                None => Ok(ended.await),
-                Some(limit) => timeout(limit, ended).await,
-            };
-            match code {
-                Ok(code) => *exit_code = code.map_err(|_| running.shim.gone())?,
-                Err(_) => {
-                    // Over already is what was wanted.
-                    let kill = Request::SignalExec { exec: running.pid, signal: SIGKILL };
-                    let _ = running.shim.tell(kill).await;
-                    return Err(Error::ExecTimeout { command: command.join(" ") });
-                }
-            }
-            // Output beyond the limit is cut, not waited for.
-            let _ = timeout(DRAIN_TIMEOUT, read).await;
-        }
-        Ok(output)
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let reading = async {
+            tokio::join!(read_all(pipes.stdout, &mut stdout), read_all(pipes.stderr, &mut stderr))
+        };
+        let ended = read_until_exit(&mut running.exit, reading);
+        let exit_code = match limit.filter(|limit| !limit.is_zero()) {
+            None => Ok(ended.await),
+            Some(limit) => timeout(limit, ended).await,
+        };
+        let Ok(exit_code) = exit_code else {
+            // Over already is what was wanted.
+            let _ =
+                running.shim.tell(Request::SignalExec { exec: running.pid, signal: SIGKILL }).await;
+            return Err(Error::ExecTimeout { command: command.join(" ") });
+        };
+        let exit_code = exit_code.ok_or_else(|| running.shim.gone())?;
+        Ok(ExecSyncOutput { stdout, stderr, exit_code })
     }
 
     pub(super) async fn start_exec(
@@ -182,6 +167,23 @@ impl Embedded {
             }
         }
         Ok(session)
+    }
+}
+
+/// Reads meanwhile, so that the process never waits for room in a pipe. `None` if the shim died.
+async fn read_until_exit<T>(
+    exit: &mut oneshot::Receiver<i32>,
+    reading: impl Future<Output = T>,
+) -> Option<i32> {
+    let mut reading = std::pin::pin!(reading);
+    tokio::select! {
+        // Nothing left to read, so only the exit is missing.
+        _ = &mut reading => exit.await.ok(),
+        code = &mut *exit => {
+            // What was printed comes before the exit, but a process left behind may hold the pipe open for ever.
+            let _ = timeout(DRAIN_TIMEOUT, reading).await;
+            code.ok()
+        }
     }
 }
 

@@ -215,7 +215,7 @@ impl Writer {
         match kind {
             T::Directory => make_dir(path)?,
             T::Regular | T::Continuous | T::GNUSparse => {
-                drop(io::copy(entry, &mut new_file(path)?)?)
+                io::copy(entry, &mut new_file(path)?)?;
             }
             T::Symlink => std::os::unix::fs::symlink(target(entry)?, path)?,
             T::Link => return fs::hard_link(inside(&target(entry)?)?, path),

@@ -11,7 +11,7 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -71,17 +71,49 @@ impl Detached {
     }
 }
 
-/// Creates a mount point. One that exists stays as it is.
+/// Links a mount point may lead through.
+const MAX_LINKS: u32 = 40;
+
+/// Creates a mount point, also behind links that lead nowhere yet. One that exists stays as it is.
 pub(super) fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
-    if is_dir {
-        return fs::create_dir_all(target);
+    match is_dir {
+        true => make_dirs(target, MAX_LINKS),
+        false => make_file(target, MAX_LINKS),
     }
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent)?;
+}
+
+fn make_dirs(path: &Path, links: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
     }
-    match fs::OpenOptions::new().write(true).create_new(true).open(target) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.map(drop),
+    if let Some(beyond) = beyond_link(path, links)? {
+        return make_dirs(&beyond, links - 1);
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, links)?;
+    }
+    fs::create_dir(path)
+}
+
+fn make_file(path: &Path, links: u32) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(beyond) = beyond_link(path, links)? {
+        return make_file(&beyond, links - 1);
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, links)?;
+    }
+    fs::File::create_new(path).map(drop)
+}
+
+/// Where a link leads; `None` for anything else.
+fn beyond_link(path: &Path, links: u32) -> io::Result<Option<PathBuf>> {
+    match fs::read_link(path) {
+        Ok(_) if links == 0 => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+        Ok(target) => Ok(Some(path.parent().unwrap_or(Path::new("/")).join(target))),
+        Err(_) => Ok(None),
     }
 }
 

@@ -107,6 +107,8 @@ impl Node {
         let id = self.start(&sandbox, config).await;
         let status = exited(&*self.runtime, &id).await;
         let log = content(&status.log_path);
+        // The next container of this name starts with an empty one.
+        fs::remove_file(&status.log_path).unwrap();
         self.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
         (status.exit_code.unwrap(), log)
     }

@@ -51,7 +51,7 @@ impl Policy {
             Policy::RuntimeDefault => default_filters(capabilities),
             Policy::Custom(profile) => profile.filters(),
         };
-        filters.map_err(io::Error::other)?.iter().try_for_each(|filter| install(filter))
+        filters.map_err(io::Error::other)?.iter().try_for_each(install)
     }
 }
 
