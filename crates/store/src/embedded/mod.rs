@@ -63,6 +63,10 @@ pub struct Embedded {
 pub fn open(path: &Path, config: Config) -> Result<(Store, RecoveryReport), OpenError> {
     let disk = Directory::lock(path)?;
     let (engine, report) = Embedded::open(Arc::new(disk), config)?;
+    match report.found_damage() {
+        true => tracing::warn!("store recovered from damage: {report}"),
+        false => tracing::info!("store opened: {report}"),
+    }
     Ok((Store::new(engine), report))
 }
 

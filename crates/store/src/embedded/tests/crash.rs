@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::super::clock::MonotonicClock;
 use super::super::hub;
 use super::super::journal::{Journal, Layout};
-use super::super::recovery::{self, Loss, RecoveryReport};
+use super::super::recovery::{self, RecoveryReport};
 use super::super::state::{Retention, State};
 use super::super::writer::{Desk, Published};
 use super::sim_disk::SimDisk;
@@ -182,12 +182,7 @@ impl Witness {
             found.revision,
             self.seen
         );
-        let damaged =
-            report.cut.as_ref().is_some_and(|cut| matches!(cut.loss, Loss::Damage { .. }));
-        assert!(
-            !damaged && report.bad_snapshots.is_empty(),
-            "{context}: a crash is no damage: {report}"
-        );
+        assert!(!report.found_damage(), "{context}: a crash is no damage: {report}");
         *self = Witness::new(contents, found.revision);
     }
 }
