@@ -62,7 +62,9 @@ impl Rule {
             let child = node.get(field).filter(|child| child.is_object());
             child.map(Rule::compile).transpose().map(|rule| rule.map(Box::new))
         };
-        let many = |field: &str| list(node, field).iter().map(Rule::compile).collect();
+        let many = |field: &str| -> Result<Vec<Rule>, String> {
+            list(node, field).iter().map(Rule::compile).collect()
+        };
         let properties = node.get("properties").and_then(Value::as_object).into_iter().flatten();
         Ok(Rule {
             of: text(node, "type").to_owned(),
