@@ -7,6 +7,7 @@
 pub mod age;
 pub mod apply;
 pub mod codec;
+pub mod custom;
 pub mod default;
 pub mod discovery;
 pub mod field;

@@ -100,8 +100,7 @@ pub(super) fn recover(
     let mut replay = base(disk, &files, now, &mut report)?;
     let last_snapshot = replay.state.live_bytes() as u64;
     let tail = replay.log(disk, &files, layout, &mut report)?;
-    let damaged = matches!(&report.cut, Some(Cut { loss: Loss::Damage { .. }, .. }));
-    let renewed = match damaged {
+    let renewed = match report.lost_writes() {
         true => Some(replay.leave_damage_behind()),
         false => replay.leave_crash_behind(),
     };
@@ -401,6 +400,18 @@ fn trim_zeros(bytes: &[u8]) -> &[u8] {
 }
 
 // === impl RecoveryReport ===
+
+impl RecoveryReport {
+    /// Whether writes that had been acknowledged are gone. A torn tail is no loss: nobody was told of it.
+    pub fn lost_writes(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| matches!(cut.loss, Loss::Damage { .. }))
+    }
+
+    /// Whether files turned out damaged, at a loss or not.
+    pub fn found_damage(&self) -> bool {
+        self.lost_writes() || !self.bad_snapshots.is_empty()
+    }
+}
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
