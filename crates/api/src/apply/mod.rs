@@ -241,6 +241,7 @@ fn changes(kind: &KindDef, old: &Value, new: &Value, manager: &Manager) -> Compa
 fn reset_fields(kind: &KindDef, manager: &Manager) -> Set {
     let has_status = kind.subresource("status").is_some();
     let spec: &[&[&str]] = match (manager.subresource.as_str(), kind.kind.as_str()) {
+        ("", "CertificateSigningRequest") => &[&["f:spec"], &["f:status"]],
         ("", _) if has_status => &[&["f:status"]],
         ("status", "CustomResourceDefinition") => &[&["f:metadata"], &["f:spec"]],
         ("status", "Deployment") => &[&["f:spec"], &["f:metadata", "f:labels"]],

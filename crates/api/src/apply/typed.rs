@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::set::{Entry, Set, field_step, key_step, printed, value_step};
 use crate::default;
-use crate::schema::{AnyForm, ListType, Schema, StructSchema};
+use crate::schema::{AnyForm, Field, ListType, Schema, StructSchema};
 
 /// How a place is owned.
 #[derive(Clone, Copy)]
@@ -53,11 +53,18 @@ impl<'a> Shape<'a> {
         }
     }
 
+    fn of_field(field: &'a Field) -> Shape<'a> {
+        match &field.schema {
+            Schema::Struct(of) if field.granular => Shape::Struct(of),
+            schema => Shape::of(schema),
+        }
+    }
+
     /// The shape of a field or map entry; `None` if the schema does not know it.
     fn child(self, name: &str) -> Option<Shape<'a>> {
         match self {
             Shape::Struct(of) => match of.field(name) {
-                Some(field) => Some(Shape::of(&field.schema)),
+                Some(field) => Some(Shape::of_field(field)),
                 None => of.preserve_unknown.then_some(Shape::Deduced),
             },
             Shape::Map(values) => Some(Shape::of(values)),
@@ -115,7 +122,7 @@ enum View<'v> {
 /// The keys of an entry; one that is left out has its default.
 fn keys_of(item: &Value, keys: &[String], items: &Schema) -> Map<String, Value> {
     let default = |key: &str| match items {
-        Schema::Struct(of) => default::of_key(of, key).cloned(),
+        Schema::Struct(of) => default::of_key(of, key),
         _ => None,
     };
     let key_of = |key: &String| {

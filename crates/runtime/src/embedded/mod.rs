@@ -101,31 +101,21 @@ impl Embedded {
     }
 
     fn sandboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {
-        self.sandboxes
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.sandboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
-        self.containers
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.containers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
         let found = self.sandboxes().get(id).cloned();
-        found.ok_or_else(|| Error::NotFound {
-            kind: "pod sandbox",
-            id: id.to_owned(),
-        })
+        found.ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: id.to_owned() })
     }
 
     fn container(&self, id: &str) -> Result<Arc<Container>> {
         let found = self.containers().get(id).cloned();
-        found.ok_or_else(|| Error::NotFound {
-            kind: "container",
-            id: id.to_owned(),
-        })
+        found.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })
     }
 
     fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Container>> {
@@ -137,25 +127,16 @@ impl Embedded {
     }
 
     fn layers_in_use(&self) -> HashSet<String> {
-        self.containers()
-            .values()
-            .flat_map(|container| container.record.layers.clone())
-            .collect()
+        self.containers().values().flat_map(|container| container.record.layers.clone()).collect()
     }
 
     fn publish(&self, kind: ContainerEventKind, sandbox_id: &str, container_id: &str) {
         let sandbox = self.sandboxes().get(sandbox_id).cloned();
-        let pod_uid = sandbox
-            .map(|sandbox| sandbox.record().config.metadata.uid.clone())
-            .unwrap_or_default();
+        let pod_uid =
+            sandbox.map(|sandbox| sandbox.record().config.metadata.uid.clone()).unwrap_or_default();
         let (sandbox_id, container_id) = (sandbox_id.to_owned(), container_id.to_owned());
         // Nobody listening is fine: a listener that comes later lists first.
-        let _ = self.events.send(ContainerEvent {
-            kind,
-            sandbox_id,
-            container_id,
-            pod_uid,
-        });
+        let _ = self.events.send(ContainerEvent { kind, sandbox_id, container_id, pod_uid });
     }
 
     /// Runs work that waits for the disk or the kernel off the async threads.
@@ -164,9 +145,7 @@ impl Embedded {
         work: impl FnOnce(&Embedded) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let this = self.this.upgrade().ok_or(Error::Shutdown)?;
-        tokio::task::spawn_blocking(move || work(&this))
-            .await
-            .map_err(|_| Error::Shutdown)?
+        tokio::task::spawn_blocking(move || work(&this)).await.map_err(|_| Error::Shutdown)?
     }
 }
 
@@ -174,10 +153,7 @@ impl Embedded {
 impl Runtime for Embedded {
     async fn version(&self) -> Result<Version> {
         let runtime_version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Version {
-            runtime_name: "skiff".to_owned(),
-            runtime_version,
-        })
+        Ok(Version { runtime_name: "skiff".to_owned(), runtime_version })
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
@@ -198,16 +174,12 @@ impl Runtime for Embedded {
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>> {
         let all: Vec<_> = self.sandboxes().values().cloned().collect();
-        Ok(all
-            .iter()
-            .map(|sandbox| sandbox.record().status())
-            .collect())
+        Ok(all.iter().map(|sandbox| sandbox.record().status()).collect())
     }
 
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
-        self.blocking(move |this| this.create(&sandbox, config))
-            .await
+        self.blocking(move |this| this.create(&sandbox, config)).await
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
@@ -243,12 +215,7 @@ impl Runtime for Embedded {
         resources: LinuxContainerResources,
     ) -> Result<()> {
         let container = self.container(id)?;
-        self.blocking(move |this| {
-            this.cgroups
-                .handle(&container.record.cgroup)
-                .apply(&resources)
-        })
-        .await
+        self.blocking(move |this| this.update(&container, &resources)).await
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<()> {
@@ -261,8 +228,7 @@ impl Runtime for Embedded {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<ExecSyncOutput> {
-        self.run_to_end(&*self.container(id)?, command, timeout)
-            .await
+        self.run_to_end(&*self.container(id)?, command, timeout).await
     }
 
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<StreamSession> {
@@ -275,10 +241,7 @@ impl Runtime for Embedded {
 
     async fn dial(&self, sandbox_id: &str, port: u16) -> Result<TcpStream> {
         let status = self.pod_sandbox_status(sandbox_id).await?;
-        let failed = |reason: String| Error::Network {
-            id: sandbox_id.to_owned(),
-            reason,
-        };
+        let failed = |reason: String| Error::Network { id: sandbox_id.to_owned(), reason };
         if status.state == PodSandboxState::NotReady {
             return Err(failed("the sandbox is not running".to_owned()));
         }
@@ -293,17 +256,10 @@ impl Runtime for Embedded {
     }
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>> {
-        let running: Vec<_> = self
-            .containers()
-            .values()
-            .filter(|one| one.is_running())
-            .cloned()
-            .collect();
+        let running: Vec<_> =
+            self.containers().values().filter(|one| one.is_running()).cloned().collect();
         self.blocking(move |this| {
-            Ok(running
-                .iter()
-                .map(|container| this.stats(container))
-                .collect())
+            Ok(running.iter().map(|container| this.stats(container)).collect())
         })
         .await
     }
@@ -316,20 +272,11 @@ impl Runtime for Embedded {
 #[async_trait]
 impl ImageService for Embedded {
     async fn list_images(&self) -> Result<Vec<Image>> {
-        Ok(self
-            .images
-            .list()
-            .iter()
-            .map(ImageRecord::to_image)
-            .collect())
+        Ok(self.images.list().iter().map(ImageRecord::to_image).collect())
     }
 
     async fn image_status(&self, reference: &str) -> Result<Option<Image>> {
-        Ok(self
-            .images
-            .find(reference)
-            .as_ref()
-            .map(ImageRecord::to_image))
+        Ok(self.images.find(reference).as_ref().map(ImageRecord::to_image))
     }
 
     async fn pull_image(&self, reference: &str) -> Result<String> {
@@ -342,19 +289,13 @@ impl ImageService for Embedded {
 
     async fn remove_image(&self, reference: &str) -> Result<()> {
         let reference = reference.to_owned();
-        self.blocking(move |this| this.images.remove(&reference, &this.layers_in_use()))
-            .await
+        self.blocking(move |this| this.images.remove(&reference, &this.layers_in_use())).await
     }
 
     async fn load_image(&self, archive: &Path) -> Result<Vec<Image>> {
         let archive = archive.to_owned();
         let load = move |this: &Embedded| this.images.load(&archive, &this.layers_in_use());
-        Ok(self
-            .blocking(load)
-            .await?
-            .iter()
-            .map(ImageRecord::to_image)
-            .collect())
+        Ok(self.blocking(load).await?.iter().map(ImageRecord::to_image).collect())
     }
 
     async fn image_fs_info(&self) -> Result<FilesystemUsage> {
@@ -421,10 +362,7 @@ impl Embedded {
             moves
         });
         if let (true, Some((exit_code, oom_killed))) = (changed, exit) {
-            let kind = ContainerEventKind::Stopped {
-                exit_code,
-                oom_killed,
-            };
+            let kind = ContainerEventKind::Stopped { exit_code, oom_killed };
             self.publish(kind, &container.record.sandbox_id, &container.record.id);
         }
     }
