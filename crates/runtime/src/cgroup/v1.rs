@@ -3,7 +3,7 @@
 //! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes before anyone joins.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,34 +25,32 @@ pub(super) struct Controller {
 const USED: [&str; 9] =
     ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
 
+/// Limits nothing, but tells a service manager whose a process is.
+const SYSTEMD: &str = "name=systemd";
+
 /// From mountinfo, so that unusual mount points work.
-pub(super) fn controllers() -> io::Result<Vec<Controller>> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+pub(super) fn controllers(mounts: &str) -> Vec<Controller> {
     let mut found: Vec<Controller> = Vec::new();
-    for line in mounts.lines() {
-        let Some((place, kind)) = line.split_once(" - ") else {
-            continue;
-        };
-        let mut kind = kind.split(' ');
-        if kind.next() != Some("cgroup") {
-            continue;
-        }
-        let options = kind.nth(1).unwrap_or_default().split(',');
-        let names: Vec<String> = options
-            .filter(|name| USED.contains(name) || *name == "name=systemd")
-            .map(str::to_owned)
-            .collect();
-        let Some(mount) = place.split(' ').nth(4).map(PathBuf::from) else {
-            continue;
-        };
-        if !names.is_empty() && !found.iter().any(|known| known.names == names) {
-            found.push(Controller { mount, names });
+    for controller in mounts.lines().filter_map(controller) {
+        if !found.iter().any(|known| known.names == controller.names) {
+            found.push(controller);
         }
     }
     // The systemd tree alone limits nothing: that machine is v2.
-    let limits =
-        |controller: &Controller| controller.names.iter().any(|name| name != "name=systemd");
-    Ok(if found.iter().any(limits) { found } else { Vec::new() })
+    let limits = |controller: &Controller| controller.names.iter().any(|name| name != SYSTEMD);
+    if found.iter().any(limits) { found } else { Vec::new() }
+}
+
+fn controller(line: &str) -> Option<Controller> {
+    let (place, kind) = line.split_once(" - ")?;
+    let mut kind = kind.split(' ');
+    if kind.next() != Some("cgroup") {
+        return None;
+    }
+    let names = kind.nth(1)?.split(',').filter(|name| USED.contains(name) || *name == SYSTEMD);
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let mount = place.split(' ').nth(4)?.into();
+    (!names.is_empty()).then_some(Controller { mount, names })
 }
 
 pub(super) fn handle(controllers: &[Controller], path: &Path) -> Handle {
@@ -177,4 +175,33 @@ pub(super) fn usage(handle: &Handle) -> Usage {
         usage.pids = number(dir, "pids.current");
     }
     usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::controllers;
+
+    const HYBRID: &str = "\
+30 20 0:26 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 cgroup2 rw,nsdelegate
+31 20 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+32 20 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+33 20 0:28 / /mnt/again rw - cgroup cgroup rw,xattr,name=systemd
+34 20 0:29 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls
+";
+
+    #[test]
+    fn hierarchies_are_found_where_they_are_mounted() {
+        let found: Vec<_> =
+            controllers(HYBRID).iter().map(|one| one.mount.display().to_string()).collect();
+        assert_eq!(found, ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/systemd"]);
+    }
+
+    #[test]
+    fn a_machine_with_only_the_systemd_tree_is_v2() {
+        let lines: Vec<_> = HYBRID
+            .lines()
+            .filter(|line| !line.contains("cpu") && !line.contains("net_cls"))
+            .collect();
+        assert!(controllers(&lines.join("\n")).is_empty());
+    }
 }

@@ -14,6 +14,11 @@ use crate::{
     error::{IoContext, Result},
 };
 
+pub(super) fn mount_point(mounts: &str) -> Option<PathBuf> {
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.split(' ').nth(4).map(PathBuf::from)
+}
+
 pub(super) fn create(mount: &Path, path: &Path) -> Result<()> {
     let mut dir: PathBuf = mount.to_owned();
     for part in path.components() {
@@ -100,7 +105,40 @@ pub(super) fn usage(dir: &Path) -> Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use std::process::Command;
+
+    use super::{super::*, *};
+
+    /// On a real tree, which a v1 machine usually has too, if without controllers.
+    #[test]
+    fn groups_hold_and_release_processes() {
+        let mounts = fs::read_to_string(MOUNTS).unwrap();
+        let Some(mount) = v2::mount_point(&mounts).filter(|_| nix::unistd::geteuid().is_root())
+        else {
+            eprintln!("skipped: needs root and a cgroup2 mount");
+            return;
+        };
+        let root = PathBuf::from(format!("skiff-test-v2-{}", std::process::id()));
+        let cgroups = Cgroups { hierarchy: Hierarchy::V2(mount), root: root.clone() };
+        let group = cgroups.create("/kubepods/pod1/container").unwrap();
+        group
+            .apply(&LinuxContainerResources {
+                pids_limit: 10,
+                cpu_shares: 512,
+                ..Default::default()
+            })
+            .unwrap();
+        // The kernel's verifier judges the program.
+        group.restrict_devices(&DeviceRule::defaults()).unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(group.dirs[0].join("cgroup.procs"), child.id().to_string()).unwrap();
+        assert_eq!(cgroups.handle("/kubepods").processes(), [child.id() as i32]);
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        cgroups.handle("/").kill_all();
+        reaper.join().unwrap();
+        cgroups.handle("/").remove();
+        assert!(!group.dirs[0].exists());
+    }
 
     #[test]
     fn shares_map_onto_weights() {

@@ -19,10 +19,14 @@ use super::{
     spec::{self, Inputs, device_rules, signal_number},
 };
 use crate::{
-    cri::{ContainerConfig, ContainerEventKind, ContainerStats, NamespaceMode, PodSandboxConfig},
-    error::{Error, Result},
+    cri::{
+        ContainerConfig, ContainerEventKind, ContainerStats, LinuxContainerResources,
+        NamespaceMode, PodSandboxConfig,
+    },
+    error::{Error, IoContext, Result},
     files,
     image::ImageRecord,
+    overlay::inherit_root,
     process::RootfsSpec,
     shim::{
         CONTAINER_SPEC_FILE,
@@ -91,9 +95,12 @@ impl Embedded {
             cgroup: self.cgroups.handle(&record.cgroup),
             target: self.target(config),
         })?;
-        // The overlay's upper directory lends its mode to the container's root.
         for part in ["upper", "work", "rootfs"] {
             files::create_dir(&dir.join(part), 0o755)?;
+        }
+        if let Some(top) = record.layers.first() {
+            let (below, upper) = (self.images.layers_dir().join(top), dir.join("upper"));
+            inherit_root(&below, &upper).at("prepare", upper)?;
         }
         let group = self.cgroups.create(&record.cgroup)?;
         group.apply(&config.linux.resources)?;
@@ -209,6 +216,20 @@ impl Embedded {
         let shim = self.sandbox(&record.sandbox_id)?.shim()?;
         let answer = shim.tell(Request::ReopenLog { container: record.id.clone() }).await?;
         answer.map_err(|_| wrong_state(container, "reopening its log"))
+    }
+
+    pub(super) fn update(
+        &self,
+        container: &Container,
+        change: &LinuxContainerResources,
+    ) -> Result<()> {
+        let record = &container.record;
+        self.cgroups.handle(&record.cgroup).apply(change)?;
+        let mut resources = container.resources();
+        resources.update(change);
+        let mut record = record.clone();
+        record.config.linux.resources = resources.clone();
+        files::write_json(&container.dir.join(CONTAINER_FILE), &record)
     }
 
     pub(super) fn stats(&self, container: &Container) -> ContainerStats {

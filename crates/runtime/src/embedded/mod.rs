@@ -215,8 +215,7 @@ impl Runtime for Embedded {
         resources: LinuxContainerResources,
     ) -> Result<()> {
         let container = self.container(id)?;
-        self.blocking(move |this| this.cgroups.handle(&container.record.cgroup).apply(&resources))
-            .await
+        self.blocking(move |this| this.update(&container, &resources)).await
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<()> {

@@ -4,15 +4,21 @@
 //! and per container `containers/<id>/` with `container.json` (here), `spec.json`, `run.json`, `exit.json` (shim),
 //! `upper`, `work`, `rootfs`. Invariant: deleting a directory deletes everything the runtime knew of its subject.
 
-use std::{io::Read, net::IpAddr, path::Path, time::SystemTime};
+use std::{
+    io::Read,
+    net::IpAddr,
+    path::Path,
+    sync::{Mutex, MutexGuard},
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
     cri::{
-        ContainerConfig, ContainerState, ContainerStatus, PodSandboxConfig, PodSandboxState,
-        PodSandboxStatus,
+        ContainerConfig, ContainerState, ContainerStatus, LinuxContainerResources,
+        PodSandboxConfig, PodSandboxState, PodSandboxStatus,
     },
     error::{IoContext, Result},
     files,
@@ -66,6 +72,8 @@ pub(super) struct Container {
     pub record: ContainerRecord,
     pub dir: std::path::PathBuf,
     pub phase: watch::Sender<Phase>,
+    /// As last updated.
+    resources: Mutex<LinuxContainerResources>,
 }
 
 // === impl SandboxRecord ===
@@ -135,7 +143,12 @@ impl Phase {
 
 impl Container {
     pub fn new(record: ContainerRecord, dir: std::path::PathBuf, phase: Phase) -> Self {
-        Container { record, dir, phase: watch::Sender::new(phase) }
+        let resources = Mutex::new(record.config.linux.resources.clone());
+        Container { record, dir, phase: watch::Sender::new(phase), resources }
+    }
+
+    pub fn resources(&self) -> MutexGuard<'_, LinuxContainerResources> {
+        self.resources.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn is_running(&self) -> bool {
@@ -163,7 +176,7 @@ impl Container {
             annotations: record.config.annotations.clone(),
             mounts: record.config.mounts.clone(),
             log_path: record.log_path.clone(),
-            resources: record.config.linux.resources.clone(),
+            resources: self.resources().clone(),
             user: phase.run().map(|run| run.user.clone()),
             pid: phase.run().filter(|_| exit.is_none()).map(|run| run.process.pid),
             stop_signal: record.stop_signal.clone(),

@@ -15,6 +15,7 @@ use super::{
 use crate::{
     error::{IoContext, Result},
     files,
+    shim::protocol::Request,
 };
 
 impl Embedded {
@@ -23,13 +24,21 @@ impl Embedded {
             let dir = self.sandboxes_dir().join(&id);
             match files::read_json::<SandboxRecord>(&dir.join(SANDBOX_FILE)) {
                 Ok(Some(record)) => self.recover_sandbox(&dir, record).await?,
-                // Interrupted before it was one.
-                Ok(None) => files::remove_tree(&dir)?,
+                Ok(None) => self.discard(&id, &dir).await?,
                 // One unreadable sandbox must not keep the others from being found.
                 Err(error) => tracing::error!(sandbox = id, %error, "left alone"),
             }
         }
         Ok(())
+    }
+
+    /// Interrupted before it was a sandbox; its shim may serve already.
+    async fn discard(&self, id: &str, dir: &Path) -> Result<()> {
+        if let Ok(shim) = ShimClient::connect(id, dir, self.listener()).await {
+            // One that dies instead of answering has obeyed.
+            let _ = shim.tell(Request::Shutdown).await;
+        }
+        files::remove_tree(dir)
     }
 
     async fn recover_sandbox(&self, dir: &Path, record: SandboxRecord) -> Result<()> {

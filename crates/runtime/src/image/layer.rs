@@ -31,6 +31,7 @@ use nix::{
 use sha2::{Digest, Sha256};
 
 use super::archive::{decompress, to_digest};
+use crate::overlay::{inherit_root, mount_overlay};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
@@ -123,30 +124,20 @@ impl Confined {
             open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let scratch = workspace.layers_dir.join(workspace.scratch);
         fs::create_dir_all(scratch.join("fs"))?;
+        let upper = scratch.join("fs");
+        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))?;
         let merged = match workspace.lowers {
             [] => None,
-            lowers => {
+            [top, ..] => {
+                inherit_root(&workspace.layers_dir.join(top), &upper)?;
                 let merged = scratch.join("merged");
                 fs::create_dir_all(scratch.join("work"))?;
                 fs::create_dir_all(&merged)?;
-                // Relative names keep 127 layers within the page that mount data may fill.
-                chdir(workspace.layers_dir)?;
-                let name = workspace.scratch;
-                let options = format!(
-                    "lowerdir={},upperdir={name}/fs,workdir={name}/work,index=off",
-                    lowers.join(":")
-                );
-                mount(
-                    Some("overlay"),
-                    &merged,
-                    Some("overlay"),
-                    MsFlags::empty(),
-                    Some(options.as_str()),
-                )?;
+                mount_overlay(workspace.layers_dir, workspace.lowers, &scratch, "fs", &merged)?;
                 Some(merged)
             }
         };
-        chroot(merged.as_deref().unwrap_or(&scratch.join("fs")))?;
+        chroot(merged.as_deref().unwrap_or(&upper))?;
         chdir("/")?;
         Ok(Confined { outside, merged })
     }

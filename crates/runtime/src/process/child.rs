@@ -20,7 +20,9 @@ use nix::{
     errno::Errno,
     libc,
     sched::{CloneFlags, setns, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    sys::stat::{Mode, umask},
     unistd::{AccessFlags, Gid, Uid, access, chdir, execve, setgid, setgroups, setresuid, setsid},
 };
 use serde::{Deserialize, Serialize};
@@ -135,7 +137,17 @@ fn start_afresh() -> Result<(), String> {
     }
     SigSet::empty().thread_set_mask().step(|| "unblock signals".into())?;
     setsid().step(|| "start a session".into())?;
+    raise_open_files();
     Ok(())
+}
+
+/// As other runtimes have it: as many open files as the node allows. The daemon's own soft limit is no measure.
+fn raise_open_files() {
+    const ENOUGH: u64 = 1 << 20;
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Not being allowed to changes nothing.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH), hard);
+    }
 }
 
 /// From inside the container's root to its program.
@@ -145,6 +157,7 @@ fn become_process(
     report: &mut File,
     is_init: bool,
 ) -> Result<(), String> {
+    umask(Mode::from_bits_truncate(0o022));
     let account = user::resolve(&process.user)?;
     connect_stdio(stdio, &account.user, is_init).step(|| "connect the standard streams".into())?;
     set_oom_score(process.oom_score_adj).step(|| "set oom_score_adj".into())?;

@@ -24,6 +24,7 @@ use super::{
     mounts::{Detached, bind, make_target, mask, protect, set_propagation, set_readonly},
     spec::{ContainerSpec, MountSpec, RootfsSpec},
 };
+use crate::overlay::mount_overlay;
 
 /// Names the step that failed.
 pub(super) trait Step<T> {
@@ -76,29 +77,13 @@ fn change_root(rootfs: &RootfsSpec) -> io::Result<()> {
     match rootfs.layers.as_slice() {
         // An image without layers is an empty directory.
         [] => bind(&rootfs.dir.join("upper"), &root)?,
-        layers => mount_overlay(rootfs, layers, &root)?,
+        layers => mount_overlay(&rootfs.layers_dir, layers, &rootfs.dir, "upper", &root)?,
     }
     chdir(&root)?;
     // The old root ends up on top of the new one, which is where it can be taken off.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(chdir("/")?)
-}
-
-fn mount_overlay(rootfs: &RootfsSpec, layers: &[String], root: &Path) -> io::Result<()> {
-    // Relative names keep 127 layers within the page that mount data may fill.
-    chdir(&rootfs.layers_dir)?;
-    let dir = rootfs.dir.display();
-    let options =
-        format!("lowerdir={},upperdir={dir}/upper,workdir={dir}/work,index=off", layers.join(":"));
-    mount(Some("overlay"), root, Some("overlay"), MsFlags::empty(), Some(options.as_str())).map_err(
-        |error| match error {
-            nix::errno::Errno::ENODEV => {
-                io::Error::other("this kernel has no overlayfs (try: modprobe overlay)")
-            }
-            error => error.into(),
-        },
-    )
 }
 
 // === standard mounts ===

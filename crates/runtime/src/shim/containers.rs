@@ -89,7 +89,7 @@ impl Container {
             .map_err(internal)?
             .ok_or(Failure::NotFound)?;
         let result = Self::launch(sandbox, &dir, &spec);
-        if let Err(Failure::Process(reason)) = &result {
+        if let Err(Failure::Process(reason) | Failure::Internal(reason)) = &result {
             write_exit(&dir, &ExitRecord::not_started(reason.clone()));
         }
         result

@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     time::SystemTime,
 };
@@ -38,7 +39,8 @@ impl LogFile {
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent)?;
         }
-        self.file = Some(OpenOptions::new().create(true).append(true).open(&self.path)?);
+        self.file =
+            Some(OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)?);
         Ok(())
     }
 

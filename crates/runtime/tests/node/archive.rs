@@ -5,6 +5,9 @@ use std::{io::Write, path::Path};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// Names and contents, in the order of the archive.
+pub type Files = Vec<(String, Vec<u8>)>;
+
 /// A layer under construction: an uncompressed tar.
 pub struct Layer(tar::Builder<Vec<u8>>);
 
@@ -150,7 +153,7 @@ impl ImageBuilder {
     }
 
     /// An OCI layout with an index of two platforms, ours second.
-    pub fn oci(&self, packing: Packing) -> Vec<(String, Vec<u8>)> {
+    pub fn oci(&self, packing: Packing) -> Files {
         let mut blobs = Vec::new();
         let mut manifests = Vec::new();
         for architecture in ["riscv64", host_architecture()] {
@@ -185,7 +188,7 @@ impl ImageBuilder {
     }
 
     /// As `docker save` wrote it before it learnt OCI.
-    pub fn docker(&self) -> Vec<(String, Vec<u8>)> {
+    pub fn docker(&self) -> Files {
         let mut files = vec![("config.json".to_owned(), self.config_file(host_architecture()))];
         let names: Vec<String> =
             (0..self.layers.len()).map(|at| format!("{at}/layer.tar")).collect();
@@ -220,7 +223,7 @@ pub fn pack(layer: &[u8], packing: Packing) -> Vec<u8> {
     }
 }
 
-fn put(blobs: &mut Vec<(String, Vec<u8>)>, content: &[u8], media_type: &str) -> Value {
+fn put(blobs: &mut Files, content: &[u8], media_type: &str) -> Value {
     let digest = digest(content);
     let path = format!("blobs/{}", digest.replace(':', "/"));
     if !blobs.iter().any(|(known, _)| *known == path) {

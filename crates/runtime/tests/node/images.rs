@@ -6,7 +6,7 @@ use serde_json::json;
 use skiff_runtime::{Error, ImageService, Runtime};
 
 use crate::{
-    archive::{ImageBuilder, Layer, Packing, write_archive},
+    archive::{Files, ImageBuilder, Layer, Packing, write_archive},
     fixture::{Node, exited, on_node, script},
 };
 
@@ -126,7 +126,7 @@ fn bad_archives_are_refused_and_leave_nothing() {
         let good = ImageBuilder::new("bad:1")
             .layer(Layer::new().file("one", 0o644, "1"))
             .layer(Layer::new().file("two", 0o644, vec![7; 5000]));
-        let mut cases: Vec<(&str, Vec<(String, Vec<u8>)>)> = Vec::new();
+        let mut cases: Vec<(&str, Files)> = Vec::new();
         // A layer known from another image is not read again, so the damage must be in one of its own.
         let mut flipped = good.oci(Packing::Plain);
         let own =

@@ -54,6 +54,8 @@ fn cpu_and_process_limits_hold() {
         };
         node.runtime.update_container_resources(&id, wider).await.unwrap();
         node.output(&id, "for i in 1 2 3 4 5 6 7 8; do true & done; true").await;
+        let known = node.reopen().await.container_status(&id).await.unwrap().resources;
+        assert_eq!((known.pids_limit, known.cpu_quota, known.cpu_period), (100, -1, 100_000));
     });
 }
 

@@ -66,6 +66,27 @@ fn every_acknowledged_write_survives_power_loss() {
     }
 }
 
+/// To tell of a version that is not durable yet would be to tell of one that may never have been.
+#[test]
+fn a_conflict_with_a_pending_write_waits_for_it() {
+    let first = || Txn::put("/a", Value::new("1"), Expect::Absent);
+    for (syncs_fail, told) in [(false, "conflict"), (true, "unwritable")] {
+        let disk = SimDisk::default();
+        let (mut stepper, _) = Stepper::open(&disk).unwrap();
+        if syncs_fail {
+            disk.fail_syncs(std::io::ErrorKind::Other);
+        }
+        let outcomes = stepper.commit(&[first(), first()]);
+        assert_eq!(outcomes[0].is_err(), syncs_fail);
+        let found = match &outcomes[1] {
+            Err(Error::Conflict { .. }) => "conflict",
+            Err(Error::Unwritable { .. }) => "unwritable",
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(found, told);
+    }
+}
+
 /// Opening changes the disk too: repairs it, and logs where it goes on.
 fn crash_while_opening(disk: SimDisk, random: &mut Random) -> SimDisk {
     disk.lose_power_after(random.below(8));
