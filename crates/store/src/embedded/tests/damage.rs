@@ -55,6 +55,17 @@ async fn a_damaged_middle_is_cut_there_and_set_aside() {
 }
 
 #[tokio::test]
+async fn a_closing_word_after_it_tells_damage_from_a_torn_tail() {
+    let disk = closed_store(5, log_only()).await;
+    disk.tamper(&disk.named("log-")[0], |bytes| {
+        let in_the_last_value = bytes.len() - 60;
+        bytes[in_the_last_value] ^= 1;
+    });
+    let (store, report) = open(&disk).unwrap();
+    assert!(report.lost_writes() && count(&store).await == 4, "{report}");
+}
+
+#[tokio::test]
 async fn a_damaged_snapshot_falls_back_to_the_one_before() {
     let disk = closed_store(400, small()).await;
     let snapshots = disk.named("snapshot-");
