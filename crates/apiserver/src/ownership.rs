@@ -63,12 +63,11 @@ impl Intent {
             &manager(write),
             write.options.force,
         )?;
-        // The live object's revision is no demand of the client's; the configuration's is.
-        match meta(&self.config).resource_version() {
-            "" => crate::verbs::write::remove(&mut object, "resourceVersion"),
-            given => crate::verbs::write::set(&mut object, "resourceVersion", given.into()),
-        }
-        Ok(Proposed { object, owned: true })
+        let named = meta(&self.config).resource_version();
+        let live = current.as_ref().map_or("", |live| meta(live).resource_version());
+        let revision = if named.is_empty() { live } else { named };
+        crate::verbs::write::set(&mut object, "resourceVersion", revision.into());
+        Ok(Proposed { object, owned: true, fixed: !named.is_empty() })
     }
 }
 

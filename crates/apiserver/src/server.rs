@@ -24,6 +24,7 @@ use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
+use crate::openapi::Documents;
 use crate::path::{self, Caller};
 use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
@@ -46,6 +47,7 @@ pub struct Server {
     pub rbac: PolicyView,
     pub network: ServiceNetwork,
     pub metrics: Metrics,
+    pub documents: Documents,
     pub mutating: Semaphore,
     pub reading: Semaphore,
     kinds: ArcSwap<Kinds>,
@@ -133,6 +135,7 @@ impl Server {
             rbac: PolicyView::default(),
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
+            documents: Documents::default(),
             mutating: Semaphore::new(config.max_mutating_in_flight),
             reading: Semaphore::new(config.max_in_flight),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),

@@ -39,6 +39,8 @@ pub struct Proposed {
     pub object: Value,
     /// Server-side apply has settled who owns what.
     pub owned: bool,
+    /// The client names the revision this is for: a lost race is the client's to settle.
+    pub fixed: bool,
 }
 
 /// What became of a write.
@@ -235,7 +237,7 @@ impl<'a> Write<'a> {
             };
             let old = decode_stored(&entry.value)?;
             let proposed = propose(Some(objects::value_at_version(&self.kind, old.clone())?))?;
-            let fixed = names_revision(&proposed.object);
+            let fixed = proposed.fixed;
             match self.update_once(&entry, old, proposed).await {
                 Err(status) if is_lost_race(&status) && !fixed => {}
                 outcome => return outcome,
@@ -496,7 +498,8 @@ fn is_released(object: &Value, old: &Value) -> bool {
         && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
 }
 
-fn names_revision(object: &Value) -> bool {
+/// Whether an object says which revision it is meant to replace.
+pub fn names_revision(object: &Value) -> bool {
     !matches!(meta(object).resource_version(), "" | "0")
 }
 
