@@ -61,6 +61,21 @@ pub struct KindDef {
     pub key_prefix: String,
     /// Defined by a CustomResourceDefinition.
     pub custom: bool,
+    /// Field selector keys that a CustomResourceDefinition adds, with their JSON pointers.
+    pub selectable: Vec<(String, String)>,
+    /// A custom kind's `openAPIV3Schema` as it was declared, to be published.
+    pub document: Option<Arc<Value>>,
+    /// Where a custom kind with a scale subresource keeps what that speaks of.
+    pub scale: Option<ScalePaths>,
+}
+
+/// JSON pointers into an object that can be scaled.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScalePaths {
+    pub spec_replicas: String,
+    pub status_replicas: String,
+    /// A label selector in its text form.
+    pub selector: Option<String>,
 }
 
 #[derive(Clone, Debug)]

@@ -7,6 +7,7 @@
 pub mod age;
 pub mod apply;
 pub mod codec;
+pub mod custom;
 pub mod default;
 pub mod discovery;
 pub mod field;
@@ -16,6 +17,7 @@ pub mod kinds;
 pub mod meta;
 #[cfg(test)]
 mod mutation;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

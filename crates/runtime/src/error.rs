@@ -15,10 +15,7 @@ pub enum Error {
     #[error("image {0:?} is not present on this node")]
     ImageNotFound(String),
     #[error("invalid image reference {reference:?}: {reason}")]
-    InvalidReference {
-        reference: String,
-        reason: &'static str,
-    },
+    InvalidReference { reference: String, reason: &'static str },
     #[error(
         "cannot pull {0:?}: this runtime does not fetch from registries yet; load the image from an archive"
     )]
@@ -30,12 +27,7 @@ pub enum Error {
     #[error("image {reference:?} has no variant for {platform}")]
     NoMatchingPlatform { reference: String, platform: String },
     #[error("{kind} {id:?} is {state}, which {verb} does not allow")]
-    WrongState {
-        kind: &'static str,
-        id: String,
-        state: String,
-        verb: &'static str,
-    },
+    WrongState { kind: &'static str, id: String, state: String, verb: &'static str },
     #[error("{what} is not valid: {reason}")]
     InvalidConfig { what: &'static str, reason: String },
     /// The container's process could not be set up or executed; the text is what `kubectl describe` shows.
@@ -51,19 +43,14 @@ pub enum Error {
     Network { id: String, reason: String },
     #[error("shim of sandbox {id:?} is gone")]
     ShimGone { id: String },
-    #[error("{0} is not supported by this kernel")]
-    Kernel(&'static str),
+    #[error(
+        "no cgroup file system is mounted here; containers cannot be limited or ended without one"
+    )]
+    NoCgroups,
     #[error("{what} {path:?}: {source}")]
-    Io {
-        what: &'static str,
-        path: PathBuf,
-        source: io::Error,
-    },
+    Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("unreadable state {path:?}: {source}")]
-    State {
-        path: PathBuf,
-        source: serde_json::Error,
-    },
+    State { path: PathBuf, source: serde_json::Error },
     /// A blocking part of the runtime panicked or was cancelled at shutdown.
     #[error("the runtime is shutting down")]
     Shutdown,
@@ -76,10 +63,6 @@ pub(crate) trait IoContext<T> {
 
 impl<T, E: Into<io::Error>> IoContext<T> for Result<T, E> {
     fn at(self, what: &'static str, path: impl Into<PathBuf>) -> Result<T> {
-        self.map_err(|source| Error::Io {
-            what,
-            path: path.into(),
-            source: source.into(),
-        })
+        self.map_err(|source| Error::Io { what, path: path.into(), source: source.into() })
     }
 }

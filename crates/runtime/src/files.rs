@@ -15,11 +15,7 @@ use crate::error::{Error, IoContext, Result};
 
 /// Creates a directory only root may enter, with its parents.
 pub(crate) fn create_private_dir(path: &Path) -> Result<()> {
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .at("create directory", path)
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path).at("create directory", path)
 }
 
 /// Creates a directory with exactly this mode; its new parents are private.
@@ -29,10 +25,8 @@ pub(crate) fn create_dir(path: &Path, mode: u32) -> Result<()> {
 }
 
 pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
-    let content = serde_json::to_vec(value).map_err(|source| Error::State {
-        path: path.to_owned(),
-        source,
-    })?;
+    let content = serde_json::to_vec(value)
+        .map_err(|source| Error::State { path: path.to_owned(), source })?;
     write_atomic(path, &content)
 }
 
@@ -41,16 +35,9 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     let options = || {
-        fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)
     };
-    options()
-        .and_then(|mut file| file.write_all(content))
-        .at("write", &temporary)?;
+    options().and_then(|mut file| file.write_all(content)).at("write", &temporary)?;
     fs::rename(&temporary, path).at("replace", path)
 }
 
@@ -62,10 +49,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     };
     serde_json::from_slice(&content)
         .map(Some)
-        .map_err(|source| Error::State {
-            path: path.to_owned(),
-            source,
-        })
+        .map_err(|source| Error::State { path: path.to_owned(), source })
 }
 
 pub(crate) fn sync_filesystem(dir: &Path) -> Result<()> {

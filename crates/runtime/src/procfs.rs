@@ -27,11 +27,7 @@ impl ProcessId {
 
     /// `None` if there is no such process.
     pub fn of(pid: i32) -> Option<Self> {
-        Some(ProcessId {
-            pid,
-            start_time: start_time(pid)?,
-            boot_id: boot_id(),
-        })
+        Some(ProcessId { pid, start_time: start_time(pid)?, boot_id: boot_id() })
     }
 
     pub fn is_alive(&self) -> bool {
@@ -58,10 +54,7 @@ fn start_time(pid: i32) -> Option<u64> {
 }
 
 fn boot_id() -> String {
-    fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .unwrap_or_default()
-        .trim()
-        .to_owned()
+    fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
 }
 
 #[cfg(test)]
@@ -72,20 +65,8 @@ mod tests {
     fn only_the_same_process_is_alive() {
         let own = ProcessId::own();
         assert!(own.is_alive());
-        assert!(
-            !ProcessId {
-                start_time: own.start_time + 1,
-                ..own.clone()
-            }
-            .is_alive()
-        );
-        assert!(
-            !ProcessId {
-                boot_id: "another".to_owned(),
-                ..own
-            }
-            .is_alive()
-        );
+        assert!(!ProcessId { start_time: own.start_time + 1, ..own.clone() }.is_alive());
+        assert!(!ProcessId { boot_id: "another".to_owned(), ..own }.is_alive());
         assert_eq!(ProcessId::of(i32::MAX), None);
     }
 }

@@ -5,9 +5,11 @@
 //! `SKIFF_STORE_KILLS` sets how many times.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use skiff_store::embedded::{self, Config};
@@ -25,15 +27,15 @@ fn config() -> Config {
 fn every_acknowledged_write_survives_kill_9() {
     let kills = std::env::var("SKIFF_STORE_KILLS").map_or(8, |kills| kills.parse().unwrap());
     let directory = std::env::temp_dir().join(format!("skiff-store-kill-{}", std::process::id()));
-    let mut acknowledged = BTreeMap::new();
+    let mut acknowledged = Acknowledged::new();
     for round in 0..kills {
         let mut child = start_writer(&directory);
-        std::thread::sleep(Duration::from_millis(60 + 37 * (round % 7)));
+        let (first, told) = listen(&mut child);
+        first.recv().unwrap_or_else(|_| panic!("round {round}: the child wrote nothing"));
+        std::thread::sleep(Duration::from_millis(37 * (round % 7)));
         child.kill().unwrap();
-        let told = read_acknowledgements(&mut child);
         child.wait().unwrap();
-        assert!(!told.is_empty(), "round {round}: the child wrote nothing");
-        acknowledged.extend(told);
+        acknowledged.extend(told.join().unwrap());
         check(&directory, &acknowledged, round);
     }
     std::fs::remove_dir_all(&directory).unwrap();
@@ -44,27 +46,40 @@ fn start_writer(directory: &Path) -> Child {
         .args(["--exact", "the_child_that_is_killed", "--ignored", "--nocapture"])
         .env(DIRECTORY, directory)
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
         .spawn()
         .unwrap()
 }
 
-/// Lines `ack KEY NUMBER`; the last may be cut off, and the test harness has lines of its own.
-fn read_acknowledgements(child: &mut Child) -> BTreeMap<String, u64> {
-    let mut output = String::new();
+type Acknowledged = BTreeMap<String, u64>;
+
+/// Collects the child's acknowledgements until it dies, and says when the first is there.
+fn listen(child: &mut Child) -> (Receiver<()>, JoinHandle<Acknowledged>) {
+    let (first, at_first) = mpsc::channel();
     let mut stdout = BufReader::new(child.stdout.take().unwrap());
-    while stdout.by_ref().take(1 << 16).read_line(&mut output).unwrap() > 0 {}
-    let whole = output.rfind('\n').map_or("", |end| &output[..end]);
-    let parse = |line: &str| {
-        let (key, number) = line.strip_prefix("ack ")?.split_once(' ')?;
-        Some((key.to_owned(), number.parse().ok()?))
-    };
-    whole.lines().filter_map(parse).collect()
+    let told = std::thread::spawn(move || {
+        let (mut acknowledged, mut line) = (Acknowledged::new(), String::new());
+        // A line without an end was cut off by the kill.
+        while stdout.read_line(&mut line).unwrap() > 0 && line.ends_with('\n') {
+            if let Some((key, number)) = parse(line.trim_end()) {
+                acknowledged.insert(key, number);
+                let _ = first.send(());
+            }
+            line.clear();
+        }
+        acknowledged
+    });
+    (at_first, told)
+}
+
+/// Lines read `ack KEY NUMBER`; the test harness has lines of its own.
+fn parse(line: &str) -> Option<(String, u64)> {
+    let (key, number) = line.strip_prefix("ack ")?.split_once(' ')?;
+    Some((key.to_owned(), number.parse().ok()?))
 }
 
 /// Each key holds the acknowledged number or, if the kill came before the answer, a later one.
 #[tokio::main(flavor = "current_thread")]
-async fn check(directory: &Path, acknowledged: &BTreeMap<String, u64>, round: u64) {
+async fn check(directory: &Path, acknowledged: &Acknowledged, round: u64) {
     let (store, report) = embedded::open(directory, config()).unwrap();
     for (key, number) in acknowledged {
         let entry = store.get(key).await.unwrap();

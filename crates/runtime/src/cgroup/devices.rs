@@ -34,41 +34,17 @@ pub(crate) enum DeviceKind {
 
 impl DeviceRule {
     pub const fn char(major: u32, minor: Option<u32>, access: String) -> Self {
-        DeviceRule {
-            kind: DeviceKind::Char,
-            major: Some(major),
-            minor,
-            access,
-        }
+        DeviceRule { kind: DeviceKind::Char, major: Some(major), minor, access }
     }
 
     pub fn everything() -> Self {
-        DeviceRule {
-            kind: DeviceKind::Any,
-            major: None,
-            minor: None,
-            access: "rwm".to_owned(),
-        }
+        DeviceRule { kind: DeviceKind::Any, major: None, minor: None, access: "rwm".to_owned() }
     }
 
     /// Nodes may be made of any kind; opened only these: null, zero, full, random, urandom, tty, console, ptmx, pts.
     pub fn defaults() -> Vec<Self> {
-        let make = |kind| DeviceRule {
-            kind,
-            major: None,
-            minor: None,
-            access: "m".to_owned(),
-        };
-        let used = [
-            (1, 3),
-            (1, 5),
-            (1, 7),
-            (1, 8),
-            (1, 9),
-            (5, 0),
-            (5, 1),
-            (5, 2),
-        ];
+        let make = |kind| DeviceRule { kind, major: None, minor: None, access: "m".to_owned() };
+        let used = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
         let used =
             used.map(|(major, minor)| DeviceRule::char(major, Some(minor), "rwm".to_owned()));
         let mut rules = vec![make(DeviceKind::Char), make(DeviceKind::Block)];
@@ -87,13 +63,7 @@ impl fmt::Display for DeviceRule {
         };
         let number =
             |number: Option<u32>| number.map_or("*".to_owned(), |number| number.to_string());
-        write!(
-            f,
-            "{kind} {}:{} {}",
-            number(self.major),
-            number(self.minor),
-            self.access
-        )
+        write!(f, "{kind} {}:{} {}", number(self.major), number(self.minor), self.access)
     }
 }
 
@@ -128,12 +98,7 @@ const MINOR: u8 = 5;
 const WANTED: u8 = 6;
 
 const fn insn(code: u8, dst: u8, src: u8, offset: i16, imm: i32) -> Insn {
-    Insn {
-        code,
-        registers: dst | src << 4,
-        offset,
-        imm,
-    }
+    Insn { code, registers: dst | src << 4, offset, imm }
 }
 
 /// Loads the context's fields, then one block per rule that answers 1 when all its tests pass, then 0.
@@ -252,11 +217,7 @@ fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
     // SAFETY: `attr` is a live repr(C) prefix of union bpf_attr, and its size is passed along; the pointers in it
     // outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const T, size_of::<T>()) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result as i32)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }
 
 #[cfg(test)]
@@ -269,10 +230,7 @@ mod tests {
         let (code, mut registers, mut at) = (program(rules), [0i64; 8], 0usize);
         loop {
             let insn = code[at];
-            let (dst, src) = (
-                (insn.registers & 15) as usize,
-                (insn.registers >> 4) as usize,
-            );
+            let (dst, src) = ((insn.registers & 15) as usize, (insn.registers >> 4) as usize);
             at += 1;
             match insn.code {
                 LOAD_WORD => registers[dst] = i64::from(context[insn.offset as usize / 4]),
@@ -302,19 +260,13 @@ mod tests {
         assert!(allows(&rules, block, "m", 8, 0), "a disk node may be made");
         assert!(!allows(&rules, block, "r", 8, 0), "a disk may not be read");
         assert!(!allows(&rules, char, "r", 1, 1), "memory may not be read");
-        assert!(
-            !allows(&[], char, "r", 1, 3),
-            "nothing is allowed without a rule"
-        );
+        assert!(!allows(&[], char, "r", 1, 3), "nothing is allowed without a rule");
         assert!(allows(&[DeviceRule::everything()], block, "rwm", 8, 0));
     }
 
     #[test]
     fn rules_print_as_the_kernel_reads_them() {
-        assert_eq!(
-            DeviceRule::char(136, None, "rwm".to_owned()).to_string(),
-            "c 136:* rwm"
-        );
+        assert_eq!(DeviceRule::char(136, None, "rwm".to_owned()).to_string(), "c 136:* rwm");
         assert_eq!(DeviceRule::everything().to_string(), "a *:* rwm");
     }
 }

@@ -10,7 +10,8 @@ mod v1;
 mod v2;
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Write},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -25,10 +26,10 @@ pub(crate) use devices::{DeviceKind, DeviceRule};
 
 use crate::{
     cri::LinuxContainerResources,
-    error::{IoContext, Result},
+    error::{Error, IoContext, Result},
 };
 
-const MOUNT_POINT: &str = "/sys/fs/cgroup";
+const MOUNTS: &str = "/proc/self/mountinfo";
 
 /// The controllers of this machine, below the path all our groups live under.
 #[derive(Debug, Clone)]
@@ -69,15 +70,14 @@ pub(crate) struct Usage {
 impl Cgroups {
     /// Looks at what is mounted; `root` is the path below each hierarchy that belongs to us (`/` for all of it).
     pub fn detect(root: &str) -> Result<Self> {
-        let controllers = v1::controllers().at("read", "/proc/self/mountinfo")?;
-        let hierarchy = match controllers.is_empty() {
-            true => Hierarchy::V2(MOUNT_POINT.into()),
-            false => Hierarchy::V1(controllers),
+        let mounts = fs::read_to_string(MOUNTS).at("read", MOUNTS)?;
+        let controllers = v1::controllers(&mounts);
+        let hierarchy = match (controllers.is_empty(), v2::mount_point(&mounts)) {
+            (false, _) => Hierarchy::V1(controllers),
+            (true, Some(mount)) => Hierarchy::V2(mount),
+            (true, None) => return Err(Error::NoCgroups),
         };
-        Ok(Cgroups {
-            hierarchy,
-            root: relative(root),
-        })
+        Ok(Cgroups { hierarchy, root: relative(root) })
     }
 
     /// Creates the group and its parents. An existing one is fine.
@@ -100,11 +100,7 @@ impl Cgroups {
             Hierarchy::V1(controllers) => v1::handle(controllers, path),
             Hierarchy::V2(mount) => {
                 let dir = mount.join(path);
-                Handle {
-                    memory: Some(dir.clone()),
-                    dirs: vec![dir],
-                    unified: true,
-                }
+                Handle { memory: Some(dir.clone()), dirs: vec![dir], unified: true }
             }
         }
     }
@@ -134,7 +130,7 @@ impl Handle {
     /// Moves the calling process in. A hierarchy without the group is skipped: its controller was not there.
     pub fn join(&self) -> io::Result<()> {
         for dir in &self.dirs {
-            match fs::write(dir.join("cgroup.procs"), "0") {
+            match write(&dir.join("cgroup.procs"), "0") {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
             }
@@ -151,10 +147,7 @@ impl Handle {
         walk(dir, &mut |dir| {
             let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
             found.extend(
-                listed
-                    .lines()
-                    .filter_map(|line| line.parse::<i32>().ok())
-                    .filter(|pid| *pid > 0),
+                listed.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0),
             );
         });
         found
@@ -177,11 +170,7 @@ impl Handle {
 
     pub fn oom_kills(&self) -> u64 {
         let Some(dir) = &self.memory else { return 0 };
-        let file = if self.unified {
-            "memory.events"
-        } else {
-            "memory.oom_control"
-        };
+        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
         keyed(dir, file, "oom_kill")
     }
 
@@ -205,11 +194,7 @@ impl Handle {
 
     fn controller(&self, name: &str) -> Option<&Path> {
         let of = |dir: &&PathBuf| v1::serves(dir, name);
-        self.dirs
-            .iter()
-            .find(of)
-            .map(PathBuf::as_path)
-            .filter(|dir| dir.exists())
+        self.dirs.iter().find(of).map(PathBuf::as_path).filter(|dir| dir.exists())
     }
 }
 
@@ -244,30 +229,26 @@ fn children(dir: &Path) -> Vec<PathBuf> {
 }
 
 fn number(dir: &Path, file: &str) -> u64 {
-    fs::read_to_string(dir.join(file))
-        .ok()
-        .and_then(|text| text.trim().parse().ok())
-        .unwrap_or(0)
+    fs::read_to_string(dir.join(file)).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
 /// The value behind `key` in a file of `key value` lines.
 fn keyed(dir: &Path, file: &str, key: &str) -> u64 {
     let text = fs::read_to_string(dir.join(file)).unwrap_or_default();
-    let value = |line: &str| {
-        line.strip_prefix(key)?
-            .strip_prefix(' ')?
-            .trim()
-            .parse()
-            .ok()
-    };
+    let value = |line: &str| line.strip_prefix(key)?.strip_prefix(' ')?.trim().parse().ok();
     text.lines().find_map(value).unwrap_or(0)
 }
 
 /// Writes a limit. A file that is missing belongs to a controller this kernel lacks.
 fn set(dir: &Path, file: &str, value: impl std::fmt::Display) -> Result<()> {
     let path = dir.join(file);
-    match fs::write(&path, value.to_string()) {
+    match write(&path, &value.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         result => result.at("set cgroup limit", path),
     }
+}
+
+/// Without creating: cgroupfs answers that with "permission denied" where "not found" is meant.
+fn write(path: &Path, value: &str) -> io::Result<()> {
+    fs::OpenOptions::new().write(true).open(path)?.write_all(value.as_bytes())
 }

@@ -3,7 +3,7 @@
 //! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes before anyone joins.
 
 use std::{
-    fs, io,
+    fs,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -22,53 +22,42 @@ pub(super) struct Controller {
 }
 
 /// What we put containers into. Others (net_cls, perf_event, rdma) have no setting in a pod.
-const USED: [&str; 9] = [
-    "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
-];
+const USED: [&str; 9] =
+    ["cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb"];
+
+/// Limits nothing, but tells a service manager whose a process is.
+const SYSTEMD: &str = "name=systemd";
 
 /// From mountinfo, so that unusual mount points work.
-pub(super) fn controllers() -> io::Result<Vec<Controller>> {
-    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+pub(super) fn controllers(mounts: &str) -> Vec<Controller> {
     let mut found: Vec<Controller> = Vec::new();
-    for line in mounts.lines() {
-        let Some((place, kind)) = line.split_once(" - ") else {
-            continue;
-        };
-        let mut kind = kind.split(' ');
-        if kind.next() != Some("cgroup") {
-            continue;
-        }
-        let options = kind.nth(1).unwrap_or_default().split(',');
-        let names: Vec<String> = options
-            .filter(|name| USED.contains(name) || *name == "name=systemd")
-            .map(str::to_owned)
-            .collect();
-        let Some(mount) = place.split(' ').nth(4).map(PathBuf::from) else {
-            continue;
-        };
-        if !names.is_empty() && !found.iter().any(|known| known.names == names) {
-            found.push(Controller { mount, names });
+    for controller in mounts.lines().filter_map(controller) {
+        if !found.iter().any(|known| known.names == controller.names) {
+            found.push(controller);
         }
     }
     // The systemd tree alone limits nothing: that machine is v2.
-    let limits =
-        |controller: &Controller| controller.names.iter().any(|name| name != "name=systemd");
-    Ok(if found.iter().any(limits) {
-        found
-    } else {
-        Vec::new()
-    })
+    let limits = |controller: &Controller| controller.names.iter().any(|name| name != SYSTEMD);
+    if found.iter().any(limits) { found } else { Vec::new() }
+}
+
+fn controller(line: &str) -> Option<Controller> {
+    let (place, kind) = line.split_once(" - ")?;
+    let mut kind = kind.split(' ');
+    if kind.next() != Some("cgroup") {
+        return None;
+    }
+    let names = kind.nth(1)?.split(',').filter(|name| USED.contains(name) || *name == SYSTEMD);
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    let mount = place.split(' ').nth(4)?.into();
+    (!names.is_empty()).then_some(Controller { mount, names })
 }
 
 pub(super) fn handle(controllers: &[Controller], path: &Path) -> Handle {
-    let memory = controllers
-        .iter()
-        .find(|controller| controller.names.iter().any(|name| name == "memory"));
+    let memory =
+        controllers.iter().find(|controller| controller.names.iter().any(|name| name == "memory"));
     Handle {
-        dirs: controllers
-            .iter()
-            .map(|controller| controller.mount.join(path))
-            .collect(),
+        dirs: controllers.iter().map(|controller| controller.mount.join(path)).collect(),
         memory: memory.map(|controller| controller.mount.join(path)),
         unified: false,
     }
@@ -122,34 +111,23 @@ pub(super) fn apply(handle: &Handle, resources: &LinuxContainerResources) -> Res
         apply_cpu(dir, resources)?;
     }
     if let Some(dir) = handle.controller("cpuset") {
-        for (file, value) in [
-            ("cpuset.cpus", &resources.cpuset_cpus),
-            ("cpuset.mems", &resources.cpuset_mems),
-        ] {
+        for (file, value) in
+            [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)]
+        {
             if !value.is_empty() {
                 set(dir, file, value)?;
             }
         }
     }
-    if let Some(dir) = handle
-        .controller("memory")
-        .filter(|_| resources.memory_limit_bytes != 0)
-    {
+    if let Some(dir) = handle.controller("memory").filter(|_| resources.memory_limit_bytes != 0) {
         set(dir, "memory.limit_in_bytes", resources.memory_limit_bytes)?;
     }
-    if let Some(dir) = handle
-        .controller("pids")
-        .filter(|_| resources.pids_limit != 0)
-    {
+    if let Some(dir) = handle.controller("pids").filter(|_| resources.pids_limit != 0) {
         set(dir, "pids.max", pids(resources.pids_limit))?;
     }
     if let Some(dir) = handle.controller("hugetlb") {
         for limit in &resources.hugepage_limits {
-            set(
-                dir,
-                &format!("hugetlb.{}.limit_in_bytes", limit.page_size),
-                limit.limit,
-            )?;
+            set(dir, &format!("hugetlb.{}.limit_in_bytes", limit.page_size), limit.limit)?;
         }
     }
     Ok(())
@@ -169,11 +147,7 @@ fn apply_cpu(dir: &Path, resources: &LinuxContainerResources) -> Result<()> {
 }
 
 fn pids(limit: i64) -> String {
-    if limit < 0 {
-        "max".to_owned()
-    } else {
-        limit.to_string()
-    }
+    if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
 
 pub(super) fn restrict_devices(handle: &Handle, rules: &[DeviceRule]) -> Result<()> {
@@ -181,9 +155,7 @@ pub(super) fn restrict_devices(handle: &Handle, rules: &[DeviceRule]) -> Result<
         return Ok(());
     };
     set(dir, "devices.deny", "a")?;
-    rules
-        .iter()
-        .try_for_each(|rule| set(dir, "devices.allow", rule))
+    rules.iter().try_for_each(|rule| set(dir, "devices.allow", rule))
 }
 
 pub(super) fn usage(handle: &Handle) -> Usage {
@@ -194,9 +166,7 @@ pub(super) fn usage(handle: &Handle) -> Usage {
     if let Some(dir) = handle.controller("memory") {
         let stat = |key| keyed(dir, "memory.stat", key);
         usage.memory_usage = number(dir, "memory.usage_in_bytes");
-        usage.memory_working_set = usage
-            .memory_usage
-            .saturating_sub(stat("total_inactive_file"));
+        usage.memory_working_set = usage.memory_usage.saturating_sub(stat("total_inactive_file"));
         usage.memory_rss = stat("total_rss");
         usage.page_faults = stat("total_pgfault");
         usage.major_page_faults = stat("total_pgmajfault");
@@ -205,4 +175,33 @@ pub(super) fn usage(handle: &Handle) -> Usage {
         usage.pids = number(dir, "pids.current");
     }
     usage
+}
+
+#[cfg(test)]
+mod tests {
+    use super::controllers;
+
+    const HYBRID: &str = "\
+30 20 0:26 / /sys/fs/cgroup/unified rw shared:5 - cgroup2 cgroup2 rw,nsdelegate
+31 20 0:27 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+32 20 0:28 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+33 20 0:28 / /mnt/again rw - cgroup cgroup rw,xattr,name=systemd
+34 20 0:29 / /sys/fs/cgroup/net_cls rw - cgroup cgroup rw,net_cls
+";
+
+    #[test]
+    fn hierarchies_are_found_where_they_are_mounted() {
+        let found: Vec<_> =
+            controllers(HYBRID).iter().map(|one| one.mount.display().to_string()).collect();
+        assert_eq!(found, ["/sys/fs/cgroup/cpu,cpuacct", "/sys/fs/cgroup/systemd"]);
+    }
+
+    #[test]
+    fn a_machine_with_only_the_systemd_tree_is_v2() {
+        let lines: Vec<_> = HYBRID
+            .lines()
+            .filter(|line| !line.contains("cpu") && !line.contains("net_cls"))
+            .collect();
+        assert!(controllers(&lines.join("\n")).is_empty());
+    }
 }

@@ -14,6 +14,11 @@ use crate::{
     error::{IoContext, Result},
 };
 
+pub(super) fn mount_point(mounts: &str) -> Option<PathBuf> {
+    let line = mounts.lines().find(|line| line.contains(" - cgroup2 "))?;
+    line.split(' ').nth(4).map(PathBuf::from)
+}
+
 pub(super) fn create(mount: &Path, path: &Path) -> Result<()> {
     let mut dir: PathBuf = mount.to_owned();
     for part in path.components() {
@@ -50,42 +55,29 @@ pub(super) fn apply(dir: &Path, resources: &LinuxContainerResources) -> Result<(
             quota if quota < 0 => "max".to_owned(),
             quota => quota.to_string(),
         };
-        let period = if resources.cpu_period == 0 {
-            100_000
-        } else {
-            resources.cpu_period
-        };
+        let period = if resources.cpu_period == 0 { 100_000 } else { resources.cpu_period };
         set(dir, "cpu.max", format!("{quota} {period}"))?;
     }
-    for (file, limit) in [
-        ("memory.max", resources.memory_limit_bytes),
-        ("pids.max", resources.pids_limit),
-    ] {
+    for (file, limit) in
+        [("memory.max", resources.memory_limit_bytes), ("pids.max", resources.pids_limit)]
+    {
         match limit {
             0 => {}
             limit if limit < 0 => set(dir, file, "max")?,
             limit => set(dir, file, limit)?,
         }
     }
-    for (file, value) in [
-        ("cpuset.cpus", &resources.cpuset_cpus),
-        ("cpuset.mems", &resources.cpuset_mems),
-    ] {
+    for (file, value) in
+        [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)]
+    {
         if !value.is_empty() {
             set(dir, file, value)?;
         }
     }
     for limit in &resources.hugepage_limits {
-        set(
-            dir,
-            &format!("hugetlb.{}.max", limit.page_size),
-            limit.limit,
-        )?;
+        set(dir, &format!("hugetlb.{}.max", limit.page_size), limit.limit)?;
     }
-    resources
-        .unified
-        .iter()
-        .try_for_each(|(file, value)| set(dir, file, value))
+    resources.unified.iter().try_for_each(|(file, value)| set(dir, file, value))
 }
 
 /// The kernel documentation's mapping of shares (2..262144) onto weights (1..10000).
@@ -113,17 +105,56 @@ pub(super) fn usage(dir: &Path) -> Usage {
 
 #[cfg(test)]
 mod tests {
-    use super::weight;
+    use std::process::Command;
+
+    use super::{super::*, *};
+
+    struct Cleanup(Handle);
+
+    impl Drop for Cleanup {
+        fn drop(&mut self) {
+            self.0.kill_all();
+            self.0.remove();
+        }
+    }
+
+    /// On a real tree, which a v1 machine usually has too, if without controllers.
+    #[test]
+    fn groups_hold_and_release_processes() {
+        let mounts = fs::read_to_string(MOUNTS).unwrap();
+        let Some(mount) = v2::mount_point(&mounts).filter(|_| nix::unistd::geteuid().is_root())
+        else {
+            eprintln!("skipped: needs root and a cgroup2 mount");
+            return;
+        };
+        let root = PathBuf::from(format!("skiff-test-v2-{}", std::process::id()));
+        let cgroups = Cgroups { hierarchy: Hierarchy::V2(mount), root: root.clone() };
+        let _cleanup = Cleanup(cgroups.handle("/"));
+        let group = cgroups.create("/kubepods/pod1/container").unwrap();
+        group
+            .apply(&LinuxContainerResources {
+                pids_limit: 10,
+                cpu_shares: 512,
+                ..Default::default()
+            })
+            .unwrap();
+        // The kernel's verifier judges the program.
+        group.restrict_devices(&DeviceRule::defaults()).unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        fs::write(group.dirs[0].join("cgroup.procs"), child.id().to_string()).unwrap();
+        assert_eq!(cgroups.handle("/kubepods").processes(), [child.id() as i32]);
+        let reaper = std::thread::spawn(move || child.wait().unwrap());
+        cgroups.handle("/").kill_all();
+        reaper.join().unwrap();
+        cgroups.handle("/").remove();
+        assert!(!group.dirs[0].exists());
+    }
 
     #[test]
     fn shares_map_onto_weights() {
-        for (shares, expected) in [
-            (0, 1),
-            (2, 1),
-            (1024, 39),
-            (262_144, 10_000),
-            (u64::MAX, 10_000),
-        ] {
+        for (shares, expected) in
+            [(0, 1), (2, 1), (1024, 39), (262_144, 10_000), (u64::MAX, 10_000)]
+        {
             assert_eq!(weight(shares), expected, "{shares} shares");
         }
     }

@@ -88,13 +88,8 @@ pub const DEFAULT_MASKED_PATHS: &[&str] = &[
 ];
 
 /// What a pod should not write to.
-pub const DEFAULT_READONLY_PATHS: &[&str] = &[
-    "/proc/bus",
-    "/proc/fs",
-    "/proc/irq",
-    "/proc/sys",
-    "/proc/sysrq-trigger",
-];
+pub const DEFAULT_READONLY_PATHS: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SupplementalGroupsPolicy {
@@ -234,4 +229,27 @@ pub struct ContainerStats {
     /// The writable layer.
     pub rootfs_used_bytes: u64,
     pub rootfs_inodes_used: u64,
+}
+
+// === impl LinuxContainerResources ===
+
+impl LinuxContainerResources {
+    /// Takes over what `change` says; what it leaves alone stays.
+    pub fn update(&mut self, change: &LinuxContainerResources) {
+        fn set<T: Clone + Default + PartialEq>(current: &mut T, new: &T) {
+            if *new != T::default() {
+                current.clone_from(new);
+            }
+        }
+        set(&mut self.cpu_period, &change.cpu_period);
+        set(&mut self.cpu_quota, &change.cpu_quota);
+        set(&mut self.cpu_shares, &change.cpu_shares);
+        set(&mut self.memory_limit_bytes, &change.memory_limit_bytes);
+        set(&mut self.pids_limit, &change.pids_limit);
+        set(&mut self.oom_score_adj, &change.oom_score_adj);
+        set(&mut self.cpuset_cpus, &change.cpuset_cpus);
+        set(&mut self.cpuset_mems, &change.cpuset_mems);
+        set(&mut self.hugepage_limits, &change.hugepage_limits);
+        set(&mut self.unified, &change.unified);
+    }
 }

@@ -64,9 +64,7 @@ pub struct Terminal {
 
 impl Terminal {
     pub fn new(resize: impl Fn(TerminalSize) -> io::Result<()> + Send + Sync + 'static) -> Self {
-        Terminal {
-            resize: Box::new(resize),
-        }
+        Terminal { resize: Box::new(resize) }
     }
 
     pub fn resize(&self, size: TerminalSize) -> io::Result<()> {

@@ -19,10 +19,14 @@ use super::{
     spec::{self, Inputs, device_rules, signal_number},
 };
 use crate::{
-    cri::{ContainerConfig, ContainerEventKind, ContainerStats, NamespaceMode, PodSandboxConfig},
-    error::{Error, Result},
+    cri::{
+        ContainerConfig, ContainerEventKind, ContainerStats, LinuxContainerResources,
+        NamespaceMode, PodSandboxConfig,
+    },
+    error::{Error, IoContext, Result},
     files,
     image::ImageRecord,
+    overlay::inherit_root,
     process::RootfsSpec,
     shim::{
         CONTAINER_SPEC_FILE,
@@ -43,6 +47,7 @@ impl Embedded {
             (record.id.clone(), record.config.clone())
         };
         sandbox.shim()?;
+        let _layers_stay = self.layer_users.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let image = self
             .images
             .find(&config.image)
@@ -58,9 +63,7 @@ impl Embedded {
                 Ok(id)
             }
             Err(error) => {
-                self.cgroups
-                    .handle(&format!("{}/{id}", cgroup_path(&sandbox_id, &pod)))
-                    .remove();
+                self.cgroups.handle(&format!("{}/{id}", cgroup_path(&sandbox_id, &pod))).remove();
                 // The first error is the one to report.
                 let _ = files::remove_tree(&dir);
                 Err(error)
@@ -93,9 +96,12 @@ impl Embedded {
             cgroup: self.cgroups.handle(&record.cgroup),
             target: self.target(config),
         })?;
-        // The overlay's upper directory lends its mode to the container's root.
         for part in ["upper", "work", "rootfs"] {
             files::create_dir(&dir.join(part), 0o755)?;
+        }
+        if let Some(top) = record.layers.first() {
+            let (below, upper) = (self.images.layers_dir().join(top), dir.join("upper"));
+            inherit_root(&below, &upper).at("prepare", upper)?;
         }
         let group = self.cgroups.create(&record.cgroup)?;
         group.apply(&config.linux.resources)?;
@@ -121,43 +127,17 @@ impl Embedded {
             return Err(wrong_state(container, "start"));
         }
         let sandbox = self.sandbox(&record.sandbox_id)?;
-        let answer = sandbox
-            .shim()?
-            .tell(Request::Start {
-                container: record.id.clone(),
-            })
-            .await?;
+        let answer = sandbox.shim()?.tell(Request::Start { container: record.id.clone() }).await?;
         match answer {
             Ok(()) => {
-                let phase = Phase::read(&container.dir)?;
-                // An exit may have been noticed already; it says more than a start.
-                container.phase.send_if_modified(|current| {
-                    let moves =
-                        matches!(current, Phase::Created) && matches!(phase, Phase::Running(_));
-                    if moves {
-                        *current = phase.clone();
-                    }
-                    moves
-                });
-                self.publish(ContainerEventKind::Started, &record.sandbox_id, &record.id);
-                self.note_exit_if_any(container);
+                self.advance(container, Phase::read(&container.dir)?);
                 Ok(())
             }
             Err(failure) => {
                 self.note_exit(container);
                 let reason = describe(failure);
-                Err(Error::StartFailed {
-                    id: record.id.clone(),
-                    reason,
-                })
+                Err(Error::StartFailed { id: record.id.clone(), reason })
             }
-        }
-    }
-
-    /// The shim may have told of the exit before the start was known here.
-    fn note_exit_if_any(&self, container: &Container) {
-        if container.dir.join(crate::shim::EXIT_FILE).exists() {
-            self.note_exit(container);
         }
     }
 
@@ -184,15 +164,8 @@ impl Embedded {
     /// A failure means it is over already, or its shim is gone; both end in an exit that is waited for.
     async fn signal(&self, container: &Container, signal: i32, all: bool) {
         let record = &container.record;
-        let request = Request::Signal {
-            container: record.id.clone(),
-            signal,
-            all,
-        };
-        match self
-            .sandbox(&record.sandbox_id)
-            .and_then(|sandbox| sandbox.shim())
-        {
+        let request = Request::Signal { container: record.id.clone(), signal, all };
+        match self.sandbox(&record.sandbox_id).and_then(|sandbox| sandbox.shim()) {
             Ok(shim) => {
                 if let Err(error) = shim.tell(request).await {
                     tracing::debug!(container = record.id, %error, "cannot signal");
@@ -213,7 +186,7 @@ impl Embedded {
             files::remove_tree(&container.dir)?;
             this.publish(ContainerEventKind::Deleted, &record.sandbox_id, &record.id);
             this.containers().remove(&record.id);
-            this.images.collect(&this.layers_in_use());
+            this.collect_layers();
             Ok(())
         })
         .await
@@ -224,12 +197,22 @@ impl Embedded {
     pub(super) async fn reopen_log(&self, container: &Container) -> Result<()> {
         let record = &container.record;
         let shim = self.sandbox(&record.sandbox_id)?.shim()?;
-        let answer = shim
-            .tell(Request::ReopenLog {
-                container: record.id.clone(),
-            })
-            .await?;
+        let answer = shim.tell(Request::ReopenLog { container: record.id.clone() }).await?;
         answer.map_err(|_| wrong_state(container, "reopening its log"))
+    }
+
+    pub(super) fn update(
+        &self,
+        container: &Container,
+        change: &LinuxContainerResources,
+    ) -> Result<()> {
+        let record = &container.record;
+        self.cgroups.handle(&record.cgroup).apply(change)?;
+        let mut resources = container.resources();
+        resources.update(change);
+        let mut record = record.clone();
+        record.config.linux.resources = resources.clone();
+        files::write_json(&container.dir.join(CONTAINER_FILE), &record)
     }
 
     pub(super) fn stats(&self, container: &Container) -> ContainerStats {
@@ -257,21 +240,12 @@ impl Embedded {
 
 pub(super) async fn wait_exited(container: &Container) {
     // The sender lives in the container, so the channel cannot close under us.
-    let _ = container
-        .phase
-        .subscribe()
-        .wait_for(|phase| phase.exit().is_some())
-        .await;
+    let _ = container.phase.subscribe().wait_for(|phase| phase.exit().is_some()).await;
 }
 
 pub(super) fn wrong_state(container: &Container, verb: &'static str) -> Error {
     let state = format!("{:?}", container.phase.borrow().state()).to_lowercase();
-    Error::WrongState {
-        kind: "container",
-        id: container.record.id.clone(),
-        state,
-        verb,
-    }
+    Error::WrongState { kind: "container", id: container.record.id.clone(), state, verb }
 }
 
 pub(super) fn describe(failure: Failure) -> String {
@@ -289,16 +263,9 @@ fn record(
     config: ContainerConfig,
     image: &ImageRecord,
 ) -> Result<ContainerRecord> {
-    let from_image = image
-        .config
-        .stop_signal
-        .clone()
-        .filter(|signal| !signal.is_empty());
-    let stop_signal = config
-        .stop_signal
-        .clone()
-        .or(from_image)
-        .unwrap_or(DEFAULT_STOP_SIGNAL.to_owned());
+    let from_image = image.config.stop_signal.clone().filter(|signal| !signal.is_empty());
+    let stop_signal =
+        config.stop_signal.clone().or(from_image).unwrap_or(DEFAULT_STOP_SIGNAL.to_owned());
     if signal_number(&stop_signal).is_none() {
         return Err(Error::InvalidConfig {
             what: "stop signal",
@@ -337,13 +304,8 @@ fn pod_files(sandbox: &Sandbox, pod: &PodSandboxConfig) -> Vec<(&'static str, Pa
         Some(_) => sandbox.dir.join("resolv.conf"),
         None => PathBuf::from("/etc/resolv.conf"),
     };
-    let all = [
-        ("/etc/resolv.conf", resolv_conf),
-        ("/etc/hostname", sandbox.dir.join("hostname")),
-    ];
-    all.into_iter()
-        .filter(|(_, source)| source.exists())
-        .collect()
+    let all = [("/etc/resolv.conf", resolv_conf), ("/etc/hostname", sandbox.dir.join("hostname"))];
+    all.into_iter().filter(|(_, source)| source.exists()).collect()
 }
 
 /// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts nothing.
@@ -354,15 +316,8 @@ fn disk_usage(dir: &Path) -> (u64, u64) {
         let Ok(found) = entry.metadata() else {
             continue;
         };
-        let below = if found.is_dir() {
-            disk_usage(&entry.path())
-        } else {
-            (0, 0)
-        };
-        total = (
-            total.0 + found.blocks() * 512 + below.0,
-            total.1 + 1 + below.1,
-        );
+        let below = if found.is_dir() { disk_usage(&entry.path()) } else { (0, 0) };
+        total = (total.0 + found.blocks() * 512 + below.0, total.1 + 1 + below.1);
     }
     total
 }

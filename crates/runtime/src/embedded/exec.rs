@@ -46,53 +46,25 @@ impl Embedded {
     ) -> Result<ExecSyncOutput> {
         let mut pipes = Pipes::new([false, true, true]).at("create pipes for", &container.dir)?;
         let theirs = std::mem::take(&mut pipes.theirs);
-        let mut running = self
-            .exec_in(container, command, false, [false, true, true], theirs)
-            .await?;
-        let mut output = ExecSyncOutput::default();
-        {
-            let ExecSyncOutput {
-                stdout,
-                stderr,
-                exit_code,
-            } = &mut output;
-            let read = async {
-                tokio::join!(
-                    read_all(pipes.stdout, stdout),
-                    read_all(pipes.stderr, stderr)
-                )
-            };
-            let mut read = std::pin::pin!(read.fuse());
-            let ended = async {
-                loop {
-                    tokio::select! {
-                        code = &mut running.exit => return code,
-                        _ = &mut read => {}
-                    }
-                }
-            };
-            let code = match limit.filter(|limit| !limit.is_zero()) {
-                None => Ok(ended.await),
-                Some(limit) => timeout(limit, ended).await,
-            };
-            match code {
-                Ok(code) => *exit_code = code.map_err(|_| running.shim.gone())?,
-                Err(_) => {
-                    // Over already is what was wanted.
-                    let kill = Request::SignalExec {
-                        exec: running.pid,
-                        signal: SIGKILL,
-                    };
-                    let _ = running.shim.tell(kill).await;
-                    return Err(Error::ExecTimeout {
-                        command: command.join(" "),
-                    });
-                }
-            }
-            // Output beyond the limit is cut, not waited for.
-            let _ = timeout(DRAIN_TIMEOUT, read).await;
-        }
-        Ok(output)
+        let mut running =
+            self.exec_in(container, command, false, [false, true, true], theirs).await?;
+        let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+        let reading = async {
+            tokio::join!(read_all(pipes.stdout, &mut stdout), read_all(pipes.stderr, &mut stderr))
+        };
+        let ended = read_until_exit(&mut running.exit, reading);
+        let exit_code = match limit.filter(|limit| !limit.is_zero()) {
+            None => Ok(ended.await),
+            Some(limit) => timeout(limit, ended).await,
+        };
+        let Ok(exit_code) = exit_code else {
+            // Over already is what was wanted.
+            let _ =
+                running.shim.tell(Request::SignalExec { exec: running.pid, signal: SIGKILL }).await;
+            return Err(Error::ExecTimeout { command: command.join(" ") });
+        };
+        let exit_code = exit_code.ok_or_else(|| running.shim.gone())?;
+        Ok(ExecSyncOutput { stdout, stderr, exit_code })
     }
 
     pub(super) async fn start_exec(
@@ -100,17 +72,10 @@ impl Embedded {
         container: &Container,
         request: ExecRequest,
     ) -> Result<StreamSession> {
-        let ExecRequest {
-            command,
-            stdin,
-            stdout,
-            stderr,
-            tty,
-        } = request;
+        let ExecRequest { command, stdin, stdout, stderr, tty } = request;
         if tty {
-            let mut running = self
-                .exec_in(container, &command, true, [false; 3], Vec::new())
-                .await?;
+            let mut running =
+                self.exec_in(container, &command, true, [false; 3], Vec::new()).await?;
             let terminal = running.terminal.take().ok_or_else(|| running.shim.gone())?;
             let (reader, writer, control) =
                 terminal_streams(terminal).at("use the terminal of", &container.dir)?;
@@ -125,9 +90,7 @@ impl Embedded {
         let wanted = [stdin, stdout, stderr];
         let mut pipes = Pipes::new(wanted).at("create pipes for", &container.dir)?;
         let theirs = std::mem::take(&mut pipes.theirs);
-        let running = self
-            .exec_in(container, &command, false, wanted, theirs)
-            .await?;
+        let running = self.exec_in(container, &command, false, wanted, theirs).await?;
         Ok(StreamSession {
             stdin: pipes.stdin.map(|pipe| Box::new(pipe) as BoxWrite),
             stdout: pipes.stdout.map(|pipe| Box::new(pipe) as BoxRead),
@@ -148,30 +111,18 @@ impl Embedded {
         let id = &container.record.id;
         let process = Box::new(exec_process(container, command, tty)?);
         let shim = self.sandbox(&container.record.sandbox_id)?.shim()?;
-        let request = Request::Exec {
-            container: id.clone(),
-            process,
-            streams,
-        };
-        let Answer {
-            message,
-            descriptors,
-            exit,
-        } = shim.call(request, descriptors).await?;
+        let request = Request::Exec { container: id.clone(), process, streams };
+        let Answer { message, descriptors, exit } = shim.call(request, descriptors).await?;
         match (message, exit) {
-            (Message::Executing { exec }, Some(exit)) => Ok(Running {
-                shim,
-                pid: exec,
-                exit,
-                terminal: descriptors.into_iter().next(),
-            }),
+            (Message::Executing { exec }, Some(exit)) => {
+                Ok(Running { shim, pid: exec, exit, terminal: descriptors.into_iter().next() })
+            }
             (Message::Failed(Failure::NotRunning | Failure::NotFound), _) => {
                 Err(wrong_state(container, "exec"))
             }
-            (Message::Failed(failure), _) => Err(Error::ExecFailed {
-                id: id.clone(),
-                reason: describe(failure),
-            }),
+            (Message::Failed(failure), _) => {
+                Err(Error::ExecFailed { id: id.clone(), reason: describe(failure) })
+            }
             _ => Err(shim.gone()),
         }
     }
@@ -188,17 +139,10 @@ impl Embedded {
         let mut pipes =
             Pipes::new([false, wanted[0], wanted[1]]).at("create pipes for", &container.dir)?;
         let theirs = std::mem::take(&mut pipes.theirs);
-        let ask = Request::Attach {
-            container: id.clone(),
-            stdout: wanted[0],
-            stderr: wanted[1],
-        };
+        let ask = Request::Attach { container: id.clone(), stdout: wanted[0], stderr: wanted[1] };
         let answer = shim.call(ask, theirs).await?;
         if let Message::Failed(failure) = answer.message {
-            return Err(Error::ExecFailed {
-                id,
-                reason: describe(failure),
-            });
+            return Err(Error::ExecFailed { id, reason: describe(failure) });
         }
         let mut session = StreamSession {
             stdin: None,
@@ -217,16 +161,29 @@ impl Embedded {
                 let inner = tokio::net::unix::pipe::Sender::from_owned_fd(descriptor)
                     .at("use the standard input of", &container.dir)?;
                 session.stdin = Some(match config.stdin_once {
-                    true => Box::new(StdinOnce {
-                        inner,
-                        shim,
-                        container: id,
-                    }),
+                    true => Box::new(StdinOnce { inner, shim, container: id }),
                     false => Box::new(inner),
                 });
             }
         }
         Ok(session)
+    }
+}
+
+/// Reads meanwhile, so that the process never waits for room in a pipe. `None` if the shim died.
+async fn read_until_exit<T>(
+    exit: &mut oneshot::Receiver<i32>,
+    reading: impl Future<Output = T>,
+) -> Option<i32> {
+    let mut reading = std::pin::pin!(reading);
+    tokio::select! {
+        // Nothing left to read, so only the exit is missing.
+        _ = &mut reading => exit.await.ok(),
+        code = &mut *exit => {
+            // What was printed comes before the exit, but a process left behind may hold the pipe open for ever.
+            let _ = timeout(DRAIN_TIMEOUT, reading).await;
+            code.ok()
+        }
     }
 }
 
@@ -251,11 +208,7 @@ fn exec_process(container: &Container, command: &[String], tty: bool) -> Result<
     let spec: ContainerSpec = files::read_json(&container.dir.join(CONTAINER_SPEC_FILE))?
         .ok_or_else(|| wrong_state(container, "exec"))?;
     let user = container.phase.borrow().run().map(|run| run.user.clone());
-    let mut process = ProcessSpec {
-        args: command.to_vec(),
-        tty,
-        ..spec.process
-    };
+    let mut process = ProcessSpec { args: command.to_vec(), tty, ..spec.process };
     if let Some(user) = user {
         process.user = UserSpec::Resolved(user);
     }

@@ -18,7 +18,7 @@ mod streams;
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
     time::Duration,
 };
 
@@ -63,6 +63,8 @@ pub struct Embedded {
     images: ImageStore,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// Read while a container is made of an image's layers, written while unused layers are deleted.
+    layer_users: RwLock<()>,
     events: broadcast::Sender<ContainerEvent>,
     /// For tasks that must not keep the runtime alive.
     this: Weak<Embedded>,
@@ -88,11 +90,12 @@ impl Embedded {
             images,
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
+            layer_users: RwLock::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             this: this.clone(),
         });
         runtime.recover().await?;
-        runtime.images.collect(&runtime.layers_in_use());
+        runtime.collect_layers();
         Ok(runtime)
     }
 
@@ -101,31 +104,21 @@ impl Embedded {
     }
 
     fn sandboxes(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Sandbox>>> {
-        self.sandboxes
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.sandboxes.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn containers(&self) -> MutexGuard<'_, BTreeMap<String, Arc<Container>>> {
-        self.containers
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.containers.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     fn sandbox(&self, id: &str) -> Result<Arc<Sandbox>> {
         let found = self.sandboxes().get(id).cloned();
-        found.ok_or_else(|| Error::NotFound {
-            kind: "pod sandbox",
-            id: id.to_owned(),
-        })
+        found.ok_or_else(|| Error::NotFound { kind: "pod sandbox", id: id.to_owned() })
     }
 
     fn container(&self, id: &str) -> Result<Arc<Container>> {
         let found = self.containers().get(id).cloned();
-        found.ok_or_else(|| Error::NotFound {
-            kind: "container",
-            id: id.to_owned(),
-        })
+        found.ok_or_else(|| Error::NotFound { kind: "container", id: id.to_owned() })
     }
 
     fn containers_of(&self, sandbox_id: &str) -> Vec<Arc<Container>> {
@@ -137,25 +130,23 @@ impl Embedded {
     }
 
     fn layers_in_use(&self) -> HashSet<String> {
-        self.containers()
-            .values()
-            .flat_map(|container| container.record.layers.clone())
-            .collect()
+        self.containers().values().flat_map(|container| container.record.layers.clone()).collect()
+    }
+
+    /// Deletes what no image names and no container uses.
+    fn collect_layers(&self) {
+        let _nobody_creates =
+            self.layer_users.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.images.collect(&self.layers_in_use());
     }
 
     fn publish(&self, kind: ContainerEventKind, sandbox_id: &str, container_id: &str) {
         let sandbox = self.sandboxes().get(sandbox_id).cloned();
-        let pod_uid = sandbox
-            .map(|sandbox| sandbox.record().config.metadata.uid.clone())
-            .unwrap_or_default();
+        let pod_uid =
+            sandbox.map(|sandbox| sandbox.record().config.metadata.uid.clone()).unwrap_or_default();
         let (sandbox_id, container_id) = (sandbox_id.to_owned(), container_id.to_owned());
         // Nobody listening is fine: a listener that comes later lists first.
-        let _ = self.events.send(ContainerEvent {
-            kind,
-            sandbox_id,
-            container_id,
-            pod_uid,
-        });
+        let _ = self.events.send(ContainerEvent { kind, sandbox_id, container_id, pod_uid });
     }
 
     /// Runs work that waits for the disk or the kernel off the async threads.
@@ -164,9 +155,7 @@ impl Embedded {
         work: impl FnOnce(&Embedded) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let this = self.this.upgrade().ok_or(Error::Shutdown)?;
-        tokio::task::spawn_blocking(move || work(&this))
-            .await
-            .map_err(|_| Error::Shutdown)?
+        tokio::task::spawn_blocking(move || work(&this)).await.map_err(|_| Error::Shutdown)?
     }
 }
 
@@ -174,10 +163,7 @@ impl Embedded {
 impl Runtime for Embedded {
     async fn version(&self) -> Result<Version> {
         let runtime_version = env!("CARGO_PKG_VERSION").to_owned();
-        Ok(Version {
-            runtime_name: "skiff".to_owned(),
-            runtime_version,
-        })
+        Ok(Version { runtime_name: "skiff".to_owned(), runtime_version })
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
@@ -198,16 +184,12 @@ impl Runtime for Embedded {
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>> {
         let all: Vec<_> = self.sandboxes().values().cloned().collect();
-        Ok(all
-            .iter()
-            .map(|sandbox| sandbox.record().status())
-            .collect())
+        Ok(all.iter().map(|sandbox| sandbox.record().status()).collect())
     }
 
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
-        self.blocking(move |this| this.create(&sandbox, config))
-            .await
+        self.blocking(move |this| this.create(&sandbox, config)).await
     }
 
     async fn start_container(&self, id: &str) -> Result<()> {
@@ -243,12 +225,7 @@ impl Runtime for Embedded {
         resources: LinuxContainerResources,
     ) -> Result<()> {
         let container = self.container(id)?;
-        self.blocking(move |this| {
-            this.cgroups
-                .handle(&container.record.cgroup)
-                .apply(&resources)
-        })
-        .await
+        self.blocking(move |this| this.update(&container, &resources)).await
     }
 
     async fn reopen_container_log(&self, id: &str) -> Result<()> {
@@ -261,8 +238,7 @@ impl Runtime for Embedded {
         command: &[String],
         timeout: Option<Duration>,
     ) -> Result<ExecSyncOutput> {
-        self.run_to_end(&*self.container(id)?, command, timeout)
-            .await
+        self.run_to_end(&*self.container(id)?, command, timeout).await
     }
 
     async fn exec(&self, id: &str, request: ExecRequest) -> Result<StreamSession> {
@@ -275,10 +251,7 @@ impl Runtime for Embedded {
 
     async fn dial(&self, sandbox_id: &str, port: u16) -> Result<TcpStream> {
         let status = self.pod_sandbox_status(sandbox_id).await?;
-        let failed = |reason: String| Error::Network {
-            id: sandbox_id.to_owned(),
-            reason,
-        };
+        let failed = |reason: String| Error::Network { id: sandbox_id.to_owned(), reason };
         if status.state == PodSandboxState::NotReady {
             return Err(failed("the sandbox is not running".to_owned()));
         }
@@ -293,17 +266,10 @@ impl Runtime for Embedded {
     }
 
     async fn list_container_stats(&self) -> Result<Vec<ContainerStats>> {
-        let running: Vec<_> = self
-            .containers()
-            .values()
-            .filter(|one| one.is_running())
-            .cloned()
-            .collect();
+        let running: Vec<_> =
+            self.containers().values().filter(|one| one.is_running()).cloned().collect();
         self.blocking(move |this| {
-            Ok(running
-                .iter()
-                .map(|container| this.stats(container))
-                .collect())
+            Ok(running.iter().map(|container| this.stats(container)).collect())
         })
         .await
     }
@@ -316,20 +282,11 @@ impl Runtime for Embedded {
 #[async_trait]
 impl ImageService for Embedded {
     async fn list_images(&self) -> Result<Vec<Image>> {
-        Ok(self
-            .images
-            .list()
-            .iter()
-            .map(ImageRecord::to_image)
-            .collect())
+        Ok(self.images.list().iter().map(ImageRecord::to_image).collect())
     }
 
     async fn image_status(&self, reference: &str) -> Result<Option<Image>> {
-        Ok(self
-            .images
-            .find(reference)
-            .as_ref()
-            .map(ImageRecord::to_image))
+        Ok(self.images.find(reference).as_ref().map(ImageRecord::to_image))
     }
 
     async fn pull_image(&self, reference: &str) -> Result<String> {
@@ -342,19 +299,23 @@ impl ImageService for Embedded {
 
     async fn remove_image(&self, reference: &str) -> Result<()> {
         let reference = reference.to_owned();
-        self.blocking(move |this| this.images.remove(&reference, &this.layers_in_use()))
-            .await
+        self.blocking(move |this| {
+            this.images.remove(&reference)?;
+            this.collect_layers();
+            Ok(())
+        })
+        .await
     }
 
     async fn load_image(&self, archive: &Path) -> Result<Vec<Image>> {
         let archive = archive.to_owned();
-        let load = move |this: &Embedded| this.images.load(&archive, &this.layers_in_use());
-        Ok(self
-            .blocking(load)
-            .await?
-            .iter()
-            .map(ImageRecord::to_image)
-            .collect())
+        let load = move |this: &Embedded| {
+            let loaded = this.images.load(&archive);
+            // Whether it went well or not: a failed load leaves layers that belong to nothing.
+            this.collect_layers();
+            loaded
+        };
+        Ok(self.blocking(load).await?.iter().map(ImageRecord::to_image).collect())
     }
 
     async fn image_fs_info(&self) -> Result<FilesystemUsage> {
@@ -401,31 +362,35 @@ impl Embedded {
         Arc::new(WeakRuntime(self.this.clone()))
     }
 
-    /// Reads the exit the shim wrote down and tells everybody, once.
+    /// Reads what the shim wrote down and moves on from there.
     fn note_exit(&self, container: &Container) {
         match Phase::read(&container.dir) {
-            Ok(phase) => self.move_to(container, phase),
+            Ok(phase) => self.advance(container, phase),
             Err(error) => {
-                tracing::error!(container = container.record.id, %error, "cannot read how it ended")
+                tracing::error!(container = container.record.id, %error, "cannot read how it ended");
             }
         }
     }
 
-    fn move_to(&self, container: &Container, phase: Phase) {
+    /// Moves a container to a later phase and tells everybody, once, in order: the shim's word of an exit may overtake the
+    /// answer to the start.
+    fn advance(&self, container: &Container, phase: Phase) {
+        let mut started = phase.run().is_some();
         let exit = phase.exit().map(|exit| (exit.exit_code, exit.oom_killed));
         let changed = container.phase.send_if_modified(|current| {
-            let moves = current.exit().is_none();
+            started &= current.run().is_none();
+            let moves = phase.is_later_than(current);
             if moves {
                 *current = phase;
             }
             moves
         });
+        let (sandbox_id, id) = (&container.record.sandbox_id, &container.record.id);
+        if changed && started {
+            self.publish(ContainerEventKind::Started, sandbox_id, id);
+        }
         if let (true, Some((exit_code, oom_killed))) = (changed, exit) {
-            let kind = ContainerEventKind::Stopped {
-                exit_code,
-                oom_killed,
-            };
-            self.publish(kind, &container.record.sandbox_id, &container.record.id);
+            self.publish(ContainerEventKind::Stopped { exit_code, oom_killed }, sandbox_id, id);
         }
     }
 }

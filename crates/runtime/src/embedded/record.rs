@@ -4,15 +4,21 @@
 //! and per container `containers/<id>/` with `container.json` (here), `spec.json`, `run.json`, `exit.json` (shim),
 //! `upper`, `work`, `rootfs`. Invariant: deleting a directory deletes everything the runtime knew of its subject.
 
-use std::{io::Read, net::IpAddr, path::Path, time::SystemTime};
+use std::{
+    io::Read,
+    net::IpAddr,
+    path::Path,
+    sync::{Mutex, MutexGuard},
+    time::SystemTime,
+};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
     cri::{
-        ContainerConfig, ContainerState, ContainerStatus, PodSandboxConfig, PodSandboxState,
-        PodSandboxStatus,
+        ContainerConfig, ContainerState, ContainerStatus, LinuxContainerResources,
+        PodSandboxConfig, PodSandboxState, PodSandboxStatus,
     },
     error::{IoContext, Result},
     files,
@@ -66,6 +72,8 @@ pub(super) struct Container {
     pub record: ContainerRecord,
     pub dir: std::path::PathBuf,
     pub phase: watch::Sender<Phase>,
+    /// As last updated.
+    resources: Mutex<LinuxContainerResources>,
 }
 
 // === impl SandboxRecord ===
@@ -78,11 +86,7 @@ impl SandboxRecord {
         PodSandboxStatus {
             id: self.id.clone(),
             metadata: self.config.metadata.clone(),
-            state: if ready {
-                PodSandboxState::Ready
-            } else {
-                PodSandboxState::NotReady
-            },
+            state: if ready { PodSandboxState::Ready } else { PodSandboxState::NotReady },
             created_at: self.created_at,
             ips: self.ips.clone(),
             namespaces: options,
@@ -126,6 +130,15 @@ impl Phase {
         }
     }
 
+    pub fn is_later_than(&self, other: &Phase) -> bool {
+        let rank = |phase: &Phase| match phase {
+            Phase::Created => 0,
+            Phase::Running(_) => 1,
+            Phase::Exited { .. } => 2,
+        };
+        rank(self) > rank(other)
+    }
+
     pub fn state(&self) -> ContainerState {
         match self {
             Phase::Created => ContainerState::Created,
@@ -139,11 +152,12 @@ impl Phase {
 
 impl Container {
     pub fn new(record: ContainerRecord, dir: std::path::PathBuf, phase: Phase) -> Self {
-        Container {
-            record,
-            dir,
-            phase: watch::Sender::new(phase),
-        }
+        let resources = Mutex::new(record.config.linux.resources.clone());
+        Container { record, dir, phase: watch::Sender::new(phase), resources }
+    }
+
+    pub fn resources(&self) -> MutexGuard<'_, LinuxContainerResources> {
+        self.resources.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn is_running(&self) -> bool {
@@ -163,9 +177,7 @@ impl Container {
             finished_at: exit.map(|exit| exit.finished_at),
             exit_code: exit.map(|exit| exit.exit_code),
             reason: exit.map(reason).unwrap_or_default().to_owned(),
-            message: exit
-                .and_then(|exit| exit.start_error.clone())
-                .unwrap_or_default(),
+            message: exit.and_then(|exit| exit.start_error.clone()).unwrap_or_default(),
             image: record.config.image.clone(),
             image_ref: record.image_ref.clone(),
             image_id: record.image_id.clone(),
@@ -173,12 +185,9 @@ impl Container {
             annotations: record.config.annotations.clone(),
             mounts: record.config.mounts.clone(),
             log_path: record.log_path.clone(),
-            resources: record.config.linux.resources.clone(),
+            resources: self.resources().clone(),
             user: phase.run().map(|run| run.user.clone()),
-            pid: phase
-                .run()
-                .filter(|_| exit.is_none())
-                .map(|run| run.process.pid),
+            pid: phase.run().filter(|_| exit.is_none()).map(|run| run.process.pid),
             stop_signal: record.stop_signal.clone(),
         }
     }
@@ -186,13 +195,8 @@ impl Container {
 
 fn reason(exit: &ExitRecord) -> &'static str {
     match exit {
-        ExitRecord {
-            start_error: Some(_),
-            ..
-        } => "StartError",
-        ExitRecord {
-            oom_killed: true, ..
-        } => "OOMKilled",
+        ExitRecord { start_error: Some(_), .. } => "StartError",
+        ExitRecord { oom_killed: true, .. } => "OOMKilled",
         ExitRecord { exit_code: 0, .. } => "Completed",
         _ => "Error",
     }

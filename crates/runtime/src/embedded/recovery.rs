@@ -15,6 +15,7 @@ use super::{
 use crate::{
     error::{IoContext, Result},
     files,
+    shim::protocol::Request,
 };
 
 impl Embedded {
@@ -23,13 +24,21 @@ impl Embedded {
             let dir = self.sandboxes_dir().join(&id);
             match files::read_json::<SandboxRecord>(&dir.join(SANDBOX_FILE)) {
                 Ok(Some(record)) => self.recover_sandbox(&dir, record).await?,
-                // Interrupted before it was one.
-                Ok(None) => files::remove_tree(&dir)?,
+                Ok(None) => self.discard(&id, &dir).await?,
                 // One unreadable sandbox must not keep the others from being found.
                 Err(error) => tracing::error!(sandbox = id, %error, "left alone"),
             }
         }
         Ok(())
+    }
+
+    /// Interrupted before it was a sandbox; its shim may serve already.
+    async fn discard(&self, id: &str, dir: &Path) -> Result<()> {
+        if let Ok(shim) = ShimClient::connect(id, dir, self.listener()).await {
+            // One that dies instead of answering has obeyed.
+            let _ = shim.tell(Request::Shutdown).await;
+        }
+        files::remove_tree(dir)
     }
 
     async fn recover_sandbox(&self, dir: &Path, record: SandboxRecord) -> Result<()> {
@@ -47,17 +56,13 @@ impl Embedded {
             Some(shim) => {
                 sandbox.set_shim(Some(shim));
                 // What ended while nobody listened, or just now.
-                self.containers_of(&id)
-                    .iter()
-                    .for_each(|container| self.note_exit(container));
+                self.containers_of(&id).iter().for_each(|container| self.note_exit(container));
             }
             None => {
                 sandbox.record().shim.kill();
                 sandbox.record().stopped = true;
                 sandbox.save()?;
-                self.containers_of(&id)
-                    .iter()
-                    .for_each(|container| self.bury(container));
+                self.containers_of(&id).iter().for_each(|container| self.bury(container));
             }
         }
         Ok(())
@@ -68,8 +73,7 @@ impl Embedded {
         match read.and_then(|record| Ok((record, Phase::read(dir)?))) {
             Ok((Some(record), phase)) => {
                 let container = Container::new(record, dir.to_owned(), phase);
-                self.containers()
-                    .insert(container.record.id.clone(), Arc::new(container));
+                self.containers().insert(container.record.id.clone(), Arc::new(container));
             }
             // Interrupted before it was one.
             Ok((None, _)) => {
@@ -87,8 +91,5 @@ fn subdirectories(dir: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries.at("list", dir)?,
     };
-    Ok(entries
-        .flatten()
-        .filter_map(|entry| entry.file_name().into_string().ok())
-        .collect())
+    Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
 }

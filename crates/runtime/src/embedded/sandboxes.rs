@@ -49,27 +49,16 @@ impl Sandbox {
     }
 
     pub fn record(&self) -> MutexGuard<'_, SandboxRecord> {
-        self.record
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.record.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
     pub fn shim(&self) -> Result<Arc<ShimClient>> {
-        let shim = self
-            .shim
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
-        shim.ok_or_else(|| Error::ShimGone {
-            id: self.record().id.clone(),
-        })
+        let shim = self.shim.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).clone();
+        shim.ok_or_else(|| Error::ShimGone { id: self.record().id.clone() })
     }
 
     pub fn set_shim(&self, shim: Option<Arc<ShimClient>>) {
-        *self
-            .shim
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner()) = shim;
+        *self.shim.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = shim;
     }
 
     pub fn save(&self) -> Result<()> {
@@ -114,8 +103,7 @@ impl Embedded {
     async fn bring_up(&self, id: &str, dir: &Path, config: PodSandboxConfig) -> Result<String> {
         let spec = sandbox_spec(id, &config, self.shim_cgroup.clone());
         let (at, own_id, given) = (dir.to_owned(), id.to_owned(), config.clone());
-        self.blocking(move |this| this.prepare(&own_id, &at, &given, &spec))
-            .await?;
+        self.blocking(move |this| this.prepare(&own_id, &at, &given, &spec)).await?;
         let shim = shim_client::spawn(&self.shim, id, dir).await?;
         let record = SandboxRecord {
             id: id.to_owned(),
@@ -165,10 +153,7 @@ impl Embedded {
                 Err(error) => {
                     // What was half attached goes too; the first error is the one to report.
                     let _ = self.network.detach(&attachment).await;
-                    return Err(Error::Network {
-                        id,
-                        reason: error.to_string(),
-                    });
+                    return Err(Error::Network { id, reason: error.to_string() });
                 }
             }
         }
@@ -196,10 +181,8 @@ impl Embedded {
         }
         if let Some(attachment) = sandbox.attachment() {
             let detached = self.network.detach(&attachment).await;
-            detached.map_err(|error| Error::Network {
-                id: id.clone(),
-                reason: error.to_string(),
-            })?;
+            detached
+                .map_err(|error| Error::Network { id: id.clone(), reason: error.to_string() })?;
         }
         self.end_shim(sandbox).await;
         if was_running {
@@ -297,10 +280,7 @@ fn check(config: &PodSandboxConfig) -> Result<()> {
     for (kind, mode) in [("network", namespaces.network), ("ipc", namespaces.ipc)] {
         if !allowed.contains(&mode) {
             let reason = format!("{kind} cannot be {mode:?}");
-            return Err(Error::InvalidConfig {
-                what: "sandbox namespace",
-                reason,
-            });
+            return Err(Error::InvalidConfig { what: "sandbox namespace", reason });
         }
     }
     Ok(())

@@ -46,10 +46,7 @@ pub struct ShimCommand {
 impl Default for ShimCommand {
     /// This very program.
     fn default() -> Self {
-        ShimCommand {
-            program: "/proc/self/exe".into(),
-            args: vec![SHIM_COMMAND.into()],
-        }
+        ShimCommand { program: "/proc/self/exe".into(), args: vec![SHIM_COMMAND.into()] }
     }
 }
 
@@ -89,10 +86,7 @@ pub(super) async fn spawn(
     sandbox_id: &str,
     dir: &Path,
 ) -> Result<ProcessId> {
-    let failed = |reason: String| Error::SandboxFailed {
-        id: sandbox_id.to_owned(),
-        reason,
-    };
+    let failed = |reason: String| Error::SandboxFailed { id: sandbox_id.to_owned(), reason };
     let log = std::fs::File::create(dir.join("shim.log")).at("create", dir.join("shim.log"))?;
     let mut child = Command::new(&command.program)
         .args(&command.args)
@@ -138,9 +132,7 @@ impl ShimClient {
         // Through the directory: see the shim's listen.
         let handle = std::fs::File::open(dir).at("open", dir)?;
         let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", handle.as_raw_fd());
-        let stream = UnixStream::connect(path)
-            .await
-            .at("connect to the shim in", dir)?;
+        let stream = UnixStream::connect(path).await.at("connect to the shim in", dir)?;
         let client = Arc::new(ShimClient {
             sandbox_id: sandbox_id.to_owned(),
             stream,
@@ -163,11 +155,8 @@ impl ShimClient {
             }
             pending.answers.insert(id, sender);
         }
-        self.send(
-            &encode(id, request, descriptors.len()).map_err(|_| self.gone())?,
-            descriptors,
-        )
-        .await?;
+        self.send(&encode(id, request, descriptors.len()).map_err(|_| self.gone())?, descriptors)
+            .await?;
         receiver.await.map_err(|_| self.gone())
     }
 
@@ -180,9 +169,7 @@ impl ShimClient {
     }
 
     pub fn gone(&self) -> Error {
-        Error::ShimGone {
-            id: self.sandbox_id.clone(),
-        }
+        Error::ShimGone { id: self.sandbox_id.clone() }
     }
 
     async fn send(&self, frame: &[u8], descriptors: Vec<OwnedFd>) -> Result<()> {
@@ -191,21 +178,16 @@ impl ShimClient {
         while sent < frame.len() {
             let rights: &[_] = if sent == 0 { &raw } else { &[] };
             let write = || protocol::send(self.stream.as_raw_fd(), &frame[sent..], rights);
-            sent += self
-                .stream
-                .async_io(Interest::WRITABLE, write)
-                .await
-                .map_err(|_| self.gone())?;
+            sent +=
+                self.stream.async_io(Interest::WRITABLE, write).await.map_err(|_| self.gone())?;
         }
         Ok(())
     }
 
     async fn listen(self: Arc<Self>, listener: Arc<dyn Listener>) {
         let mut inbox = Inbox::default();
-        while let Ok(true) = self
-            .stream
-            .async_io(Interest::READABLE, || inbox.fill(self.stream.as_raw_fd()))
-            .await
+        while let Ok(true) =
+            self.stream.async_io(Interest::READABLE, || inbox.fill(self.stream.as_raw_fd())).await
         {
             if let Err(error) = self.dispatch_all(&mut inbox, &*listener) {
                 tracing::warn!(sandbox = self.sandbox_id, %error, "the shim sent something unreadable");
@@ -213,10 +195,7 @@ impl ShimClient {
             }
         }
         // Dropping the senders fails whoever waits.
-        *self.pending() = Pending {
-            closed: true,
-            ..Pending::default()
-        };
+        *self.pending() = Pending { closed: true, ..Pending::default() };
         listener.shim_gone(&self.sandbox_id);
     }
 
@@ -228,21 +207,14 @@ impl ShimClient {
     }
 
     fn dispatch(&self, received: Received<Message>, listener: &dyn Listener) {
-        let Received {
-            id,
-            body: message,
-            descriptors,
-        } = received;
+        let Received { id, body: message, descriptors } = received;
         match message {
             Message::ContainerExited { container } => {
                 listener.container_exited(&self.sandbox_id, &container)
             }
             Message::ExecExited { exec, exit_code } => {
                 // The caller may have lost interest.
-                self.pending()
-                    .execs
-                    .remove(&exec)
-                    .map(|waiter| waiter.send(exit_code));
+                self.pending().execs.remove(&exec).map(|waiter| waiter.send(exit_code));
             }
             message => {
                 let mut pending = self.pending();
@@ -257,20 +229,12 @@ impl ShimClient {
                 };
                 let waiter = pending.answers.remove(&id);
                 drop(pending);
-                waiter.map(|waiter| {
-                    waiter.send(Answer {
-                        message,
-                        descriptors,
-                        exit,
-                    })
-                });
+                waiter.map(|waiter| waiter.send(Answer { message, descriptors, exit }));
             }
         }
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
-        self.pending
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.pending.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

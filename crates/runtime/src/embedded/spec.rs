@@ -47,18 +47,12 @@ pub(super) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec> {
     mounts.sort_by_key(|mount| mount.target.components().count());
     let (masked, readonly) = match security.privileged {
         true => (Vec::new(), Vec::new()),
-        false => (
-            paths(&security.masked_paths),
-            paths(&security.readonly_paths),
-        ),
+        false => (paths(&security.masked_paths), paths(&security.readonly_paths)),
     };
     Ok(ContainerSpec {
         id: inputs.id.to_owned(),
         process: process(config, inputs.image, inputs.hostname)?,
-        rootfs: RootfsSpec {
-            readonly: security.readonly_rootfs,
-            ..inputs.rootfs
-        },
+        rootfs: RootfsSpec { readonly: security.readonly_rootfs, ..inputs.rootfs },
         mounts,
         devices: devices(config)?,
         masked_paths: masked,
@@ -66,10 +60,7 @@ pub(super) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec> {
         pid_namespace: pid_namespace(security, inputs.target)?,
         cgroup: inputs.cgroup,
         privileged: security.privileged,
-        stdio: StdioSpec {
-            stdin: config.stdin,
-            log_path: inputs.log_path,
-        },
+        stdio: StdioSpec { stdin: config.stdin, log_path: inputs.log_path },
     })
 }
 
@@ -78,9 +69,7 @@ pub(super) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec> {
 fn process(config: &ContainerConfig, image: &ImageConfig, hostname: &str) -> Result<ProcessSpec> {
     let security = &config.linux.security;
     let image_dir = image.working_dir.as_deref().unwrap_or_default();
-    let dir = [config.working_dir.as_str(), image_dir, "/"]
-        .into_iter()
-        .find(|dir| !dir.is_empty());
+    let dir = [config.working_dir.as_str(), image_dir, "/"].into_iter().find(|dir| !dir.is_empty());
     Ok(ProcessSpec {
         args: args(config, image)?,
         env: environment(config, image, hostname),
@@ -115,11 +104,7 @@ fn environment(config: &ContainerConfig, image: &ImageConfig, hostname: &str) ->
     if config.tty {
         environment.push(("TERM".to_owned(), "xterm".to_owned()));
     }
-    let from_image = image
-        .env
-        .iter()
-        .flatten()
-        .filter_map(|entry| entry.split_once('='));
+    let from_image = image.env.iter().flatten().filter_map(|entry| entry.split_once('='));
     let from_image = from_image.map(|(name, value)| (name.to_owned(), value.to_owned()));
     for (name, value) in from_image.chain(config.envs.iter().cloned()) {
         match environment.iter_mut().find(|(known, _)| *known == name) {
@@ -127,10 +112,7 @@ fn environment(config: &ContainerConfig, image: &ImageConfig, hostname: &str) ->
             None => environment.push((name, value)),
         }
     }
-    environment
-        .into_iter()
-        .map(|(name, value)| format!("{name}={value}"))
-        .collect()
+    environment.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
 }
 
 fn user(security: &LinuxContainerSecurityContext, image: &ImageConfig) -> Result<UserSpec> {
@@ -139,11 +121,7 @@ fn user(security: &LinuxContainerSecurityContext, image: &ImageConfig) -> Result
         (None, Some(name)) => name.clone(),
         (None, None) => image.user.clone().unwrap_or_default(),
     };
-    let groups = security
-        .supplemental_groups
-        .iter()
-        .map(|gid| id(*gid))
-        .collect::<Result<_>>()?;
+    let groups = security.supplemental_groups.iter().map(|gid| id(*gid)).collect::<Result<_>>()?;
     Ok(UserSpec::Named {
         name,
         group: security.run_as_group.map(id).transpose()?,
@@ -159,10 +137,7 @@ fn id(number: i64) -> Result<u32> {
 
 fn capabilities(security: &LinuxContainerSecurityContext) -> Result<CapabilitySet> {
     if security.privileged {
-        return Ok(CapabilitySet {
-            granted: CapabilitySet::all(),
-            ambient: 0,
-        });
+        return Ok(CapabilitySet { granted: CapabilitySet::all(), ambient: 0 });
     }
     let mask = |names: &[String]| -> Result<u64> {
         names.iter().try_fold(0, |mask, name| {
@@ -171,14 +146,9 @@ fn capabilities(security: &LinuxContainerSecurityContext) -> Result<CapabilitySe
             Ok(mask | one)
         })
     };
-    let usual = DEFAULT_CAPABILITIES
-        .iter()
-        .filter_map(|name| CapabilitySet::mask(name))
-        .sum::<u64>();
-    let (add, drop) = (
-        mask(&security.capabilities.add)?,
-        mask(&security.capabilities.drop)?,
-    );
+    let usual =
+        DEFAULT_CAPABILITIES.iter().filter_map(|name| CapabilitySet::mask(name)).sum::<u64>();
+    let (add, drop) = (mask(&security.capabilities.add)?, mask(&security.capabilities.drop)?);
     let ambient = mask(&security.capabilities.add_ambient)?;
     // ALL on one side is the base the other side changes.
     let granted = match (add == CapabilitySet::all(), drop == CapabilitySet::all()) {
@@ -186,10 +156,7 @@ fn capabilities(security: &LinuxContainerSecurityContext) -> Result<CapabilitySe
         (false, true) => add,
         (false, false) => (usual | add) & !drop,
     };
-    Ok(CapabilitySet {
-        granted: granted | ambient,
-        ambient,
-    })
+    Ok(CapabilitySet { granted: granted | ambient, ambient })
 }
 
 fn seccomp(security: &LinuxContainerSecurityContext) -> Result<Policy> {
@@ -256,10 +223,7 @@ fn devices(config: &ContainerConfig) -> Result<Vec<DeviceSpec>> {
     };
     for device in &config.devices {
         let mut spec = device_at(&device.host_path).ok_or_else(|| {
-            invalid(
-                "device",
-                &format!("{} is not one", device.host_path.display()),
-            )
+            invalid("device", &format!("{} is not one", device.host_path.display()))
         })?;
         spec.path.clone_from(&device.container_path);
         found.push(spec);
@@ -307,11 +271,7 @@ pub(super) fn device_rules(config: &ContainerConfig) -> Vec<DeviceRule> {
     rules.extend(config.devices.iter().filter_map(|device| {
         let spec = device_at(&device.host_path)?;
         Some(DeviceRule {
-            kind: if spec.block {
-                DeviceKind::Block
-            } else {
-                DeviceKind::Char
-            },
+            kind: if spec.block { DeviceKind::Block } else { DeviceKind::Char },
             major: Some(spec.major),
             minor: Some(spec.minor),
             access: device.permissions.clone(),
@@ -328,24 +288,15 @@ pub(super) fn signal_number(name: &str) -> Option<i32> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("SIG").unwrap_or(&upper);
     if let Some(offset) = bare.strip_prefix("RTMIN") {
-        let offset: i32 = if offset.is_empty() {
-            0
-        } else {
-            offset.strip_prefix('+')?.parse().ok()?
-        };
+        let offset: i32 =
+            if offset.is_empty() { 0 } else { offset.strip_prefix('+')?.parse().ok()? };
         return (0..=30).contains(&offset).then_some(34 + offset);
     }
-    format!("SIG{bare}")
-        .parse::<nix::sys::signal::Signal>()
-        .ok()
-        .map(|signal| signal as i32)
+    format!("SIG{bare}").parse::<nix::sys::signal::Signal>().ok().map(|signal| signal as i32)
 }
 
 fn invalid(what: &'static str, reason: &str) -> Error {
-    Error::InvalidConfig {
-        what,
-        reason: reason.to_owned(),
-    }
+    Error::InvalidConfig { what, reason: reason.to_owned() }
 }
 
 #[cfg(test)]
@@ -381,29 +332,19 @@ mod tests {
 
     #[test]
     fn later_environment_wins_in_place() {
-        let image = ImageConfig {
-            env: Some(strings(&["PATH=/bin", "A=1"])),
-            ..ImageConfig::default()
-        };
+        let image =
+            ImageConfig { env: Some(strings(&["PATH=/bin", "A=1"])), ..ImageConfig::default() };
         let config = ContainerConfig {
-            envs: vec![
-                ("A".to_owned(), "2".to_owned()),
-                ("B".to_owned(), "x=y".to_owned()),
-            ],
+            envs: vec![("A".to_owned(), "2".to_owned()), ("B".to_owned(), "x=y".to_owned())],
             ..ContainerConfig::default()
         };
-        assert_eq!(
-            environment(&config, &image, "h"),
-            ["HOSTNAME=h", "PATH=/bin", "A=2", "B=x=y"]
-        );
+        assert_eq!(environment(&config, &image, "h"), ["HOSTNAME=h", "PATH=/bin", "A=2", "B=x=y"]);
     }
 
     #[test]
     fn capabilities_add_and_drop() {
-        let usual = DEFAULT_CAPABILITIES
-            .iter()
-            .filter_map(|name| CapabilitySet::mask(name))
-            .sum::<u64>();
+        let usual =
+            DEFAULT_CAPABILITIES.iter().filter_map(|name| CapabilitySet::mask(name)).sum::<u64>();
         let (chown, admin) = (1, CapabilitySet::SYS_ADMIN);
         for (add, drop, expected) in [
             (&[][..], &[][..], usual),
@@ -414,11 +355,7 @@ mod tests {
             let mut security = LinuxContainerSecurityContext::default();
             security.capabilities.add = strings(add);
             security.capabilities.drop = strings(drop);
-            assert_eq!(
-                capabilities(&security).unwrap().granted,
-                expected,
-                "+{add:?} -{drop:?}"
-            );
+            assert_eq!(capabilities(&security).unwrap().granted, expected, "+{add:?} -{drop:?}");
         }
     }
 

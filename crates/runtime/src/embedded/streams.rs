@@ -61,12 +61,7 @@ impl Pipes {
         };
         let stdout = stdout.then(&mut output).transpose()?;
         let stderr = stderr.then(&mut output).transpose()?;
-        Ok(Pipes {
-            stdin,
-            stdout,
-            stderr,
-            theirs,
-        })
+        Ok(Pipes { stdin, stdout, stderr, theirs })
     }
 }
 
@@ -103,12 +98,8 @@ fn set_nonblocking(descriptor: &OwnedFd) -> io::Result<()> {
 }
 
 fn set_size(terminal: &File, size: TerminalSize) -> io::Result<()> {
-    let size = libc::winsize {
-        ws_row: size.height,
-        ws_col: size.width,
-        ws_xpixel: 0,
-        ws_ypixel: 0,
-    };
+    let size =
+        libc::winsize { ws_row: size.height, ws_col: size.width, ws_xpixel: 0, ws_ypixel: 0 };
     // SAFETY: TIOCSWINSZ reads one winsize.
     match unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCSWINSZ, &size) } {
         0 => Ok(()),
@@ -206,16 +197,12 @@ impl AsyncWrite for StdinOnce {
 pub(super) async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<tokio::net::TcpStream> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread of its own: one that changed its namespace must not go back to a pool.
-    std::thread::Builder::new()
-        .name("dial".to_owned())
-        .spawn(move || {
-            let result = enter(netns.as_deref()).and_then(|()| connect(port));
-            // The caller may have given up.
-            let _ = sender.send(result);
-        })?;
-    let stream = receiver
-        .await
-        .map_err(|_| io::Error::other("the dialling thread died"))??;
+    std::thread::Builder::new().name("dial".to_owned()).spawn(move || {
+        let result = enter(netns.as_deref()).and_then(|()| connect(port));
+        // The caller may have given up.
+        let _ = sender.send(result);
+    })?;
+    let stream = receiver.await.map_err(|_| io::Error::other("the dialling thread died"))??;
     stream.set_nonblocking(true)?;
     tokio::net::TcpStream::from_std(stream)
 }

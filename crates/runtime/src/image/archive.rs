@@ -81,11 +81,7 @@ impl Archive {
         if Compression::detect(&magic[..read]) != Compression::None {
             file = flatten(file, path, scratch)?;
         }
-        let mut archive = Archive {
-            path: path.to_owned(),
-            file,
-            entries: HashMap::new(),
-        };
+        let mut archive = Archive { path: path.to_owned(), file, entries: HashMap::new() };
         archive.entries = archive.scan()?;
         Ok(archive)
     }
@@ -108,27 +104,17 @@ impl Archive {
 
     /// The stored bytes of a layer. The position is shared: read one layer to its end before asking for the next.
     pub fn layer(&self, source: &LayerSource) -> Result<io::Take<File>> {
-        let mut file = self
-            .file
-            .try_clone()
-            .at("reopen image archive", &self.path)?;
-        file.seek(SeekFrom::Start(source.offset))
-            .at("seek in image archive", &self.path)?;
+        let mut file = self.file.try_clone().at("reopen image archive", &self.path)?;
+        file.seek(SeekFrom::Start(source.offset)).at("seek in image archive", &self.path)?;
         Ok(file.take(source.size))
     }
 
     pub fn bad(&self, reason: impl Into<String>) -> Error {
-        Error::BadArchive {
-            archive: self.path.clone(),
-            reason: reason.into(),
-        }
+        Error::BadArchive { archive: self.path.clone(), reason: reason.into() }
     }
 
     pub fn mismatch(&self, digest: &str) -> Error {
-        Error::DigestMismatch {
-            archive: self.path.clone(),
-            digest: digest.to_owned(),
-        }
+        Error::DigestMismatch { archive: self.path.clone(), digest: digest.to_owned() }
     }
 
     fn scan(&self) -> Result<HashMap<String, Entry>> {
@@ -144,20 +130,12 @@ impl Archive {
             if kind.is_file() {
                 entries.insert(
                     name,
-                    Entry::Data {
-                        offset: entry.raw_file_position(),
-                        size: entry.size(),
-                    },
+                    Entry::Data { offset: entry.raw_file_position(), size: entry.size() },
                 );
-            } else if let (true, Some(target)) = (
-                kind.is_symlink() || kind.is_hard_link(),
-                entry.link_name().map_err(unreadable)?,
-            ) {
-                let base = if kind.is_symlink() {
-                    Path::new(&name).parent()
-                } else {
-                    None
-                };
+            } else if let (true, Some(target)) =
+                (kind.is_symlink() || kind.is_hard_link(), entry.link_name().map_err(unreadable)?)
+            {
+                let base = if kind.is_symlink() { Path::new(&name).parent() } else { None };
                 entries.extend(
                     clean(&base.unwrap_or(Path::new("")).join(target))
                         .map(|t| (name, Entry::Link(t))),
@@ -185,11 +163,7 @@ impl Archive {
 
     /// Follows indexes down to the manifest for this platform; `None` if the descriptor is for another.
     fn resolve(&self, descriptor: &Descriptor, depth: u32) -> Result<Option<Descriptor>> {
-        if descriptor
-            .platform
-            .as_ref()
-            .is_some_and(|platform| *platform != Platform::host())
-        {
+        if descriptor.platform.as_ref().is_some_and(|platform| *platform != Platform::host()) {
             return Ok(None);
         }
         if !is_index(&descriptor.media_type) {
@@ -211,25 +185,17 @@ impl Archive {
     fn oci_candidate(&self, top: &Descriptor, manifest: &Descriptor) -> Result<Candidate> {
         let content = self.read_blob(&manifest.digest)?;
         let parsed: Manifest = self.document(&content, &manifest.digest)?;
-        let config = Blob {
-            content: self.read_blob(&parsed.config.digest)?,
-            digest: parsed.config.digest,
-        };
+        let config =
+            Blob { content: self.read_blob(&parsed.config.digest)?, digest: parsed.config.digest };
         let config_file = self.config_file(&config)?;
-        let places = parsed
-            .layers
-            .iter()
-            .map(|layer| self.locate(&blob_path(&layer.digest)));
+        let places = parsed.layers.iter().map(|layer| self.locate(&blob_path(&layer.digest)));
         let layers = self.pair_layers(places.collect::<Result<_>>()?, &config_file, |i| {
             Some(parsed.layers[i].digest.clone())
         })?;
         Ok(Candidate {
             names: names_of(top),
             target: Some(top.digest.clone()),
-            manifest: Some(Blob {
-                digest: manifest.digest.clone(),
-                content,
-            }),
+            manifest: Some(Blob { digest: manifest.digest.clone(), content }),
             config,
             config_file,
             layers,
@@ -244,15 +210,9 @@ impl Archive {
             self.document(&self.read_named("manifest.json")?, "manifest.json")?;
         for manifest in manifests {
             let content = self.read_named(&manifest.config)?;
-            let config = Blob {
-                digest: digest_of(&content),
-                content,
-            };
+            let config = Blob { digest: digest_of(&content), content };
             let names = self.docker_names(&manifest)?;
-            match candidates
-                .iter_mut()
-                .find(|candidate| candidate.config.digest == config.digest)
-            {
+            match candidates.iter_mut().find(|candidate| candidate.config.digest == config.digest) {
                 Some(known) => known.names.extend(names),
                 None => candidates.push(self.docker_candidate(&manifest, config, names)?),
             }
@@ -261,12 +221,7 @@ impl Archive {
     }
 
     fn docker_names(&self, manifest: &DockerManifest) -> Result<BTreeSet<Reference>> {
-        manifest
-            .repo_tags
-            .iter()
-            .flatten()
-            .map(|tag| Reference::parse(tag))
-            .collect()
+        manifest.repo_tags.iter().flatten().map(|tag| Reference::parse(tag)).collect()
     }
 
     fn docker_candidate(
@@ -278,14 +233,7 @@ impl Archive {
         let config_file = self.config_file(&config)?;
         let places = manifest.layers.iter().map(|name| self.locate(name));
         let layers = self.pair_layers(places.collect::<Result<_>>()?, &config_file, |_| None)?;
-        Ok(Candidate {
-            names,
-            target: None,
-            manifest: None,
-            config,
-            config_file,
-            layers,
-        })
+        Ok(Candidate { names, target: None, manifest: None, config, config_file, layers })
     }
 
     // --- shared ---
@@ -309,9 +257,9 @@ impl Archive {
         let diff_ids = &config.rootfs.diff_ids;
         if places.len() != diff_ids.len() {
             let (layers, ids) = (places.len(), diff_ids.len());
-            return Err(self.bad(format!(
-                "an image has {layers} layers but its config names {ids}"
-            )));
+            return Err(
+                self.bad(format!("an image has {layers} layers but its config names {ids}"))
+            );
         }
         if let Some(odd) = diff_ids.iter().find(|id| !is_digest(id)) {
             return Err(self.bad(format!("{odd:?} is not a sha256 digest")));
@@ -368,10 +316,7 @@ impl Archive {
 
     fn no_platform(&self) -> Error {
         let reference = self.path.display().to_string();
-        Error::NoMatchingPlatform {
-            reference,
-            platform: Platform::host().to_string(),
-        }
+        Error::NoMatchingPlatform { reference, platform: Platform::host().to_string() }
     }
 }
 
@@ -438,9 +383,7 @@ pub(super) fn digest_of(content: &[u8]) -> String {
 }
 
 pub(super) fn to_digest(hash: &[u8]) -> String {
-    hash.iter().fold("sha256:".to_owned(), |text, byte| {
-        text + &format!("{byte:02x}")
-    })
+    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn blob_path(digest: &str) -> String {
@@ -461,9 +404,7 @@ fn names_of(descriptor: &Descriptor) -> BTreeSet<Reference> {
     let name = note("io.containerd.image.name").or_else(|| {
         note("org.opencontainers.image.ref.name").filter(|name| name.contains([':', '/']))
     });
-    name.and_then(|name| Reference::parse(name).ok())
-        .into_iter()
-        .collect()
+    name.and_then(|name| Reference::parse(name).ok()).into_iter().collect()
 }
 
 /// `./a/b` -> `a/b`; `None` for the root itself and for paths that climb out.

@@ -86,10 +86,7 @@ impl Platform {
             "aarch64" => "arm64",
             other => other,
         };
-        Platform {
-            architecture: architecture.to_owned(),
-            os: "linux".to_owned(),
-        }
+        Platform { architecture: architecture.to_owned(), os: "linux".to_owned() }
     }
 }
 

@@ -31,6 +31,7 @@ use nix::{
 use sha2::{Digest, Sha256};
 
 use super::archive::{decompress, to_digest};
+use crate::overlay::{inherit_root, mount_overlay};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
 const OPAQUE_MARK: &[u8] = b".wh..wh..opq";
@@ -119,37 +120,24 @@ impl Confined {
             None::<&str>,
         )?;
         umask(Mode::empty());
-        let outside = open(
-            "/",
-            OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-            Mode::empty(),
-        )?;
+        let outside =
+            open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
         let scratch = workspace.layers_dir.join(workspace.scratch);
         fs::create_dir_all(scratch.join("fs"))?;
+        let upper = scratch.join("fs");
+        fs::set_permissions(&upper, fs::Permissions::from_mode(0o755))?;
         let merged = match workspace.lowers {
             [] => None,
-            lowers => {
+            [top, ..] => {
+                inherit_root(&workspace.layers_dir.join(top), &upper)?;
                 let merged = scratch.join("merged");
                 fs::create_dir_all(scratch.join("work"))?;
                 fs::create_dir_all(&merged)?;
-                // Relative names keep 127 layers within the page that mount data may fill.
-                chdir(workspace.layers_dir)?;
-                let name = workspace.scratch;
-                let options = format!(
-                    "lowerdir={},upperdir={name}/fs,workdir={name}/work,index=off",
-                    lowers.join(":")
-                );
-                mount(
-                    Some("overlay"),
-                    &merged,
-                    Some("overlay"),
-                    MsFlags::empty(),
-                    Some(options.as_str()),
-                )?;
+                mount_overlay(workspace.layers_dir, workspace.lowers, &scratch, "fs", &merged)?;
                 Some(merged)
             }
         };
-        chroot(merged.as_deref().unwrap_or(&scratch.join("fs")))?;
+        chroot(merged.as_deref().unwrap_or(&upper))?;
         chdir("/")?;
         Ok(Confined { outside, merged })
     }
@@ -167,21 +155,13 @@ impl Confined {
 // === apply ===
 
 fn apply(input: &mut impl Read) -> Result<(), LayerError> {
-    let broken = |source| LayerError::Content {
-        entry: "(tar)".to_owned(),
-        source,
-    };
+    let broken = |source| LayerError::Content { entry: "(tar)".to_owned(), source };
     let mut tar = tar::Archive::new(input);
     let mut writer = Writer::default();
     for entry in tar.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        writer
-            .add(&mut entry)
-            .map_err(|source| LayerError::Content {
-                entry: name,
-                source,
-            })?;
+        writer.add(&mut entry).map_err(|source| LayerError::Content { entry: name, source })?;
     }
     writer.set_directory_times()?;
     Ok(())
@@ -226,7 +206,7 @@ impl Writer {
         match kind {
             T::Directory => make_dir(path)?,
             T::Regular | T::Continuous | T::GNUSparse => {
-                drop(io::copy(entry, &mut new_file(path)?)?)
+                io::copy(entry, &mut new_file(path)?)?;
             }
             T::Symlink => std::os::unix::fs::symlink(target(entry)?, path)?,
             T::Link => return fs::hard_link(inside(&target(entry)?)?, path),
@@ -294,21 +274,18 @@ impl Writer {
 
 /// An absolute path inside the image. `..` is refused rather than guessed at.
 fn inside(path: &Path) -> io::Result<PathBuf> {
-    path.components()
-        .try_fold(PathBuf::from("/"), |mut clean, component| match component {
-            Component::Normal(part) => {
-                clean.push(part);
-                Ok(clean)
-            }
-            Component::ParentDir => Err(io::Error::other("the path climbs out of its directory")),
-            _ => Ok(clean),
-        })
+    path.components().try_fold(PathBuf::from("/"), |mut clean, component| match component {
+        Component::Normal(part) => {
+            clean.push(part);
+            Ok(clean)
+        }
+        Component::ParentDir => Err(io::Error::other("the path climbs out of its directory")),
+        _ => Ok(clean),
+    })
 }
 
 fn target<R: Read>(entry: &tar::Entry<'_, R>) -> io::Result<PathBuf> {
-    let name = entry
-        .link_name()?
-        .ok_or_else(|| io::Error::other("the link has no target"))?;
+    let name = entry.link_name()?.ok_or_else(|| io::Error::other("the link has no target"))?;
     Ok(name.into_owned())
 }
 
@@ -320,24 +297,13 @@ fn make_dir(path: &Path) -> io::Result<()> {
 }
 
 fn new_file(path: &Path) -> io::Result<fs::File> {
-    fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(path)
+    fs::OpenOptions::new().write(true).create_new(true).open(path)
 }
 
 fn make_node<R: Read>(entry: &tar::Entry<'_, R>, path: &Path, kind: SFlag) -> io::Result<()> {
     let header = entry.header();
-    let (major, minor) = (
-        header.device_major()?.unwrap_or(0),
-        header.device_minor()?.unwrap_or(0),
-    );
-    Ok(mknod(
-        path,
-        kind,
-        Mode::from_bits_truncate(0o600),
-        makedev(major.into(), minor.into()),
-    )?)
+    let (major, minor) = (header.device_major()?.unwrap_or(0), header.device_minor()?.unwrap_or(0));
+    Ok(mknod(path, kind, Mode::from_bits_truncate(0o600), makedev(major.into(), minor.into()))?)
 }
 
 fn remove(path: &Path) -> io::Result<()> {
@@ -359,10 +325,7 @@ fn xattrs_of<R: Read>(entry: &mut tar::Entry<'_, R>) -> io::Result<Vec<(String, 
     let mut found = Vec::new();
     for extension in extensions {
         let extension = extension?;
-        let name = extension
-            .key()
-            .ok()
-            .and_then(|key| key.strip_prefix(XATTR_PREFIX));
+        let name = extension.key().ok().and_then(|key| key.strip_prefix(XATTR_PREFIX));
         // Overlayfs' own marks are for the kernel to write, not for an archive.
         if let Some(name) = name.filter(|name| !name.starts_with("trusted.overlay.")) {
             found.push((name.to_owned(), extension.value_bytes().to_vec()));
@@ -380,13 +343,7 @@ fn set_xattr(path: &Path, name: &str, value: &[u8]) -> io::Result<()> {
 }
 
 fn set_time(path: &Path, time: TimeSpec) -> io::Result<()> {
-    Ok(utimensat(
-        AT_FDCWD,
-        path,
-        &time,
-        &time,
-        UtimensatFlags::NoFollowSymlink,
-    )?)
+    Ok(utimensat(AT_FDCWD, path, &time, &time, UtimensatFlags::NoFollowSymlink)?)
 }
 
 fn narrow(id: u64) -> io::Result<u32> {
@@ -403,10 +360,7 @@ struct Hashing<R> {
 
 impl<R: Read> Hashing<R> {
     fn new(inner: R) -> Self {
-        Hashing {
-            inner,
-            hash: Sha256::new(),
-        }
+        Hashing { inner, hash: Sha256::new() }
     }
 
     /// Reads what the consumer left (padding after a tar's end) and answers the digest.

@@ -28,19 +28,14 @@ const OFFICIAL_PATH: &str = "library/";
 
 impl Reference {
     pub fn parse(text: &str) -> Result<Self> {
-        let invalid = |reason| Error::InvalidReference {
-            reference: text.to_owned(),
-            reason,
-        };
+        let invalid = |reason| Error::InvalidReference { reference: text.to_owned(), reason };
         let (rest, digest) = match text.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
             None => (text, None),
         };
         let (path, tag) = split_tag(rest);
         if digest.is_some_and(|digest| !is_digest(digest)) {
-            return Err(invalid(
-                "the digest is not sha256 with 64 hexadecimal digits",
-            ));
+            return Err(invalid("the digest is not sha256 with 64 hexadecimal digits"));
         }
         if tag.is_some_and(|tag| !is_tag(tag)) {
             return Err(invalid("the tag has characters a tag may not have"));
@@ -48,9 +43,7 @@ impl Reference {
         let name = full_name(path);
         let mut parts = name.split('/');
         if !parts.next().is_some_and(is_host) || !parts.all(is_path_component) {
-            return Err(invalid(
-                "the name must be lower case words separated by /, ., _ or -",
-            ));
+            return Err(invalid("the name must be lower case words separated by /, ., _ or -"));
         }
         let version = match (digest, tag) {
             (Some(digest), _) => Version::Digest(digest.to_owned()),
@@ -71,16 +64,12 @@ impl fmt::Display for Reference {
 
 /// Whether `text` is a digest as OCI writes it.
 pub(super) fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && is_hex(hex))
+    text.strip_prefix("sha256:").is_some_and(|hex| hex.len() == 64 && is_hex(hex))
 }
 
 /// Whether `text` may abbreviate an image id.
 pub(super) fn is_hex(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// A colon after the last slash starts a tag; one before it is a registry's port.
@@ -94,16 +83,9 @@ fn split_tag(text: &str) -> (&str, Option<&str>) {
 fn full_name(path: &str) -> String {
     match path.split_once('/') {
         Some((domain, rest)) if is_domain(domain) => {
-            let domain = if domain == "index.docker.io" {
-                DEFAULT_DOMAIN
-            } else {
-                domain
-            };
+            let domain = if domain == "index.docker.io" { DEFAULT_DOMAIN } else { domain };
             let official = domain == DEFAULT_DOMAIN && !rest.contains('/');
-            format!(
-                "{domain}/{}{rest}",
-                if official { OFFICIAL_PATH } else { "" }
-            )
+            format!("{domain}/{}{rest}", if official { OFFICIAL_PATH } else { "" })
         }
         Some(_) => format!("{DEFAULT_DOMAIN}/{path}"),
         None => format!("{DEFAULT_DOMAIN}/{OFFICIAL_PATH}{path}"),
@@ -122,9 +104,7 @@ fn is_host(domain: &str) -> bool {
         |b: Option<u8>| b.is_some_and(|b| b.is_ascii_alphanumeric() || b"[]".contains(&b));
     ends_well(domain.bytes().next())
         && ends_well(domain.bytes().last())
-        && domain
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
+        && domain.bytes().all(|b| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b))
 }
 
 fn is_tag(tag: &str) -> bool {
@@ -139,9 +119,7 @@ fn is_path_component(part: &str) -> bool {
         |b: Option<u8>| b.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
     alphanumeric(part.bytes().next())
         && alphanumeric(part.bytes().last())
-        && part
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
+        && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b))
 }
 
 #[cfg(test)]

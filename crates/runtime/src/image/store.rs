@@ -64,10 +64,7 @@ impl ImageStore {
         }
         let records: Vec<ImageRecord> =
             files::read_json(&root.join("images.json"))?.unwrap_or_default();
-        let records = records
-            .into_iter()
-            .map(|record| (record.id.clone(), record))
-            .collect();
+        let records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
         Ok(ImageStore {
             root: root.to_owned(),
             records: Mutex::new(records),
@@ -86,25 +83,18 @@ impl ImageStore {
     /// By name, by digest, by id, or by an unambiguous beginning of an id.
     pub fn find(&self, reference: &str) -> Option<ImageRecord> {
         let records = self.records();
-        by_name(&records, reference)
-            .or_else(|| by_id(&records, reference))
-            .cloned()
+        by_name(&records, reference).or_else(|| by_id(&records, reference)).cloned()
     }
 
-    /// Imports every image in the archive, or none.
-    pub fn load(&self, archive: &Path, in_use: &HashSet<String>) -> Result<Vec<ImageRecord>> {
-        let lock = self
-            .layers_lock
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
-        let result = self.import(archive);
-        drop(lock);
-        self.collect(in_use);
-        result
+    /// Imports every image in the archive, or none. Layers of a failed import wait for the next [`Self::collect`].
+    pub fn load(&self, archive: &Path) -> Result<Vec<ImageRecord>> {
+        let _one_at_a_time =
+            self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.import(archive)
     }
 
-    /// Forgets a name, or for an id the whole image.
-    pub fn remove(&self, reference: &str, in_use: &HashSet<String>) -> Result<()> {
+    /// Forgets a name, or for an id the whole image. Its layers wait for the next [`Self::collect`].
+    pub fn remove(&self, reference: &str) -> Result<()> {
         let mut records = self.records();
         let named = by_name(&records, reference).map(|record| record.id.clone());
         let whole = by_id(&records, reference).map(|record| record.id.clone());
@@ -121,10 +111,7 @@ impl ImageStore {
         if named.is_none() || record.tags.is_empty() {
             next.remove(&id);
         }
-        self.commit(&mut records, next)?;
-        drop(records);
-        self.collect(in_use);
-        Ok(())
+        self.commit(&mut records, next)
     }
 
     /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which collects at its end.
@@ -159,9 +146,7 @@ impl ImageStore {
         let mut records = self.records();
         let mut next = records.clone();
         let ids: BTreeSet<String> = imported.iter().map(|record| record.id.clone()).collect();
-        imported
-            .into_iter()
-            .for_each(|record| adopt(&mut next, record));
+        imported.into_iter().for_each(|record| adopt(&mut next, record));
         let loaded = ids.iter().filter_map(|id| next.get(id).cloned()).collect();
         self.commit(&mut records, next)?;
         Ok(loaded)
@@ -178,9 +163,7 @@ impl ImageStore {
             chain = Some(id);
         }
         let stored = candidate.manifest.iter().chain([&candidate.config]);
-        let blobs = stored
-            .map(|blob| self.put_blob(blob))
-            .collect::<Result<Vec<_>>>()?;
+        let blobs = stored.map(|blob| self.put_blob(blob)).collect::<Result<Vec<_>>>()?;
         Ok(record_of(candidate, layers, blobs))
     }
 
@@ -197,24 +180,15 @@ impl ImageStore {
         }
         let scratch = format!("tmp-{name}");
         let _ = fs::remove_dir_all(dir.join(&scratch));
-        let workspace = Workspace {
-            layers_dir: &dir,
-            lowers,
-            scratch: &scratch,
-        };
-        let expected = Expected {
-            digest: source.digest.as_deref(),
-            diff_id: &source.diff_id,
-        };
+        let workspace = Workspace { layers_dir: &dir, lowers, scratch: &scratch };
+        let expected = Expected { digest: source.digest.as_deref(), diff_id: &source.diff_id };
         layer::unpack(&workspace, archive.layer(source)?, &expected).map_err(
             |error| match error {
                 LayerError::Mismatch(digest) => archive.mismatch(&digest),
                 LayerError::Content { .. } => archive.bad(error.to_string()),
-                LayerError::Machine(source) => Error::Io {
-                    what: "unpack a layer into",
-                    path: dir.clone(),
-                    source,
-                },
+                LayerError::Machine(source) => {
+                    Error::Io { what: "unpack a layer into", path: dir.clone(), source }
+                }
             },
         )?;
         fs::rename(dir.join(&scratch).join("fs"), dir.join(name))
@@ -244,9 +218,7 @@ impl ImageStore {
     }
 
     fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ImageRecord>> {
-        self.records
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+        self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 
@@ -266,11 +238,7 @@ impl ImageRecord {
             repo_digests: self.digests.iter().cloned().collect(),
             size: self.size,
             uid,
-            username: if uid.is_none() {
-                name.to_owned()
-            } else {
-                String::new()
-            },
+            username: if uid.is_none() { name.to_owned() } else { String::new() },
             pinned: false,
             labels: self.config.labels.clone().unwrap_or_default(),
         }
@@ -282,16 +250,9 @@ fn record_of(candidate: Candidate, layers: Vec<String>, blobs: Vec<String>) -> I
     let size = documents.map(|blob| blob.content.len() as u64).sum::<u64>()
         + candidate.layers.iter().map(|layer| layer.size).sum::<u64>();
     let by_digest = |digest: &String| -> BTreeSet<String> {
-        candidate
-            .names
-            .iter()
-            .map(|name| format!("{}@{digest}", name.name))
-            .collect()
+        candidate.names.iter().map(|name| format!("{}@{digest}", name.name)).collect()
     };
-    let tags = candidate
-        .names
-        .iter()
-        .filter(|name| matches!(name.version, Version::Tag(_)));
+    let tags = candidate.names.iter().filter(|name| matches!(name.version, Version::Tag(_)));
     ImageRecord {
         tags: tags.map(Reference::to_string).collect(),
         digests: candidate.target.as_ref().map(by_digest).unwrap_or_default(),
@@ -312,10 +273,7 @@ fn adopt(records: &mut BTreeMap<String, ImageRecord>, mut new: ImageRecord) {
         new.tags.extend(old.tags);
         new.digests.extend(old.digests);
         new.blobs.extend(
-            old.blobs
-                .into_iter()
-                .filter(|blob| !new.blobs.contains(blob))
-                .collect::<Vec<_>>(),
+            old.blobs.into_iter().filter(|blob| !new.blobs.contains(blob)).collect::<Vec<_>>(),
         );
     }
     records.insert(new.id.clone(), new);
@@ -326,9 +284,7 @@ fn by_name<'a>(
     reference: &str,
 ) -> Option<&'a ImageRecord> {
     let full = Reference::parse(reference).ok()?.to_string();
-    records
-        .values()
-        .find(|record| record.tags.contains(&full) || record.digests.contains(&full))
+    records.values().find(|record| record.tags.contains(&full) || record.digests.contains(&full))
 }
 
 fn by_id<'a>(
@@ -354,16 +310,10 @@ fn sweep(dir: &Path, keep: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };
-    for entry in entries
-        .flatten()
-        .filter(|entry| !entry.file_name().to_str().is_some_and(&keep))
-    {
+    for entry in entries.flatten().filter(|entry| !entry.file_name().to_str().is_some_and(&keep)) {
         let path = entry.path();
-        let removed = if path.is_dir() {
-            fs::remove_dir_all(&path)
-        } else {
-            fs::remove_file(&path)
-        };
+        let removed =
+            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
         if let Err(error) = removed {
             tracing::warn!(path = %path.display(), %error, "cannot remove unused image content");
         }

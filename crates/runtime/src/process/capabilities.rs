@@ -90,10 +90,7 @@ impl CapabilitySet {
         let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
         match bare {
             "ALL" => Some(Self::all()),
-            bare => NAMES
-                .iter()
-                .position(|known| *known == bare)
-                .map(|number| 1 << number),
+            bare => NAMES.iter().position(|known| *known == bare).map(|number| 1 << number),
         }
     }
 
@@ -116,17 +113,9 @@ impl CapabilitySet {
         let granted = self.granted & held()?;
         // Ambient needs inheritable; it is given back right after.
         set(granted, granted, self.ambient & granted)?;
-        prctl(
-            libc::PR_CAP_AMBIENT,
-            libc::PR_CAP_AMBIENT_CLEAR_ALL as u64,
-            0,
-        )?;
+        prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_CLEAR_ALL as u64, 0)?;
         for number in (0..64).filter(|number| self.ambient & granted & (1 << number) != 0) {
-            prctl(
-                libc::PR_CAP_AMBIENT,
-                libc::PR_CAP_AMBIENT_RAISE as u64,
-                number,
-            )?;
+            prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE as u64, number)?;
         }
         Ok(())
     }
@@ -166,10 +155,7 @@ const VERSION_3: u32 = 0x2008_0522;
 
 fn held() -> io::Result<u64> {
     let mut halves = [Half::default(); 2];
-    let header = Header {
-        version: VERSION_3,
-        pid: 0,
-    };
+    let header = Header { version: VERSION_3, pid: 0 };
     // SAFETY: version 3 fills exactly two halves.
     match unsafe { libc::syscall(libc::SYS_capget, &header, halves.as_mut_ptr()) } {
         0 => Ok(u64::from(halves[0].permitted) | u64::from(halves[1].permitted) << 32),
@@ -183,13 +169,7 @@ fn set(effective: u64, permitted: u64, inheritable: u64) -> io::Result<()> {
         permitted: (permitted >> shift) as u32,
         inheritable: (inheritable >> shift) as u32,
     };
-    let (header, halves) = (
-        Header {
-            version: VERSION_3,
-            pid: 0,
-        },
-        [half(0), half(32)],
-    );
+    let (header, halves) = (Header { version: VERSION_3, pid: 0 }, [half(0), half(32)]);
     // SAFETY: version 3 reads exactly two halves.
     match unsafe { libc::syscall(libc::SYS_capset, &header, halves.as_ptr()) } {
         0 => Ok(()),
@@ -213,10 +193,6 @@ mod tests {
         ] {
             assert_eq!(CapabilitySet::mask(name), mask, "{name}");
         }
-        assert!(
-            DEFAULT_CAPABILITIES
-                .iter()
-                .all(|name| CapabilitySet::mask(name).is_some())
-        );
+        assert!(DEFAULT_CAPABILITIES.iter().all(|name| CapabilitySet::mask(name).is_some()));
     }
 }

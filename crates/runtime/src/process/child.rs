@@ -20,7 +20,9 @@ use nix::{
     errno::Errno,
     libc,
     sched::{CloneFlags, setns, unshare},
+    sys::resource::{Resource, getrlimit, setrlimit},
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+    sys::stat::{Mode, umask},
     unistd::{AccessFlags, Gid, Uid, access, chdir, execve, setgid, setgroups, setresuid, setsid},
 };
 use serde::{Deserialize, Serialize};
@@ -133,11 +135,19 @@ fn start_afresh() -> Result<(), String> {
         // SAFETY: installs no handler. KILL and STOP refuse, which is as it should be.
         let _ = unsafe { sigaction(signal, &default) };
     }
-    SigSet::empty()
-        .thread_set_mask()
-        .step(|| "unblock signals".into())?;
+    SigSet::empty().thread_set_mask().step(|| "unblock signals".into())?;
     setsid().step(|| "start a session".into())?;
+    raise_open_files();
     Ok(())
+}
+
+/// As other runtimes have it: as many open files as the node allows. The daemon's own soft limit is no measure.
+fn raise_open_files() {
+    const ENOUGH: u64 = 1 << 20;
+    if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
+        // Not being allowed to changes nothing.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard.min(ENOUGH), hard);
+    }
 }
 
 /// From inside the container's root to its program.
@@ -147,6 +157,7 @@ fn become_process(
     report: &mut File,
     is_init: bool,
 ) -> Result<(), String> {
+    umask(Mode::from_bits_truncate(0o022));
     let account = user::resolve(&process.user)?;
     connect_stdio(stdio, &account.user, is_init).step(|| "connect the standard streams".into())?;
     set_oom_score(process.oom_score_adj).step(|| "set oom_score_adj".into())?;
@@ -184,11 +195,7 @@ fn connect_stdio(stdio: &mut ChildStdio, user: &ContainerUser, is_init: bool) ->
             give_to(&inner, user);
             (0..3).try_for_each(|descriptor| duplicate(&inner, descriptor))
         }
-        ChildStdio::Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } => {
+        ChildStdio::Pipes { stdin, stdout, stderr } => {
             for (descriptor, stream) in [stdin, stdout, stderr].into_iter().enumerate() {
                 match stream {
                     Some(stream) => {
@@ -242,26 +249,16 @@ fn drop_privileges(process: &ProcessSpec, user: &ContainerUser) -> Result<(), St
     if !process.no_new_privs {
         load_seccomp(process)?;
     }
-    process
-        .capabilities
-        .limit_bounding()
-        .step(|| "limit capabilities".into())?;
+    process.capabilities.limit_bounding().step(|| "limit capabilities".into())?;
     // SAFETY: takes no pointer. Keeps the capabilities across the change of user, to be set exactly below.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })
         .step(|| "keep capabilities".into())?;
-    let groups: Vec<Gid> = user
-        .supplemental_groups
-        .iter()
-        .map(|gid| Gid::from_raw(*gid))
-        .collect();
+    let groups: Vec<Gid> = user.supplemental_groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
     setgroups(&groups).step(|| "set groups".into())?;
     setgid(Gid::from_raw(user.gid)).step(|| format!("set group {}", user.gid))?;
     let uid = Uid::from_raw(user.uid);
     setresuid(uid, uid, uid).step(|| format!("set user {}", user.uid))?;
-    process
-        .capabilities
-        .apply()
-        .step(|| "set capabilities".into())?;
+    process.capabilities.apply().step(|| "set capabilities".into())?;
     // After the change of user, which clears it. A container must not outlive the shim that keeps its logs.
     // SAFETY: takes no pointer.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
@@ -270,10 +267,7 @@ fn drop_privileges(process: &ProcessSpec, user: &ContainerUser) -> Result<(), St
 }
 
 fn load_seccomp(process: &ProcessSpec) -> Result<(), String> {
-    process
-        .seccomp
-        .load(process.capabilities.granted)
-        .step(|| "load the seccomp profile".into())
+    process.seccomp.load(process.capabilities.granted).step(|| "load the seccomp profile".into())
 }
 
 fn set_no_new_privs() -> io::Result<()> {
@@ -302,10 +296,7 @@ fn environment(process: &ProcessSpec, account: &Account) -> Vec<String> {
 
 /// Finds the program; the texts are the ones users search for.
 fn look_up(args: &[String], environment: &[String]) -> Result<PathBuf, String> {
-    let name = args
-        .first()
-        .filter(|name| !name.is_empty())
-        .ok_or("no command specified")?;
+    let name = args.first().filter(|name| !name.is_empty()).ok_or("no command specified")?;
     if name.contains('/') {
         return match fs::metadata(name) {
             Err(error) => Err(format!("exec: {name:?}: stat {name}: {}", lower(&error))),
@@ -313,11 +304,8 @@ fn look_up(args: &[String], environment: &[String]) -> Result<PathBuf, String> {
             Ok(_) => Ok(name.into()),
         };
     }
-    let path = environment
-        .iter()
-        .rev()
-        .find_map(|entry| entry.strip_prefix("PATH="))
-        .unwrap_or_default();
+    let path =
+        environment.iter().rev().find_map(|entry| entry.strip_prefix("PATH=")).unwrap_or_default();
     path.split(':')
         .map(|dir| Path::new(if dir.is_empty() { "." } else { dir }).join(name))
         .find(|candidate| candidate.is_file() && access(candidate, AccessFlags::X_OK).is_ok())

@@ -41,28 +41,14 @@ fn add(device: &DeviceSpec) -> io::Result<()> {
     if let Some(parent) = device.path.parent() {
         fs::create_dir_all(parent)?;
     }
-    let kind = if device.block {
-        SFlag::S_IFBLK
-    } else {
-        SFlag::S_IFCHR
-    };
-    make(
-        &device.path,
-        kind,
-        device.mode,
-        (device.major, device.minor),
-    )?;
+    let kind = if device.block { SFlag::S_IFBLK } else { SFlag::S_IFCHR };
+    make(&device.path, kind, device.mode, (device.major, device.minor))?;
     std::os::unix::fs::chown(&device.path, Some(device.uid), Some(device.gid))
 }
 
 /// A node that is there already (a privileged container lists the standard ones too) is kept.
 fn make(path: &Path, kind: SFlag, mode: u32, (major, minor): (u32, u32)) -> io::Result<()> {
-    match mknod(
-        path,
-        kind,
-        Mode::from_bits_truncate(mode),
-        makedev(major.into(), minor.into()),
-    ) {
+    match mknod(path, kind, Mode::from_bits_truncate(mode), makedev(major.into(), minor.into())) {
         Err(nix::errno::Errno::EEXIST) => Ok(()),
         result => Ok(result?),
     }

@@ -11,7 +11,7 @@ use std::{
         fd::{AsRawFd, FromRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use nix::{
@@ -67,29 +67,53 @@ impl Detached {
                 MOVE_MOUNT_F_EMPTY_PATH | 0x10,
             )
         };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(())
-        }
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }
 
-/// Creates a mount point. One that exists stays as it is.
+/// Links a mount point may lead through.
+const MAX_LINKS: u32 = 40;
+
+/// Creates a mount point, also behind links that lead nowhere yet. One that exists stays as it is.
 pub(super) fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
-    if is_dir {
-        return fs::create_dir_all(target);
+    match is_dir {
+        true => make_dirs(target, MAX_LINKS),
+        false => make_file(target, MAX_LINKS),
     }
-    if let Some(parent) = target.parent() {
-        fs::create_dir_all(parent)?;
+}
+
+fn make_dirs(path: &Path, links: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
     }
-    match fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .open(target)
-    {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result.map(drop),
+    if let Some(beyond) = beyond_link(path, links)? {
+        return make_dirs(&beyond, links - 1);
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, links)?;
+    }
+    fs::create_dir(path)
+}
+
+fn make_file(path: &Path, links: u32) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(beyond) = beyond_link(path, links)? {
+        return make_file(&beyond, links - 1);
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, links)?;
+    }
+    fs::File::create_new(path).map(drop)
+}
+
+/// Where a link leads; `None` for anything else.
+fn beyond_link(path: &Path, links: u32) -> io::Result<Option<PathBuf>> {
+    match fs::read_link(path) {
+        Ok(_) if links == 0 => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+        Ok(target) => Ok(Some(path.parent().unwrap_or(Path::new("/")).join(target))),
+        Err(_) => Ok(None),
     }
 }
 
@@ -99,13 +123,7 @@ pub(super) fn set_propagation(target: &Path, propagation: MountPropagation) -> i
         MountPropagation::HostToContainer => MsFlags::MS_SLAVE,
         MountPropagation::Bidirectional => MsFlags::MS_SHARED,
     };
-    Ok(mount(
-        None::<&str>,
-        target,
-        None::<&str>,
-        kind | MsFlags::MS_REC,
-        None::<&str>,
-    )?)
+    Ok(mount(None::<&str>, target, None::<&str>, kind | MsFlags::MS_REC, None::<&str>)?)
 }
 
 #[repr(C)]
@@ -119,12 +137,7 @@ struct MountAttr {
 /// Keeps the mount's other flags, which `MS_REMOUNT` would reset.
 pub(super) fn set_readonly(target: &Path, recursive: bool) -> io::Result<()> {
     let name = c_path(target)?;
-    let attr = MountAttr {
-        attr_set: MOUNT_ATTR_RDONLY,
-        attr_clr: 0,
-        propagation: 0,
-        userns_fd: 0,
-    };
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `name` and `attr` outlive the call, and the size is the struct's.
     let result = unsafe {
@@ -137,22 +150,12 @@ pub(super) fn set_readonly(target: &Path, recursive: bool) -> io::Result<()> {
             size_of::<MountAttr>(),
         )
     };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// Binds a path onto itself or another inside the same root.
 pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
-    Ok(mount(
-        Some(source),
-        target,
-        None::<&str>,
-        MsFlags::MS_BIND | MsFlags::MS_REC,
-        None::<&str>,
-    )?)
+    Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
 /// Hides what is there: a directory behind an empty one, a file behind `/dev/null`. Nothing there is fine.

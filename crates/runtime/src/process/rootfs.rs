@@ -24,6 +24,7 @@ use super::{
     mounts::{Detached, bind, make_target, mask, protect, set_propagation, set_readonly},
     spec::{ContainerSpec, MountSpec, RootfsSpec},
 };
+use crate::overlay::mount_overlay;
 
 /// Names the step that failed.
 pub(super) trait Step<T> {
@@ -49,18 +50,11 @@ pub(super) fn enter(spec: &ContainerSpec, outside: &Outside<'_>) -> Result<(), S
         .step(|| "open /dev/shm".into())?;
     setns(outside.mounts.as_fd(), CloneFlags::CLONE_NEWNS)
         .step(|| "enter the node's mounts".into())?;
-    let volumes = spec
-        .mounts
-        .iter()
-        .map(take)
-        .collect::<Result<Vec<_>, _>>()?;
+    let volumes = spec.mounts.iter().map(take).collect::<Result<Vec<_>, _>>()?;
 
     unshare(CloneFlags::CLONE_NEWNS).step(|| "create a mount namespace".into())?;
-    set_propagation(
-        Path::new("/"),
-        crate::cri::MountPropagation::HostToContainer,
-    )
-    .step(|| "cut the mount namespace off".into())?;
+    set_propagation(Path::new("/"), crate::cri::MountPropagation::HostToContainer)
+        .step(|| "cut the mount namespace off".into())?;
     umask(Mode::empty());
     change_root(&spec.rootfs).step(|| "set up the root file system".into())?;
 
@@ -83,7 +77,7 @@ fn change_root(rootfs: &RootfsSpec) -> io::Result<()> {
     match rootfs.layers.as_slice() {
         // An image without layers is an empty directory.
         [] => bind(&rootfs.dir.join("upper"), &root)?,
-        layers => mount_overlay(rootfs, layers, &root)?,
+        layers => mount_overlay(&rootfs.layers_dir, layers, &rootfs.dir, "upper", &root)?,
     }
     chdir(&root)?;
     // The old root ends up on top of the new one, which is where it can be taken off.
@@ -92,56 +86,18 @@ fn change_root(rootfs: &RootfsSpec) -> io::Result<()> {
     Ok(chdir("/")?)
 }
 
-fn mount_overlay(rootfs: &RootfsSpec, layers: &[String], root: &Path) -> io::Result<()> {
-    // Relative names keep 127 layers within the page that mount data may fill.
-    chdir(&rootfs.layers_dir)?;
-    let dir = rootfs.dir.display();
-    let options = format!(
-        "lowerdir={},upperdir={dir}/upper,workdir={dir}/work,index=off",
-        layers.join(":")
-    );
-    mount(
-        Some("overlay"),
-        root,
-        Some("overlay"),
-        MsFlags::empty(),
-        Some(options.as_str()),
-    )
-    .map_err(|error| match error {
-        nix::errno::Errno::ENODEV => {
-            io::Error::other("this kernel has no overlayfs (try: modprobe overlay)")
-        }
-        error => error.into(),
-    })
-}
-
 // === standard mounts ===
 
 fn standard_mounts(spec: &ContainerSpec, shm: Detached) -> Result<(), String> {
     let quiet = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC | MsFlags::MS_NODEV;
-    let unchanged = if spec.privileged {
-        MsFlags::empty()
-    } else {
-        MsFlags::MS_RDONLY
-    };
+    let unchanged = if spec.privileged { MsFlags::empty() } else { MsFlags::MS_RDONLY };
     fresh("proc", "/proc", quiet, "")?;
-    fresh(
-        "tmpfs",
-        "/dev",
-        MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME,
-        "mode=755,size=65536k",
-    )?;
+    fresh("tmpfs", "/dev", MsFlags::MS_NOSUID | MsFlags::MS_STRICTATIME, "mode=755,size=65536k")?;
     devices::populate(&spec.devices).step(|| "create devices".into())?;
     let terminals = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    fresh(
-        "devpts",
-        "/dev/pts",
-        terminals,
-        "newinstance,ptmxmode=0666,mode=0620,gid=5",
-    )?;
+    fresh("devpts", "/dev/pts", terminals, "newinstance,ptmxmode=0666,mode=0620,gid=5")?;
     fresh("mqueue", "/dev/mqueue", quiet, "")?;
-    shm.attach(Path::new("/dev/shm"))
-        .step(|| "mount /dev/shm".into())?;
+    shm.attach(Path::new("/dev/shm")).step(|| "mount /dev/shm".into())?;
     fresh("sysfs", "/sys", quiet | unchanged, "")?;
     cgroup_mounts(spec, quiet | unchanged)
 }
@@ -161,12 +117,7 @@ fn cgroup_mounts(spec: &ContainerSpec, flags: MsFlags) -> Result<(), String> {
         return fresh("cgroup2", BASE, flags, "nsdelegate")
             .or_else(|_| fresh("cgroup2", BASE, flags, ""));
     }
-    fresh(
-        "tmpfs",
-        BASE,
-        flags - MsFlags::MS_RDONLY,
-        "mode=755,size=1m",
-    )?;
+    fresh("tmpfs", BASE, flags - MsFlags::MS_RDONLY, "mode=755,size=1m")?;
     let hierarchies =
         fs::read_to_string("/proc/self/cgroup").step(|| "read /proc/self/cgroup".into())?;
     for names in hierarchies
@@ -177,14 +128,8 @@ fn cgroup_mounts(spec: &ContainerSpec, flags: MsFlags) -> Result<(), String> {
         let dir = names.trim_start_matches("name=");
         let target = format!("{BASE}/{dir}");
         fs::create_dir(&target).step(|| format!("mount {target}"))?;
-        mount(
-            Some("cgroup"),
-            target.as_str(),
-            Some("cgroup"),
-            flags,
-            Some(names),
-        )
-        .step(|| format!("mount {target}"))?;
+        mount(Some("cgroup"), target.as_str(), Some("cgroup"), flags, Some(names))
+            .step(|| format!("mount {target}"))?;
         for alias in dir.split(',').filter(|alias| *alias != dir) {
             std::os::unix::fs::symlink(dir, format!("{BASE}/{alias}"))
                 .step(|| format!("link {alias}"))?;
@@ -217,9 +162,7 @@ fn make_working_dir(dir: &Path) -> Result<(), String> {
 
 fn restrict(spec: &ContainerSpec) -> Result<(), String> {
     let each = |paths: &[PathBuf], what: &str, act: fn(&Path) -> io::Result<()>| {
-        paths
-            .iter()
-            .try_for_each(|path| act(path).step(|| format!("{what} {path:?}")))
+        paths.iter().try_for_each(|path| act(path).step(|| format!("{what} {path:?}")))
     };
     each(&spec.readonly_paths, "protect", protect)?;
     each(&spec.masked_paths, "mask", mask)?;

@@ -21,11 +21,8 @@ use super::mounts::{bind, make_target};
 
 /// Opens a terminal, makes it the session's own and answers its inner end; the outer one goes over `socket`.
 pub(super) fn take_terminal(socket: &OwnedFd) -> io::Result<OwnedFd> {
-    let outer = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NOCTTY)
-        .open("/dev/ptmx")?;
+    let outer =
+        OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx")?;
     let unlocked: libc::c_int = 0;
     // SAFETY: TIOCSPTLCK reads one int.
     check(unsafe { libc::ioctl(outer.as_raw_fd(), libc::TIOCSPTLCK, &unlocked) })?;
@@ -51,13 +48,7 @@ pub(super) fn bind_console(inner: &OwnedFd) -> io::Result<()> {
 fn send_descriptor(socket: &OwnedFd, file: &File) -> io::Result<()> {
     let descriptors = [file.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&descriptors)];
-    sendmsg::<()>(
-        socket.as_raw_fd(),
-        &[IoSlice::new(b"t")],
-        &rights,
-        MsgFlags::empty(),
-        None,
-    )?;
+    sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(b"t")], &rights, MsgFlags::empty(), None)?;
     Ok(())
 }
 
@@ -81,9 +72,5 @@ pub(crate) fn receive_terminal(socket: &OwnedFd) -> io::Result<Option<OwnedFd>> 
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

@@ -24,27 +24,18 @@ fn lookup(spec: &UserSpec, passwd: &str, group_file: &str) -> Result<Account, St
         UserSpec::Resolved(user) => {
             let entry = passwd_entries(passwd).find(|entry| entry.uid == user.uid);
             let home = entry.map_or("/", |entry| entry.home).to_owned();
-            return Ok(Account {
-                user: user.clone(),
-                home,
-            });
+            return Ok(Account { user: user.clone(), home });
         }
-        UserSpec::Named {
-            name,
-            group,
-            supplemental_groups,
-            merge_image_groups,
-        } => (name, group, supplemental_groups, *merge_image_groups),
+        UserSpec::Named { name, group, supplemental_groups, merge_image_groups } => {
+            (name, group, supplemental_groups, *merge_image_groups)
+        }
     };
     let (user_part, group_part) = name.split_once(':').unwrap_or((name, ""));
     let wanted = if user_part.is_empty() { "0" } else { user_part };
     let entry = passwd_entries(passwd)
         .find(|entry| entry.name == wanted || wanted.parse() == Ok(entry.uid));
-    let uid = entry
-        .as_ref()
-        .map(|entry| entry.uid)
-        .or_else(|| wanted.parse().ok())
-        .ok_or_else(|| {
+    let uid =
+        entry.as_ref().map(|entry| entry.uid).or_else(|| wanted.parse().ok()).ok_or_else(|| {
             format!("unable to find user {wanted}: no matching entries in passwd file")
         })?;
     let gid = match group {
@@ -59,14 +50,7 @@ fn lookup(spec: &UserSpec, passwd: &str, group_file: &str) -> Result<Account, St
     }
     dedup(&mut supplemental_groups);
     let home = entry.map_or("/", |entry| entry.home).to_owned();
-    Ok(Account {
-        user: ContainerUser {
-            uid,
-            gid,
-            supplemental_groups,
-        },
-        home,
-    })
+    Ok(Account { user: ContainerUser { uid, gid, supplemental_groups }, home })
 }
 
 struct Passwd<'a> {
@@ -84,11 +68,7 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = Passwd<'_>> {
             name: fields.first()?,
             uid: fields.get(2)?.parse().ok()?,
             gid: fields.get(3)?.parse().ok()?,
-            home: fields
-                .get(5)
-                .copied()
-                .filter(|home| !home.is_empty())
-                .unwrap_or("/"),
+            home: fields.get(5).copied().filter(|home| !home.is_empty()).unwrap_or("/"),
         })
     })
 }
@@ -97,11 +77,7 @@ fn passwd_entries(text: &str) -> impl Iterator<Item = Passwd<'_>> {
 fn groups(text: &str) -> impl Iterator<Item = (&str, u32, &str)> {
     text.lines().filter_map(|line| {
         let mut fields = line.split(':');
-        Some((
-            fields.next()?,
-            fields.nth(1)?.parse().ok()?,
-            fields.next().unwrap_or_default(),
-        ))
+        Some((fields.next()?, fields.nth(1)?.parse().ok()?, fields.next().unwrap_or_default()))
     })
 }
 
@@ -142,12 +118,7 @@ mod tests {
         let account = lookup(&spec, PASSWD, GROUP).unwrap();
         let user = account.user;
         assert_eq!(
-            (
-                user.uid,
-                user.gid,
-                user.supplemental_groups.as_slice(),
-                account.home.as_str()
-            ),
+            (user.uid, user.gid, user.supplemental_groups.as_slice(), account.home.as_str()),
             expected,
             "{name:?}"
         );
@@ -157,12 +128,7 @@ mod tests {
     fn users_resolve_as_cri_says() {
         check("", None, true, (0, 0, &[0, 7], "/root"));
         check("app", None, true, (1000, 1001, &[1001, 7, 44], "/home/app"));
-        check(
-            "1000",
-            None,
-            true,
-            (1000, 1001, &[1001, 7, 44], "/home/app"),
-        );
+        check("1000", None, true, (1000, 1001, &[1001, 7, 44], "/home/app"));
         check("1000", None, false, (1000, 1001, &[1001, 7], "/home/app"));
         check("app:video", None, true, (1000, 44, &[44, 7], "/home/app"));
         check("4242", None, true, (4242, 0, &[0, 7], "/"));

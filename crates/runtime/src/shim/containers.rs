@@ -89,7 +89,7 @@ impl Container {
             .map_err(internal)?
             .ok_or(Failure::NotFound)?;
         let result = Self::launch(sandbox, &dir, &spec);
-        if let Err(Failure::Process(reason)) = &result {
+        if let Err(Failure::Process(reason) | Failure::Internal(reason)) = &result {
             write_exit(&dir, &ExitRecord::not_started(reason.clone()));
         }
         result
@@ -99,26 +99,14 @@ impl Container {
         let log = LogFile::open(spec.stdio.log_path.clone()).map_err(|error| {
             Failure::Process(format!("open log {:?}: {error}", spec.stdio.log_path))
         })?;
-        let (ours, theirs) = if spec.process.tty {
-            terminal_socket()?
-        } else {
-            pipes(spec.stdio.stdin)?
-        };
+        let (ours, theirs) =
+            if spec.process.tty { terminal_socket()? } else { pipes(spec.stdio.stdin)? };
         let (reports, report) = pipe2(OFlag::O_CLOEXEC).map_err(internal)?;
         let pid = match clone_child(spec.pid_namespace, &sandbox.home_pids).map_err(internal)? {
             Child::Inside => {
                 let shm = sandbox.shm();
-                let outside = Outside {
-                    mounts: &sandbox.outside_mounts,
-                    shm: shm.as_deref(),
-                };
-                InitChild {
-                    spec,
-                    outside,
-                    stdio: theirs,
-                    report: report.into(),
-                }
-                .run()
+                let outside = Outside { mounts: &sandbox.outside_mounts, shm: shm.as_deref() };
+                InitChild { spec, outside, stdio: theirs, report: report.into() }.run()
             }
             Child::Parent(pid) => pid,
         };
@@ -127,11 +115,7 @@ impl Container {
         let user = await_exec(reports, pid)?;
         let streams = ours.open()?;
         let process = process.ok_or_else(|| internal("the container's process has no identity"))?;
-        let run = ContainerRun {
-            process,
-            started_at: SystemTime::now(),
-            user,
-        };
+        let run = ContainerRun { process, started_at: SystemTime::now(), user };
         files::write_json(&dir.join(RUN_FILE), &run).map_err(internal)?;
         Ok(Container {
             id: spec.id.clone(),
@@ -159,9 +143,7 @@ impl Container {
             self.cgroup.kill_all();
         }
         // SAFETY: plain numbers, and a real-time signal is one too. The pid is our child's and not yet reaped.
-        Errno::result(unsafe { libc::kill(pid.as_raw(), signal) })
-            .map(drop)
-            .map_err(internal)
+        Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop).map_err(internal)
     }
 
     /// Starts another process inside. Answers its pid and the outer end of its terminal.
@@ -183,37 +165,21 @@ impl Container {
             }
             false => {
                 let [stdin, stdout, stderr] = stdio;
-                (
-                    None,
-                    ChildStdio::Pipes {
-                        stdin,
-                        stdout,
-                        stderr,
-                    },
-                )
+                (None, ChildStdio::Pipes { stdin, stdout, stderr })
             }
         };
         let (reports, report) = pipe2(OFlag::O_CLOEXEC).map_err(internal)?;
         let pid = match clone_child(namespace, &sandbox.home_pids).map_err(internal)? {
             Child::Inside => {
                 let (cgroup, target) = (&self.cgroup, target.as_raw());
-                ExecChild {
-                    process,
-                    cgroup,
-                    target,
-                    stdio,
-                    report: report.into(),
-                }
-                .run()
+                ExecChild { process, cgroup, target, stdio, report: report.into() }.run()
             }
             Child::Parent(pid) => pid,
         };
         drop((stdio, report));
         await_exec(reports, pid)?;
-        let terminal = terminal
-            .map(|socket| receive_terminal(&socket))
-            .transpose()
-            .map_err(internal)?;
+        let terminal =
+            terminal.map(|socket| receive_terminal(&socket)).transpose().map_err(internal)?;
         Ok((pid, terminal.flatten()))
     }
 
@@ -252,16 +218,10 @@ impl Container {
         if self.namespace != PidNamespace::Own {
             self.cgroup.kill_all();
         }
-        self.outputs
-            .iter_mut()
-            .for_each(|output| output.drain(&mut self.log));
+        self.outputs.iter_mut().for_each(|output| output.drain(&mut self.log));
         let oom_killed = self.cgroup.oom_kills() > 0;
-        let record = ExitRecord {
-            exit_code,
-            oom_killed,
-            finished_at: SystemTime::now(),
-            start_error: None,
-        };
+        let record =
+            ExitRecord { exit_code, oom_killed, finished_at: SystemTime::now(), start_error: None };
         write_exit(&self.dir, &record);
     }
 
@@ -270,10 +230,7 @@ impl Container {
         let Some(pid) = self.pid else { return };
         let _ = kill(pid, Signal::SIGKILL);
         self.cgroup.kill_all();
-        let code = waitpid(pid, None)
-            .ok()
-            .and_then(|status| exit_code(&status))
-            .unwrap_or(137);
+        let code = waitpid(pid, None).ok().and_then(|status| exit_code(&status)).unwrap_or(137);
         self.finish(code);
     }
 }
@@ -309,10 +266,7 @@ fn write_exit(dir: &Path, record: &ExitRecord) {
 fn await_exec(reports: OwnedFd, pid: Pid) -> Result<ContainerUser, Failure> {
     let mut user = None;
     let mut failure = None;
-    for line in BufReader::new(File::from(reports))
-        .lines()
-        .map_while(Result::ok)
-    {
+    for line in BufReader::new(File::from(reports)).lines().map_while(Result::ok) {
         match serde_json::from_str(&line) {
             Ok(Report::RunsAs(found)) => user = Some(found),
             Ok(Report::Failed(reason)) => failure = Some(reason),
@@ -323,9 +277,9 @@ fn await_exec(reports: OwnedFd, pid: Pid) -> Result<ContainerUser, Failure> {
         (None, Some(user)) => Ok(user),
         (failure, _) => {
             let status = waitpid(pid, None);
-            Err(Failure::Process(failure.unwrap_or_else(|| {
-                format!("the process died while starting: {status:?}")
-            })))
+            Err(Failure::Process(
+                failure.unwrap_or_else(|| format!("the process died while starting: {status:?}")),
+            ))
         }
     }
 }
@@ -362,13 +316,8 @@ fn terminal_socket() -> Result<(Ours, ChildStdio), Failure> {
 }
 
 fn socket_pair() -> Result<(OwnedFd, OwnedFd), Failure> {
-    socketpair(
-        AddressFamily::Unix,
-        SockType::Stream,
-        None,
-        SockFlag::SOCK_CLOEXEC,
-    )
-    .map_err(internal)
+    socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(internal)
 }
 
 fn pipes(with_stdin: bool) -> Result<(Ours, ChildStdio), Failure> {

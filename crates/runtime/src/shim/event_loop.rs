@@ -94,35 +94,20 @@ impl EventLoop {
 
     fn wait(&self) -> Vec<Ready> {
         let mut waiting = vec![
-            (
-                Ready::Signals,
-                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
-            ),
-            (
-                Ready::Listener,
-                PollFd::new(self.sandbox.listener.as_fd(), PollFlags::POLLIN),
-            ),
+            (Ready::Signals, PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)),
+            (Ready::Listener, PollFd::new(self.sandbox.listener.as_fd(), PollFlags::POLLIN)),
         ];
         for (at, connection) in self.connections.iter().enumerate() {
             let mut events = PollFlags::POLLIN;
             events.set(PollFlags::POLLOUT, !connection.outbox.is_empty());
-            waiting.push((
-                Ready::Connection(at),
-                PollFd::new(connection.stream.as_fd(), events),
-            ));
+            waiting.push((Ready::Connection(at), PollFd::new(connection.stream.as_fd(), events)));
         }
         for (at, container) in self.containers.iter().enumerate() {
             for (nth, output) in container.outputs.iter().enumerate() {
-                let source = output
-                    .source()
-                    .map(|source| PollFd::new(source, PollFlags::POLLIN));
+                let source = output.source().map(|source| PollFd::new(source, PollFlags::POLLIN));
                 waiting.extend(source.map(|source| (Ready::Output(at, nth), source)));
                 waiting.extend(output.taps().map(|(sink, behind)| {
-                    let events = if behind {
-                        PollFlags::POLLOUT
-                    } else {
-                        PollFlags::empty()
-                    };
+                    let events = if behind { PollFlags::POLLOUT } else { PollFlags::empty() };
                     (Ready::Taps(at, nth), PollFd::new(sink, events))
                 }));
             }
@@ -167,22 +152,13 @@ impl EventLoop {
     }
 
     fn on_exit(&mut self, pid: Pid, exit_code: i32) {
-        if let Some(container) = self
-            .containers
-            .iter_mut()
-            .find(|container| container.is(pid))
-        {
+        if let Some(container) = self.containers.iter_mut().find(|container| container.is(pid)) {
             container.finish(exit_code);
             let container = container.id.clone();
-            self.publish(|| Message::ContainerExited {
-                container: container.clone(),
-            });
+            self.publish(|| Message::ContainerExited { container: container.clone() });
         } else if let Some(at) = self.execs.iter().position(|exec| *exec == pid) {
             self.execs.swap_remove(at);
-            self.publish(|| Message::ExecExited {
-                exec: pid.as_raw(),
-                exit_code,
-            });
+            self.publish(|| Message::ExecExited { exec: pid.as_raw(), exit_code });
         } else if self.sandbox.pause == Some(pid) {
             // The kernel has killed everything in the pod's PID namespace; nothing can be started in it again.
             eprintln!("the pod's init ended with {exit_code}");
@@ -198,9 +174,7 @@ impl EventLoop {
                 for connection in &mut self.connections {
                     connection.push(
                         0,
-                        Message::ContainerExited {
-                            container: container.clone(),
-                        },
+                        Message::ContainerExited { container: container.clone() },
                         Vec::new(),
                     );
                 }
@@ -234,11 +208,7 @@ impl EventLoop {
         loop {
             match self.connections[at].inbox.next::<Request>() {
                 Ok(None) => break,
-                Ok(Some(Received {
-                    id,
-                    body,
-                    descriptors,
-                })) => {
+                Ok(Some(Received { id, body, descriptors })) => {
                     let (message, descriptors) = self
                         .answer(body, descriptors)
                         .unwrap_or_else(|failure| (Message::Failed(failure), Vec::new()));
@@ -262,29 +232,17 @@ impl EventLoop {
                 let container = Container::start(&self.sandbox, &container)?;
                 self.containers.push(container);
             }
-            Request::Exec {
-                container,
-                process,
-                streams,
-            } => {
+            Request::Exec { container, process, streams } => {
                 return self.exec(&container, &process, streams, descriptors);
             }
-            Request::Signal {
-                container,
-                signal,
-                all,
-            } => self.container(&container)?.signal(signal, all)?,
+            Request::Signal { container, signal, all } => {
+                self.container(&container)?.signal(signal, all)?
+            }
             Request::SignalExec { exec, signal } => {
                 self.signal_exec(Pid::from_raw(exec), signal)?
             }
-            Request::Attach {
-                container,
-                stdout,
-                stderr,
-            } => {
-                let stdin = self
-                    .container(&container)?
-                    .attach([stdout, stderr], descriptors)?;
+            Request::Attach { container, stdout, stderr } => {
+                let stdin = self.container(&container)?.attach([stdout, stderr], descriptors)?;
                 return Ok((Message::Attached, stdin.into_iter().collect()));
             }
             Request::CloseStdin { container } => self.container(&container)?.close_stdin(),
@@ -305,17 +263,11 @@ impl EventLoop {
     ) -> Result<Answer, Failure> {
         let mut given = descriptors.into_iter();
         let stdio = streams.map(|wanted| if wanted { given.next() } else { None });
-        let container = self
-            .containers
-            .iter()
-            .find(|one| one.id == container)
-            .ok_or(Failure::NotRunning)?;
+        let container =
+            self.containers.iter().find(|one| one.id == container).ok_or(Failure::NotRunning)?;
         let (pid, terminal) = container.exec(&self.sandbox, process, stdio)?;
         self.execs.push(pid);
-        Ok((
-            Message::Executing { exec: pid.as_raw() },
-            terminal.into_iter().collect(),
-        ))
+        Ok((Message::Executing { exec: pid.as_raw() }, terminal.into_iter().collect()))
     }
 
     fn signal_exec(&self, exec: Pid, signal: i32) -> Result<(), Failure> {
@@ -330,10 +282,7 @@ impl EventLoop {
 
     /// One that is not here has exited, or was never started.
     fn container(&mut self, id: &str) -> Result<&mut Container, Failure> {
-        self.containers
-            .iter_mut()
-            .find(|container| container.id == id)
-            .ok_or(Failure::NotRunning)
+        self.containers.iter_mut().find(|container| container.id == id).ok_or(Failure::NotRunning)
     }
 }
 
@@ -341,12 +290,7 @@ impl EventLoop {
 
 impl Connection {
     fn new(stream: UnixStream) -> Self {
-        Connection {
-            stream,
-            inbox: Inbox::default(),
-            outbox: VecDeque::new(),
-            closed: false,
-        }
+        Connection { stream, inbox: Inbox::default(), outbox: VecDeque::new(), closed: false }
     }
 
     fn receive(&mut self) {

@@ -8,6 +8,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     time::SystemTime,
 };
@@ -38,12 +39,8 @@ impl LogFile {
         if let Some(parent) = self.path.parent() {
             fs::create_dir_all(parent)?;
         }
-        self.file = Some(
-            OpenOptions::new()
-                .create(true)
-                .append(true)
-                .open(&self.path)?,
-        );
+        self.file =
+            Some(OpenOptions::new().create(true).append(true).mode(0o640).open(&self.path)?);
         Ok(())
     }
 
@@ -69,10 +66,7 @@ pub(super) struct LineCutter {
 
 impl LineCutter {
     pub fn new(stream: &'static str) -> Self {
-        LineCutter {
-            stream,
-            pending: Vec::new(),
-        }
+        LineCutter { stream, pending: Vec::new() }
     }
 
     pub fn write(&mut self, chunk: &[u8], log: &mut LogFile) {
@@ -129,9 +123,7 @@ impl LineCutter {
 
 /// RFC 3339 in UTC with nanoseconds: `2026-11-21T05:00:00.000000000Z`.
 fn timestamp(time: SystemTime) -> String {
-    let since_epoch = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let (seconds, nanos) = (since_epoch.as_secs(), since_epoch.subsec_nanos());
     let (year, month, day) = civil_date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -147,11 +139,7 @@ fn civil_date(days: u64) -> (u64, u64, u64) {
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let march_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-    let month = if march_month < 10 {
-        march_month + 3
-    } else {
-        march_month - 9
-    };
+    let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
@@ -182,14 +170,8 @@ mod tests {
     fn long_lines_are_cut_at_sixteen_kibibytes() {
         let exact = "x".repeat(MAX_LINE);
         check(&[&exact, "\n"], &format!("T stdout F {exact}\n"));
-        check(
-            &[&exact, "y\n"],
-            &format!("T stdout P {exact}\nT stdout F y\n"),
-        );
-        check(
-            &[&(exact.clone() + "y\n")],
-            &format!("T stdout P {exact}\nT stdout F y\n"),
-        );
+        check(&[&exact, "y\n"], &format!("T stdout P {exact}\nT stdout F y\n"));
+        check(&[&(exact.clone() + "y\n")], &format!("T stdout P {exact}\nT stdout F y\n"));
     }
 
     #[test]

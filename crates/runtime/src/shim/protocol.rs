@@ -104,14 +104,7 @@ pub(crate) enum Failure {
 
 pub(crate) fn encode<T: Serialize>(id: u64, body: T, descriptors: usize) -> io::Result<Vec<u8>> {
     let mut frame = vec![0; 4];
-    serde_json::to_writer(
-        &mut frame,
-        &Envelope {
-            id,
-            descriptors,
-            body,
-        },
-    )?;
+    serde_json::to_writer(&mut frame, &Envelope { id, descriptors, body })?;
     let length = u32::try_from(frame.len() - 4).map_err(io::Error::other)?;
     frame[..4].copy_from_slice(&length.to_be_bytes());
     Ok(frame)
@@ -121,13 +114,7 @@ pub(crate) fn encode<T: Serialize>(id: u64, body: T, descriptors: usize) -> io::
 pub(crate) fn send(socket: RawFd, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<usize> {
     let rights = [ControlMessage::ScmRights(descriptors)];
     let rights: &[_] = if descriptors.is_empty() { &[] } else { &rights };
-    Ok(sendmsg::<()>(
-        socket,
-        &[IoSlice::new(bytes)],
-        rights,
-        MsgFlags::MSG_NOSIGNAL,
-        None,
-    )?)
+    Ok(sendmsg::<()>(socket, &[IoSlice::new(bytes)], rights, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
 // === receiving ===
@@ -152,20 +139,13 @@ impl Inbox {
         let mut buffer = [0; 16 << 10];
         let mut space = cmsg_space!([RawFd; MAX_DESCRIPTORS]);
         let mut parts = [IoSliceMut::new(&mut buffer)];
-        let message = recvmsg::<()>(
-            socket,
-            &mut parts,
-            Some(&mut space),
-            MsgFlags::MSG_CMSG_CLOEXEC,
-        )?;
+        let message =
+            recvmsg::<()>(socket, &mut parts, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC)?;
         for control in message.cmsgs()? {
             if let ControlMessageOwned::ScmRights(received) = control {
                 // SAFETY: SCM_RIGHTS installed these descriptors for us alone.
-                self.descriptors.extend(
-                    received
-                        .iter()
-                        .map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
-                );
+                self.descriptors
+                    .extend(received.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }));
             }
         }
         let read = message.bytes;
@@ -180,10 +160,7 @@ impl Inbox {
         };
         let length = u32::from_be_bytes(*prefix) as usize;
         if length > MAX_FRAME {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a frame is too long",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a frame is too long"));
         }
         if self.bytes.len() < 4 + length {
             return Ok(None);
@@ -192,11 +169,7 @@ impl Inbox {
         let envelope: Envelope<T> = serde_json::from_slice(&frame)?;
         let count = envelope.descriptors.min(self.descriptors.len());
         let descriptors = self.descriptors.drain(..count).collect();
-        Ok(Some(Received {
-            id: envelope.id,
-            body: envelope.body,
-            descriptors,
-        }))
+        Ok(Some(Received { id: envelope.id, body: envelope.body, descriptors }))
     }
 }
 
@@ -214,14 +187,7 @@ mod tests {
     #[test]
     fn frames_and_descriptors_arrive_together_however_they_are_cut() {
         let (near, far) = UnixStream::pair().unwrap();
-        let first = encode(
-            7,
-            Request::ReopenLog {
-                container: "a".repeat(20_000),
-            },
-            1,
-        )
-        .unwrap();
+        let first = encode(7, Request::ReopenLog { container: "a".repeat(20_000) }, 1).unwrap();
         let second = encode(8, Request::Shutdown, 0).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         send(near.as_raw_fd(), &first[..3], &[file.as_raw_fd()]).unwrap();
@@ -236,10 +202,8 @@ mod tests {
                 frames.push(frame);
             }
         }
-        let shape: Vec<_> = frames
-            .iter()
-            .map(|frame| (frame.id, frame.descriptors.len()))
-            .collect();
+        let shape: Vec<_> =
+            frames.iter().map(|frame| (frame.id, frame.descriptors.len())).collect();
         assert_eq!(shape, [(7, 1), (8, 0)]);
     }
 }

@@ -59,10 +59,8 @@ pub(super) struct Sandbox {
 }
 
 /// As the common runtimes choose: a pod's network namespace is its own, so it may bind any port and ping.
-const NETWORK_SYSCTLS: [(&str, &str); 2] = [
-    ("net.ipv4.ip_unprivileged_port_start", "0"),
-    ("net.ipv4.ping_group_range", "0 2147483647"),
-];
+const NETWORK_SYSCTLS: [(&str, &str); 2] =
+    [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
 const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 
@@ -75,9 +73,7 @@ impl Sandbox {
             .ok_or_else(|| format!("{}: there is no {SPEC_FILE}", dir.display()))?;
         let text = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         detach().map_err(text("detach from the daemon"))?;
-        spec.shim_cgroup
-            .join()
-            .map_err(text("join the shim's cgroup"))?;
+        spec.shim_cgroup.join().map_err(text("join the shim's cgroup"))?;
         let outside_mounts = open_namespace("mnt").map_err(text("open the mount namespace"))?;
         let listener = listen(&dir).map_err(text("listen"))?;
         enter_namespaces(&spec, &dir).map_err(text("create the pod's namespaces"))?;
@@ -90,14 +86,7 @@ impl Sandbox {
         let home_pids =
             open_namespace("pid_for_children").map_err(text("open the PID namespace"))?;
         chdir("/").map_err(|error| format!("chdir: {error}"))?;
-        Ok(Sandbox {
-            dir,
-            spec,
-            listener,
-            outside_mounts,
-            home_pids,
-            pause,
-        })
+        Ok(Sandbox { dir, spec, listener, outside_mounts, home_pids, pause })
     }
 
     /// Where the pod's shared memory is mounted; `None` when it is the node's.
@@ -109,10 +98,7 @@ impl Sandbox {
 /// Own session, no way for a container to look into us, and orphans of the pod come to us.
 fn detach() -> io::Result<()> {
     setsid()?;
-    for (option, value) in [
-        (libc::PR_SET_DUMPABLE, 0),
-        (libc::PR_SET_CHILD_SUBREAPER, 1),
-    ] {
+    for (option, value) in [(libc::PR_SET_DUMPABLE, 0), (libc::PR_SET_CHILD_SUBREAPER, 1)] {
         // SAFETY: neither option takes a pointer.
         if unsafe { libc::prctl(option, value, 0, 0, 0) } != 0 {
             return Err(io::Error::last_os_error());
@@ -139,20 +125,11 @@ fn listen(dir: &std::path::Path) -> io::Result<UnixListener> {
 
 fn enter_namespaces(spec: &SandboxSpec, dir: &std::path::Path) -> io::Result<()> {
     let mut flags = CloneFlags::CLONE_NEWNS;
-    flags.set(
-        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS,
-        !spec.host_network,
-    );
+    flags.set(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS, !spec.host_network);
     flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
     unshare(flags)?;
     // The node's mounts still come and go here; ours do not reach the node.
-    mount(
-        None::<&str>,
-        "/",
-        None::<&str>,
-        MsFlags::MS_REC | MsFlags::MS_SLAVE,
-        None::<&str>,
-    )?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     if !spec.host_ipc {
         let shm = dir.join("shm");
         fs::create_dir_all(&shm)?;
@@ -180,11 +157,7 @@ fn configure(spec: &SandboxSpec) -> Result<(), String> {
 
 /// `a.b.c`, or `a/b.c/d` where a part has a dot of its own (an interface's name).
 fn sysctl_path(name: &str) -> String {
-    let path = if name.contains('/') {
-        name.to_owned()
-    } else {
-        name.replace('.', "/")
-    };
+    let path = if name.contains('/') { name.to_owned() } else { name.replace('.', "/") };
     format!("/proc/sys/{path}")
 }
 
@@ -243,9 +216,5 @@ fn pause() -> ! {
 /// After the announcement: the daemon's pipe is closed, and standard output goes where errors go.
 pub(super) fn detach_stdout() -> io::Result<()> {
     // SAFETY: both are standard streams of this process.
-    if unsafe { libc::dup2(2, 1) } < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(())
-    }
+    if unsafe { libc::dup2(2, 1) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

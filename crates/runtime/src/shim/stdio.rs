@@ -35,21 +35,14 @@ struct Tap {
 impl Output {
     pub fn new(source: OwnedFd, stream: &'static str) -> io::Result<Self> {
         set_nonblocking(&source)?;
-        Ok(Output {
-            source: Some(source.into()),
-            lines: LineCutter::new(stream),
-            taps: Vec::new(),
-        })
+        Ok(Output { source: Some(source.into()), lines: LineCutter::new(stream), taps: Vec::new() })
     }
 
     pub fn tap(&mut self, sink: OwnedFd) -> io::Result<()> {
         // After the end there is nothing to copy; dropping the sink says so.
         if self.source.is_some() {
             set_nonblocking(&sink)?;
-            self.taps.push(Tap {
-                sink: sink.into(),
-                behind: Vec::new(),
-            });
+            self.taps.push(Tap { sink: sink.into(), behind: Vec::new() });
         }
         Ok(())
     }
@@ -60,9 +53,7 @@ impl Output {
 
     /// The attached, and whether each waits for room.
     pub fn taps(&self) -> impl Iterator<Item = (BorrowedFd<'_>, bool)> {
-        self.taps
-            .iter()
-            .map(|tap| (tap.sink.as_fd(), !tap.behind.is_empty()))
+        self.taps.iter().map(|tap| (tap.sink.as_fd(), !tap.behind.is_empty()))
     }
 
     pub fn is_finished(&self) -> bool {
@@ -106,8 +97,7 @@ impl Output {
     /// Gives the attached what they have not had yet, and forgets those who are done or gone.
     pub fn flush_taps(&mut self) {
         let ended = self.source.is_none();
-        self.taps
-            .retain_mut(|tap| tap.write(&[]) && !(ended && tap.behind.is_empty()));
+        self.taps.retain_mut(|tap| tap.write(&[]) && !(ended && tap.behind.is_empty()));
     }
 
     fn end(&mut self, log: &mut LogFile) {

@@ -5,6 +5,9 @@ use std::{io::Write, path::Path};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+/// Names and contents, in the order of the archive.
+pub type Files = Vec<(String, Vec<u8>)>;
+
 /// A layer under construction: an uncompressed tar.
 pub struct Layer(tar::Builder<Vec<u8>>);
 
@@ -26,9 +29,7 @@ impl Layer {
 
     pub fn dir(mut self, path: &str, mode: u32) -> Self {
         let mut header = Self::header(tar::EntryType::Directory, mode);
-        self.0
-            .append_data(&mut header, path, std::io::empty())
-            .unwrap();
+        self.0.append_data(&mut header, path, std::io::empty()).unwrap();
         self
     }
 
@@ -54,9 +55,7 @@ impl Layer {
 
     pub fn xattr(mut self, name: &str, value: &str) -> Self {
         let key = format!("SCHILY.xattr.{name}");
-        self.0
-            .append_pax_extensions([(key.as_str(), value.as_bytes())])
-            .unwrap();
+        self.0.append_pax_extensions([(key.as_str(), value.as_bytes())]).unwrap();
         self
     }
 
@@ -93,11 +92,8 @@ pub fn base_layer() -> Vec<u8> {
         .iter()
         .find_map(|path| std::fs::read(path).ok())
         .expect("these tests need a static busybox: apt-get install busybox-static");
-    let mut layer = Layer::new()
-        .dir("bin/", 0o755)
-        .dir("tmp/", 0o1777)
-        .dir("etc/", 0o755)
-        .dir("root/", 0o700);
+    let mut layer =
+        Layer::new().dir("bin/", 0o755).dir("tmp/", 0o1777).dir("etc/", 0o755).dir("root/", 0o700);
     layer = layer.file("bin/busybox", 0o755, busybox);
     for applet in APPLETS {
         layer = layer.symlink(&format!("bin/{applet}"), "busybox");
@@ -108,11 +104,7 @@ pub fn base_layer() -> Vec<u8> {
             0o644,
             "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1001::/home/app:/bin/sh\n",
         )
-        .file(
-            "etc/group",
-            0o644,
-            "root:x:0:\napp:x:1001:\nextra:x:2000:app\n",
-        )
+        .file("etc/group", 0o644, "root:x:0:\napp:x:1001:\nextra:x:2000:app\n")
         .finish()
 }
 
@@ -140,11 +132,7 @@ pub enum Packing {
 impl ImageBuilder {
     pub fn new(name: &str) -> Self {
         let config = json!({"Env": ["PATH=/bin"], "Cmd": ["sh"]});
-        ImageBuilder {
-            name: name.to_owned(),
-            config,
-            layers: vec![base_layer()],
-        }
+        ImageBuilder { name: name.to_owned(), config, layers: vec![base_layer()] }
     }
 
     pub fn layer(mut self, layer: Layer) -> Self {
@@ -165,7 +153,7 @@ impl ImageBuilder {
     }
 
     /// An OCI layout with an index of two platforms, ours second.
-    pub fn oci(&self, packing: Packing) -> Vec<(String, Vec<u8>)> {
+    pub fn oci(&self, packing: Packing) -> Files {
         let mut blobs = Vec::new();
         let mut manifests = Vec::new();
         for architecture in ["riscv64", host_architecture()] {
@@ -173,11 +161,7 @@ impl ImageBuilder {
                 .layers
                 .iter()
                 .map(|layer| {
-                    put(
-                        &mut blobs,
-                        &pack(layer, packing),
-                        "application/vnd.oci.image.layer.v1.tar",
-                    )
+                    put(&mut blobs, &pack(layer, packing), "application/vnd.oci.image.layer.v1.tar")
                 })
                 .collect();
             let config = put(
@@ -189,21 +173,14 @@ impl ImageBuilder {
                 &json!({"schemaVersion": 2, "config": config, "layers": layers}),
             )
             .unwrap();
-            let mut descriptor = put(
-                &mut blobs,
-                &manifest,
-                "application/vnd.oci.image.manifest.v1+json",
-            );
+            let mut descriptor =
+                put(&mut blobs, &manifest, "application/vnd.oci.image.manifest.v1+json");
             descriptor["platform"] = json!({"architecture": architecture, "os": "linux"});
             manifests.push(descriptor);
         }
         let inner =
             serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": manifests})).unwrap();
-        let mut top = put(
-            &mut blobs,
-            &inner,
-            "application/vnd.oci.image.index.v1+json",
-        );
+        let mut top = put(&mut blobs, &inner, "application/vnd.oci.image.index.v1+json");
         top["annotations"] = json!({"io.containerd.image.name": self.name});
         let index = serde_json::to_vec(&json!({"schemaVersion": 2, "manifests": [top]})).unwrap();
         blobs.insert(0, ("index.json".to_owned(), index));
@@ -211,20 +188,13 @@ impl ImageBuilder {
     }
 
     /// As `docker save` wrote it before it learnt OCI.
-    pub fn docker(&self) -> Vec<(String, Vec<u8>)> {
-        let mut files = vec![(
-            "config.json".to_owned(),
-            self.config_file(host_architecture()),
-        )];
-        let names: Vec<String> = (0..self.layers.len())
-            .map(|at| format!("{at}/layer.tar"))
-            .collect();
+    pub fn docker(&self) -> Files {
+        let mut files = vec![("config.json".to_owned(), self.config_file(host_architecture()))];
+        let names: Vec<String> =
+            (0..self.layers.len()).map(|at| format!("{at}/layer.tar")).collect();
         files.extend(names.iter().cloned().zip(self.layers.iter().cloned()));
         let manifest = json!([{"Config": "config.json", "RepoTags": [self.name], "Layers": names}]);
-        files.push((
-            "manifest.json".to_owned(),
-            serde_json::to_vec(&manifest).unwrap(),
-        ));
+        files.push(("manifest.json".to_owned(), serde_json::to_vec(&manifest).unwrap()));
         files
     }
 }
@@ -235,8 +205,7 @@ pub fn write_archive(path: &Path, files: &[(String, Vec<u8>)]) {
         let mut header = tar::Header::new_gnu();
         header.set_mode(0o644);
         header.set_size(content.len() as u64);
-        tar.append_data(&mut header, name, content.as_slice())
-            .unwrap();
+        tar.append_data(&mut header, name, content.as_slice()).unwrap();
     }
     tar.into_inner().unwrap();
 }
@@ -254,7 +223,7 @@ pub fn pack(layer: &[u8], packing: Packing) -> Vec<u8> {
     }
 }
 
-fn put(blobs: &mut Vec<(String, Vec<u8>)>, content: &[u8], media_type: &str) -> Value {
+fn put(blobs: &mut Files, content: &[u8], media_type: &str) -> Value {
     let digest = digest(content);
     let path = format!("blobs/{}", digest.replace(':', "/"));
     if !blobs.iter().any(|(known, _)| *known == path) {
@@ -266,15 +235,9 @@ fn put(blobs: &mut Vec<(String, Vec<u8>)>, content: &[u8], media_type: &str) -> 
 pub fn digest(content: &[u8]) -> String {
     Sha256::digest(content)
         .iter()
-        .fold("sha256:".to_owned(), |text, byte| {
-            text + &format!("{byte:02x}")
-        })
+        .fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn host_architecture() -> &'static str {
-    if cfg!(target_arch = "aarch64") {
-        "arm64"
-    } else {
-        "amd64"
-    }
+    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }

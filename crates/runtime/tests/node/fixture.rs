@@ -31,19 +31,13 @@ pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce(&'static Node) -> F) {
         eprintln!("skipped: making containers needs root");
         return;
     }
-    let tokio = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let tokio =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut cleanup = None;
     let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
         tokio.block_on(async {
             let node: &'static Node = Box::leak(Box::new(Node::new().await));
-            cleanup = Some(Cleanup {
-                dir: node.dir.clone(),
-                cgroup: node.cgroup.clone(),
-            });
+            cleanup = Some(Cleanup { dir: node.dir.clone(), cgroup: node.cgroup.clone() });
             test(node).await;
         });
     }));
@@ -57,22 +51,14 @@ pub fn on_node<F: Future<Output = ()>>(test: impl FnOnce(&'static Node) -> F) {
 impl Node {
     async fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let name = format!(
-            "skiff-test-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
+        let name =
+            format!("skiff-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).unwrap();
         let cgroup = format!("/{name}");
         let runtime = open(&dir, &cgroup).await;
-        let node = Node {
-            runtime,
-            dir,
-            cgroup,
-        };
-        node.load(&ImageBuilder::new(IMAGE).oci(Packing::Plain))
-            .await;
+        let node = Node { runtime, dir, cgroup };
+        node.load(&ImageBuilder::new(IMAGE).oci(Packing::Plain)).await;
         node
     }
 
@@ -105,19 +91,12 @@ impl Node {
     }
 
     pub async fn sandbox(&self, name: &str) -> String {
-        self.runtime
-            .run_pod_sandbox(self.sandbox_config(name))
-            .await
-            .unwrap()
+        self.runtime.run_pod_sandbox(self.sandbox_config(name)).await.unwrap()
     }
 
     /// Creates and starts.
     pub async fn start(&self, sandbox: &str, config: ContainerConfig) -> String {
-        let id = self
-            .runtime
-            .create_container(sandbox, config)
-            .await
-            .unwrap();
+        let id = self.runtime.create_container(sandbox, config).await.unwrap();
         self.runtime.start_container(&id).await.unwrap();
         id
     }
@@ -128,27 +107,21 @@ impl Node {
         let id = self.start(&sandbox, config).await;
         let status = exited(&*self.runtime, &id).await;
         let log = content(&status.log_path);
+        // The next container of this name starts with an empty one.
+        fs::remove_file(&status.log_path).unwrap();
         self.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
         (status.exit_code.unwrap(), log)
     }
 
     pub async fn exec(&self, id: &str, script: &str) -> ExecSyncOutput {
         let command = ["sh", "-c", script].map(str::to_owned);
-        self.runtime
-            .exec_sync(id, &command, Some(Duration::from_secs(20)))
-            .await
-            .unwrap()
+        self.runtime.exec_sync(id, &command, Some(Duration::from_secs(20))).await.unwrap()
     }
 
     /// Standard output of a script in a running container.
     pub async fn output(&self, id: &str, script: &str) -> String {
         let output = self.exec(id, script).await;
-        assert_eq!(
-            output.exit_code,
-            0,
-            "{script}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert_eq!(output.exit_code, 0, "{script}: {}", String::from_utf8_lossy(&output.stderr));
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -180,11 +153,7 @@ pub async fn exited(runtime: &dyn Runtime, id: &str) -> ContainerStatus {
         if status.state == ContainerState::Exited {
             return status;
         }
-        assert!(
-            Instant::now() < deadline,
-            "container {} does not exit",
-            status.metadata.name
-        );
+        assert!(Instant::now() < deadline, "container {} does not exit", status.metadata.name);
         // The event, or a look now and then should the subscription have come too late.
         let _ = tokio::time::timeout(Duration::from_millis(200), events.recv()).await;
     }
@@ -215,10 +184,7 @@ async fn open(dir: &Path, cgroup: &str) -> Arc<Embedded> {
         root: dir.join("root"),
         cgroup_root: cgroup.to_owned(),
         network: Arc::new(LoopbackOnly),
-        shim: ShimCommand {
-            program: env!("CARGO_BIN_EXE_skiff-shim").into(),
-            args: Vec::new(),
-        },
+        shim: ShimCommand { program: env!("CARGO_BIN_EXE_skiff-shim").into(), args: Vec::new() },
     };
     Embedded::open(config).await.unwrap()
 }
@@ -226,9 +192,7 @@ async fn open(dir: &Path, cgroup: &str) -> Arc<Embedded> {
 fn hierarchies() -> Vec<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let cgroups = mounts.lines().filter(|line| line.contains(" - cgroup"));
-    cgroups
-        .filter_map(|line| line.split(' ').nth(4).map(PathBuf::from))
-        .collect()
+    cgroups.filter_map(|line| line.split(' ').nth(4).map(PathBuf::from)).collect()
 }
 
 /// Ends whatever a test left: its processes by its cgroup, then the groups and the directory.
@@ -264,10 +228,7 @@ fn below(dir: &Path) -> Vec<PathBuf> {
 
 fn kill_below(dir: &Path) {
     below(dir).iter().for_each(|child| kill_below(child));
-    for pid in fs::read_to_string(dir.join("cgroup.procs"))
-        .unwrap_or_default()
-        .lines()
-    {
+    for pid in fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
         let pid = nix::unistd::Pid::from_raw(pid.parse().unwrap());
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
     }

@@ -12,11 +12,7 @@ fn a_container_runs_logs_and_exits() {
         let mut events = node.runtime.events();
         let sandbox = node.sandbox("life").await;
         let config = script("main", "echo out; echo err >&2; printf half; exit 7");
-        let id = node
-            .runtime
-            .create_container(&sandbox, config)
-            .await
-            .unwrap();
+        let id = node.runtime.create_container(&sandbox, config).await.unwrap();
         let created = node.runtime.container_status(&id).await.unwrap();
         assert_eq!(
             (created.state, created.pid, created.exit_code),
@@ -25,16 +21,11 @@ fn a_container_runs_logs_and_exits() {
 
         node.runtime.start_container(&id).await.unwrap();
         let status = exited(&*node.runtime, &id).await;
-        assert_eq!(
-            (status.exit_code, status.reason.as_str()),
-            (Some(7), "Error")
-        );
+        assert_eq!((status.exit_code, status.reason.as_str()), (Some(7), "Error"));
         assert!(status.started_at.unwrap() <= status.finished_at.unwrap());
         assert_eq!(status.image, IMAGE);
         assert!(
-            status
-                .image_ref
-                .starts_with("docker.io/library/busybox@sha256:"),
+            status.image_ref.starts_with("docker.io/library/busybox@sha256:"),
             "{}",
             status.image_ref
         );
@@ -51,18 +42,8 @@ fn a_container_runs_logs_and_exits() {
             );
             kinds.push(event.kind);
         }
-        let stopped = ContainerEventKind::Stopped {
-            exit_code: 7,
-            oom_killed: false,
-        };
-        assert_eq!(
-            kinds,
-            [
-                ContainerEventKind::Created,
-                ContainerEventKind::Started,
-                stopped
-            ]
-        );
+        let stopped = ContainerEventKind::Stopped { exit_code: 7, oom_killed: false };
+        assert_eq!(kinds, [ContainerEventKind::Created, ContainerEventKind::Started, stopped]);
     });
 }
 
@@ -71,33 +52,20 @@ fn a_command_that_cannot_run_says_why() {
     on_node(|node| async move {
         let sandbox = node.sandbox("bad").await;
         for (command, expected) in [
-            (
-                "no-such",
-                r#"exec: "no-such": executable file not found in $PATH"#,
-            ),
-            (
-                "/no/such",
-                r#"exec: "/no/such": stat /no/such: no such file or directory"#,
-            ),
+            ("no-such", r#"exec: "no-such": executable file not found in $PATH"#),
+            ("/no/such", r#"exec: "/no/such": stat /no/such: no such file or directory"#),
             ("/etc/passwd", r#"exec: "/etc/passwd": permission denied"#),
             ("/etc", r#"exec: "/etc": is a directory"#),
         ] {
             let mut config = script("main", "");
             config.command = vec![command.to_owned()];
-            let id = node
-                .runtime
-                .create_container(&sandbox, config)
-                .await
-                .unwrap();
+            let id = node.runtime.create_container(&sandbox, config).await.unwrap();
             match node.runtime.start_container(&id).await {
                 Err(Error::StartFailed { reason, .. }) => assert_eq!(reason, expected),
                 other => panic!("{command} started: {other:?}"),
             }
             let status = node.runtime.container_status(&id).await.unwrap();
-            assert_eq!(
-                (status.exit_code, status.reason.as_str()),
-                (Some(128), "StartError")
-            );
+            assert_eq!((status.exit_code, status.reason.as_str()), (Some(128), "StartError"));
             assert_eq!(status.message, expected);
         }
     });
@@ -107,62 +75,30 @@ fn a_command_that_cannot_run_says_why() {
 fn stop_asks_first_and_kills_after_the_grace() {
     on_node(|node| async move {
         let sandbox = node.sandbox("stop").await;
-        let polite = script(
-            "polite",
-            "trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done",
-        );
+        let polite = script("polite", "trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done");
         let polite = node.start(&sandbox, polite).await;
         node.exec(&polite, "true").await;
-        node.runtime
-            .stop_container(&polite, Duration::from_secs(10))
-            .await
-            .unwrap();
+        node.runtime.stop_container(&polite, Duration::from_secs(10)).await.unwrap();
         let status = node.runtime.container_status(&polite).await.unwrap();
         assert_eq!(status.exit_code, Some(3));
         assert_eq!(content(&status.log_path), "bye\n");
 
         let stubborn = node
-            .start(
-                &sandbox,
-                script("stubborn", "trap '' TERM; while :; do sleep 0.05; done"),
-            )
+            .start(&sandbox, script("stubborn", "trap '' TERM; while :; do sleep 0.05; done"))
             .await;
         let before = std::time::Instant::now();
-        node.runtime
-            .stop_container(&stubborn, Duration::from_millis(300))
-            .await
-            .unwrap();
+        node.runtime.stop_container(&stubborn, Duration::from_millis(300)).await.unwrap();
         assert!(before.elapsed() >= Duration::from_millis(300));
-        assert_eq!(
-            node.runtime
-                .container_status(&stubborn)
-                .await
-                .unwrap()
-                .exit_code,
-            Some(137)
-        );
+        assert_eq!(node.runtime.container_status(&stubborn).await.unwrap().exit_code, Some(137));
 
         let mut quit = script("quit", "trap 'exit 4' QUIT; while :; do sleep 0.05; done");
         quit.stop_signal = Some("SIGQUIT".to_owned());
         let quit = node.start(&sandbox, quit).await;
         node.exec(&quit, "true").await;
-        node.runtime
-            .stop_container(&quit, Duration::from_secs(10))
-            .await
-            .unwrap();
-        assert_eq!(
-            node.runtime
-                .container_status(&quit)
-                .await
-                .unwrap()
-                .exit_code,
-            Some(4)
-        );
+        node.runtime.stop_container(&quit, Duration::from_secs(10)).await.unwrap();
+        assert_eq!(node.runtime.container_status(&quit).await.unwrap().exit_code, Some(4));
         // Again is fine.
-        node.runtime
-            .stop_container(&quit, Duration::from_secs(10))
-            .await
-            .unwrap();
+        node.runtime.stop_container(&quit, Duration::from_secs(10)).await.unwrap();
     });
 }
 
@@ -174,28 +110,15 @@ fn a_rotated_log_is_continued_in_a_new_file() {
         config.stdin = true;
         let id = node.start(&sandbox, config).await;
         let log = node.runtime.container_status(&id).await.unwrap().log_path;
-        let request = skiff_runtime::AttachRequest {
-            stdin: true,
-            ..Default::default()
-        };
-        let mut stdin = node
-            .runtime
-            .attach(&id, request)
-            .await
-            .unwrap()
-            .stdin
-            .unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"old\n")
-            .await
-            .unwrap();
+        let request = skiff_runtime::AttachRequest { stdin: true, ..Default::default() };
+        let mut stdin = node.runtime.attach(&id, request).await.unwrap().stdin.unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"old\n").await.unwrap();
         eventually("the first line", || content(&log) == "old\n").await;
 
         let rotated = log.with_extension("1");
         fs::rename(&log, &rotated).unwrap();
         node.runtime.reopen_container_log(&id).await.unwrap();
-        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"new\n")
-            .await
-            .unwrap();
+        tokio::io::AsyncWriteExt::write_all(&mut stdin, b"new\n").await.unwrap();
         eventually("the second line", || content(&log) == "new\n").await;
         assert_eq!(content(&rotated), "old\n");
     });
@@ -204,21 +127,12 @@ fn a_rotated_log_is_continued_in_a_new_file() {
 #[test]
 fn removal_leaves_nothing() {
     on_node(|node| async move {
-        let mounts = || {
-            fs::read_to_string("/proc/self/mountinfo")
-                .unwrap()
-                .lines()
-                .count()
-        };
+        let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
         let mounted = mounts();
         let sandbox = node.sandbox("gone").await;
         node.start(&sandbox, script("one", "sleep 1000")).await;
-        node.start(&sandbox, script("two", "sleep 1000 & sleep 1000"))
-            .await;
-        node.runtime
-            .create_container(&sandbox, script("three", "never started"))
-            .await
-            .unwrap();
+        node.start(&sandbox, script("two", "sleep 1000 & sleep 1000")).await;
+        node.runtime.create_container(&sandbox, script("three", "never started")).await.unwrap();
         assert_eq!(mounts(), mounted, "containers mount nothing on the node");
         let processes = |node: &crate::fixture::Node| -> usize {
             let groups = node.cgroup_dirs();
@@ -232,17 +146,8 @@ fn removal_leaves_nothing() {
 
         node.runtime.remove_pod_sandbox(&sandbox).await.unwrap();
         assert_eq!(processes(node), 0);
-        assert!(
-            node.cgroup_dirs()
-                .iter()
-                .all(|dir| !dir.join("kubepods/podgone").exists())
-        );
-        assert_eq!(
-            fs::read_dir(node.dir.join("root/sandboxes"))
-                .unwrap()
-                .count(),
-            0
-        );
+        assert!(node.cgroup_dirs().iter().all(|dir| !dir.join("kubepods/podgone").exists()));
+        assert_eq!(fs::read_dir(node.dir.join("root/sandboxes")).unwrap().count(), 0);
         assert_eq!(mounts(), mounted);
         assert!(node.runtime.list_containers().await.unwrap().is_empty());
         assert!(matches!(
@@ -256,11 +161,8 @@ fn removal_leaves_nothing() {
 
 fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
     let mut found = vec![dir.to_owned()];
-    for entry in fs::read_dir(dir)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.path().is_dir())
+    for entry in
+        fs::read_dir(dir).into_iter().flatten().flatten().filter(|entry| entry.path().is_dir())
     {
         found.extend(walk(&entry.path()));
     }
@@ -271,26 +173,11 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 fn a_failed_sandbox_leaves_nothing() {
     on_node(|node| async move {
         let mut config = node.sandbox_config("failing");
-        config
-            .linux
-            .sysctls
-            .insert("net.no.such".to_owned(), "1".to_owned());
+        config.linux.sysctls.insert("net.no.such".to_owned(), "1".to_owned());
         let error = node.runtime.run_pod_sandbox(config).await.unwrap_err();
-        assert!(
-            error.to_string().contains("set sysctl net.no.such=1"),
-            "{error}"
-        );
-        assert_eq!(
-            fs::read_dir(node.dir.join("root/sandboxes"))
-                .unwrap()
-                .count(),
-            0
-        );
-        assert!(
-            node.cgroup_dirs()
-                .iter()
-                .all(|dir| !dir.join("kubepods/podfailing").exists())
-        );
+        assert!(error.to_string().contains("set sysctl net.no.such=1"), "{error}");
+        assert_eq!(fs::read_dir(node.dir.join("root/sandboxes")).unwrap().count(), 0);
+        assert!(node.cgroup_dirs().iter().all(|dir| !dir.join("kubepods/podfailing").exists()));
     });
 }
 
@@ -300,33 +187,16 @@ fn a_stopped_sandbox_is_not_ready_and_keeps_its_containers() {
         let sandbox = node.sandbox("halt").await;
         let id = node.start(&sandbox, script("main", "sleep 1000")).await;
         assert_eq!(
-            node.runtime
-                .pod_sandbox_status(&sandbox)
-                .await
-                .unwrap()
-                .state,
+            node.runtime.pod_sandbox_status(&sandbox).await.unwrap().state,
             PodSandboxState::Ready
         );
         node.runtime.stop_pod_sandbox(&sandbox).await.unwrap();
         assert_eq!(
-            node.runtime
-                .pod_sandbox_status(&sandbox)
-                .await
-                .unwrap()
-                .state,
+            node.runtime.pod_sandbox_status(&sandbox).await.unwrap().state,
             PodSandboxState::NotReady
         );
-        assert_eq!(
-            node.runtime.container_status(&id).await.unwrap().exit_code,
-            Some(137)
-        );
-        let refused = node
-            .runtime
-            .create_container(&sandbox, script("late", "true"))
-            .await;
-        assert!(
-            matches!(refused, Err(Error::ShimGone { .. })),
-            "{refused:?}"
-        );
+        assert_eq!(node.runtime.container_status(&id).await.unwrap().exit_code, Some(137));
+        let refused = node.runtime.create_container(&sandbox, script("late", "true")).await;
+        assert!(matches!(refused, Err(Error::ShimGone { .. })), "{refused:?}");
     });
 }

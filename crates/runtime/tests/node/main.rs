@@ -12,3 +12,4 @@ mod recovery;
 mod resources;
 mod security;
 mod sharing;
+mod speed;

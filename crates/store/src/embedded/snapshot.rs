@@ -40,6 +40,8 @@ pub(super) fn write_and_prune(disk: &dyn Disk, head: SnapshotHead, state: &State
     let result = write(disk, head, state).and_then(|()| prune(disk));
     if let Err(error) = result {
         tracing::warn!(%error, "no snapshot taken, the log keeps growing");
+        // Half a snapshot on a full disk takes the room the log needs; it may not even exist.
+        let _ = disk.remove(TEMPORARY);
     }
 }
 

@@ -40,9 +40,7 @@ impl Policy {
         let profile: Profile = serde_json::from_slice(&content)
             .map_err(|error| format!("{}: {error}", path.display()))?;
         // What cannot be compiled is refused at create, not by a child at start.
-        profile
-            .filters()
-            .map_err(|error| format!("{}: {error}", path.display()))?;
+        profile.filters().map_err(|error| format!("{}: {error}", path.display()))?;
         Ok(Policy::Custom(profile))
     }
 
@@ -53,27 +51,18 @@ impl Policy {
             Policy::RuntimeDefault => default_filters(capabilities),
             Policy::Custom(profile) => profile.filters(),
         };
-        filters
-            .map_err(io::Error::other)?
-            .iter()
-            .try_for_each(|filter| install(filter))
+        filters.map_err(io::Error::other)?.iter().try_for_each(install)
     }
 }
 
 fn default_filters(capabilities: u64) -> Result<Vec<BpfProgram>, String> {
-    let mut allowed: Rules = syscalls::ALWAYS
-        .iter()
-        .filter_map(|name| number(name))
-        .map(|n| (n, vec![]))
-        .collect();
+    let mut allowed: Rules =
+        syscalls::ALWAYS.iter().filter_map(|name| number(name)).map(|n| (n, vec![])).collect();
     for (capability, names) in syscalls::WITH_CAPABILITY {
         let mask = CapabilitySet::mask(capability).expect("the table names real capabilities");
         if capabilities & mask != 0 {
             allowed.extend(
-                names
-                    .iter()
-                    .filter_map(|name| number(name))
-                    .map(|number| (number, vec![])),
+                names.iter().filter_map(|name| number(name)).map(|number| (number, vec![])),
             );
         }
     }
@@ -96,15 +85,9 @@ fn restricted() -> Result<Rules, String> {
     let personalities = [0x0, 0x8, 0x2_0000, 0x2_0008, 0xffff_ffff];
     let personality = personalities.map(|value| rule(0, SeccompCmpOp::Eq, value));
     Ok(Rules::from([
-        (
-            libc::SYS_clone,
-            vec![rule(0, SeccompCmpOp::MaskedEq(NEW_NAMESPACES), 0)?],
-        ),
+        (libc::SYS_clone, vec![rule(0, SeccompCmpOp::MaskedEq(NEW_NAMESPACES), 0)?]),
         (libc::SYS_clone3, vec![]),
-        (
-            libc::SYS_personality,
-            personality.into_iter().collect::<Result<_, _>>()?,
-        ),
+        (libc::SYS_personality, personality.into_iter().collect::<Result<_, _>>()?),
         (libc::SYS_socket, vec![rule(0, SeccompCmpOp::Ne, AF_VSOCK)?]),
     ]))
 }
@@ -129,16 +112,11 @@ fn compile(
         .map_err(|_| "no seccomp on this architecture".to_owned())?;
     let filter =
         SeccompFilter::new(rules, otherwise, on_match, arch).map_err(|error| error.to_string())?;
-    filter
-        .try_into()
-        .map_err(|error: seccompiler::BackendError| error.to_string())
+    filter.try_into().map_err(|error: seccompiler::BackendError| error.to_string())
 }
 
 fn number(name: &str) -> Option<i64> {
-    syscalls::NUMBERS
-        .iter()
-        .find(|(known, _)| *known == name)
-        .map(|(_, number)| *number)
+    syscalls::NUMBERS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
 
 fn install(filter: &BpfProgram) -> io::Result<()> {
@@ -147,14 +125,7 @@ fn install(filter: &BpfProgram) -> io::Result<()> {
         filter: filter.as_ptr() as *mut libc::sock_filter,
     };
     // SAFETY: `program` points to `filter`, which outlives the call; sock_filter has seccompiler's layout, the kernel's.
-    match unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            0,
-            &program,
-        )
-    } {
+    match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
@@ -166,9 +137,7 @@ mod tests {
 
     #[test]
     fn every_name_in_the_tables_is_a_system_call() {
-        let conditional = syscalls::WITH_CAPABILITY
-            .iter()
-            .flat_map(|(_, names)| names.iter());
+        let conditional = syscalls::WITH_CAPABILITY.iter().flat_map(|(_, names)| names.iter());
         for name in syscalls::ALWAYS.iter().chain(conditional) {
             assert!(number(name).is_some(), "{name}");
         }

@@ -54,10 +54,8 @@ impl Profile {
             if wanted == default {
                 continue;
             }
-            let at = by_action
-                .iter()
-                .position(|(known, _)| *known == wanted)
-                .unwrap_or_else(|| {
+            let at =
+                by_action.iter().position(|(known, _)| *known == wanted).unwrap_or_else(|| {
                     by_action.push((wanted, Rules::new()));
                     by_action.len() - 1
                 });
@@ -68,9 +66,8 @@ impl Profile {
         if default != SeccompAction::Allow {
             filters.push(compile(named, default, SeccompAction::Allow)?);
         }
-        for (wanted, rules) in by_action
-            .into_iter()
-            .filter(|(wanted, _)| *wanted != SeccompAction::Allow)
+        for (wanted, rules) in
+            by_action.into_iter().filter(|(wanted, _)| *wanted != SeccompAction::Allow)
         {
             filters.push(compile(rules, SeccompAction::Allow, wanted)?);
         }
@@ -80,12 +77,8 @@ impl Profile {
 
 impl Syscalls {
     fn add_to(&self, rules: &mut Rules) -> Result<(), String> {
-        let conditions = self
-            .args
-            .iter()
-            .flatten()
-            .map(Argument::condition)
-            .collect::<Result<Vec<_>, _>>()?;
+        let conditions =
+            self.args.iter().flatten().map(Argument::condition).collect::<Result<Vec<_>, _>>()?;
         for number in self.names.iter().filter_map(|name| number(name)) {
             match conditions.as_slice() {
                 // Once unconditional, always so.

@@ -103,14 +103,7 @@ pub(super) const NUMBERS: &[(&str, i64)] = &[
     ("io_cancel", libc::SYS_io_cancel),
     ("io_destroy", libc::SYS_io_destroy),
     ("io_getevents", libc::SYS_io_getevents),
-    (
-        "io_pgetevents",
-        if cfg!(target_arch = "x86_64") {
-            333
-        } else {
-            292
-        },
-    ),
+    ("io_pgetevents", if cfg!(target_arch = "x86_64") { 333 } else { 292 }),
     ("io_setup", libc::SYS_io_setup),
     ("io_submit", libc::SYS_io_submit),
     ("io_uring_enter", libc::SYS_io_uring_enter),

@@ -6,6 +6,7 @@ mod crash;
 mod damage;
 mod heartbeat;
 mod model;
+mod retention;
 mod sim_disk;
 mod watch;
 
