@@ -63,6 +63,8 @@ pub struct KindDef {
     pub custom: bool,
     /// Field selector keys that a CustomResourceDefinition adds, with their JSON pointers.
     pub selectable: Vec<(String, String)>,
+    /// A custom kind's `openAPIV3Schema` as it was declared, to be published.
+    pub document: Option<Arc<Value>>,
     /// Where a custom kind with a scale subresource keeps what that speaks of.
     pub scale: Option<ScalePaths>,
 }

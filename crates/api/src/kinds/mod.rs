@@ -66,6 +66,7 @@ fn kind_def(facts: &ResourceFacts) -> KindDef {
         custom: false,
         selectable: Vec::new(),
         scale: None,
+        document: None,
     }
 }
 
