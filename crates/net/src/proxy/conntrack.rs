@@ -41,11 +41,12 @@ fn is_stale(entry: &ConntrackEntry, disturbed: &BTreeMap<Frontend, BTreeSet<Dest
         return false;
     };
     let at = |address| Frontend { address, protocol: Protocol::Udp, port };
+    let translated = answering != (address, port);
     let endpoints = match (disturbed.get(&at(Some(address))), disturbed.get(&at(None))) {
         (Some(endpoints), _) => endpoints,
-        // Any flow to this port could be a node port's; only those that were translated, or refused, are.
-        (None, Some(endpoints)) => endpoints,
-        (None, None) => return false,
+        // Flows to this port of another machine are none of a node port's business.
+        (None, Some(endpoints)) if translated => endpoints,
+        _ => return false,
     };
     !endpoints.contains(&Destination { address: answering.0, port: answering.1 })
 }
@@ -63,5 +64,40 @@ fn v4(tuple: &ConntrackTuple, side: Side) -> Option<(Ipv4Addr, u16)> {
     match address? {
         IpAddr::V4(address) => Some((address, port?)),
         IpAddr::V6(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DNS: Frontend =
+        Frontend { address: Some(Ipv4Addr::new(10, 96, 0, 10)), protocol: Protocol::Udp, port: 53 };
+    const NODE_PORT: Frontend = Frontend { address: None, protocol: Protocol::Udp, port: 53 };
+
+    fn check(frontend: Frontend, to: [u8; 4], answering: ([u8; 4], u16), stale: bool) {
+        let endpoint = Destination { address: Ipv4Addr::new(10, 42, 0, 2), port: 5353 };
+        let disturbed = BTreeMap::from([(frontend, BTreeSet::from([endpoint]))]);
+        let client = Ipv4Addr::new(10, 42, 0, 9);
+        let mut entry = ConntrackEntry::default();
+        entry.orig = ConntrackTuple::v4(client, to.into()).ports(4000, 53);
+        entry.reply = ConntrackTuple::v4(answering.0.into(), client).ports(answering.1, 4000);
+        assert_eq!(is_stale(&entry, &disturbed), stale, "{to:?} answered by {answering:?}");
+    }
+
+    #[test]
+    fn flows_to_anything_but_an_endpoint_are_stale() {
+        check(DNS, [10, 96, 0, 10], ([10, 42, 0, 2], 5353), false);
+        check(DNS, [10, 96, 0, 10], ([10, 42, 0, 3], 5353), true);
+        check(DNS, [10, 96, 0, 10], ([10, 42, 0, 2], 9953), true);
+        check(DNS, [10, 96, 0, 10], ([10, 96, 0, 10], 53), true);
+        check(DNS, [10, 96, 0, 11], ([10, 42, 0, 3], 5353), false);
+    }
+
+    #[test]
+    fn node_ports_leave_flows_to_other_machines_alone() {
+        check(NODE_PORT, [192, 168, 0, 1], ([10, 42, 0, 3], 5353), true);
+        check(NODE_PORT, [192, 168, 0, 1], ([10, 42, 0, 2], 5353), false);
+        check(NODE_PORT, [8, 8, 8, 8], ([8, 8, 8, 8], 53), false);
     }
 }
