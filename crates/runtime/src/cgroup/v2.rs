@@ -109,6 +109,15 @@ mod tests {
 
     use super::{super::*, *};
 
+    struct Cleanup(Handle);
+
+    impl Drop for Cleanup {
+        fn drop(&mut self) {
+            self.0.kill_all();
+            self.0.remove();
+        }
+    }
+
     /// On a real tree, which a v1 machine usually has too, if without controllers.
     #[test]
     fn groups_hold_and_release_processes() {
@@ -120,6 +129,7 @@ mod tests {
         };
         let root = PathBuf::from(format!("skiff-test-v2-{}", std::process::id()));
         let cgroups = Cgroups { hierarchy: Hierarchy::V2(mount), root: root.clone() };
+        let _cleanup = Cleanup(cgroups.handle("/"));
         let group = cgroups.create("/kubepods/pod1/container").unwrap();
         group
             .apply(&LinuxContainerResources {

@@ -47,6 +47,7 @@ impl Embedded {
             (record.id.clone(), record.config.clone())
         };
         sandbox.shim()?;
+        let _layers_stay = self.layer_users.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let image = self
             .images
             .find(&config.image)
@@ -129,18 +130,7 @@ impl Embedded {
         let answer = sandbox.shim()?.tell(Request::Start { container: record.id.clone() }).await?;
         match answer {
             Ok(()) => {
-                let phase = Phase::read(&container.dir)?;
-                // An exit may have been noticed already; it says more than a start.
-                container.phase.send_if_modified(|current| {
-                    let moves =
-                        matches!(current, Phase::Created) && matches!(phase, Phase::Running(_));
-                    if moves {
-                        *current = phase.clone();
-                    }
-                    moves
-                });
-                self.publish(ContainerEventKind::Started, &record.sandbox_id, &record.id);
-                self.note_exit_if_any(container);
+                self.advance(container, Phase::read(&container.dir)?);
                 Ok(())
             }
             Err(failure) => {
@@ -148,13 +138,6 @@ impl Embedded {
                 let reason = describe(failure);
                 Err(Error::StartFailed { id: record.id.clone(), reason })
             }
-        }
-    }
-
-    /// The shim may have told of the exit before the start was known here.
-    fn note_exit_if_any(&self, container: &Container) {
-        if container.dir.join(crate::shim::EXIT_FILE).exists() {
-            self.note_exit(container);
         }
     }
 
@@ -203,7 +186,7 @@ impl Embedded {
             files::remove_tree(&container.dir)?;
             this.publish(ContainerEventKind::Deleted, &record.sandbox_id, &record.id);
             this.containers().remove(&record.id);
-            this.images.collect(&this.layers_in_use());
+            this.collect_layers();
             Ok(())
         })
         .await

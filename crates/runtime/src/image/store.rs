@@ -86,17 +86,15 @@ impl ImageStore {
         by_name(&records, reference).or_else(|| by_id(&records, reference)).cloned()
     }
 
-    /// Imports every image in the archive, or none.
-    pub fn load(&self, archive: &Path, in_use: &HashSet<String>) -> Result<Vec<ImageRecord>> {
-        let lock = self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let result = self.import(archive);
-        drop(lock);
-        self.collect(in_use);
-        result
+    /// Imports every image in the archive, or none. Layers of a failed import wait for the next [`Self::collect`].
+    pub fn load(&self, archive: &Path) -> Result<Vec<ImageRecord>> {
+        let _one_at_a_time =
+            self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.import(archive)
     }
 
-    /// Forgets a name, or for an id the whole image.
-    pub fn remove(&self, reference: &str, in_use: &HashSet<String>) -> Result<()> {
+    /// Forgets a name, or for an id the whole image. Its layers wait for the next [`Self::collect`].
+    pub fn remove(&self, reference: &str) -> Result<()> {
         let mut records = self.records();
         let named = by_name(&records, reference).map(|record| record.id.clone());
         let whole = by_id(&records, reference).map(|record| record.id.clone());
@@ -113,10 +111,7 @@ impl ImageStore {
         if named.is_none() || record.tags.is_empty() {
             next.remove(&id);
         }
-        self.commit(&mut records, next)?;
-        drop(records);
-        self.collect(in_use);
-        Ok(())
+        self.commit(&mut records, next)
     }
 
     /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which collects at its end.
