@@ -130,6 +130,15 @@ impl Phase {
         }
     }
 
+    pub fn is_later_than(&self, other: &Phase) -> bool {
+        let rank = |phase: &Phase| match phase {
+            Phase::Created => 0,
+            Phase::Running(_) => 1,
+            Phase::Exited { .. } => 2,
+        };
+        rank(self) > rank(other)
+    }
+
     pub fn state(&self) -> ContainerState {
         match self {
             Phase::Created => ContainerState::Created,
