@@ -396,8 +396,15 @@ impl Planner<'_> {
         if self.seen.in_flight.contains(&key) || self.plan.actions.iter().any(|a| a.key() == key) {
             return;
         }
-        match self.seen.failures.get(&key).map(|f| f.retry_at()) {
-            Some(at) if at > self.now => self.wake_at(at),
+        match self.seen.failures.get(&key) {
+            Some(failure) if failure.retry_at() > self.now => {
+                self.wake_at(failure.retry_at());
+                failure
+                    .backs_off_at()
+                    .filter(|at| *at > self.now)
+                    .into_iter()
+                    .for_each(|at| self.wake_at(at));
+            }
             _ => self.plan.actions.push(action),
         }
     }
