@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::codec::complete;
 use crate::kind::KindDef;
-use crate::schema::{Field, Schema, StructSchema};
+use crate::schema::{Schema, StructSchema};
 
 /// Defaults a whole object of a kind, and completes it as [`complete`] says.
 pub fn apply(object: &mut Value, kind: &KindDef) {
@@ -51,8 +51,12 @@ fn below(value: &mut Value, schema: &Schema) {
 }
 
 /// The default of a key field, which tells list entries apart even where an object leaves it out.
-pub(crate) fn of_key<'a>(items: &'a StructSchema, key: &str) -> Option<&'a Value> {
-    items.field(key).and_then(|field: &Field| field.default.as_ref())
+/// An optional text without one is empty, as Go has it.
+pub(crate) fn of_key(items: &StructSchema, key: &str) -> Option<Value> {
+    let field = items.field(key)?;
+    let optional =
+        !field.required && matches!(field.schema, Schema::String) && items.proto.is_some();
+    field.default.clone().or_else(|| optional.then(|| "".into()))
 }
 
 #[cfg(test)]

@@ -5,7 +5,9 @@
 //! Invariant: nothing here does I/O or knows of HTTP or the store.
 
 pub mod age;
+pub mod apply;
 pub mod codec;
+pub mod custom;
 pub mod default;
 pub mod discovery;
 pub mod field;
@@ -15,6 +17,7 @@ pub mod kinds;
 pub mod meta;
 #[cfg(test)]
 mod mutation;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

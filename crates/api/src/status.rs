@@ -18,6 +18,8 @@ pub struct Status {
     pub message: String,
     /// Boxed: the happy path carries a `Result<_, Status>` everywhere.
     pub details: Option<Box<Details>>,
+    /// `metadata.continue`: how a list whose token expired can still go on.
+    pub continue_token: Option<String>,
 }
 
 /// `metav1.StatusReason`.
@@ -78,7 +80,7 @@ pub struct Cause {
 
 impl Status {
     pub fn new(code: u16, reason: Reason, message: impl Into<String>) -> Status {
-        Status { code, reason, message: message.into(), details: None }
+        Status { code, reason, message: message.into(), details: None, continue_token: None }
     }
 
     pub fn bad_request(message: impl Into<String>) -> Status {
@@ -196,6 +198,9 @@ impl Status {
         });
         if self.reason != Reason::Unknown {
             value["reason"] = self.reason.as_str().into();
+        }
+        if let Some(token) = &self.continue_token {
+            value["metadata"]["continue"] = token.as_str().into();
         }
         if let Some(details) = &self.details {
             value["details"] = serde_json::to_value(details).expect("details are plain data");

@@ -1,1 +1,44 @@
 //! The request path: the only hub of a cluster.
+//!
+//! A request (from a socket or from this process) goes in, a revision of the store or an answer comes out. Everything
+//! else in Skiff is a client of this crate. The modules are listed in the order a request meets them. Counterpart: kube-apiserver.
+//! Invariant: controllers, scheduler and kubelet are not known here, and nobody else opens the store.
+
+mod config;
+mod server;
+
+mod admission;
+mod authn;
+mod authz;
+mod call;
+mod connection;
+mod dispatch;
+mod encode;
+mod health;
+mod metrics;
+mod negotiate;
+mod network;
+mod nonresource;
+mod objects;
+mod openapi;
+mod ownership;
+mod path;
+mod query;
+mod reply;
+mod request_info;
+mod reviews;
+mod storage;
+mod subresources;
+mod user;
+mod verbs;
+
+mod aggregate;
+mod bootstrap;
+mod custom;
+mod pki;
+
+pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use pki::{Identity, Leaf, Pki, PkiError};
+pub use reply::{Body, BoxError};
+pub use server::{ApiServer, BuildError, LocalService};
+pub use user::UserInfo;

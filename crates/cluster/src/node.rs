@@ -67,9 +67,10 @@ fn enter_namespaces(name: &str) -> io::Result<()> {
     unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS)?;
     let none: Option<&str> = None;
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SLAVE, none)?;
+    // Before mounts are shared: taking the borrowed place away would take its twin away too.
+    remount_sysfs()?;
     // What pods mount inside of the node propagates among them, as on a machine of its own.
     mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_SHARED, none)?;
-    remount_sysfs()?;
     sethostname(name)?;
     Ok(())
 }

@@ -1,1 +1,70 @@
-//! One file per controller.
+//! Every controller of the control plane, one file (or directory) each, on one shared runtime.
+//!
+//! Controllers are ordinary Kubernetes clients: they hold a `kube::Client` and nothing else, so they run unchanged
+//! against any API server. Counterpart: kube-controller-manager.
+//! Invariant: a controller knows neither the store nor the inside of a node.
+
+mod conditions;
+mod config_map_root_ca;
+mod deployment;
+mod endpoints;
+mod namespace;
+mod pod;
+mod replica_set;
+pub mod runtime;
+mod service_account;
+#[cfg(test)]
+mod testing;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use kube::Client;
+use tokio_util::sync::CancellationToken;
+
+use runtime::{ControllerDef, Metrics};
+
+/// All per-key controllers. They run side by side: order has no meaning here.
+const CONTROLLERS: &[ControllerDef] = &[
+    config_map_root_ca::DEF,
+    deployment::DEF,
+    endpoints::legacy::DEF,
+    endpoints::mirroring::DEF,
+    endpoints::slices::DEF,
+    namespace::DEF,
+    replica_set::DEF,
+    service_account::DEF,
+];
+
+/// What the wiring decides about the controllers.
+#[derive(Clone)]
+pub struct ControllersConfig {
+    /// The cluster's CA certificate (PEM), published in every namespace.
+    pub root_ca: String,
+    pub clock: fn() -> Timestamp,
+    pub metrics: Metrics,
+}
+
+impl ControllersConfig {
+    pub fn new(root_ca: String) -> ControllersConfig {
+        ControllersConfig { root_ca, clock: Timestamp::now, metrics: Metrics::default() }
+    }
+}
+
+/// The user name a controller acts as; RBAC's default roles are bound to these.
+pub fn service_account(controller: &str) -> String {
+    format!("system:serviceaccount:kube-system:{controller}")
+}
+
+/// The user that the shared reflectors read as.
+pub const READER: &str = "system:kube-controller-manager";
+
+/// Runs every controller until `shutdown`. `client_for` gives the client that acts as the named user.
+pub async fn run(
+    client_for: impl Fn(&str) -> Client,
+    config: ControllersConfig,
+    shutdown: CancellationToken,
+) {
+    let reader = client_for(READER);
+    runtime::run_all(CONTROLLERS, client_for, reader, Arc::new(config), shutdown).await;
+}

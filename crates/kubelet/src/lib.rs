@@ -1,1 +1,115 @@
-//! Pods on this node.
+//! The node agent: pods on this node.
+//!
+//! Consumes the pods bound to this node through a `kube::Client`, drives a CRI-shaped [`skiff_runtime::Runtime`],
+//! emits their status, events, and an HTTPS API for logs, exec and port-forward. Counterpart: `cmd/kubelet` and
+//! `pkg/kubelet`.
+//!
+//! How the parts meet: [`pod::manager`] keeps one [`pod::worker`] per pod; a worker asks the pure [`pod::plan`] what
+//! to do, runs the answer as [`step`]s, and reports what the pure [`pod::status`] says.
+//!
+//! Invariant: an ordinary client of the API server, with no way around it; nothing here polls a container, and what
+//! runs when the agent ends goes on running.
+
+mod config;
+mod container;
+mod context;
+mod events;
+mod logs;
+mod node;
+mod objects;
+mod orphans;
+mod pod;
+mod probe;
+mod quantity;
+mod server;
+mod step;
+mod volume;
+
+use std::{future::Future, io, sync::Arc};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Service;
+use kube::{
+    Api, Client,
+    runtime::{WatchStreamExt, reflector, watcher},
+};
+use skiff_runtime::Runtime;
+use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
+
+pub use config::{KUBELET_VERSION, KubeletConfig, LogRotation, ServingConfig};
+use context::NodeContext;
+use events::EventRecorder;
+use node::machine::Machine;
+use objects::ReferencedObjects;
+use pod::manager::{PodIndex, PodManager};
+use volume::token::TokenSource;
+
+/// The node agent, built but not yet running.
+pub struct Kubelet {
+    ctx: Arc<NodeContext>,
+    index: PodIndex,
+    tasks: JoinSet<()>,
+    changed: mpsc::UnboundedReceiver<String>,
+}
+
+// === impl Kubelet ===
+
+impl Kubelet {
+    /// Binds the parts together. Nothing is asked of the API server or the runtime before [`Kubelet::run`].
+    /// Fails when the directories cannot be made.
+    pub fn build(
+        config: KubeletConfig,
+        client: Client,
+        runtime: Arc<dyn Runtime>,
+    ) -> io::Result<Self> {
+        std::fs::create_dir_all(config.pods_dir())?;
+        std::fs::create_dir_all(&config.log_dir)?;
+        let mut tasks = JoinSet::new();
+        let (recorder, send_events) = EventRecorder::new(client.clone(), &config.node_name);
+        tasks.spawn(send_events);
+        let (services, writer) = reflector::store();
+        tasks.spawn(follow_services(client.clone(), writer));
+        let (notify, changed) = mpsc::unbounded_channel();
+        let ctx = Arc::new(NodeContext {
+            machine: Machine::read(&config.root_dir, config.max_pods),
+            recorder,
+            objects: ReferencedObjects::new(client.clone(), notify),
+            services,
+            tokens: TokenSource::new(client.clone()),
+            config,
+            client,
+            runtime,
+        });
+        Ok(Kubelet { ctx, index: PodIndex::default(), tasks, changed })
+    }
+
+    /// Serves the agent's API on `listener` from now on; needs [`KubeletConfig::serving`].
+    pub fn serve(&mut self, listener: TcpListener) -> io::Result<()> {
+        let api = server::Server::new(self.ctx.clone(), self.index.clone())?;
+        self.tasks.spawn(api.run(listener));
+        Ok(())
+    }
+
+    /// Runs until `shutdown` resolves. Pods are left running: the next start adopts them.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let manager = PodManager::new(self.ctx.clone(), self.index.clone());
+        self.tasks.spawn(manager.run(self.changed));
+        self.tasks.spawn(node::agent::run(self.ctx.clone()));
+        self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
+        shutdown.await;
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Services feed only the environment variables of new containers.
+async fn follow_services(client: Client, writer: reflector::store::Writer<Service>) {
+    let services: Api<Service> = Api::all(client);
+    let stream = watcher(services, watcher::Config::default()).default_backoff();
+    reflector(writer, stream)
+        .for_each(|event| async move {
+            if let Err(error) = event {
+                tracing::warn!(%error, "watch on services broke, will resume");
+            }
+        })
+        .await;
+}

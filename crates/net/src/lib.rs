@@ -11,6 +11,8 @@ pub mod ipam;
 pub mod link;
 mod nft;
 pub mod pod;
+pub mod proxy;
 
 pub use link::Namespace;
 pub use pod::{HostPort, PodNetwork, PodNetworkConfig, Protocol};
+pub use proxy::{ServiceProxy, ServiceProxyConfig};

@@ -50,6 +50,10 @@ impl Protocol {
         Self::ALL.into_iter().find(|protocol| protocol.as_str() == name.unwrap_or("TCP"))
     }
 
+    pub fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.number() == number)
+    }
+
     /// The IP protocol number.
     pub fn number(self) -> u8 {
         match self {
@@ -61,10 +65,6 @@ impl Protocol {
 }
 
 // === keys and values ===
-
-pub fn address_key() -> SetKeyType {
-    SetKeyType::Ipv4Addr
-}
 
 /// `ip saddr . ip daddr`
 pub fn pair_key() -> SetKeyType {
@@ -106,8 +106,26 @@ pub fn destination_element(address: Ipv4Addr, port: u16) -> SetElement {
     SetElement::concat([SetElement::ipv4(address), SetElement::port(port)])
 }
 
+pub fn chain_name(name: &str) -> ChainName {
+    ChainName::new(name).expect("our chain names are short and plain")
+}
+
 pub fn goto(chain: &str) -> Verdict {
-    Verdict::GotoTo(ChainName::new(chain).expect("our chain names are short and plain"))
+    Verdict::GotoTo(chain_name(chain))
+}
+
+pub fn jump(chain: &str) -> Verdict {
+    Verdict::JumpTo(chain_name(chain))
+}
+
+// === reading elements back ===
+
+pub fn parse_ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?))
+}
+
+pub fn parse_port(bytes: &[u8]) -> Option<u16> {
+    Some(u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?))
 }
 
 // === expressions ===

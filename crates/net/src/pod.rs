@@ -416,15 +416,10 @@ fn parse_element(element: &SetElement) -> Option<(Published, (Ipv4Addr, u16))> {
         return None;
     };
     let (host_ip, rest) = match element.key() {
-        key if key.len() == 12 => (Some(ipv4(key)?), &key[4..]),
+        key if key.len() == 12 => (Some(nft::parse_ipv4(key)?), &key[4..]),
         key => (None, key),
     };
-    let protocol =
-        Protocol::ALL.into_iter().find(|protocol| Some(&protocol.number()) == rest.first())?;
-    let port = |bytes: &[u8]| Some(u16::from_be_bytes(bytes.get(4..6)?.try_into().ok()?));
-    Some(((host_ip, protocol, port(rest)?), (ipv4(value)?, port(value)?)))
-}
-
-fn ipv4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes.get(..4)?).ok()?))
+    let protocol = Protocol::from_number(*rest.first()?)?;
+    let destination = (nft::parse_ipv4(value)?, nft::parse_port(value.get(4..)?)?);
+    Some(((host_ip, protocol, nft::parse_port(rest.get(4..)?)?), destination))
 }

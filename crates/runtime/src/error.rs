@@ -43,8 +43,10 @@ pub enum Error {
     Network { id: String, reason: String },
     #[error("shim of sandbox {id:?} is gone")]
     ShimGone { id: String },
-    #[error("{0} is not supported by this kernel")]
-    Kernel(&'static str),
+    #[error(
+        "no cgroup file system is mounted here; containers cannot be limited or ended without one"
+    )]
+    NoCgroups,
     #[error("{what} {path:?}: {source}")]
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("unreadable state {path:?}: {source}")]

@@ -10,10 +10,21 @@
 //!
 //! Invariant: nothing here knows a Kubernetes object, and no state lives only in the daemon's memory.
 
+mod cgroup;
 pub mod cri;
+pub mod embedded;
 pub mod error;
+mod files;
+pub mod image;
 pub mod network;
+mod overlay;
+mod process;
+mod procfs;
+pub mod shim;
 
 pub use cri::*;
+pub use embedded::{Embedded, EmbeddedConfig, ShimCommand};
 pub use error::{Error, Result};
+pub use image::Reference;
 pub use network::{Attachment, LoopbackOnly, SandboxNetwork};
+pub use shim::{SHIM_COMMAND, shim_main, shim_main_if_asked};

@@ -66,6 +66,8 @@ pub struct RangeRequest {
     pub at: Option<Revision>,
     /// At most this many entries; [`RangeResponse::remaining`] counts the rest. Zero only counts.
     pub limit: Option<usize>,
+    /// Whether to count the rest, which costs a step per key, or only to say whether there is any.
+    pub count: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -73,7 +75,7 @@ pub struct RangeResponse {
     pub entries: Vec<Arc<Entry>>,
     /// The revision that was read: ask for the next page at this one.
     pub revision: Revision,
-    /// How many keys of the range come after the last entry.
+    /// How many keys of the range come after the last entry; just one of them if they were not to be counted.
     pub remaining: usize,
 }
 
@@ -136,7 +138,7 @@ pub struct Committed {
 
 impl RangeRequest {
     pub fn new(range: KeyRange) -> RangeRequest {
-        RangeRequest { range, at: None, limit: None }
+        RangeRequest { range, at: None, limit: None, count: true }
     }
 
     pub fn prefix(prefix: impl Into<Key>) -> RangeRequest {
@@ -149,6 +151,11 @@ impl RangeRequest {
 
     pub fn limit(self, limit: usize) -> RangeRequest {
         RangeRequest { limit: Some(limit), ..self }
+    }
+
+    /// Stops at the first key past the limit: for pages whose reader does not ask how many are left.
+    pub fn uncounted(self) -> RangeRequest {
+        RangeRequest { count: false, ..self }
     }
 }
 

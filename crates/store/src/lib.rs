@@ -4,6 +4,8 @@
 //! it is asked at. The semantics are those of etcd that Kubernetes relies on: one global revision, compare-and-swap on
 //! the mod revision, ranges at a revision, watch from a revision, compaction with a clear "too old".
 //!
+//! The README beside this crate lists what is promised, what checks it, and the bugs found so far.
+//!
 //! [`Store`] is the handle everyone holds, [`Engine`] the narrow trait behind it, [`embedded`] the engine that needs no
 //! other process. Counterpart: etcd and `k8s.io/apiserver/pkg/storage/etcd3`.
 //!

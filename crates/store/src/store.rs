@@ -36,8 +36,8 @@ impl Store {
         self.engine.get(key, Some(at)).await
     }
 
-    /// The keys of a range as of one revision. The entries are shared, not copied; the cost is one step per key of the
-    /// range, counted or returned.
+    /// The keys of a range as of one revision. The entries are shared, not copied; the cost is one step per key,
+    /// returned or counted.
     pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Error> {
         self.engine.range(request).await
     }

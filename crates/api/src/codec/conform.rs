@@ -27,6 +27,10 @@ pub fn conform(
 ) -> Result<Value, TypeError> {
     let mut walk = Walk { custom, findings, owner: "" };
     let value = walk.structure(node, schema, &Place::ROOT)?;
+    if custom {
+        // Pruning comes after decoding there, and names fields in order.
+        findings.sort_by_key(|text| text.starts_with("unknown").then(|| text.clone()));
+    }
     Ok(Value::Object(value.unwrap_or_default()))
 }
 
@@ -199,7 +203,7 @@ impl<'w> Walk<'w> {
         at: &Place<'_>,
     ) -> Result<Option<Value>, TypeError> {
         let custom = self.custom && owner.proto.is_none();
-        if node == Node::Null && !custom {
+        if node == Node::Null && !(custom && field.nullable) {
             return Ok(None);
         }
         let short = owner.name.rsplit('.').next().unwrap_or_default().to_owned();
@@ -326,6 +330,7 @@ impl<'w> Walk<'w> {
             }
             (Schema::List(list), node @ Node::List(_)) => self.list(node, &list.items, at),
             (Schema::Map(of), node @ Node::Map(_)) => self.map(node, &of.values, at),
+            (Schema::Int64, Node::Number(text)) => Ok(whole_number(text)),
             (_, node) => Ok(self.plain(node, at)),
         }
     }
@@ -366,6 +371,16 @@ impl<'w> Walk<'w> {
                 self.owner
             )),
         }
+    }
+}
+
+/// `3.0` where an integer is expected is 3.
+fn whole_number(text: String) -> Value {
+    match text.parse::<f64>() {
+        Ok(float) if float.fract() == 0.0 && float.abs() < 9e15 && text.parse::<i64>().is_err() => {
+            (float as i64).into()
+        }
+        _ => Node::Number(text).into_value(),
     }
 }
 

@@ -35,6 +35,9 @@ fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
         "apps" => apps::strategy(kind),
         "batch" => batch::strategy(kind),
         "rbac.authorization.k8s.io" => rbac::strategy(kind),
+        "apiextensions.k8s.io" => {
+            Some(Arc::new(crate::custom::definition::Definition) as Arc<dyn Strategy>)
+        }
         _ => None,
     };
     found.unwrap_or_else(|| Arc::new(Plain))
@@ -65,6 +68,9 @@ fn kind_def(facts: &ResourceFacts) -> KindDef {
         storage_version: storage_version(facts),
         key_prefix: key_prefix(facts),
         custom: false,
+        selectable: Vec::new(),
+        scale: None,
+        document: None,
     }
 }
 

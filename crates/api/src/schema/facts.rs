@@ -184,19 +184,36 @@ struct UnionFacts {
 
 impl TypeFacts {
     fn into_struct(self, name: String, index: &HashMap<String, TypeId>) -> StructSchema {
-        let inline = self.proto_inline.into_iter().map(InlineFacts::into_inline).collect();
+        let inline: Vec<ProtoInline> =
+            self.proto_inline.into_iter().map(InlineFacts::into_inline).collect();
         let mut fields: Vec<Field> =
             self.fields.into_iter().map(|field| field.into_field(index)).collect();
+        for field in &mut fields {
+            field.pointer |= is_inline_pointer(field, &inline);
+        }
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         StructSchema {
             name,
             fields,
             atomic: self.map.as_deref() == Some("atomic"),
             proto: self.proto.map(|name| ProtoMessage { name, inline }),
+            gvk: self.gvk.map(|[group, version, kind]| (group, version, kind)),
             unions: self.unions.into_iter().map(UnionFacts::into_union).collect(),
             ..StructSchema::default()
         }
     }
+}
+
+/// The facts leave open which inline members are pointers. All structs among them are, as each is
+/// one of several choices, but for the resources of ephemeral containers.
+fn is_inline_pointer(field: &Field, inline: &[ProtoInline]) -> bool {
+    let listed = |group: &ProtoInline| {
+        group.members.iter().any(|(name, _)| *name == field.name)
+            || is_inline_pointer(field, &group.inline)
+    };
+    matches!(field.schema, Schema::Struct(_))
+        && field.name != "resources"
+        && inline.iter().any(listed)
 }
 
 impl FieldFacts {
@@ -209,6 +226,7 @@ impl FieldFacts {
             always: self.always,
             default: self.default,
             nullable: false,
+            granular: self.map.as_deref() == Some("granular"),
             proto: self.proto,
             patch: PatchStrategy {
                 merge: self.patch.split(',').any(|word| word == "merge"),

@@ -115,6 +115,8 @@ pub struct StructSchema {
     /// `x-kubernetes-embedded-resource`: apiVersion, kind and metadata are implied.
     pub embedded_resource: bool,
     pub proto: Option<ProtoMessage>,
+    /// Group, version and kind of a type that is an object on its own.
+    pub gvk: Option<(String, String, String)>,
     pub unions: Vec<Union>,
 }
 
@@ -141,6 +143,8 @@ pub struct Field {
     pub default: Option<Value>,
     /// `nullable: true` of a structural schema: an explicit null is kept.
     pub nullable: bool,
+    /// Server-side apply owns the fields of this struct one by one, although its type is atomic.
+    pub granular: bool,
     pub proto: Option<u32>,
     pub patch: PatchStrategy,
 }

@@ -82,12 +82,11 @@ fn pointer_of(field: &str, kind: &KindDef) -> Option<String> {
         "metadata.namespace" if kind.namespaced || !has_own_fields(kind) => {
             Some("/metadata/namespace".to_owned())
         }
-        _ => kind
-            .strategy
-            .selectable_fields()
-            .iter()
-            .find(|(name, _)| *name == field)
-            .map(|(_, pointer)| (*pointer).to_owned()),
+        _ => {
+            let own = kind.strategy.selectable_fields().iter().copied();
+            let declared = kind.selectable.iter().map(|(name, at)| (name.as_str(), at.as_str()));
+            own.chain(declared).find(|(name, _)| *name == field).map(|(_, at)| at.to_owned())
+        }
     }
 }
 

@@ -1,7 +1,11 @@
 //! Network namespaces of a test's own: made under a unique name, without a route out, gone when the test ends.
 
+#![allow(dead_code)] // Every test binary uses its own part of this.
+
+pub mod api;
+
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -101,4 +105,40 @@ pub fn ask_tcp(
         Ok(answer)
     };
     namespace.run(ask).unwrap()
+}
+
+/// Serves UDP in `namespace`: every datagram is answered with `answer`.
+pub fn serve_udp(namespace: &Namespace, port: u16, answer: &str) {
+    let socket =
+        namespace.run(|| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).expect("bind")).unwrap();
+    let answer = answer.to_string();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
+            let _ = socket.send_to(answer.as_bytes(), peer);
+        }
+    });
+}
+
+/// A UDP client that keeps its port, so that it stays one flow.
+pub struct UdpClient(UdpSocket);
+
+impl UdpClient {
+    pub fn new(namespace: &Namespace, address: impl Into<Ipv4Addr>, port: u16) -> Self {
+        let target = SocketAddrV4::new(address.into(), port);
+        let connect = || {
+            let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+            socket.connect(target)?;
+            socket.set_read_timeout(Some(Duration::from_millis(500)))?;
+            Ok::<_, std::io::Error>(socket)
+        };
+        Self(namespace.run(connect).unwrap().expect("make a UDP socket"))
+    }
+
+    pub fn ask(&self) -> std::io::Result<String> {
+        self.0.send(b"?")?;
+        let mut buffer = [0; 64];
+        let length = self.0.recv(&mut buffer)?;
+        Ok(String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
 }

@@ -65,9 +65,31 @@ pub struct LinuxContainerSecurityContext {
     pub readonly_rootfs: bool,
     pub no_new_privs: bool,
     pub seccomp: SeccompProfile,
+    /// As given: a `Default` procMount passes [`DEFAULT_MASKED_PATHS`], an `Unmasked` one nothing.
     pub masked_paths: Vec<String>,
+    /// As given: see [`DEFAULT_READONLY_PATHS`].
     pub readonly_paths: Vec<String>,
 }
+
+/// What a pod should not read of the node it runs on.
+pub const DEFAULT_MASKED_PATHS: &[&str] = &[
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+];
+
+/// What a pod should not write to.
+pub const DEFAULT_READONLY_PATHS: &[&str] =
+    &["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SupplementalGroupsPolicy {
@@ -207,4 +229,27 @@ pub struct ContainerStats {
     /// The writable layer.
     pub rootfs_used_bytes: u64,
     pub rootfs_inodes_used: u64,
+}
+
+// === impl LinuxContainerResources ===
+
+impl LinuxContainerResources {
+    /// Takes over what `change` says; what it leaves alone stays.
+    pub fn update(&mut self, change: &LinuxContainerResources) {
+        fn set<T: Clone + Default + PartialEq>(current: &mut T, new: &T) {
+            if *new != T::default() {
+                current.clone_from(new);
+            }
+        }
+        set(&mut self.cpu_period, &change.cpu_period);
+        set(&mut self.cpu_quota, &change.cpu_quota);
+        set(&mut self.cpu_shares, &change.cpu_shares);
+        set(&mut self.memory_limit_bytes, &change.memory_limit_bytes);
+        set(&mut self.pids_limit, &change.pids_limit);
+        set(&mut self.oom_score_adj, &change.oom_score_adj);
+        set(&mut self.cpuset_cpus, &change.cpuset_cpus);
+        set(&mut self.cpuset_mems, &change.cpuset_mems);
+        set(&mut self.hugepage_limits, &change.hugepage_limits);
+        set(&mut self.unified, &change.unified);
+    }
 }

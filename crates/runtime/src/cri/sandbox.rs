@@ -43,16 +43,17 @@ pub struct LinuxPodSandboxConfig {
     pub resources: LinuxContainerResources,
 }
 
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NamespaceOptions {
     pub network: NamespaceMode,
+    /// `Container` by default: sharing processes is what a pod has to ask for.
     pub pid: NamespaceMode,
     pub ipc: NamespaceMode,
     /// The container whose PID namespace to enter, with [`NamespaceMode::Target`].
     pub target_id: Option<String>,
 }
 
-/// Who shares a namespace. `Pod` is the default of every kind but PID, where a container has its own.
+/// Who shares a namespace.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NamespaceMode {
     #[default]
@@ -97,4 +98,17 @@ pub struct PodSandboxStatus {
     pub annotations: BTreeMap<String, String>,
     /// `/proc/<pid>/ns/net`, while ready and not on the host's network.
     pub netns: Option<PathBuf>,
+}
+
+// === impl NamespaceOptions ===
+
+impl Default for NamespaceOptions {
+    fn default() -> Self {
+        NamespaceOptions {
+            network: NamespaceMode::Pod,
+            pid: NamespaceMode::Container,
+            ipc: NamespaceMode::Pod,
+            target_id: None,
+        }
+    }
 }

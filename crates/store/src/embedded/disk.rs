@@ -4,9 +4,9 @@
 //! medium: a synced write survives power loss; an unsynced one may be there in whole, in part (by sectors, in any order)
 //! or not at all; a rename happens or does not; names are durable once [`Disk::sync_names`] returns.
 
-use std::fs::{self, File, OpenOptions, TryLockError};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FallocateFlags, fallocate};
@@ -50,33 +50,44 @@ struct NoFile;
 impl Directory {
     /// Makes the directory if need be and locks it against other processes.
     pub fn lock(path: &Path) -> Result<Directory, OpenError> {
-        let io = |action: &str, source| {
-            Err(OpenError::Io { action: format!("{action} {}", path.display()), source })
+        let failed = |action: &str| {
+            let action = format!("{action} {}", path.display());
+            move |source| OpenError::Io { action, source }
         };
-        if let Err(error) = fs::create_dir_all(path) {
-            return io("create", error);
-        }
-        let lock = match OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(path.join("lock"))
-        {
-            Ok(lock) => lock,
-            Err(error) => return io("lock", error),
-        };
+        make_durably(path).map_err(failed("create"))?;
+        let lock = private().create(true).truncate(false).open(path.join("lock"));
+        let lock = lock.map_err(failed("lock"))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
                 return Err(OpenError::Locked { path: path.to_owned() });
             }
-            Err(TryLockError::Error(error)) => return io("lock", error),
+            Err(TryLockError::Error(error)) => return Err(failed("lock")(error)),
         }
-        match File::open(path) {
-            Ok(handle) => Ok(Directory { path: path.to_owned(), handle, _lock: lock }),
-            Err(error) => io("open", error),
-        }
+        let handle = File::open(path).map_err(failed("open"))?;
+        Ok(Directory { path: path.to_owned(), handle, _lock: lock })
     }
+}
+
+/// Makes a directory that is still there after power loss: each new name is synced in the directory that holds it.
+fn make_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    make_durably(parent)?;
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => File::open(parent)?.sync_all(),
+    }
+}
+
+/// The store holds Secrets: nobody else reads its files.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
 }
 
 impl Disk for Directory {
@@ -90,17 +101,13 @@ impl Disk for Directory {
     }
 
     fn create(&self, name: &str, reserve: u64) -> io::Result<Box<dyn DiskFile>> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .open(self.path.join(name))?;
+        let file = private().create(true).truncate(true).open(self.path.join(name))?;
         set_aside(&file, reserve)?;
         Ok(Box::new(file))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(OpenOptions::new().write(true).open(self.path.join(name))?))
+        Ok(Box::new(private().open(self.path.join(name))?))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {

@@ -29,8 +29,10 @@ const MAX_PACE: Duration = Duration::from_millis(8);
 /// What a ring may hold before the slowest watchers have to read history.
 const RING_BATCHES: usize = 256;
 const RING_BYTES: usize = 4 << 20;
+/// Watchers have long taken a batch of this age; who has not reads history. Looked for at most this often, too.
+const RING_AGE: Duration = Duration::from_secs(5);
 /// How often a group notes how far its watchers were, and how many such notes it keeps: as long as history usually is.
-const MILESTONE_EVERY: Duration = Duration::from_secs(1);
+pub(super) const MILESTONE_EVERY: Duration = Duration::from_secs(1);
 const MILESTONES: usize = 512;
 /// How many events of history a watcher looks at in one step.
 const REPLAY_STEP: usize = 4096;
@@ -66,21 +68,29 @@ struct Group {
 #[derive(Default)]
 struct Ring {
     watchers: u32,
-    batches: VecDeque<(Events, usize)>,
+    batches: VecDeque<Batch>,
     bytes: usize,
     /// The number of batches ever made, and so the number of the next one.
     next: u64,
     /// Announced, but not yet made a batch: the group was woken a moment ago.
     pending: Vec<Arc<Event>>,
+    /// The revision of the last event announced.
+    last: Revision,
     due: Option<Instant>,
     milestones: VecDeque<Milestone>,
     ended: Option<Error>,
 }
 
-/// Who has taken every batch before `batch` has been given everything up to `reached`, even if the range was silent for
-/// long: a watcher that then misses a burst need not go further back than this.
+struct Batch {
+    events: Events,
+    bytes: usize,
+    at: Instant,
+}
+
+/// Whoever was given the range's event at `last` was given everything up to `reached`, for the range was silent in between.
+/// A watcher that then misses a burst need not go further back than this.
 struct Milestone {
-    batch: u64,
+    last: Revision,
     reached: Revision,
     at: Instant,
 }
@@ -129,6 +139,7 @@ impl Hub {
     /// The announcer thread: hands events to groups and wakes them, at once or when their pace allows.
     pub fn run(&self, announcements: Receiver<Announcement>) {
         let mut paced: Vec<Arc<Group>> = Vec::new();
+        let mut shed = Instant::now();
         loop {
             let announcement = match paced.iter().filter_map(|group| lock(&group.ring).due).min() {
                 None => announcements.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -146,6 +157,10 @@ impl Hub {
             }
             let now = Instant::now();
             paced.retain(|group| !group.flush(now));
+            if now >= shed + RING_AGE {
+                shed = now;
+                lock(&self.groups).all().for_each(|group| lock(&group.ring).shed(now));
+            }
         }
     }
 
@@ -160,6 +175,7 @@ impl Hub {
                     paced.push(group.clone());
                 }
                 ring.pending.push(event.clone());
+                ring.last = event.revision();
             });
         }
         self.announced.store(revision.0, Ordering::Release);
@@ -264,31 +280,44 @@ impl Ring {
             return;
         }
         let bytes = self.pending.iter().map(|event| event.entry.weight() + event.weight()).sum();
-        self.batches.push_back((self.pending.drain(..).collect(), bytes));
+        let events = self.pending.drain(..).collect();
+        self.batches.push_back(Batch { events, bytes, at: Instant::now() });
         self.bytes += bytes;
         self.next += 1;
         while self.batches.len() > RING_BATCHES || self.bytes > RING_BYTES && self.batches.len() > 1
         {
-            let (_, bytes) = self.batches.pop_front().expect("the ring holds more than one batch");
-            self.bytes -= bytes;
+            self.drop_oldest();
+        }
+    }
+
+    /// Lets go of old batches, which would keep versions in memory that history has long forgotten.
+    fn shed(&mut self, now: Instant) {
+        while self.batches.front().is_some_and(|oldest| now >= oldest.at + RING_AGE) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        if let Some(oldest) = self.batches.pop_front() {
+            self.bytes -= oldest.bytes;
         }
     }
 
     fn note_milestone(&mut self, reached: Revision) {
         let at = Instant::now();
-        if self.milestones.back().is_some_and(|last| at < last.at + MILESTONE_EVERY) {
+        if self.milestones.back().is_some_and(|newest| at < newest.at + MILESTONE_EVERY) {
             return;
         }
-        self.milestones.push_back(Milestone { batch: self.next, reached, at });
+        self.milestones.push_back(Milestone { last: self.last, reached, at });
         if self.milestones.len() > MILESTONES {
             self.milestones.pop_front();
         }
     }
 
-    /// What a watcher that has taken every batch before `cursor` has at least been given.
-    fn reached_before(&self, cursor: u64) -> Revision {
-        let passed = self.milestones.iter().rev().find(|milestone| milestone.batch <= cursor);
-        passed.map_or(Revision::default(), |milestone| milestone.reached)
+    /// What a watcher has been given everything up to, if the last event it was given is at `position`.
+    fn reached_at(&self, position: Revision) -> Revision {
+        let passed = self.milestones.iter().rev().find(|milestone| milestone.last <= position);
+        passed.map_or(position, |milestone| milestone.reached.max(position))
     }
 
     /// The batch with this number, unless it is still to come.
@@ -296,7 +325,7 @@ impl Ring {
         let oldest = self.next - self.batches.len() as u64;
         match number.checked_sub(oldest) {
             None => Err(Behind),
-            Some(index) => Ok(self.batches.get(index as usize).map(|(events, _)| events)),
+            Some(index) => Ok(self.batches.get(index as usize).map(|batch| &batch.events)),
         }
     }
 }
@@ -351,9 +380,8 @@ impl Watcher {
     async fn take(&mut self) -> Result<Events, Error> {
         let group = self.group.clone();
         loop {
-            // Listening starts before looking, or a batch made in between would be slept through.
-            let mut arrived = std::pin::pin!(group.arrived.notified());
-            arrived.as_mut().enable();
+            // Asked for before looking, so that it also hears of a batch made in between.
+            let arrived = group.arrived.notified();
             {
                 let ring = lock(&group.ring);
                 match (ring.batch(self.cursor), &ring.ended) {
@@ -364,7 +392,7 @@ impl Watcher {
                     (Ok(None), Some(error)) => return Err(error.clone()),
                     (Ok(None), None) => {}
                     (Err(Behind), _) => {
-                        self.position = self.position.max(ring.reached_before(self.cursor));
+                        self.position = ring.reached_at(self.position);
                         self.cursor = ring.next;
                         self.replaying = true;
                         return Ok(Events::default());
@@ -394,4 +422,37 @@ impl Drop for Watcher {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // What these locks guard is changed in steps that cannot panic half-way.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::EventKind;
+    use crate::embedded::transaction::tombstone;
+
+    fn sealed(ring: &mut Ring, revision: u64) {
+        let entry = Arc::new(tombstone(&Key::from("/a"), &Default::default(), Revision(revision)));
+        let at = Duration::ZERO;
+        ring.pending.push(Arc::new(Event { kind: EventKind::Delete, entry, replaced: None, at }));
+        ring.make_batch();
+    }
+
+    #[test]
+    fn a_ring_sheds_what_is_old_and_tells_who_needed_it() {
+        let mut ring = Ring::default();
+        sealed(&mut ring, 1);
+        assert!(matches!(ring.batch(0), Ok(Some(_))));
+        ring.shed(Instant::now() + RING_AGE);
+        assert!(ring.batch(0).is_err() && ring.bytes == 0);
+        assert!(matches!(ring.batch(1), Ok(None)));
+        sealed(&mut ring, 2);
+        assert!(matches!(ring.batch(1), Ok(Some(batch)) if batch[0].revision() == Revision(2)));
+    }
+
+    #[test]
+    fn a_ring_holds_no_more_than_its_size() {
+        let mut ring = Ring::default();
+        (1..=RING_BATCHES as u64 + 1).for_each(|revision| sealed(&mut ring, revision));
+        assert!(ring.batch(0).is_err() && ring.batch(1).is_ok());
+    }
 }

@@ -176,24 +176,19 @@ impl Journal {
 
     fn write_buffer(&mut self) -> io::Result<()> {
         let length = self.buffer.len() as u64;
-        let full = self.tail.offset + length > self.layout.segment_bytes;
-        let file = match &mut self.tail.file {
-            Some(file) if !full => {
+        match &mut self.tail.file {
+            Some(file) if self.tail.offset + length <= self.layout.segment_bytes => {
                 file.write_at(self.tail.offset, &self.buffer)?;
                 file.sync()?;
                 self.tail.offset += length;
-                None
             }
-            _ => Some(self.start_segment()?),
-        };
-        if let Some(tail) = file {
-            self.tail = tail;
+            _ => self.tail = self.start_segment()?,
         }
         self.since_snapshot += length;
         Ok(())
     }
 
-    /// Begins a segment with the record in the buffer.
+    /// Begins a segment with the record in the buffer. The full one gives back what is left of its room.
     fn start_segment(&mut self) -> io::Result<Tail> {
         let mut bytes = Vec::new();
         SegmentHead { first_sequence: self.sequence }.encode(&mut bytes);

@@ -58,11 +58,15 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Opens the store in a directory, which is made if need be. Blocks until the data is loaded: about a millisecond per
-/// thousand entries.
+/// Opens the store in a directory, which is made if need be, and says in the log what was found. Blocks until the data
+/// is loaded.
 pub fn open(path: &Path, config: Config) -> Result<(Store, RecoveryReport), OpenError> {
     let disk = Directory::lock(path)?;
     let (engine, report) = Embedded::open(Arc::new(disk), config)?;
+    match report.found_damage() {
+        true => tracing::warn!("store recovered from damage: {report}"),
+        false => tracing::info!("store opened: {report}"),
+    }
     Ok((Store::new(engine), report))
 }
 
@@ -151,7 +155,7 @@ impl Engine for Embedded {
             let Decision { outcome, settled } =
                 self.desk.submit(&txn, self.published.load().revision);
             if let Some(settled) = settled {
-                settled.await.unwrap_or(Err(Error::Closed))?;
+                settled.await.unwrap_or_else(|_| Err(writer_is_gone()))?;
             }
             outcome
         })
@@ -206,14 +210,20 @@ fn write_until_closed(
 ) {
     let work = AssertUnwindSafe(|| while desk.step(&mut journal, published, &announce) {});
     if catch_unwind(work).is_err() {
-        let reason = "the writer thread panicked".into();
-        return desk.abandon(&Error::Unwritable { reason }, published);
+        let error = writer_is_gone();
+        desk.abandon(&error, published);
+        let _ = announce.send(Announcement::End(error));
+        return;
     }
     if let Err(error) = journal.close(&published.load()) {
         tracing::error!(%error, "the store was not closed cleanly, the next start recovers it");
     }
     // Fails only when the announcer is gone, and then there is nobody to tell.
     let _ = announce.send(Announcement::End(Error::Closed));
+}
+
+fn writer_is_gone() -> Error {
+    Error::Unwritable { reason: "the writer thread panicked".into() }
 }
 
 fn spawn(name: &str, work: impl FnOnce() + Send + 'static) -> JoinHandle<()> {

@@ -240,3 +240,87 @@ impl<'a> Reader<'a> {
         self.array().map(u64::from_le_bytes)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries() -> Vec<Arc<Entry>> {
+        let put = Entry {
+            key: Key::from("/a"),
+            value: Bytes::from_static(br#"{"resourceVersion":"12"}"#),
+            hole: Some(20),
+            create_revision: Revision(3),
+            mod_revision: Revision(12),
+            version: 4,
+            note: Bytes::from_static(b"kubectl"),
+            heartbeat: true,
+        };
+        let tombstone =
+            super::super::transaction::tombstone(&Key::from("/b"), &Bytes::new(), Revision(12));
+        vec![Arc::new(put), Arc::new(tombstone)]
+    }
+
+    fn record() -> Vec<u8> {
+        let entries = entries();
+        let mut out = Vec::new();
+        Record {
+            sequence: 7,
+            revision: Revision(12),
+            ceiling: Revision(99),
+            closed: false,
+            entries: &entries[..],
+        }
+        .encode(&mut out);
+        out
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Record<Vec<Entry>>> {
+        unframe(bytes).and_then(|(body, _)| Record::decode(body))
+    }
+
+    #[test]
+    fn a_record_reads_back_as_it_was_written() {
+        let found = decode(&record()).unwrap();
+        assert_eq!((found.sequence, found.closed), (7, false));
+        assert_eq!((found.revision, found.ceiling), (Revision(12), Revision(99)));
+        let fields = |entry: &Entry| {
+            let revisions = (entry.create_revision, entry.mod_revision, entry.version);
+            let bytes = (entry.key.clone(), entry.value.clone(), entry.note.clone());
+            (bytes, revisions, entry.hole, entry.heartbeat)
+        };
+        let found: Vec<_> = found.entries.iter().map(fields).collect();
+        assert_eq!(found, entries().iter().map(|entry| fields(entry)).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_missing_byte_shows() {
+        let good = record();
+        for bit in 0..good.len() * 8 {
+            let mut bad = good.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(decode(&bad).is_none(), "bit {bit}");
+        }
+        for length in 0..good.len() {
+            assert!(decode(&good[..length]).is_none(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn bodies_of_any_bytes_decode_without_a_panic() {
+        let good = record();
+        let mut random = super::super::tests::Random(1);
+        for _ in 0..20_000 {
+            let mut body = good[FRAME_HEAD..].to_vec();
+            for _ in 0..1 + random.below(8) {
+                let at = random.below(body.len() as u64) as usize;
+                body[at] = random.next() as u8;
+            }
+            body.truncate(random.below(body.len() as u64 + 1) as usize);
+            let _ = Record::decode(&body);
+            let _ = decode_entries(&body);
+            let _ = SegmentHead::decode(&body);
+            let _ = SnapshotHead::decode(&body);
+        }
+    }
+}

@@ -100,8 +100,7 @@ pub(super) fn recover(
     let mut replay = base(disk, &files, now, &mut report)?;
     let last_snapshot = replay.state.live_bytes() as u64;
     let tail = replay.log(disk, &files, layout, &mut report)?;
-    let damaged = matches!(&report.cut, Some(Cut { loss: Loss::Damage { .. }, .. }));
-    let renewed = match damaged {
+    let renewed = match report.lost_writes() {
         true => Some(replay.leave_damage_behind()),
         false => replay.leave_crash_behind(),
     };
@@ -200,7 +199,7 @@ impl Replay {
         loop {
             offset += self.records(&bytes[offset..]);
             // Damage among records that the snapshot includes costs nothing: the first one after it is still there.
-            match survivors(trim_zeros(&bytes[offset..]), self.sequence).next() {
+            match survivors(&bytes[offset..], self.sequence).next() {
                 Some((skip, next)) if next.sequence == self.sequence + 1 && skip > 0 => {
                     offset += skip
                 }
@@ -248,12 +247,9 @@ impl Replay {
 
     /// Whether a later record checks out decides between a torn tail and damage.
     fn end(&self, rest: &[u8]) -> End {
-        let rest = trim_zeros(rest);
-        if rest.is_empty() {
-            return End::Clean;
-        }
         match survivors(rest, self.sequence).next() {
             Some(_) => End::Damaged,
+            None if trim_zeros(rest).is_empty() => End::Clean,
             None => End::Torn,
         }
     }
@@ -356,22 +352,24 @@ fn survivors(
     /// No gap is so wide: what looks further ahead is not a sequence.
     const HORIZON: u64 = 1 << 32;
     const SEQUENCE_AT: usize = 8;
+    // Nothing begins among the zeros at the end, though a record that begins before may end there.
+    let end = trim_zeros(bytes).len();
     let mut offset = 0;
     std::iter::from_fn(move || {
-        while let Some(candidate) =
-            bytes[offset.min(bytes.len())..].get(SEQUENCE_AT..SEQUENCE_AT + 8)
-        {
-            let found = u64::from_le_bytes(candidate.try_into().expect("the slice is eight bytes"));
-            let plausible = found > sequence && found - sequence < HORIZON;
+        while offset < end {
+            let rest = &bytes[offset..];
+            offset += 1;
+            let candidate = rest[SEQUENCE_AT.min(rest.len())..].first_chunk::<8>();
+            let found = u64::from_le_bytes(*candidate?);
             // The checksum is worked out only where the sequence fits, or this would be quadratic.
-            let frame = plausible.then(|| record::unframe(&bytes[offset..])).flatten();
-            let record = frame.and_then(|(body, length)| Some((Record::decode(body)?, length)));
-            match record {
-                Some((record, length)) => {
-                    offset += length;
-                    return Some((offset - length, record));
-                }
-                None => offset += 1,
+            if found <= sequence || found - sequence >= HORIZON {
+                continue;
+            }
+            let Some((body, length)) = record::unframe(rest) else { continue };
+            if let Some(record) = Record::decode(body) {
+                let start = offset - 1;
+                offset = start + length;
+                return Some((start, record));
             }
         }
         None
@@ -402,6 +400,18 @@ fn trim_zeros(bytes: &[u8]) -> &[u8] {
 }
 
 // === impl RecoveryReport ===
+
+impl RecoveryReport {
+    /// Whether writes that had been acknowledged are gone. A torn tail is no loss: nobody was told of it.
+    pub fn lost_writes(&self) -> bool {
+        self.cut.as_ref().is_some_and(|cut| matches!(cut.loss, Loss::Damage { .. }))
+    }
+
+    /// Whether files turned out damaged, at a loss or not.
+    pub fn found_damage(&self) -> bool {
+        self.lost_writes() || !self.bad_snapshots.is_empty()
+    }
+}
 
 impl fmt::Display for RecoveryReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -40,6 +40,8 @@ pub(super) fn write_and_prune(disk: &dyn Disk, head: SnapshotHead, state: &State
     let result = write(disk, head, state).and_then(|()| prune(disk));
     if let Err(error) = result {
         tracing::warn!(%error, "no snapshot taken, the log keeps growing");
+        // Half a snapshot on a full disk takes the room the log needs; it may not even exist.
+        let _ = disk.remove(TEMPORARY);
     }
 }
 
@@ -146,5 +148,30 @@ impl Files {
             self.segments.windows(2).filter(|pair| pair[1] <= oldest + 1).map(|pair| pair[0]);
         let snapshots = self.snapshots[KEPT..].iter().copied();
         snapshots.map(snapshot_name).chain(covered.map(segment_name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Numbers of snapshots and segments in, the names to delete out.
+    fn check(snapshots: &[u64], segments: &[u64], superfluous: &[String]) {
+        let snapshot_names = snapshots.iter().copied().map(snapshot_name);
+        let mut names: Vec<_> =
+            snapshot_names.chain(segments.iter().copied().map(segment_name)).collect();
+        names.extend(["lock", "log-", "log-x", "snapshot.tmp", "damaged-log-1"].map(String::from));
+        assert_eq!(Files::of(&names).superfluous(), superfluous, "{snapshots:?} {segments:?}");
+    }
+
+    #[test]
+    fn what_the_older_of_two_snapshots_covers_is_superfluous() {
+        check(&[], &[1, 10, 20], &[]);
+        check(&[15], &[1, 10, 20], &[]);
+        check(&[15, 25], &[1, 10, 20], &[segment_name(1)]);
+        check(&[18, 25], &[1, 10, 20], &[segment_name(1)]);
+        check(&[19, 25], &[1, 10, 20], &[segment_name(1), segment_name(10)]);
+        check(&[15, 25, 35], &[20, 30], &[snapshot_name(15)]);
+        check(&[15, 25, 99], &[20], &[snapshot_name(15)]);
     }
 }

@@ -67,21 +67,18 @@ impl State {
 
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
         let revision = self.readable(request.at)?;
-        let mut page = Page::new(request.limit.unwrap_or(usize::MAX));
+        let mut page = Page::new(request);
         if request.range.is_empty() {
             return Ok(page.into_response(revision));
         }
-        let live = self.live.range::<_, str>(request.range.bounds()).map(|(_, entry)| entry);
+        let within = request.range.bounds();
+        let live = self.live.range::<_, str>(within).map(|(_, entry)| entry);
         if revision == self.revision {
-            live.for_each(|entry| page.add(entry));
+            live.take_while(|entry| page.add(entry)).for_each(drop);
         } else {
-            let graves =
-                self.graves.range::<_, str>(request.range.bounds()).map(|(_, grave)| grave);
-            merge(live, graves, |newest| {
-                if let Some(entry) = self.version_at(newest, revision) {
-                    page.add(entry);
-                }
-            });
+            let graves = self.graves.range::<_, str>(within).map(|(_, grave)| grave);
+            let then = merge(live, graves).filter_map(|newest| self.version_at(newest, revision));
+            then.take_while(|entry| page.add(entry)).for_each(drop);
         }
         Ok(page.into_response(revision))
     }
@@ -182,7 +179,9 @@ impl State {
         let entry = &event.entry;
         match event.kind {
             EventKind::Put => {
-                self.graves.remove(&*entry.key);
+                if event.replaced.as_ref().is_some_and(|last| last.is_tombstone()) {
+                    self.graves.remove(&*entry.key);
+                }
                 self.insert(entry.clone());
             }
             EventKind::Delete => {
@@ -247,6 +246,7 @@ impl State {
 /// The part of a range that fits the limit, and a count of the rest.
 struct Page {
     limit: usize,
+    count: bool,
     entries: Vec<Arc<Entry>>,
     remaining: usize,
 }
@@ -254,15 +254,19 @@ struct Page {
 // === impl Page ===
 
 impl Page {
-    fn new(limit: usize) -> Page {
-        Page { limit, entries: Vec::new(), remaining: 0 }
+    fn new(request: &RangeRequest) -> Page {
+        let limit = request.limit.unwrap_or(usize::MAX);
+        Page { limit, count: request.count, entries: Vec::new(), remaining: 0 }
     }
 
-    fn add(&mut self, entry: &Arc<Entry>) {
-        match self.entries.len() < self.limit {
-            true => self.entries.push(entry.clone()),
-            false => self.remaining += 1,
+    /// Takes the next entry in, and says whether more are of interest.
+    fn add(&mut self, entry: &Arc<Entry>) -> bool {
+        if self.entries.len() < self.limit {
+            self.entries.push(entry.clone());
+            return true;
         }
+        self.remaining += 1;
+        self.count
     }
 
     fn into_response(self, revision: Revision) -> RangeResponse {
@@ -270,18 +274,15 @@ impl Page {
     }
 }
 
-/// Visits two runs of entries, each in key order, as one. No key is in both.
+/// Two runs of entries, each in key order, as one. No key is in both.
 fn merge<'a>(
     live: impl Iterator<Item = &'a Arc<Entry>>,
     graves: impl Iterator<Item = &'a Arc<Entry>>,
-    mut visit: impl FnMut(&'a Arc<Entry>),
-) {
-    let mut graves = graves.peekable();
-    for entry in live {
-        while let Some(grave) = graves.next_if(|grave| grave.key < entry.key) {
-            visit(grave);
-        }
-        visit(entry);
-    }
-    graves.for_each(visit);
+) -> impl Iterator<Item = &'a Arc<Entry>> {
+    let (mut live, mut graves) = (live.peekable(), graves.peekable());
+    std::iter::from_fn(move || match (live.peek(), graves.peek()) {
+        (Some(entry), Some(grave)) if grave.key < entry.key => graves.next(),
+        (Some(_), _) => live.next(),
+        (None, _) => graves.next(),
+    })
 }

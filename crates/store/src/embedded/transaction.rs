@@ -12,7 +12,7 @@ use super::state::State;
 use crate::{Durability, Entry, Error, Event, EventKind, Events, Key, Op, Revision, Txn, Value};
 
 /// What one entry may hold: far above what the API server lets through, far below what a log record can frame.
-const MAX_ENTRY_BYTES: usize = 64 << 20;
+const MAX_ENTRY_BYTES: usize = 16 << 20;
 
 /// Decides a transaction against the newest state, pending writes included.
 pub(super) fn decide(state: &State, txn: &Txn, now: Duration) -> Result<Events, Error> {

@@ -22,11 +22,10 @@ use super::hub::Announcement;
 use super::journal::Journal;
 use super::state::{Retention, State};
 use super::transaction;
-use crate::{Committed, Durability, Error, EventKind, Events, Revision, Txn};
+use crate::{Committed, Durability, Error, Event, EventKind, Events, Revision, Txn};
 
 /// How many events of history are dropped at most between two batches.
 const FORGET_STEP: usize = 1024;
-
 /// Expired history is looked for no more often than this.
 const EXPIRY_STEP: Duration = Duration::from_secs(1);
 
@@ -118,25 +117,18 @@ impl Desk {
         if let Some(refusal) = &head.refusal {
             return Decision { outcome: Err(refusal.clone()), settled: None };
         }
-        let decided = transaction::decide(&head.state, txn, self.clock.now());
-        let (outcome, events, durable) = match decided {
-            Ok(events) if !events.is_empty() => {
-                let durable = head.must_be_durable(txn, &events);
-                events.iter().for_each(|event| head.state.apply(event.clone()));
-                (
-                    Ok(Committed { revision: head.state.revision, events: events.clone() }),
-                    events,
-                    durable,
-                )
-            }
-            Ok(events) => (
-                Ok(Committed { revision: head.state.revision, events: events.clone() }),
-                events,
-                false,
-            ),
-            Err(error) if head.state.revision > published => (Err(error), Events::default(), false),
-            Err(error) => return Decision { outcome: Err(error), settled: None },
-        };
+        let (outcome, events, durable) =
+            match transaction::decide(&head.state, txn, self.clock.now()) {
+                Ok(events) => {
+                    let durable = head.take_in(txn, &events);
+                    let revision = head.state.revision;
+                    (Ok(Committed { revision, events: events.clone() }), events, durable)
+                }
+                Err(error) if head.state.revision > published => {
+                    (Err(error), Events::default(), false)
+                }
+                Err(error) => return Decision { outcome: Err(error), settled: None },
+            };
         let (reply, settled) = oneshot::channel();
         head.queue.push(Pending { events, durable, reply });
         drop(head);
@@ -148,10 +140,8 @@ impl Desk {
     pub fn compact(&self, revision: Revision) -> Result<(), Error> {
         let mut head = self.lock();
         if revision > head.state.revision {
-            return Err(Error::FutureRevision {
-                requested: revision,
-                current: head.state.revision,
-            });
+            let current = head.state.revision;
+            return Err(Error::FutureRevision { requested: revision, current });
         }
         if revision < head.state.compacted {
             return Err(Error::Compacted { requested: revision, oldest: head.state.compacted });
@@ -270,14 +260,19 @@ impl Desk {
 // === impl Head ===
 
 impl Head {
+    /// Makes a decided transaction part of the head; says whether it has to reach the disk.
+    fn take_in(&mut self, txn: &Txn, events: &Events) -> bool {
+        let durable = txn.durability == Durability::Durable || !self.may_float(events);
+        events.iter().for_each(|event| self.state.apply(event.clone()));
+        durable && !events.is_empty()
+    }
+
     /// A volatile write may stay in memory only if a crash can neither lose the key altogether nor hand out its revision
     /// again: the key must be known on disk as a heartbeat, and the revision must have been reserved.
-    fn must_be_durable(&self, txn: &Txn, events: &Events) -> bool {
-        let beats = |event: &crate::Event| {
+    fn may_float(&self, events: &Events) -> bool {
+        let beats = |event: &Arc<Event>| {
             event.kind == EventKind::Put && event.previous().is_some_and(|last| last.heartbeat)
         };
-        txn.durability == Durability::Durable
-            || self.state.revision.next() > self.ceiling
-            || !events.iter().all(|event| beats(event))
+        self.state.revision.next() <= self.ceiling && events.iter().all(beats)
     }
 }

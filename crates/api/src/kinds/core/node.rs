@@ -78,14 +78,6 @@ impl Strategy for Node {
         warnings
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
         &[("spec.unschedulable", "/spec/unschedulable")]
     }

@@ -6,7 +6,7 @@ use crate::kinds::pod_spec::validate::validate_template;
 use crate::kinds::workload::template_warnings;
 use serde_json::Value;
 
-use crate::kind::{KindDef, Strategy};
+use crate::kind::Strategy;
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::template_cell;
 
@@ -17,20 +17,12 @@ impl Strategy for PodTemplate {
         default_template(object, "/template/spec");
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        true
-    }
-
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         validate_template(&At::root(object).child("template"), errors);
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         template_warnings(object, old, "/template")
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        object.get("template") != old.get("template")
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

@@ -61,14 +61,6 @@ impl Strategy for Service {
         warnings(&At::root(object).child("spec"))
     }
 
-    fn counts_generation(&self, _kind: &crate::KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &crate::KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn name_rule(&self) -> NameRule {
         NameRule::Dns1035Label
     }

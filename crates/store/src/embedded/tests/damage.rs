@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use super::super::recovery::{Cut, Loss};
 use super::sim_disk::SimDisk;
-use super::{Config, Random, open, open_with, put, small, text};
+use super::{Config, Random, open, open_with, put, seeds, small, text};
 use crate::{Error, KeyRange, OpenError, Revision, Store};
 
 /// A store with this many keys, one record each, closed.
@@ -55,8 +55,19 @@ async fn a_damaged_middle_is_cut_there_and_set_aside() {
 }
 
 #[tokio::test]
+async fn a_closing_word_after_it_tells_damage_from_a_torn_tail() {
+    let disk = closed_store(5, log_only()).await;
+    disk.tamper(&disk.named("log-")[0], |bytes| {
+        let in_the_last_value = bytes.len() - 60;
+        bytes[in_the_last_value] ^= 1;
+    });
+    let (store, report) = open(&disk).unwrap();
+    assert!(report.lost_writes() && count(&store).await == 4, "{report}");
+}
+
+#[tokio::test]
 async fn a_damaged_snapshot_falls_back_to_the_one_before() {
-    let disk = closed_store(120, small()).await;
+    let disk = closed_store(400, small()).await;
     let snapshots = disk.named("snapshot-");
     assert_eq!(snapshots.len(), 2);
     disk.tamper(&snapshots[1], |bytes| {
@@ -65,23 +76,23 @@ async fn a_damaged_snapshot_falls_back_to_the_one_before() {
     });
     let (store, report) = open(&disk).unwrap();
     assert_eq!(report.bad_snapshots.len(), 1, "{report}");
-    assert_eq!((count(&store).await, report.revision, report.cut), (120, Revision(120), None));
+    assert_eq!((count(&store).await, report.revision, report.cut), (400, Revision(400), None));
 }
 
 #[tokio::test]
 async fn damage_that_a_snapshot_covers_costs_nothing() {
-    let disk = closed_store(120, small()).await;
+    let disk = closed_store(400, small()).await;
     let newest: u64 = disk.named("snapshot-")[1]["snapshot-".len()..].parse().unwrap();
     let starts = |name: &String| name["log-".len()..].parse::<u64>().unwrap() <= newest;
     let segment = disk.named("log-").into_iter().rfind(starts).unwrap();
     disk.tamper(&segment, |bytes| bytes[60] ^= 1);
     let (store, report) = open(&disk).unwrap();
-    assert_eq!((count(&store).await, report.revision, report.cut), (120, Revision(120), None));
+    assert_eq!((count(&store).await, report.revision, report.cut), (400, Revision(400), None));
 }
 
 #[tokio::test]
 async fn a_store_with_no_beginning_does_not_open_as_an_empty_one() {
-    let disk = closed_store(120, small()).await;
+    let disk = closed_store(400, small()).await;
     for snapshot in disk.named("snapshot-") {
         disk.tamper(&snapshot, |bytes| bytes.truncate(10));
     }
@@ -146,4 +157,62 @@ async fn the_disk_holds_no_more_than_two_snapshots_and_the_log_since() {
     // 2000 records of 180 bytes were written; kept are snapshots of ten keys and two intervals of log.
     assert!(bytes < 40_000, "{bytes} bytes in {:?}", disk.named(""));
     assert_eq!(disk.named("snapshot-").len(), 2);
+}
+
+/// Whatever happens to one file, the store opens with a state it once was in, and says so if that is not the last.
+#[tokio::test]
+async fn any_damage_to_one_file_is_noticed() {
+    for seed in seeds(200) {
+        let mut random = Random(seed);
+        let config = if random.one_in(2) { small() } else { log_only() };
+        let (disk, states) = written_store(&mut random, config.clone()).await;
+        let file = random.pick(&disk.named("")).clone();
+        disk.tamper(&file, |bytes| spoil(bytes, &mut random));
+        let context = format!("seed {seed}, {file}");
+        let (store, report) =
+            open_with(&disk, config).unwrap_or_else(|error| panic!("{context}: {error}"));
+        let found = contents(&store).await;
+        assert!(states.contains(&found), "{context}: {report}");
+        // A log that ends exactly between two records only lacks its last word, that it was closed.
+        let noticed = report.cut.is_some() || !report.bad_snapshots.is_empty() || !report.closed;
+        assert!(noticed || Some(&found) == states.last(), "{context}: {report}");
+        store.commit(put("/after", "1")).await.unwrap();
+        store.close().await.unwrap();
+        let (store, report) = open(&disk).unwrap();
+        assert!(
+            report.closed && report.cut.is_none(),
+            "{context}: once repaired it is whole: {report}"
+        );
+        assert_eq!(text(&store, "/after").await.as_deref(), Some("1"));
+    }
+}
+
+async fn written_store(random: &mut Random, config: Config) -> (SimDisk, Vec<Vec<String>>) {
+    let disk = SimDisk::default();
+    let (store, _) = open_with(&disk, config).unwrap();
+    let mut states = vec![Vec::new()];
+    for index in 0..40 + random.below(60) {
+        let key = format!("/{}", random.below(8));
+        let text = format!("{index}").repeat(1 + random.below(60) as usize);
+        store.commit(put(&key, &text)).await.unwrap();
+        states.push(contents(&store).await);
+    }
+    store.close().await.unwrap();
+    (disk, states)
+}
+
+async fn contents(store: &Store) -> Vec<String> {
+    let all = store.range(crate::RangeRequest::new(KeyRange::all())).await.unwrap();
+    all.entries.iter().map(|entry| format!("{}={:?}", entry.key, entry.value)).collect()
+}
+
+fn spoil(bytes: &mut Vec<u8>, random: &mut Random) {
+    let at = random.below(bytes.len() as u64) as usize;
+    let end = (at + 1 + random.below(600) as usize).min(bytes.len());
+    match random.below(4) {
+        0 => bytes[at] ^= 1 << random.below(8),
+        1 => bytes[at..end].fill(0),
+        2 => bytes[at..end].iter_mut().for_each(|byte| *byte = random.next() as u8),
+        _ => bytes.truncate(at),
+    }
 }

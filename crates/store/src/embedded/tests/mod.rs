@@ -6,7 +6,9 @@ mod crash;
 mod damage;
 mod heartbeat;
 mod model;
+mod retention;
 mod sim_disk;
+mod watch;
 
 use std::sync::Arc;
 
@@ -15,10 +17,10 @@ use crate::{Expect, OpenError, Store, Txn, Value};
 use sim_disk::SimDisk;
 
 /// A generator of our own: small, and the same on every machine (splitmix64).
-struct Random(u64);
+pub(super) struct Random(pub u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
+    pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -26,7 +28,7 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.next() % bound
     }
 

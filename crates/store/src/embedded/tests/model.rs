@@ -208,14 +208,17 @@ impl Run {
     async fn range(&mut self) {
         let (range, at) = (self.some_range(), self.some_revision());
         let limit = 1 + self.random.below(9) as usize;
-        let request = RangeRequest::new(range.clone()).at(at).limit(limit);
+        let count = self.random.one_in(2);
+        let request =
+            RangeRequest { count, ..RangeRequest::new(range.clone()).at(at).limit(limit) };
         match self.store.range(request).await {
             Ok(found) => {
                 let state = self.model.at(at);
                 let expected: Vec<_> =
                     state.values().filter(|last| range.contains(&last.key)).collect();
                 assert_eq!(found.entries.len(), expected.len().min(limit));
-                assert_eq!(found.remaining, expected.len() - found.entries.len());
+                let left = expected.len() - found.entries.len();
+                assert_eq!(found.remaining, if count { left } else { left.min(1) });
                 for (found, expected) in found.entries.iter().zip(expected) {
                     assert_eq!(
                         (&*found.key, found.mod_revision),

@@ -1,0 +1,80 @@
+//! NamespaceLifecycle: nothing is made in a namespace that is missing or going, and four namespaces stay.
+//!
+//! Counterpart: `k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle`.
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use skiff_api::meta::meta;
+use skiff_api::status::{Cause, Details};
+use skiff_api::{GroupResource, Status};
+
+use super::{Operation, Plugin, Request};
+use crate::objects;
+
+pub struct NamespaceLifecycle;
+
+const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
+
+impl Plugin for NamespaceLifecycle {
+    fn name(&self) -> &'static str {
+        "NamespaceLifecycle"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        match request.operation {
+            Operation::Create => !request.namespace.is_empty(),
+            Operation::Delete => request.is("", "namespaces"),
+            Operation::Update => false,
+        }
+    }
+
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(check(request, object))
+    }
+
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(check(request, object))
+    }
+}
+
+async fn check(request: &Request<'_>, object: &Value) -> Result<(), Status> {
+    if request.operation == Operation::Delete {
+        return match IMMORTAL.contains(&request.name.as_str()) {
+            true => Err(request.forbidden(object, "this namespace may not be deleted")),
+            false => Ok(()),
+        };
+    }
+    let namespace = request.namespace;
+    let Some(found) = objects::find(request.server, "namespaces", "", namespace).await? else {
+        return Err(Status::not_found(&GroupResource::new("", "namespaces"), namespace));
+    };
+    if found["status"]["phase"] != "Terminating" || is_review(request) {
+        return Ok(());
+    }
+    let why = format!(
+        "unable to create new content in namespace {namespace} because it is being terminated"
+    );
+    let mut status = request.forbidden(object, &why);
+    let cause = Cause {
+        reason: "NamespaceTerminating".to_owned(),
+        message: format!("namespace {namespace} is being terminated"),
+        field: "metadata.namespace".to_owned(),
+    };
+    let details: &mut Details = status.details.get_or_insert_default();
+    details.causes.push(cause);
+    tracing::debug!(name = meta(object).name(), namespace, "refused: namespace is going");
+    Err(status)
+}
+
+/// Asking who may do what is fine until the end.
+fn is_review(request: &Request<'_>) -> bool {
+    request.kind.group == "authorization.k8s.io"
+}

@@ -1,0 +1,175 @@
+//! One request on its way through the path: everything the stages after authentication read.
+//!
+//! Counterpart: the `context.Context` values of upstream's handler chain.
+
+use std::sync::Arc;
+use std::sync::Mutex;
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http::header::{CONTENT_TYPE, USER_AGENT};
+use skiff_api::codec::Format;
+use skiff_api::field::{ErrorList, Path};
+use skiff_api::{GroupKind, KindDef, Status};
+
+use crate::query::Query;
+use crate::request_info::RequestInfo;
+use crate::server::Server;
+use crate::user::UserInfo;
+
+pub struct Call {
+    pub server: Arc<Server>,
+    pub user: UserInfo,
+    pub info: RequestInfo,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// What a write asks for beside its object.
+#[derive(Clone, Debug)]
+pub struct WriteOptions {
+    pub dry_run: bool,
+    /// Who owns the fields that are written.
+    pub manager: String,
+    pub validation: FieldValidation,
+    pub force: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+const MAX_MANAGER: usize = 128;
+
+// === impl Call ===
+
+impl Call {
+    pub fn new(
+        server: Arc<Server>,
+        user: UserInfo,
+        info: RequestInfo,
+        query: Query,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Call {
+        Call { server, user, info, query, headers, body, warnings: Mutex::default() }
+    }
+
+    pub fn header(&self, name: http::header::HeaderName) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or("")
+    }
+
+    /// Adds a `Warning` header to the answer.
+    pub fn warn(&self, text: impl Into<String>) {
+        let text = text.into();
+        let mut warnings = self.warnings.lock().expect("no panic while held");
+        if !warnings.contains(&text) {
+            warnings.push(text);
+        }
+    }
+
+    pub fn take_warnings(&self) -> Vec<String> {
+        std::mem::take(&mut *self.warnings.lock().expect("no panic while held"))
+    }
+
+    /// The kind that the path names, at the version it names.
+    pub fn kind(&self) -> Result<Arc<KindDef>, Status> {
+        let info = &self.info;
+        let kind = self.server.kinds().get(&info.group, &info.version, &info.resource).cloned();
+        kind.ok_or_else(Status::no_such_path)
+    }
+
+    /// The format of the body; `allowed` is what the refusal lists.
+    pub fn body_format(&self) -> Result<Format, Status> {
+        let given = self.header(CONTENT_TYPE);
+        if given.is_empty() {
+            return Ok(Format::Json);
+        }
+        Format::of_media_type(given).ok_or_else(|| {
+            const ACCEPTED: &str =
+                "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+            unsupported_media_type(given, ACCEPTED)
+        })
+    }
+
+    /// `kind` is the name of the options type: CreateOptions, UpdateOptions or PatchOptions.
+    pub fn write_options(&self, kind: &str) -> Result<WriteOptions, Status> {
+        let mut errors = ErrorList::default();
+        let dry_run: Vec<&str> = self.query.all("dryRun").collect();
+        check_dry_run(&dry_run, &mut errors);
+        let manager = self.query.text("fieldManager");
+        check_manager(manager, &mut errors);
+        let validation = self.field_validation(&mut errors);
+        if !errors.is_empty() {
+            return Err(Status::invalid(&GroupKind::new("meta.k8s.io", kind), "", errors));
+        }
+        Ok(WriteOptions {
+            dry_run: !dry_run.is_empty(),
+            manager: self.manager(manager),
+            validation,
+            force: self.query.flag("force"),
+        })
+    }
+
+    fn field_validation(&self, errors: &mut ErrorList) -> FieldValidation {
+        match self.query.text("fieldValidation") {
+            "Ignore" => FieldValidation::Ignore,
+            "" | "Warn" => FieldValidation::Warn,
+            "Strict" => FieldValidation::Strict,
+            other => {
+                errors.not_supported(
+                    &Path::new("fieldValidation"),
+                    other,
+                    &["Ignore", "Strict", "Warn"],
+                );
+                FieldValidation::Warn
+            }
+        }
+    }
+
+    /// The manager that is named, else the program's name from its user agent.
+    fn manager(&self, named: &str) -> String {
+        if !named.is_empty() {
+            return named.to_owned();
+        }
+        let program = self.header(USER_AGENT).split('/').next().unwrap_or_default();
+        program.chars().filter(|c| !c.is_control()).take(MAX_MANAGER).collect()
+    }
+}
+
+/// `dryRun` is absent or `All`.
+pub fn check_dry_run(values: &[&str], errors: &mut ErrorList) {
+    if values.iter().any(|value| *value != "All") {
+        errors.not_supported(&Path::new("dryRun"), values.to_vec(), &["All"]);
+    }
+}
+
+fn check_manager(manager: &str, errors: &mut ErrorList) {
+    let path = Path::new("fieldManager");
+    if manager.len() > MAX_MANAGER {
+        errors.too_long(&path, MAX_MANAGER);
+    }
+    if let Some(at) = manager.chars().position(char::is_control) {
+        let shown: String =
+            manager.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        errors.invalid(
+            &path,
+            manager,
+            format!("should only contain printable characters (invalid char at {at} in {shown:?})"),
+        );
+    }
+}
+
+pub fn unsupported_media_type(given: &str, accepted: &str) -> Status {
+    let shown = given.split(';').next().unwrap_or_default().trim();
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {accepted}"
+    );
+    tracing::debug!(content_type = shown, "refused a media type");
+    Status::new(415, skiff_api::Reason::UnsupportedMediaType, message)
+}

@@ -1,0 +1,121 @@
+//! From an authorised request to the one function that answers it.
+//!
+//! Verb and subresource pick the function; the kind is only an argument. Counterpart: `endpoints/installer.go`, which
+//! registers the same choices as routes. Invariant: what is not in a kind's facts is not served: an
+//! unknown resource or subresource is 404, a verb it lacks is 405.
+
+use std::sync::Arc;
+
+use http::Method;
+use skiff_api::{KindDef, Status};
+
+use crate::call::Call;
+use crate::negotiate::Media;
+use crate::reply::Reply;
+use crate::{nonresource, reviews, subresources, verbs};
+
+pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<Reply, Status> {
+    if !call.info.is_resource {
+        return nonresource::run(call).await;
+    }
+    let kind = match call.kind() {
+        Ok(kind) => kind,
+        Err(unknown) => return custom_or(call, unknown).await,
+    };
+    check_scope(call, &kind)?;
+    if media.is_none() {
+        return Err(Media::not_acceptable());
+    }
+    if call.info.subresource.is_empty() {
+        resource(call, kind, method).await
+    } else {
+        subresource(call, kind).await
+    }
+}
+
+/// A path of no known kind may belong to an aggregated API server.
+async fn custom_or(call: &Call, unknown: Status) -> Result<Reply, Status> {
+    match crate::aggregate::owner(call).await? {
+        Some(service) => Err(crate::aggregate::unavailable(&service)),
+        None => Err(unknown),
+    }
+}
+
+/// Namespaced objects live in a namespace, others do not.
+fn check_scope(call: &Call, kind: &KindDef) -> Result<(), Status> {
+    let info = &call.info;
+    let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+    let names_object = !info.name.is_empty()
+        && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
+    match (kind.namespaced, in_namespace) {
+        (false, true) => Err(Status::no_such_path()),
+        (true, false) if names_object => Err(Status::no_such_path()),
+        (true, false) if matches!(info.verb.as_str(), "create" | "deletecollection") => {
+            Err(Status::method_not_allowed())
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn resource(call: &Call, kind: Arc<KindDef>, method: &Method) -> Result<Reply, Status> {
+    let info = &call.info;
+    check_method(method, !path_has_name(call), &kind)?;
+    if !kind.has_verb(&info.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    if let Some(review) = reviews::of(&kind) {
+        return review.create(call, &kind).await;
+    }
+    match info.verb.as_str() {
+        "get" => verbs::get::run(call, kind).await,
+        "list" => verbs::list::run(call, kind).await,
+        "watch" => verbs::watch::run(call, kind).await,
+        "create" => verbs::create::run(call, kind).await,
+        "update" => verbs::update::run(call, kind, None).await,
+        "patch" => verbs::patch::run(call, kind, None).await,
+        "delete" => verbs::delete::run(call, kind).await,
+        "deletecollection" => verbs::delete::run_collection(call, kind).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// POST is for collections, PUT and PATCH for objects. An object of a kind without any named
+/// path (reviews) does not exist at all.
+fn check_method(method: &Method, collection: bool, kind: &KindDef) -> Result<(), Status> {
+    let named = ["get", "update", "patch", "delete"].iter().any(|verb| kind.has_verb(verb));
+    match (collection, method) {
+        (false, _) if !named => Err(Status::no_such_path()),
+        (true, &Method::PUT | &Method::PATCH) | (false, &Method::POST) => {
+            Err(Status::method_not_allowed())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A list by `metadata.name` has a name, but its path has none.
+fn path_has_name(call: &Call) -> bool {
+    !call.info.name.is_empty()
+        && !matches!(call.info.verb.as_str(), "list" | "deletecollection")
+        && !(call.info.verb == "watch"
+            && call.query.text("fieldSelector").contains("metadata.name"))
+}
+
+async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    let info = &call.info;
+    let Some(sub) = kind.subresource(&info.subresource).cloned() else {
+        return Err(Status::no_such_path());
+    };
+    if !sub.verbs.iter().any(|verb| *verb == info.verb) {
+        return Err(Status::method_not_allowed());
+    }
+    match (sub.name.as_str(), info.verb.as_str()) {
+        ("scale", _) => subresources::scale::run(call, kind).await,
+        ("binding", _) => subresources::binding::run(call, &info.name).await,
+        ("eviction", _) => subresources::eviction::run(call, kind).await,
+        ("token", _) => subresources::token::run(call).await,
+        (_, "get") => verbs::get::run(call, kind).await,
+        (_, "update") => verbs::update::run(call, kind, Some(&sub)).await,
+        (_, "patch") => verbs::patch::run(call, kind, Some(&sub)).await,
+        _ => Err(Status::method_not_allowed()),
+    }
+}

@@ -1,0 +1,220 @@
+//! Replies -> responses, in the representation the client negotiated.
+//!
+//! JSON passes stored bytes on; YAML, protobuf, Tables and metadata-only answers look inside. Large answers are
+//! compressed for clients that accept it. Counterpart: `endpoints/handlers/responsewriters`.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use skiff_api::codec::{self, Format, ListHead, decode_stored};
+use skiff_api::table::{self, IncludeObject};
+use skiff_api::{KindDef, Status};
+
+use crate::call::Call;
+use crate::negotiate::{Media, Shape};
+use crate::objects;
+use crate::reply::{Body, List, Reply, with_type};
+use crate::verbs::watch::WatchEvent;
+
+/// Smaller answers are not worth compressing.
+const GZIP_FROM: usize = 128 * 1024;
+
+pub async fn response(
+    call: &Call,
+    media: Option<Media>,
+    reply: Reply,
+) -> Result<Response<Body>, Status> {
+    let (code, bytes, media) = match reply {
+        Reply::Response(response) => return Ok(response),
+        Reply::Value { code, value } => {
+            let media = media.map_or(Media::JSON, |media| Media { shape: Shape::AsIs, ..media });
+            (code, written(media, Bytes::from(value.to_string()), None)?, media)
+        }
+        Reply::Object { code, kind, bytes } => {
+            let media = media.ok_or_else(Media::not_acceptable)?;
+            (code, object(media, &kind, bytes, call)?, media)
+        }
+        Reply::List(list) => {
+            let media = media.ok_or_else(Media::not_acceptable)?;
+            (StatusCode::OK, collection(media, list, call)?, media)
+        }
+    };
+    Ok(compressed(call, with_type(code, media.content_type(), bytes.clone()), bytes))
+}
+
+fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
+    match media.shape {
+        Shape::AsIs => written(media, bytes, Some(kind)),
+        Shape::Partial => {
+            written(media, partial(&decode_stored(&bytes)?, "PartialObjectMetadata"), None)
+        }
+        Shape::Table => written(media, table(kind, &[bytes], call, None)?, None),
+        Shape::PartialList => Err(Media::not_acceptable()),
+    }
+}
+
+fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
+    match media.shape {
+        Shape::AsIs => written(media, list_bytes(&list), Some(&list.kind)),
+        Shape::PartialList => {
+            let items: Result<Vec<Bytes>, Status> = list
+                .items
+                .iter()
+                .map(|item| Ok(partial(&decode_stored(item)?, "PartialObjectMetadata")))
+                .collect();
+            let items = items?;
+            let head = ListHead {
+                api_version: "meta.k8s.io/v1",
+                kind: "PartialObjectMetadataList",
+                ..head_of(&list)
+            };
+            written(media, codec::list_json(&head, items.iter().map(|item| &item[..])), None)
+        }
+        Shape::Table => written(media, table(&list.kind, &list.items, call, Some(&list))?, None),
+        Shape::Partial => Err(Media::not_acceptable()),
+    }
+}
+
+fn head_of(list: &List) -> ListHead<'_> {
+    ListHead {
+        api_version: "",
+        kind: &list.kind.list_kind,
+        resource_version: &list.resource_version,
+        continue_token: &list.continue_token,
+        remaining: list.remaining,
+        custom: list.kind.custom,
+    }
+}
+
+/// Items of built-in kinds leave kind and version to the list, as upstream's typed lists do.
+fn list_bytes(list: &List) -> Bytes {
+    let api_version = list.kind.api_version();
+    let head = ListHead { api_version: &api_version, ..head_of(list) };
+    if list.kind.custom {
+        return codec::list_json(&head, list.items.iter().map(|item| &item[..]));
+    }
+    let bare: Vec<Vec<u8>> = list
+        .items
+        .iter()
+        .map(|item| match objects::without_head(&list.kind, item) {
+            Some(rest) => [b"{", rest].concat(),
+            None => item.to_vec(),
+        })
+        .collect();
+    codec::list_json(&head, bare.iter().map(Vec::as_slice))
+}
+
+/// `metav1.PartialObjectMetadata`: an object without anything of its own.
+fn partial(object: &Value, kind: &str) -> Bytes {
+    let value =
+        json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] });
+    Bytes::from(value.to_string())
+}
+
+fn table(
+    kind: &KindDef,
+    items: &[Bytes],
+    call: &Call,
+    list: Option<&List>,
+) -> Result<Bytes, Status> {
+    let include = include_object(call)?;
+    let objects: Vec<Value> =
+        items.iter().map(|item| decode_stored(item)).collect::<Result<_, _>>()?;
+    let head = match (list, objects.first()) {
+        (Some(list), _) => head_value(list),
+        (None, Some(object)) => table::head_of_object(object),
+        (None, None) => json!({}),
+    };
+    let value = table::table(kind, &objects, head, include, true, skiff_api::time::now());
+    Ok(Bytes::from(value.to_string()))
+}
+
+fn head_value(list: &List) -> Value {
+    let mut head = json!({ "resourceVersion": list.resource_version });
+    if !list.continue_token.is_empty() {
+        head["continue"] = list.continue_token.clone().into();
+    }
+    if let Some(remaining) = list.remaining {
+        head["remainingItemCount"] = remaining.into();
+    }
+    head
+}
+
+fn include_object(call: &Call) -> Result<IncludeObject, Status> {
+    let text = call.query.text("includeObject");
+    IncludeObject::parse(text)
+        .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {text:?}")))
+}
+
+/// JSON bytes in the format that was asked for.
+fn written(media: Media, json: Bytes, _kind: Option<&Arc<KindDef>>) -> Result<Bytes, Status> {
+    match media.format {
+        Format::Json if media.pretty => Ok(codec::to_json_pretty(&decode_stored(&json)?)),
+        Format::Json => Ok(json),
+        Format::Yaml => Ok(Bytes::from(codec::to_yaml(&decode_stored(&json)?))),
+        Format::Protobuf => Err(Media::not_acceptable()),
+    }
+}
+
+fn compressed(call: &Call, response: Response<Body>, bytes: Bytes) -> Response<Body> {
+    let accepts = call
+        .header(header::ACCEPT_ENCODING)
+        .split(',')
+        .any(|coding| coding.trim().starts_with("gzip"));
+    if !accepts || bytes.len() < GZIP_FROM {
+        return response;
+    }
+    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
+    let Ok(packed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) else {
+        return response;
+    };
+    let (mut parts, _) = response.into_parts();
+    parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    Response::from_parts(parts, crate::reply::full(packed.into()))
+}
+
+/// Frames for one watch, in its representation.
+pub struct EventEncoder {
+    media: Media,
+    kind: Arc<KindDef>,
+    include: IncludeObject,
+    /// A watch names its columns once.
+    columns_sent: bool,
+}
+
+impl EventEncoder {
+    pub fn new(media: Media, kind: Arc<KindDef>, call: &Call) -> Result<EventEncoder, Status> {
+        Ok(EventEncoder { media, kind, include: include_object(call)?, columns_sent: false })
+    }
+
+    pub fn frame(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
+        let object = match (event.kind, self.media.shape) {
+            ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
+            (_, Shape::Partial | Shape::PartialList) => {
+                partial(&decode_stored(&event.object)?, "PartialObjectMetadata")
+            }
+            (_, Shape::Table) => self.row(&decode_stored(&event.object)?),
+        };
+        Ok(codec::watch_json(event.kind, &object))
+    }
+
+    fn row(&mut self, object: &Value) -> Bytes {
+        let with_columns = !std::mem::replace(&mut self.columns_sent, true);
+        let head = table::head_of_object(object);
+        let value = table::table(
+            &self.kind,
+            [object],
+            head,
+            self.include,
+            with_columns,
+            skiff_api::time::now(),
+        );
+        Bytes::from(value.to_string())
+    }
+}

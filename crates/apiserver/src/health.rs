@@ -1,0 +1,114 @@
+//! `/healthz`, `/livez`, `/readyz`: whether the server works, check by check.
+//!
+//! Counterpart: `pkg/server/healthz`. The store is the one part that can fail; the other names are upstream's, so that a
+//! probe which excludes or asks for one finds it.
+
+use http::StatusCode;
+use serde_json::Value;
+use skiff_api::Status;
+
+use crate::call::Call;
+use crate::nonresource::not_found;
+use crate::reply::Reply;
+
+const ROOT_PATHS: &str = include_str!("../facts/root-paths.json");
+/// Upstream runs these first, in this order; the rest follow as listed.
+const ORDER: &[&str] =
+    &["ping", "log", "loopback-serving-certificate", "etcd", "etcd-readiness", "informer-sync"];
+
+pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
+    let checks = checks(parts[0]);
+    if let [_, rest @ ..] = parts
+        && !rest.is_empty()
+    {
+        let wanted = rest.join("/");
+        return match checks.contains(&wanted) {
+            true => Ok(answer(call, &[wanted], true).await),
+            false => Ok(not_found()),
+        };
+    }
+    let excluded: Vec<&str> = call.query.all("exclude").collect();
+    let left: Vec<String> =
+        checks.iter().filter(|check| !excluded.contains(&check.as_str())).cloned().collect();
+    let unknown: Vec<&&str> =
+        excluded.iter().filter(|name| !checks.iter().any(|check| check == **name)).collect();
+    if call.query.has("verbose") {
+        return Ok(verbose(call, parts[0], &left, &checks, &excluded, &unknown).await);
+    }
+    Ok(answer(call, &left, false).await)
+}
+
+async fn answer(call: &Call, checks: &[String], _single: bool) -> Reply {
+    for check in checks {
+        if let Err(why) = perform(call, check).await {
+            let text = format!("[-]{check} failed: {why}\n");
+            return Reply::text(StatusCode::INTERNAL_SERVER_ERROR, text);
+        }
+    }
+    Reply::text(StatusCode::OK, "ok")
+}
+
+async fn verbose(
+    call: &Call,
+    endpoint: &str,
+    left: &[String],
+    all: &[String],
+    excluded: &[&str],
+    unknown: &[&&str],
+) -> Reply {
+    let (mut text, mut failed) = (String::new(), false);
+    for check in all {
+        if !left.contains(check) {
+            text.push_str(&format!("[+]{check} excluded: ok\n"));
+            continue;
+        }
+        match perform(call, check).await {
+            Ok(()) => text.push_str(&format!("[+]{check} ok\n")),
+            Err(_) => {
+                failed = true;
+                text.push_str(&format!("[-]{check} failed: reason withheld\n"));
+            }
+        }
+    }
+    if !unknown.is_empty() {
+        let names: Vec<String> = unknown.iter().map(|name| format!("{name:?}")).collect();
+        text.push_str(&format!(
+            "warn: some health checks cannot be excluded: no matches for {}\n",
+            names.join(",")
+        ));
+    }
+    tracing::trace!(endpoint, ?excluded, "health asked");
+    let (code, verdict) = if failed {
+        (StatusCode::INTERNAL_SERVER_ERROR, "failed")
+    } else {
+        (StatusCode::OK, "passed")
+    };
+    text.push_str(&format!("{endpoint} check {verdict}\n"));
+    Reply::text(code, text)
+}
+
+async fn perform(call: &Call, check: &str) -> Result<(), String> {
+    match check {
+        "etcd" | "etcd-readiness" => call
+            .server
+            .store
+            .current_revision()
+            .await
+            .map(|_| ())
+            .map_err(|error| error.to_string()),
+        _ => Ok(()),
+    }
+}
+
+fn checks(endpoint: &str) -> Vec<String> {
+    let listed: Value = serde_json::from_str(ROOT_PATHS).expect("facts are valid JSON");
+    let prefix = format!("/{endpoint}/");
+    let mut names: Vec<String> = listed["paths"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|path| path.as_str()?.strip_prefix(&prefix).map(str::to_owned))
+        .collect();
+    names.sort_by_key(|name| ORDER.iter().position(|first| first == name).unwrap_or(ORDER.len()));
+    names
+}

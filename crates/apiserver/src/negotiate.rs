@@ -1,0 +1,114 @@
+//! Content negotiation: the `Accept` header -> the representation of the answer.
+//!
+//! Counterpart: `endpoints/handlers/negotiation`. Ranges are tried in the order sent, as upstream does.
+
+use http::HeaderValue;
+use skiff_api::codec::Format;
+use skiff_api::{Reason, Status};
+
+use crate::query::Query;
+
+/// How the client wants its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Media {
+    pub format: Format,
+    pub shape: Shape,
+    pub pretty: bool,
+    /// `stream=watch` was asked for in protobuf or JSON.
+    pub stream: bool,
+}
+
+/// Which object the answer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shape {
+    AsIs,
+    Table,
+    Partial,
+    PartialList,
+}
+
+const ACCEPTED: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+
+// === impl Media ===
+
+impl Media {
+    pub const JSON: Media =
+        Media { format: Format::Json, shape: Shape::AsIs, pretty: false, stream: false };
+
+    /// The first range that can be served. `None`: the client accepts nothing this server speaks.
+    pub fn negotiate(accept: Option<&HeaderValue>, query: &Query) -> Option<Media> {
+        let text = accept.and_then(|value| value.to_str().ok()).unwrap_or("");
+        let pretty = query.flag("pretty");
+        if text.trim().is_empty() {
+            return Some(Media { pretty, ..Media::JSON });
+        }
+        text.split(',').find_map(|range| Media::range(range, pretty))
+    }
+
+    fn range(range: &str, pretty: bool) -> Option<Media> {
+        let mut parts = range.split(';').map(str::trim);
+        let format = match parts.next()? {
+            "*/*" | "application/*" => Format::Json,
+            other => Format::of_media_type(other)?,
+        };
+        let (mut kind, mut version, mut group, mut stream) = ("", "", "", false);
+        for (key, value) in parts.filter_map(|part| part.split_once('=')) {
+            match key.trim() {
+                "as" => kind = value.trim(),
+                "v" => version = value.trim(),
+                "g" => group = value.trim(),
+                "stream" => stream = value.trim() == "watch",
+                _ => {}
+            }
+        }
+        let shape = match (kind, version, group) {
+            ("", _, _) => Shape::AsIs,
+            ("Table", "v1", "meta.k8s.io") => Shape::Table,
+            ("PartialObjectMetadata", "v1", "meta.k8s.io") => Shape::Partial,
+            ("PartialObjectMetadataList", "v1", "meta.k8s.io") => Shape::PartialList,
+            // The shape of aggregated discovery is that endpoint's own matter.
+            (_, _, "apidiscovery.k8s.io") => Shape::AsIs,
+            _ => return None,
+        };
+        Some(Media { format, shape, pretty, stream })
+    }
+
+    pub fn not_acceptable() -> Status {
+        let message = format!("only the following media types are accepted: {ACCEPTED}");
+        Status::new(406, Reason::NotAcceptable, message)
+    }
+
+    pub fn content_type(&self) -> &'static str {
+        self.format.media_type()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_served_range_wins() {
+        let check = |accept: &'static str, format, shape| {
+            let media =
+                Media::negotiate(Some(&HeaderValue::from_static(accept)), &Query::default());
+            let media = media.expect("acceptable");
+            assert_eq!((media.format, media.shape), (format, shape), "{accept}");
+        };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        check(table, Format::Json, Shape::Table);
+        check(
+            "application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json",
+            Format::Json,
+            Shape::AsIs,
+        );
+        check(
+            "application/vnd.kubernetes.protobuf,application/json",
+            Format::Protobuf,
+            Shape::AsIs,
+        );
+        check("*/*", Format::Json, Shape::AsIs);
+        let none = HeaderValue::from_static("text/html");
+        assert_eq!(Media::negotiate(Some(&none), &Query::default()), None);
+    }
+}

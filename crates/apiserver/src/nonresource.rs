@@ -1,0 +1,145 @@
+//! Paths that name no resource: health, version, discovery, OpenAPI, metrics, OIDC keys.
+//!
+//! Counterpart: `pkg/server/routes` and `endpoints/discovery`.
+
+use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
+use http::{HeaderValue, StatusCode};
+use serde_json::{Value, json};
+use skiff_api::{Status, discovery};
+
+use crate::call::Call;
+use crate::health;
+use crate::reply::{Reply, empty, with_type};
+
+const VERSION: &str = include_str!("../facts/version.json");
+const ROOT_PATHS: &str = include_str!("../facts/root-paths.json");
+
+pub async fn run(call: &Call) -> Result<Reply, Status> {
+    let path = call.info.path.trim_end_matches('/');
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match parts.as_slice() {
+        [""] => Ok(Reply::json(&root_paths(call))),
+        ["version"] => Ok(Reply::json(&parsed(VERSION))),
+        ["healthz" | "livez" | "readyz", ..] => health::run(call, &parts).await,
+        ["metrics"] => Ok(Reply::Response(with_type(
+            StatusCode::OK,
+            "text/plain; version=0.0.4; charset=utf-8",
+            call.server.metrics.text().into(),
+        ))),
+        ["api", ..] | ["apis", ..] => discover(call, &parts),
+        [".well-known", "openid-configuration"] => Ok(Reply::json(&openid_configuration(call))),
+        ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
+            StatusCode::OK,
+            "application/jwk-set+json",
+            call.server.tokens.jwks().to_string().into(),
+        ))),
+        ["openapi", rest @ ..] => crate::openapi::run(call, rest),
+        _ => Ok(not_found()),
+    }
+}
+
+/// What Go's mux says of a path nobody registered.
+pub fn not_found() -> Reply {
+    Reply::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
+    let kinds = call.server.kinds();
+    let aggregated = wants_aggregated(call);
+    let value = match parts {
+        ["api"] if aggregated.is_some() => {
+            return Ok(tagged(call, &discovery::aggregated_core(&kinds), aggregated));
+        }
+        ["apis"] if aggregated.is_some() => {
+            return Ok(tagged(call, &discovery::aggregated_groups(&kinds), aggregated));
+        }
+        ["api"] => Some(discovery::api_versions(&address(call))),
+        ["apis"] => Some(discovery::group_list(&kinds)),
+        ["apis", group] => match discovery::group(&kinds, group) {
+            Some(value) => Some(value),
+            None => return Ok(not_found()),
+        },
+        ["api", version] => discovery::resource_list(&kinds, "", version),
+        ["apis", group, version] => discovery::resource_list(&kinds, group, version),
+        _ => None,
+    };
+    value.map(Reply::value).ok_or_else(Status::no_such_path)
+}
+
+/// The content type of aggregated discovery, if the client prefers it.
+fn wants_aggregated(call: &Call) -> Option<String> {
+    call.header(ACCEPT).split(',').find_map(|range| {
+        let wanted = range.contains("g=apidiscovery.k8s.io")
+            && range.contains("as=APIGroupDiscoveryList")
+            && range.contains("v=v2");
+        let plain = range.trim() == "application/json";
+        match (wanted && !range.contains("v=v2beta1"), plain) {
+            (true, _) => Some(Some(
+                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList".to_owned(),
+            )),
+            (false, true) => Some(None),
+            _ => None,
+        }
+    })?
+}
+
+/// An answer that a client may keep until its tag changes.
+fn tagged(call: &Call, value: &Value, content_type: Option<String>) -> Reply {
+    use sha2::{Digest, Sha512};
+    let text = value.to_string();
+    let digest = crate::authn::x509::hex(&Sha512::digest(text.as_bytes())).to_uppercase();
+    let tag = format!("\"{digest}\"");
+    if call.header(IF_NONE_MATCH) == tag {
+        let mut response = http::Response::new(empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        return Reply::Response(response);
+    }
+    let mut response = with_type(
+        StatusCode::OK,
+        content_type.as_deref().unwrap_or("application/json"),
+        text.into(),
+    );
+    if let Ok(value) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(ETAG, value);
+    }
+    response.headers_mut().insert("vary", HeaderValue::from_static("Accept"));
+    Reply::Response(response)
+}
+
+fn address(call: &Call) -> String {
+    let config = &call.server.config;
+    format!("{}:{}", config.advertise_address, config.port)
+}
+
+/// The recorded list, with the groups that are served now.
+fn root_paths(call: &Call) -> Value {
+    let mut paths: Vec<String> = parsed(ROOT_PATHS)["paths"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(Value::as_str)
+        .map(str::to_owned)
+        .collect();
+    for (group, versions) in discovery::groups(&call.server.kinds()) {
+        paths.push(format!("/apis/{group}"));
+        paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
+    }
+    paths.sort();
+    paths.dedup();
+    json!({ "paths": paths })
+}
+
+fn openid_configuration(call: &Call) -> Value {
+    let address = address(call);
+    json!({
+        "issuer": call.server.tokens.issuer(),
+        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+        "response_types_supported": ["id_token"],
+        "subject_types_supported": ["public"],
+        "id_token_signing_alg_values_supported": ["ES256"],
+    })
+}
+
+fn parsed(fact: &str) -> Value {
+    serde_json::from_str(fact).expect("facts are valid JSON")
+}

@@ -1,0 +1,213 @@
+//! Objects in the store: how they are encoded, read, committed, and shown at another version.
+//!
+//! Values in, entries out; every verb goes through here. Counterpart: `registry/generic/registry` together with `storage/etcd3`.
+//! Invariant: stored bytes begin with the head of [`head`] and the revision's hole right after it, so a list can
+//! leave the head away and the store can fill the hole without parsing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use skiff_api::codec::{complete, decode_stored};
+use skiff_api::meta::meta;
+use skiff_api::{KindDef, Kinds, Reason, Status};
+use skiff_store::{Committed, Entry, Error, EventKind, Txn};
+
+use crate::call::Call;
+use crate::custom;
+use crate::server::Server;
+
+/// The kind in whose version objects are stored; usually the same.
+pub fn storage_kind(kinds: &Kinds, kind: &Arc<KindDef>) -> Arc<KindDef> {
+    let storage = &kind.storage_version;
+    if storage.group == kind.group && storage.version == kind.version {
+        return kind.clone();
+    }
+    kinds.by_kind(&storage.group, &storage.version, &kind.kind).unwrap_or(kind).clone()
+}
+
+/// `{"kind":"Pod","apiVersion":"v1",`: how every stored object of a kind begins.
+pub fn head(kind: &KindDef) -> String {
+    format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind.kind), json!(kind.api_version()))
+}
+
+/// Encodes an object of its storage kind, with the hole for its revision.
+pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
+    complete(object, &kind.schema);
+    let mut out = head(kind).into_bytes();
+    out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":\"");
+    let hole = u32::try_from(out.len()).expect("a head is short");
+    out.push(b'"');
+    let empty = Map::new();
+    let fields = object.as_object().unwrap_or(&empty);
+    let own = fields.get("metadata").and_then(Value::as_object).unwrap_or(&empty);
+    write_fields(&mut out, own, &["resourceVersion"]);
+    out.push(b'}');
+    write_fields(&mut out, fields, &["kind", "apiVersion", "metadata"]);
+    out.push(b'}');
+    skiff_store::Value::with_revision_at(out, hole)
+}
+
+fn write_fields(out: &mut Vec<u8>, fields: &Map<String, Value>, skipped: &[&str]) {
+    for (name, value) in fields.iter().filter(|(name, _)| !skipped.contains(&name.as_str())) {
+        out.push(b',');
+        serde_json::to_writer(&mut *out, name).expect("writing to memory");
+        out.push(b':');
+        serde_json::to_writer(&mut *out, value).expect("writing to memory");
+    }
+}
+
+/// A stored object as it stands in a list of a built-in kind: without kind and version.
+pub fn without_head<'a>(kind: &KindDef, bytes: &'a [u8]) -> Option<&'a [u8]> {
+    bytes.strip_prefix(head(kind).as_bytes())
+}
+
+/// Stored bytes as an object of the version that was asked for.
+pub fn at_version(kind: &KindDef, bytes: &Bytes) -> Result<Bytes, Status> {
+    let storage = &kind.storage_version;
+    if storage.version == kind.version && storage.group == kind.group {
+        return Ok(bytes.clone());
+    }
+    let object = value_at_version(kind, decode_stored(bytes)?)?;
+    Ok(plain_bytes(kind, &object))
+}
+
+/// A stored object, as a value of the version that was asked for.
+pub fn value_at_version(kind: &KindDef, mut object: Value) -> Result<Value, Status> {
+    let said = object["apiVersion"].as_str().unwrap_or("");
+    if said != kind.api_version() {
+        let to = skiff_api::GroupVersion::new(&kind.group, &kind.version);
+        kind.strategy.convert(&mut object, &to).map_err(Status::internal)?;
+        object["apiVersion"] = kind.api_version().into();
+    }
+    Ok(object)
+}
+
+/// Kind and version first, as everything that is stored.
+pub fn plain_bytes(kind: &KindDef, object: &Value) -> Bytes {
+    let mut out = head(kind).into_bytes();
+    out.pop();
+    if let Some(fields) = object.as_object() {
+        write_fields(&mut out, fields, &["kind", "apiVersion"]);
+    }
+    out.push(b'}');
+    out.into()
+}
+
+pub async fn read(server: &Server, key: &str) -> Result<Option<Arc<Entry>>, Status> {
+    server.store.get(key).await.map_err(store_status)
+}
+
+/// The decoded object at a path, if it is there; for plugins that look at other kinds.
+pub async fn find(
+    server: &Server,
+    resource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<Value>, Status> {
+    let key = match namespace.is_empty() {
+        true => format!("/registry/{resource}/{name}"),
+        false => format!("/registry/{resource}/{namespace}/{name}"),
+    };
+    read(server, &key).await?.map(|entry| decode_stored(&entry.value)).transpose()
+}
+
+/// Every decoded object beneath a prefix of the registry, such as `limitranges/default/`.
+pub async fn all(server: &Server, under: &str) -> Result<Vec<Value>, Status> {
+    let request = skiff_store::RangeRequest::prefix(format!("/registry/{under}"));
+    let found = server.store.range(request).await.map_err(store_status)?;
+    found.entries.iter().map(|entry| decode_stored(&entry.value)).collect()
+}
+
+/// Commits and tells whoever keeps a view of this kind.
+pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committed, Error> {
+    let txn = if is_heartbeat(kind) { txn.volatile() } else { txn };
+    let committed = server.store.commit(txn).await?;
+    server.committed(kind);
+    if custom::is_definition(kind) {
+        for event in committed.events.iter() {
+            settle(server, event.key()).await;
+        }
+    } else if kind.custom && committed.events.iter().any(|event| event.kind == EventKind::Delete) {
+        let _ = custom::object_removed(server, kind)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "a definition is left behind"));
+    }
+    Ok(committed)
+}
+
+/// The write has happened, whatever becomes of this.
+async fn settle(server: &Server, key: &str) {
+    if let Err(error) = custom::settle(server, key).await {
+        tracing::warn!(%error, key, "a definition cannot be settled");
+    }
+}
+
+/// Leases change every few seconds and are worth nothing after a crash.
+fn is_heartbeat(kind: &KindDef) -> bool {
+    kind.group == "coordination.k8s.io" && kind.resource == "leases"
+}
+
+/// Who writes and with what, kept beside the revision.
+pub fn note(call: &Call, manager: &str) -> Bytes {
+    let agent = call.header(http::header::USER_AGENT);
+    let note = json!({ "user": call.user.name, "manager": manager, "agent": agent, "verb": call.info.verb });
+    Bytes::from(note.to_string())
+}
+
+pub fn store_status(error: Error) -> Status {
+    match error {
+        Error::Compacted { .. } => too_old(),
+        Error::FutureRevision { requested, current } => {
+            let message = format!("Too large resource version: {requested}, current: {current}");
+            let cause = skiff_api::status::Cause {
+                reason: "ResourceVersionTooLarge".to_owned(),
+                message: "Too large resource version".to_owned(),
+                ..Default::default()
+            };
+            let details = skiff_api::status::Details {
+                retry_after_seconds: 1,
+                causes: vec![cause],
+                ..Default::default()
+            };
+            Status::new(504, Reason::Timeout, format!("Timeout: {message}")).with_details(details)
+        }
+        Error::TooLarge { .. } => {
+            Status::new(413, Reason::RequestEntityTooLarge, "etcdserver: request is too large")
+        }
+        other => Status::internal(other),
+    }
+}
+
+/// A resource version or continue token from before the oldest kept revision.
+pub fn too_old() -> Status {
+    Status::expired("The resourceVersion for the provided list is too old.")
+}
+
+/// A `metav1.LabelSelector` against an object's labels.
+pub fn label_selector_matches(selector: &Value, object: &Value) -> bool {
+    let labels = meta(object);
+    let exact = selector["matchLabels"].as_object();
+    if exact
+        .is_some_and(|exact| exact.iter().any(|(key, value)| labels.label(key) != value.as_str()))
+    {
+        return false;
+    }
+    selector["matchExpressions"].as_array().into_iter().flatten().all(|requirement| {
+        let have = requirement["key"].as_str().and_then(|key| labels.label(key));
+        let listed = || {
+            requirement["values"]
+                .as_array()
+                .into_iter()
+                .flatten()
+                .any(|value| value.as_str() == have)
+        };
+        match requirement["operator"].as_str() {
+            Some("In") => have.is_some() && listed(),
+            Some("NotIn") => have.is_none() || !listed(),
+            Some("Exists") => have.is_some(),
+            Some("DoesNotExist") => have.is_none(),
+            _ => false,
+        }
+    })
+}

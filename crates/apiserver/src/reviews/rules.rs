@@ -1,0 +1,40 @@
+//! SelfSubjectRulesReview: everything the caller may do in a namespace.
+
+use serde_json::{Value, json};
+use skiff_api::Status;
+
+use super::text;
+use crate::authz::rules::PolicyRule;
+use crate::call::Call;
+use crate::user::PRIVILEGED_GROUP;
+
+pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
+    let namespace = text(&object["spec"], "namespace").to_owned();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let policy = call.server.rbac.policy(&call.server).await?;
+    let mut rules = policy.rules_of(&call.user, &namespace);
+    if call.user.is_in(PRIVILEGED_GROUP) {
+        rules.splice(0..0, everything());
+    }
+    let (resources, others): (Vec<&PolicyRule>, Vec<&PolicyRule>) =
+        rules.iter().partition(|rule| !rule.resources.is_empty());
+    let resources: Vec<Value> = resources.into_iter().map(|rule| json!(rule)).collect();
+    let others: Vec<Value> = others
+        .into_iter()
+        .filter(|rule| !rule.non_resource_urls.is_empty())
+        .map(|rule| json!({ "verbs": rule.verbs, "nonResourceURLs": rule.non_resource_urls }))
+        .collect();
+    object["status"] =
+        json!({ "resourceRules": resources, "nonResourceRules": others, "incomplete": false });
+    Ok(())
+}
+
+fn everything() -> [PolicyRule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+    ]
+}

@@ -1,0 +1,209 @@
+//! The API server: built from a config, then served on sockets or called in process.
+//!
+//! `build` opens the store, the PKI and the bootstrap objects and runs nothing; `serve` accepts connections;
+//! `local` is the same request path without socket and TLS, for the parts that live in this process.
+//! Counterpart: `pkg/controlplane` and `GenericAPIServer`.
+//! Invariant: both ways in meet in [`path::handle`](crate::path::handle).
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use skiff_api::{KindDef, Kinds, Status};
+use skiff_store::{OpenError, Store};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+
+use crate::authn::{ServiceAccountTokens, TokenFile};
+use crate::authz::rbac::{self, PolicyView};
+use crate::config::ApiServerConfig;
+use crate::metrics::Metrics;
+use crate::network::ServiceNetwork;
+use crate::openapi::Documents;
+use crate::path::{self, Caller};
+use crate::pki::{Leaf, Pki, PkiError};
+use crate::reply::{Body, BoxError};
+use crate::user::UserInfo;
+use crate::{bootstrap, connection, custom, storage};
+
+/// A handle on the one server of a process; clones share it.
+#[derive(Clone)]
+pub struct ApiServer {
+    server: Arc<Server>,
+}
+
+/// What the stages of the request path share.
+pub struct Server {
+    pub config: ApiServerConfig,
+    pub store: Store,
+    pub pki: Pki,
+    pub tokens: ServiceAccountTokens,
+    pub token_file: Option<TokenFile>,
+    pub rbac: PolicyView,
+    pub network: ServiceNetwork,
+    pub metrics: Metrics,
+    pub documents: Documents,
+    pub mutating: Semaphore,
+    pub reading: Semaphore,
+    kinds: ArcSwap<Kinds>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error("store: {0}")]
+    Store(#[from] OpenError),
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    #[error("token file {}: {source}", .path.display())]
+    TokenFile { path: PathBuf, source: std::io::Error },
+    #[error("bootstrap objects: {0}")]
+    Bootstrap(#[from] Status),
+}
+
+/// The request path as a `tower::Service`: what a client in this process is made of.
+#[derive(Clone)]
+pub struct LocalService {
+    server: Arc<Server>,
+    user: UserInfo,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// Everything is opened and every bootstrap object is there when this returns; nothing runs yet.
+    pub async fn build(config: ApiServerConfig) -> Result<ApiServer, BuildError> {
+        let pki = Pki::open(&config.data_dir.join("pki"))?;
+        let store = storage::open(&config.data_dir.join("store"))?;
+        let server = ApiServer { server: Arc::new(Server::new(config, store, pki)?) };
+        custom::load(&server.server).await?;
+        server.server.network.load(&server.server.store).await?;
+        bootstrap::run(&server.server).await?;
+        Ok(server)
+    }
+
+    /// Accepts TLS connections until `shutdown`, then lets requests in flight finish. May be called for several listeners.
+    pub async fn serve(
+        &self,
+        listener: TcpListener,
+        shutdown: impl Future<Output = ()> + Send,
+    ) -> std::io::Result<()> {
+        connection::serve(self.server.clone(), listener, shutdown).await
+    }
+
+    /// A client path for a part of this process acting as `user`: no socket, no TLS, the same code from there on.
+    pub fn local(&self, user: UserInfo) -> LocalService {
+        LocalService { server: self.server.clone(), user }
+    }
+
+    pub fn pki(&self) -> &Pki {
+        &self.server.pki
+    }
+
+    pub fn config(&self) -> &ApiServerConfig {
+        &self.server.config
+    }
+
+    /// The administrator's kubeconfig, for a server reached at `url`.
+    pub fn admin_kubeconfig(&self, url: &str, context: &str) -> Result<String, PkiError> {
+        self.server.pki.admin_kubeconfig(url, context)
+    }
+
+    /// Writes out what is pending and releases the data directory.
+    pub async fn close(&self) -> Result<(), skiff_store::Error> {
+        self.server.store.close().await
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
+        let audiences = vec![config.issuer.clone()];
+        let tokens =
+            ServiceAccountTokens::new(&config.issuer, audiences, pki.service_account_key());
+        let token_file = config.token_file.clone().map(|path| {
+            TokenFile::read(&path).map_err(|source| BuildError::TokenFile { path, source })
+        });
+        Ok(Server {
+            tokens,
+            token_file: token_file.transpose()?,
+            rbac: PolicyView::default(),
+            network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
+            metrics: Metrics::default(),
+            documents: Documents::default(),
+            mutating: Semaphore::new(config.max_mutating_in_flight),
+            reading: Semaphore::new(config.max_in_flight),
+            kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
+            config,
+            store,
+            pki,
+        })
+    }
+
+    /// The kinds served now. Hold it for one request, so that one request sees one set.
+    pub fn kinds(&self) -> Arc<Kinds> {
+        self.kinds.load_full()
+    }
+
+    pub fn serve_kinds(&self, kinds: Kinds) {
+        self.kinds.store(Arc::new(kinds));
+    }
+
+    /// Something of this kind was written.
+    pub fn committed(&self, kind: &KindDef) {
+        if kind.group == rbac::GROUP {
+            self.rbac.changed();
+        }
+    }
+
+    /// What the serving certificate must be good for.
+    pub fn serving_leaf(&self) -> Leaf {
+        let service = [
+            "kubernetes",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+            "kubernetes.default.svc.cluster.local",
+            "localhost",
+        ];
+        let names = service
+            .iter()
+            .map(|name| (*name).to_owned())
+            .chain(self.config.extra_names.iter().cloned());
+        let own: [IpAddr; 3] = [
+            [127, 0, 0, 1].into(),
+            self.config.advertise_address,
+            self.network.first_address().into(),
+        ];
+        let addresses = own.into_iter().chain(self.config.extra_addresses.iter().copied());
+        Leaf::server("apiserver", "kube-apiserver", names.collect(), addresses.collect())
+    }
+}
+
+// === impl LocalService ===
+
+impl<B> tower::Service<Request<B>> for LocalService
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body>;
+    type Error = std::convert::Infallible;
+    type Future = BoxFuture<'static, Result<Response<Body>, Self::Error>>;
+
+    fn poll_ready(
+        &mut self,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (server, caller) = (self.server.clone(), Caller::Known(self.user.clone()));
+        Box::pin(async move { Ok(path::handle(server, caller, request).await) })
+    }
+}

@@ -1,0 +1,137 @@
+//! `pods/eviction`: deletion that asks the disruption budgets first.
+//!
+//! Counterpart: `pkg/registry/core/pod/storage/eviction.go`.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use skiff_api::codec::{self, Target, decode_stored};
+use skiff_api::meta::meta;
+use skiff_api::selector::Labels;
+use skiff_api::status::{Cause, Details};
+use skiff_api::{KindDef, Reason, Status};
+use skiff_store::{Expect, Txn};
+
+use crate::call::Call;
+use crate::objects;
+use crate::reply::Reply;
+use crate::verbs::delete::{self, DeleteOptions};
+
+pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    let target = Target::known("policy", "v1", "Eviction").ok_or_else(Status::no_such_path)?;
+    let eviction = codec::decode(&call.body, call.body_format()?, &target)?.object;
+    let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
+    let given = meta(&eviction).name();
+    if !given.is_empty() && given != name {
+        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+    }
+    let mut options = DeleteOptions::from_object(&eviction["deleteOptions"])?;
+    options.dry_run |= call.query.has("dryRun");
+    let entry = objects::read(&call.server, &kind.key(namespace, name)).await?;
+    let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+    let pod = decode_stored(&entry.value)?;
+    if needs_permission(&pod) {
+        take_permission(call, &pod, options.dry_run).await?;
+    }
+    delete::one_in(call, &kind, namespace, name, &options).await?;
+    Ok(Reply::Value {
+        code: StatusCode::CREATED,
+        value: json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
+    })
+}
+
+/// A pod that runs nothing any more, or is going, disturbs nobody.
+fn needs_permission(pod: &Value) -> bool {
+    let phase = pod["status"]["phase"].as_str().unwrap_or("");
+    !matches!(phase, "Succeeded" | "Failed" | "Pending" | "")
+        && meta(pod).deletion_timestamp().is_none()
+}
+
+/// Takes one disruption out of the budget that covers the pod.
+async fn take_permission(call: &Call, pod: &Value, dry_run: bool) -> Result<(), Status> {
+    loop {
+        let budgets = covering(call, pod).await?;
+        let mut budget = match budgets.as_slice() {
+            [] => return Ok(()),
+            [one] => one.clone(),
+            _ => {
+                return Err(Status::internal(
+                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
+                ));
+            }
+        };
+        disrupt(&mut budget, pod)?;
+        if dry_run {
+            return Ok(());
+        }
+        let kinds = call.server.kinds();
+        let kind =
+            kinds.get("policy", "v1", "poddisruptionbudgets").ok_or_else(Status::no_such_path)?;
+        let revision = meta(&budget).resource_version().parse().map_err(Status::internal)?;
+        let key = kind.key(meta(&budget).namespace(), meta(&budget).name());
+        let value = objects::encode(kind, &mut budget);
+        let txn = Txn::put(key, value, Expect::Mod(skiff_store::Revision(revision)))
+            .note(objects::note(call, "kube-apiserver"));
+        match objects::commit(&call.server, kind, txn).await {
+            Err(skiff_store::Error::Conflict { .. }) => {}
+            outcome => return outcome.map(|_| ()).map_err(objects::store_status),
+        }
+    }
+}
+
+async fn covering(call: &Call, pod: &Value) -> Result<Vec<Value>, Status> {
+    let all = objects::all(&call.server, &format!("poddisruptionbudgets/{}/", call.info.namespace))
+        .await?;
+    let covers = |budget: &Value| {
+        Labels::from_object(&budget["spec"]["selector"])
+            .is_ok_and(|selector| selector.matches(meta(pod).labels()))
+    };
+    Ok(all.into_iter().filter(covers).collect())
+}
+
+fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
+    let name = meta(budget).name().to_owned();
+    let observed = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
+    if observed < meta(budget).generation() {
+        return Err(refused(
+            &name,
+            &format!("The disruption budget {name} is still being processed by the server."),
+            10,
+        ));
+    }
+    let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
+    if allowed <= 0 {
+        let healthy = budget["status"]["currentHealthy"].as_i64().unwrap_or(0);
+        let desired = budget["status"]["desiredHealthy"].as_i64().unwrap_or(0);
+        return Err(refused(
+            &name,
+            &format!(
+                "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+            ),
+            0,
+        ));
+    }
+    budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
+    let now = skiff_api::time::format(skiff_api::time::now());
+    if !budget["status"]["disruptedPods"].is_object() {
+        budget["status"]["disruptedPods"] = json!({});
+    }
+    budget["status"]["disruptedPods"][meta(pod).name()] = now.into();
+    Ok(())
+}
+
+fn refused(_budget: &str, why: &str, retry_after_seconds: u32) -> Status {
+    let cause = Cause {
+        reason: "DisruptionBudget".to_owned(),
+        message: why.to_owned(),
+        field: String::new(),
+    };
+    let details = Details { causes: vec![cause], retry_after_seconds, ..Details::default() };
+    Status::new(
+        429,
+        Reason::TooManyRequests,
+        "Cannot evict pod as it would violate the pod's disruption budget.",
+    )
+    .with_details(details)
+}

@@ -1,0 +1,10 @@
+//! Subresources that are more than a part of their object.
+//!
+//! Status and the other parts (`ephemeralcontainers`, `resize`, `approval`, `finalize`) go through the ordinary verbs. Here are those
+//! with objects of their own, and those that connect to something else.
+
+pub mod binding;
+pub mod connect;
+pub mod eviction;
+pub mod scale;
+pub mod token;

@@ -1,0 +1,160 @@
+//! `scale`: the replica count of anything that has one, as an `autoscaling/v1 Scale`.
+//!
+//! [`ScalePaths`] say where a kind keeps its counts; they are a table for built-in kinds and come from the definition for custom ones.
+//! Counterpart: the `ScaleREST` of each workload.
+
+use std::sync::Arc;
+
+use http::StatusCode;
+use serde_json::{Value, json};
+use skiff_api::codec::{self, Target, decode_stored, decode_value};
+use skiff_api::field::{ErrorList, Path};
+use skiff_api::kind::ScalePaths;
+use skiff_api::meta::meta;
+use skiff_api::selector::Labels;
+use skiff_api::{GroupKind, KindDef, Status, patch};
+
+use crate::call::Call;
+use crate::objects;
+use crate::reply::Reply;
+use crate::verbs::write::{Proposed, Write};
+
+pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    let paths = paths(&kind);
+    let name = call.info.name.as_str();
+    if call.info.verb == "get" {
+        let entry = objects::read(&call.server, &kind.key(&call.info.namespace, name)).await?;
+        let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+        return Ok(Reply::value(scale_of(&decode_stored(&entry.value)?, &paths)));
+    }
+    let options = if call.info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
+    let write = Write::new(call, kind.clone(), "scale", call.write_options(options)?);
+    let outcome = write
+        .update(name, |current| {
+            let mut current =
+                current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+            let scale = asked(call, &current, &paths)?;
+            check(&scale, name)?;
+            let revision = meta(&scale).resource_version().to_owned();
+            set_at(
+                &mut current,
+                &paths.spec_replicas,
+                scale["spec"]["replicas"].as_i64().unwrap_or(0).into(),
+            );
+            let live = meta(&current).resource_version().to_owned();
+            let named = !revision.is_empty() && (call.info.verb == "update" || revision != live);
+            let revision = if named { revision } else { live };
+            crate::verbs::write::set(&mut current, "resourceVersion", revision.into());
+            Ok(Proposed { object: current, owned: false, fixed: named })
+        })
+        .await?;
+    Ok(Reply::Value {
+        code: StatusCode::OK,
+        value: scale_of(&decode_stored(&outcome.bytes)?, &paths),
+    })
+}
+
+/// The Scale that the body is, or that it makes of the current one.
+fn asked(call: &Call, current: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+    let target = Target::known("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_path)?;
+    if call.info.verb == "update" {
+        return Ok(codec::decode(&call.body, call.body_format()?, &target)?.object);
+    }
+    let now = scale_of(current, paths);
+    let given = call.header(http::header::CONTENT_TYPE);
+    let patched = match given.split(';').next().unwrap_or("").trim() {
+        "application/json-patch+json" => patch::json::apply(now, &call.body),
+        "application/merge-patch+json" => patch::merge::apply(now, &call.body),
+        "application/strategic-merge-patch+json" => patch::strategic::apply(now, &call.body, &target.schema),
+        "application/apply-patch+yaml" => {
+            let format = skiff_api::codec::Format::Yaml;
+            return Ok(codec::decode(&call.body, format, &target)?.object);
+        }
+        other => return Err(crate::call::unsupported_media_type(other, "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml")),
+    }
+    .map_err(patch::PatchError::into_status)?;
+    let shown = patched.to_string();
+    let decoded = decode_value(patched, &target)
+        .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
+    Ok(decoded.object)
+}
+
+fn check(scale: &Value, name: &str) -> Result<(), Status> {
+    let given = meta(scale).name();
+    if !given.is_empty() && given != name {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({given}) does not match the name on the URL ({name})"
+        )));
+    }
+    let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+    let mut errors = ErrorList::default();
+    if replicas < 0 {
+        let path = Path::new("spec");
+        errors.invalid(&path.child("replicas"), replicas, "must be greater than or equal to 0");
+        return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), given, errors));
+    }
+    Ok(())
+}
+
+fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
+    let of = meta(object);
+    let mut scale = json!({
+        "kind": "Scale",
+        "apiVersion": "autoscaling/v1",
+        "metadata": {
+            "name": of.name(),
+            "namespace": of.namespace(),
+            "uid": of.uid(),
+            "resourceVersion": of.resource_version(),
+            "creationTimestamp": of.creation_timestamp(),
+        },
+        "spec": {},
+        "status": { "replicas": count(object, &paths.status_replicas) },
+    });
+    let wanted = count(object, &paths.spec_replicas);
+    if wanted != 0 {
+        scale["spec"]["replicas"] = wanted.into();
+    }
+    let selector = paths.selector.as_ref().and_then(|pointer| object.pointer(pointer));
+    if let Some(text) = selector.and_then(selector_text).filter(|text| !text.is_empty()) {
+        scale["status"]["selector"] = text.into();
+    }
+    scale
+}
+
+fn count(object: &Value, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or(0)
+}
+
+fn selector_text(selector: &Value) -> Option<String> {
+    match selector {
+        Value::String(text) => Some(text.clone()),
+        Value::Object(map)
+            if map.contains_key("matchLabels") || map.contains_key("matchExpressions") =>
+        {
+            Labels::from_object(selector).ok().map(|labels| labels.to_string())
+        }
+        Value::Object(map) => Some(Labels::from_map(map).to_string()),
+        _ => None,
+    }
+}
+
+fn paths(kind: &KindDef) -> ScalePaths {
+    kind.scale.clone().unwrap_or_else(|| ScalePaths {
+        spec_replicas: "/spec/replicas".to_owned(),
+        status_replicas: "/status/replicas".to_owned(),
+        selector: Some("/spec/selector".to_owned()),
+    })
+}
+
+/// Sets a value and makes the objects on the way to it.
+pub fn set_at(object: &mut Value, pointer: &str, value: Value) {
+    let mut place = object;
+    for step in pointer.split('/').skip(1) {
+        if !place.is_object() {
+            *place = json!({});
+        }
+        place = &mut place[step];
+    }
+    *place = value;
+}

@@ -1,0 +1,349 @@
+//! `delete` and `deletecollection`: at once, or marked and left to finalizers and grace.
+//!
+//! DeleteOptions + object -> [`Plan`] -> transaction. Counterpart: `registry/generic/registry/store.go` `Delete`,
+//! `rest.BeforeDelete`. Invariant: an object with finalizers, or a pod with grace left, is marked and not removed.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use skiff_api::codec::{self, Target, decode_stored};
+use skiff_api::field::{ErrorList, Path};
+use skiff_api::meta::{meta, meta_mut};
+use skiff_api::{GroupKind, KindDef, Status};
+use skiff_store::{Entry, Error, Expect, Txn};
+
+use super::write::set;
+use crate::admission::{self, Request};
+use crate::call::{Call, check_dry_run};
+use crate::objects;
+use crate::reply::{List, Reply};
+
+/// `metav1.DeleteOptions`, from the body or the query.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub grace: Option<i64>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+    pub propagation: Option<String>,
+    pub orphan: Option<bool>,
+    pub dry_run: bool,
+}
+
+/// What a deletion does to an object.
+enum Plan {
+    Remove,
+    /// Write this state and wait for grace and finalizers.
+    Mark(Box<Value>),
+    /// It was marked before and nothing changes.
+    Keep,
+}
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+
+/// Kinds whose removal answers with the object instead of a Status, as upstream's storages are set up.
+const RETURN_OBJECT: &[(&str, &str)] = &[
+    ("", "persistentvolumeclaims"),
+    ("", "persistentvolumes"),
+    ("", "pods"),
+    ("", "podtemplates"),
+    ("", "resourcequotas"),
+    ("", "serviceaccounts"),
+    ("", "services"),
+    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
+    ("policy", "podsecuritypolicies"),
+    ("storage.k8s.io", "csidrivers"),
+    ("storage.k8s.io", "csinodes"),
+    ("storage.k8s.io", "storageclasses"),
+    ("storage.k8s.io", "volumeattachments"),
+    ("storage.k8s.io", "volumeattributesclasses"),
+    ("resource.k8s.io", "deviceclasses"),
+    ("resource.k8s.io", "resourceclaims"),
+    ("resource.k8s.io", "resourceclaimtemplates"),
+    ("resource.k8s.io", "resourceslices"),
+];
+
+pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    let options = DeleteOptions::read(call)?;
+    let (object, removed) = one(call, &kind, &call.info.name, &options).await?;
+    answer(kind, &object, removed)
+}
+
+pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    super::selection::check_list_options(&call.query, false)?;
+    let options = DeleteOptions::read(call)?;
+    let entries = super::list::all(call, &kind).await?;
+    let mut items = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let stored = decode_stored(&entry.value)?;
+        let place = (meta(&stored).namespace().to_owned(), meta(&stored).name().to_owned());
+        match one_in(call, &kind, &place.0, &place.1, &options).await {
+            Ok((object, _)) => {
+                items.push(objects::plain_bytes(&kind, &objects::value_at_version(&kind, object)?))
+            }
+            Err(gone) if gone.code == 404 => {}
+            Err(status) => return Err(status),
+        }
+    }
+    let revision = call.server.store.current_revision().await.map_err(objects::store_status)?;
+    Ok(Reply::List(List {
+        kind,
+        items,
+        resource_version: revision.to_string(),
+        continue_token: String::new(),
+        remaining: None,
+    }))
+}
+
+fn answer(kind: Arc<KindDef>, object: &Value, removed: bool) -> Result<Reply, Status> {
+    let returned = RETURN_OBJECT.contains(&(kind.group.as_str(), kind.resource.as_str()));
+    if removed && !returned {
+        return Ok(Reply::deleted(&kind, meta(object).name(), meta(object).uid()));
+    }
+    let object = objects::value_at_version(&kind, object.clone())?;
+    let bytes = objects::plain_bytes(&kind, &object);
+    Ok(Reply::object(kind, bytes))
+}
+
+async fn one(
+    call: &Call,
+    kind: &Arc<KindDef>,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(Value, bool), Status> {
+    let namespace = if kind.namespaced { call.info.namespace.as_str() } else { "" };
+    one_in(call, kind, namespace, name, options).await
+}
+
+/// Deletes one object; the state it was left in, and whether it is gone.
+pub async fn one_in(
+    call: &Call,
+    kind: &Arc<KindDef>,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(Value, bool), Status> {
+    let stored = objects::storage_kind(&call.server.kinds(), kind);
+    let key = stored.key(namespace, name);
+    loop {
+        let entry = objects::read(&call.server, &key).await?;
+        let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+        let object = decode_stored(&entry.value)?;
+        options.check_preconditions(kind, &object)?;
+        let request = Request::deletion(call, kind, namespace, name, &object, options.dry_run);
+        admission::validate(&request, &Value::Null).await?;
+        let plan = plan(&stored, &object, options);
+        match carry_out(call, &stored, &entry, object, plan, options.dry_run).await {
+            Err(Error::Conflict { .. }) if options.resource_version.is_none() => {}
+            Err(Error::Conflict { .. }) => {
+                return Err(Status::modified(&kind.group_resource(), name));
+            }
+            Err(error) => return Err(objects::store_status(error)),
+            Ok(done) => return Ok(done),
+        }
+    }
+}
+
+async fn carry_out(
+    call: &Call,
+    stored: &KindDef,
+    entry: &Entry,
+    object: Value,
+    plan: Plan,
+    dry_run: bool,
+) -> Result<(Value, bool), Error> {
+    let expect = Expect::Mod(entry.mod_revision);
+    let note = objects::note(call, "");
+    match plan {
+        Plan::Keep => Ok((object, false)),
+        Plan::Remove if dry_run => Ok((object, true)),
+        Plan::Mark(marked) if dry_run => Ok((*marked, false)),
+        Plan::Remove => {
+            let mut txn = Txn::delete(entry.key.clone(), expect).note(note);
+            txn.ops.extend(call.server.network.removal_ops(stored, &object));
+            let committed = objects::commit(&call.server, stored, txn).await?;
+            call.server.network.release(stored, &object);
+            Ok((with_revision(object, committed.revision), true))
+        }
+        Plan::Mark(mut marked) => {
+            let value = objects::encode(stored, &mut marked);
+            let txn = Txn::put(entry.key.clone(), value, expect).note(note);
+            let committed = objects::commit(&call.server, stored, txn).await?;
+            Ok((with_revision(*marked, committed.revision), false))
+        }
+    }
+}
+
+fn with_revision(mut object: Value, revision: skiff_store::Revision) -> Value {
+    set(&mut object, "resourceVersion", revision.to_string().into());
+    object
+}
+
+/// The decision, without side effects.
+fn plan(kind: &KindDef, object: &Value, options: &DeleteOptions) -> Plan {
+    let mut new = object.clone();
+    let grace = kind.strategy.grace_period(object, options.grace);
+    set_propagation_finalizers(&mut new, options);
+    if crate::custom::is_definition(kind) && meta(object).deletion_timestamp().is_none() {
+        crate::custom::mark_for_cleanup(&mut new);
+    }
+    let held = meta(&new).finalizers().next().is_some() || namespace_is_held(kind, &new);
+    let marked_before = meta(object).deletion_timestamp().is_some();
+    let left = meta(object).deletion_grace_period_seconds().unwrap_or(0);
+    let wanted = grace.unwrap_or(0).max(0);
+    if !held && wanted == 0 {
+        return Plan::Remove;
+    }
+    if marked_before && wanted >= left && new == *object {
+        return Plan::Keep;
+    }
+    mark(kind, &mut new, if marked_before { wanted.min(left) } else { wanted });
+    match new == *object {
+        true => Plan::Keep,
+        false => Plan::Mark(Box::new(new)),
+    }
+}
+
+fn mark(kind: &KindDef, object: &mut Value, grace: i64) {
+    let already = meta(object).deletion_timestamp().is_some();
+    let before = meta(object).deletion_grace_period_seconds();
+    if !already || before != Some(grace) {
+        let at = skiff_api::time::format(skiff_api::time::now() + grace);
+        set(object, "deletionTimestamp", at.into());
+    }
+    set(object, "deletionGracePeriodSeconds", grace.into());
+    let generation = meta(object).generation();
+    if generation > 0 && !already {
+        set(object, "generation", (generation + 1).into());
+    }
+    if kind.group.is_empty() && kind.resource == "namespaces" {
+        object["status"]["phase"] = "Terminating".into();
+    }
+}
+
+/// A namespace goes when the namespace controller has emptied it and taken its finalizer out of the spec.
+fn namespace_is_held(kind: &KindDef, object: &Value) -> bool {
+    kind.group.is_empty()
+        && kind.resource == "namespaces"
+        && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
+}
+
+fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions) {
+    let wanted = match (options.propagation.as_deref(), options.orphan) {
+        (Some("Orphan"), _) | (None, Some(true)) => Some(ORPHAN),
+        (Some("Foreground"), _) => Some(FOREGROUND),
+        (Some(_), _) | (None, Some(false)) => None,
+        // Without a word on it, an object keeps what an earlier deletion asked for.
+        (None, None) => return,
+    };
+    let Some(meta) = meta_mut(object) else { return };
+    let list = meta.entry("finalizers").or_insert_with(|| json!([]));
+    if let Some(list) = list.as_array_mut() {
+        list.retain(|finalizer| finalizer != ORPHAN && finalizer != FOREGROUND);
+        list.extend(wanted.map(Value::from));
+        if list.is_empty() {
+            meta.remove("finalizers");
+        }
+    }
+}
+
+// === impl DeleteOptions ===
+
+impl DeleteOptions {
+    pub fn read(call: &Call) -> Result<DeleteOptions, Status> {
+        let options = match call.body.is_empty() {
+            true => DeleteOptions::from_query(call)?,
+            false => {
+                let decoded =
+                    codec::decode(&call.body, call.body_format()?, &Target::delete_options())?;
+                DeleteOptions::from_object(&decoded.object)?
+            }
+        };
+        options.check()?;
+        Ok(options)
+    }
+
+    fn from_query(call: &Call) -> Result<DeleteOptions, Status> {
+        let query = &call.query;
+        let dry_run: Vec<&str> = query.all("dryRun").collect();
+        check_dry(&dry_run)?;
+        Ok(DeleteOptions {
+            grace: query.int("gracePeriodSeconds")?,
+            propagation: query.get("propagationPolicy").map(str::to_owned),
+            orphan: query.optional_flag("orphanDependents"),
+            dry_run: !dry_run.is_empty(),
+            ..DeleteOptions::default()
+        })
+    }
+
+    pub fn from_object(object: &Value) -> Result<DeleteOptions, Status> {
+        let text =
+            |pointer: &str| object.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+        let dry_run: Vec<&str> =
+            object["dryRun"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        check_dry(&dry_run)?;
+        Ok(DeleteOptions {
+            grace: object["gracePeriodSeconds"].as_i64(),
+            uid: text("/preconditions/uid"),
+            resource_version: text("/preconditions/resourceVersion"),
+            propagation: text("/propagationPolicy"),
+            orphan: object["orphanDependents"].as_bool(),
+            dry_run: !dry_run.is_empty(),
+        })
+    }
+
+    fn check(&self) -> Result<(), Status> {
+        let mut errors = ErrorList::default();
+        let policy = Path::new("propagationPolicy");
+        if let Some(given) = &self.propagation {
+            if self.orphan.is_some() {
+                errors.invalid(
+                    &policy,
+                    given.as_str(),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                );
+            }
+            if !matches!(given.as_str(), "Foreground" | "Background" | "Orphan") {
+                errors.not_supported(
+                    &policy,
+                    given.as_str(),
+                    &["Foreground", "Background", "Orphan", "nil"],
+                );
+            }
+        }
+        invalid_options(errors)
+    }
+
+    fn check_preconditions(&self, kind: &KindDef, object: &Value) -> Result<(), Status> {
+        let have = meta(object);
+        let refused = |what: &str, asked: &str, is: &str, then: &str| {
+            let why = format!(
+                "the {what} in the precondition ({asked}) does not match the {what} in record ({is}). The object might have been {then}"
+            );
+            let resource = skiff_api::GroupResource::new(&kind.group, &kind.kind);
+            Err(Status::conflict(&resource, have.name(), &why))
+        };
+        match (&self.uid, &self.resource_version) {
+            (Some(uid), _) if uid != have.uid() => {
+                refused("UID", uid, have.uid(), "deleted and then recreated")
+            }
+            (_, Some(version)) if version != have.resource_version() => {
+                refused("ResourceVersion", version, have.resource_version(), "modified")
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn check_dry(values: &[&str]) -> Result<(), Status> {
+    let mut errors = ErrorList::default();
+    check_dry_run(values, &mut errors);
+    invalid_options(errors)
+}
+
+fn invalid_options(errors: ErrorList) -> Result<(), Status> {
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid(&GroupKind::new("meta.k8s.io", "DeleteOptions"), "", errors)),
+    }
+}

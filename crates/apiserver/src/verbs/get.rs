@@ -1,0 +1,34 @@
+//! `get`: the stored bytes as they are.
+
+use std::sync::Arc;
+
+use skiff_api::{KindDef, Status};
+
+use crate::call::Call;
+use crate::objects;
+use crate::reply::Reply;
+
+pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    let info = &call.info;
+    let entry = objects::read(&call.server, &kind.key(&info.namespace, &info.name)).await?;
+    let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), &info.name))?;
+    check_not_in_future(call, entry.mod_revision.0).await?;
+    let bytes = objects::at_version(&kind, &entry.value)?;
+    Ok(Reply::object(kind, bytes))
+}
+
+/// A client that has seen a revision must not be shown anything older.
+async fn check_not_in_future(call: &Call, seen: u64) -> Result<(), Status> {
+    let asked = super::selection::revision(call.query.text("resourceVersion"))?;
+    if asked <= seen {
+        return Ok(());
+    }
+    let current = call.server.store.current_revision().await.map_err(objects::store_status)?;
+    match skiff_store::Revision(asked) > current {
+        true => Err(objects::store_status(skiff_store::Error::FutureRevision {
+            requested: skiff_store::Revision(asked),
+            current,
+        })),
+        false => Ok(()),
+    }
+}

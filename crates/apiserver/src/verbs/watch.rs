@@ -1,0 +1,246 @@
+//! `watch`: what happens to a collection from a revision on, as a stream of events.
+//!
+//! Store events -> selector transitions -> frames. An object that begins to match is ADDED, one that ceases to is DELETED.
+//! Counterpart: `endpoints/handlers/watch.go` and `storage/cacher`. Invariant: events come in revision order, and a
+//! bookmark promises that everything up to its revision has been sent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use http::{HeaderValue, Response, header};
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
+use serde_json::{Value, json};
+use skiff_api::{KindDef, Status};
+use skiff_store::{Event, EventKind, RangeRequest, Revision, Watch};
+use tokio::time::Instant;
+
+use super::selection::{Selection, check_list_options, revision};
+use crate::call::Call;
+use crate::encode::EventEncoder;
+use crate::negotiate::Media;
+use crate::objects;
+use crate::reply::{BoxError, Reply};
+
+/// Without a timeout of the client's, a watch lasts this long and up to as long again.
+const LASTS: u64 = 1800;
+const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// One event on its way to a client.
+#[derive(Clone, Debug)]
+pub struct WatchEvent {
+    pub kind: &'static str,
+    pub object: Bytes,
+}
+
+pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+    check_list_options(&call.query, true)?;
+    let media = Media::negotiate(call.headers.get(header::ACCEPT), &call.query)
+        .ok_or_else(Media::not_acceptable)?;
+    let watcher = Watcher::open(call, kind.clone()).await?;
+    let mut encoder = EventEncoder::new(media, kind, call)?;
+    let frames = watcher
+        .events()
+        .map(move |event| encoder.frame(&event).map(Frame::data).map_err(BoxError::from));
+    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let content_type = HeaderValue::from_static(watch_content_type(media));
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(Reply::Response(response))
+}
+
+fn watch_content_type(media: Media) -> &'static str {
+    use skiff_api::codec::Format;
+    match media.format {
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        Format::Json if media.stream => "application/json;stream=watch",
+        format => format.media_type(),
+    }
+}
+
+/// The state of one watch.
+struct Watcher {
+    kind: Arc<KindDef>,
+    selection: Selection,
+    source: Option<Watch>,
+    /// Events that are ready to go, oldest first.
+    ready: std::collections::VecDeque<WatchEvent>,
+    bookmarks: bool,
+    /// The revision of the last event or bookmark that was sent.
+    told: Revision,
+    next_bookmark: Instant,
+    ends: Instant,
+}
+
+// === impl Watcher ===
+
+impl Watcher {
+    async fn open(call: &Call, kind: Arc<KindDef>) -> Result<Watcher, Status> {
+        let selection = Selection::read(call, &kind)?;
+        let asked = revision(call.query.text("resourceVersion"))?;
+        let initial = call.query.optional_flag("sendInitialEvents");
+        let now = Instant::now();
+        let mut watcher = Watcher {
+            selection,
+            kind,
+            source: None,
+            ready: Default::default(),
+            bookmarks: call.query.flag("allowWatchBookmarks"),
+            told: Revision(asked),
+            next_bookmark: now + BOOKMARK_EVERY,
+            ends: now + timeout(call)?,
+        };
+        // Revision 0 means "from any state you have": the state first, then what follows.
+        let state_first = initial.unwrap_or(asked == 0);
+        let store = &call.server.store;
+        let after = match state_first {
+            true => watcher.send_state(store, initial == Some(true)).await?,
+            false if asked == 0 => store.current_revision().await.map_err(objects::store_status)?,
+            false => Revision(asked),
+        };
+        watcher.told = after;
+        match store.watch(watcher.selection.range.clone(), after).await {
+            Ok(source) => watcher.source = Some(source),
+            Err(error) => watcher.fail(&error),
+        }
+        Ok(watcher)
+    }
+
+    /// Queues the current state as ADDED events; returns its revision.
+    async fn send_state(
+        &mut self,
+        store: &skiff_store::Store,
+        announce_end: bool,
+    ) -> Result<Revision, Status> {
+        let found = store
+            .range(RangeRequest::new(self.selection.range.clone()))
+            .await
+            .map_err(objects::store_status)?;
+        if self.told > found.revision {
+            return Err(objects::store_status(skiff_store::Error::FutureRevision {
+                requested: self.told,
+                current: found.revision,
+            }));
+        }
+        for entry in &found.entries {
+            if self.selected(&entry.value) {
+                self.push("ADDED", &entry.value);
+            }
+        }
+        if announce_end && self.bookmarks {
+            let object = bookmark(&self.kind, found.revision, true);
+            self.ready.push_back(WatchEvent { kind: "BOOKMARK", object });
+        }
+        Ok(found.revision)
+    }
+
+    fn selected(&self, object: &[u8]) -> bool {
+        self.selection.scanner().matches(object)
+    }
+
+    fn push(&mut self, kind: &'static str, stored: &Bytes) {
+        match objects::at_version(&self.kind, stored) {
+            Ok(object) => self.ready.push_back(WatchEvent { kind, object }),
+            Err(status) => self.end_with(&status),
+        }
+    }
+
+    /// Events until the time is up, the store cuts the watch, or the client goes away and drops the stream.
+    fn events(self) -> impl Stream<Item = WatchEvent> + Send {
+        stream::unfold(self, |mut watcher| async move {
+            let event = watcher.next().await?;
+            Some((event, watcher))
+        })
+    }
+
+    async fn next(&mut self) -> Option<WatchEvent> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(event);
+            }
+            let source = self.source.as_mut()?;
+            let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.ends };
+            tokio::select! {
+                biased;
+                events = source.next() => match events {
+                    Ok(events) => events.iter().for_each(|event| self.take(event)),
+                    Err(error) => self.fail(&error),
+                },
+                () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => {
+                    if Instant::now() >= self.ends {
+                        return None;
+                    }
+                    self.bookmark();
+                }
+            }
+        }
+    }
+
+    /// An event as this watch sees it, if it concerns it at all.
+    fn take(&mut self, event: &Event) {
+        self.told = event.revision();
+        let was = event.previous().is_some_and(|last| self.selected(&last.value));
+        let is = event.kind == EventKind::Put && self.selected(&event.entry.value);
+        match (was, is) {
+            (false, true) => self.push("ADDED", &event.entry.value),
+            (true, true) => self.push("MODIFIED", &event.entry.value),
+            (true, false) => self.push("DELETED", &last_state(event)),
+            (false, false) => {}
+        }
+    }
+
+    fn bookmark(&mut self) {
+        self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        let Some(source) = &mut self.source else { return };
+        let seen = source.progress();
+        if seen > self.told {
+            self.told = seen;
+            let object = bookmark(&self.kind, seen, false);
+            self.ready.push_back(WatchEvent { kind: "BOOKMARK", object });
+        }
+    }
+
+    fn fail(&mut self, error: &skiff_store::Error) {
+        let status = match error {
+            skiff_store::Error::Compacted { oldest, .. } => {
+                Status::expired(format!("too old resource version: {} ({oldest})", self.told))
+            }
+            other => objects::store_status(other.clone()),
+        };
+        self.end_with(&status);
+    }
+
+    /// The last thing a client hears is why.
+    fn end_with(&mut self, status: &Status) {
+        self.source = None;
+        let object = Bytes::from(status.to_value().to_string());
+        self.ready.push_back(WatchEvent { kind: "ERROR", object });
+    }
+}
+
+/// What a watcher is shown when an object goes or ceases to match: the state it knew, at the revision of the change.
+fn last_state(event: &Event) -> Bytes {
+    match event.previous() {
+        Some(last) => last.at_revision(event.revision()),
+        None => event.bytes(),
+    }
+}
+
+fn bookmark(kind: &KindDef, revision: Revision, end_of_state: bool) -> Bytes {
+    let mut object: Value = json!({
+        "kind": kind.kind,
+        "apiVersion": kind.api_version(),
+        "metadata": { "resourceVersion": revision.to_string(), "creationTimestamp": null },
+    });
+    if end_of_state {
+        object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+    }
+    Bytes::from(object.to_string())
+}
+
+fn timeout(call: &Call) -> Result<Duration, Status> {
+    let asked = call.query.int("timeoutSeconds")?.and_then(|seconds| u64::try_from(seconds).ok());
+    let spread = u64::from(uuid::Uuid::new_v4().as_fields().0) % LASTS;
+    Ok(Duration::from_secs(asked.filter(|seconds| *seconds > 0).unwrap_or(LASTS + spread)))
+}

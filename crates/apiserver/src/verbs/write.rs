@@ -1,0 +1,538 @@
+//! What create, update, patch and the subresources share: from a decoded object to a committed revision.
+//!
+//! ownership -> mutating admission -> strategy -> validation -> validating admission -> transaction. Counterpart:
+//! `rest.BeforeCreate`, `rest.BeforeUpdate` and `Store.Create`/`Store.Update`. Invariant: a dry run does everything but
+//! the transaction, and no path to the store leaves one of these stages out.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde_json::Value;
+use skiff_api::codec::{self, Decoded, Target, decode_stored};
+use skiff_api::field::{ErrorList, Path};
+use skiff_api::meta::{meta, meta_mut};
+use skiff_api::validation::{validate_meta, validate_meta_update};
+use skiff_api::{KindDef, Reason, Status, default};
+use skiff_store::{Entry, Error, Expect, Revision, Txn};
+
+use crate::admission::{self, Operation, Request};
+use crate::authz::escalation;
+use crate::call::{Call, FieldValidation, WriteOptions};
+use crate::network::Allocation;
+use crate::objects;
+use crate::ownership;
+
+/// One write under way.
+pub struct Write<'a> {
+    pub call: &'a Call,
+    /// As the path names it.
+    pub kind: Arc<KindDef>,
+    /// As it is stored; everything between decoding and the store happens at this version.
+    pub stored: Arc<KindDef>,
+    /// `status`, ...; empty for the object itself.
+    pub subresource: String,
+    pub options: WriteOptions,
+}
+
+/// A state that is to replace the current one.
+pub struct Proposed {
+    pub object: Value,
+    /// Server-side apply has settled who owns what.
+    pub owned: bool,
+    /// The client names the revision this is for: a lost race is the client's to settle.
+    pub fixed: bool,
+}
+
+/// What became of a write.
+pub struct Outcome {
+    pub bytes: Bytes,
+    pub created: bool,
+}
+
+/// How often a write that names no revision starts over when others are faster.
+const ATTEMPTS: usize = 100;
+/// How often another name is drawn for `generateName`.
+const NAME_ATTEMPTS: usize = 8;
+
+// === impl Write ===
+
+impl<'a> Write<'a> {
+    pub fn new(
+        call: &'a Call,
+        kind: Arc<KindDef>,
+        subresource: &str,
+        options: WriteOptions,
+    ) -> Write<'a> {
+        let stored = objects::storage_kind(&call.server.kinds(), &kind);
+        Write { call, kind, stored, subresource: subresource.to_owned(), options }
+    }
+
+    /// The body as an object of the path's kind, findings handled as the client asked.
+    pub fn decode_body(&self) -> Result<Value, Status> {
+        let target = Target::of(&self.kind);
+        let decoded = codec::decode(&self.call.body, self.call.body_format()?, &target)?;
+        self.accept(decoded, &target)
+    }
+
+    /// Strict findings refuse, warn or pass.
+    pub fn accept(&self, decoded: Decoded, target: &Target<'_>) -> Result<Value, Status> {
+        match self.options.validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => {
+                decoded.strict.iter().for_each(|finding| self.call.warn(finding.as_str()))
+            }
+            FieldValidation::Strict => {
+                if let Some(refused) = target.strict_error(&decoded.strict) {
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(decoded.object)
+    }
+
+    /// Defaults, then the version that is stored.
+    pub fn to_stored(&self, mut object: Value) -> Result<Value, Status> {
+        default::apply(&mut object, &self.kind);
+        if Arc::ptr_eq(&self.kind, &self.stored) {
+            return Ok(object);
+        }
+        let mut object = objects::value_at_version(&self.stored, object)?;
+        default::apply(&mut object, &self.stored);
+        Ok(object)
+    }
+
+    /// The object's namespace is the request's.
+    pub fn check_namespace(&self, object: &mut Value) -> Result<(), Status> {
+        let wanted = if self.kind.namespaced { self.call.info.namespace.as_str() } else { "" };
+        match meta(object).namespace() {
+            given if given == wanted => Ok(()),
+            "" => {
+                set(object, "namespace", wanted.into());
+                Ok(())
+            }
+            _ => Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            )),
+        }
+    }
+
+    // --- create ---
+
+    /// Stores an object that must not exist yet.
+    pub async fn create(&self, object: Value, owned: bool) -> Result<Outcome, Status> {
+        let generated =
+            meta(&object).name().is_empty() && !meta(&object).generate_name().is_empty();
+        for attempt in 1.. {
+            let outcome = self.create_once(object.clone(), owned).await;
+            match outcome {
+                Err(taken)
+                    if generated
+                        && taken.reason == Reason::AlreadyExists
+                        && attempt < NAME_ATTEMPTS => {}
+                outcome => return outcome,
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+
+    async fn create_once(&self, mut object: Value, owned: bool) -> Result<Outcome, Status> {
+        if !meta(&object).resource_version().is_empty() {
+            return Err(Status::new(
+                500,
+                Reason::Unknown,
+                "resourceVersion should not be set on objects to be created",
+            ));
+        }
+        fill_new_meta(&mut object);
+        if !owned {
+            ownership::track(self, &mut object, None);
+        }
+        let mut request = Request::new(self, Operation::Create, None);
+        admission::mutate(&mut request, &mut object).await?;
+        self.prepare_new(&mut object);
+        self.refuse_faults(&object, None)?;
+        admission::validate(&request, &object).await?;
+        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, None).await?;
+        let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
+        self.commit_new(object, allocation).await
+    }
+
+    fn prepare_new(&self, object: &mut Value) {
+        let strategy = &self.stored.strategy;
+        strategy.prepare_for_create(&self.stored, object);
+        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
+            remove(object, field);
+        }
+        match strategy.counts_generation(&self.stored) {
+            true => set(object, "generation", 1.into()),
+            false => remove(object, "generation"),
+        }
+    }
+
+    async fn commit_new(
+        &self,
+        mut object: Value,
+        allocation: Allocation<'_>,
+    ) -> Result<Outcome, Status> {
+        let (namespace, name) = self.place(&object);
+        let key = self.stored.key(&namespace, &name);
+        let value = objects::encode(&self.stored, &mut object);
+        if self.options.dry_run {
+            return match objects::read(&self.call.server, &key).await? {
+                Some(existing) => Err(self.taken(&existing, &name)),
+                None => self.outcome(&without_revision(&value.bytes), true),
+            };
+        }
+        let mut txn = Txn::put(key, value, Expect::Absent)
+            .note(objects::note(self.call, &self.options.manager));
+        txn.ops.extend(allocation.ops(&self.call.server.kinds()));
+        match objects::commit(&self.call.server, &self.stored, txn).await {
+            Ok(committed) => {
+                allocation.keep();
+                let entry =
+                    committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
+                self.outcome(&entry.value, true)
+            }
+            Err(Error::Conflict { current: Some(existing), .. }) => {
+                Err(self.taken(&existing, &name))
+            }
+            Err(error) => Err(objects::store_status(error)),
+        }
+    }
+
+    fn place(&self, object: &Value) -> (String, String) {
+        let name = meta(object).name().to_owned();
+        let namespace = if self.stored.namespaced {
+            meta(object).namespace().to_owned()
+        } else {
+            String::new()
+        };
+        (namespace, name)
+    }
+
+    fn taken(&self, existing: &Entry, name: &str) -> Status {
+        let mut status = Status::already_exists(&self.kind.group_resource(), name);
+        let leaving = decode_stored(&existing.value)
+            .is_ok_and(|object| meta(&object).deletion_timestamp().is_some());
+        if leaving {
+            status.message = format!("object is being deleted: {}", status.message);
+        }
+        status
+    }
+
+    // --- update ---
+
+    /// Replaces the current state by what `propose` makes of it (given at the path's version). Starts over when
+    /// another write came between, unless the proposal names the revision it is for.
+    pub async fn update<F>(&self, name: &str, mut propose: F) -> Result<Outcome, Status>
+    where
+        F: FnMut(Option<Value>) -> Result<Proposed, Status>,
+    {
+        let namespace = if self.kind.namespaced { self.call.info.namespace.as_str() } else { "" };
+        let key = self.stored.key(namespace, name);
+        for _ in 0..ATTEMPTS {
+            let Some(entry) = objects::read(&self.call.server, &key).await? else {
+                let proposed = propose(None)?;
+                return self.create_by_update(proposed, name).await;
+            };
+            let old = decode_stored(&entry.value)?;
+            let proposed = propose(Some(objects::value_at_version(&self.kind, old.clone())?))?;
+            let fixed = proposed.fixed;
+            match self.update_once(&entry, old, proposed).await {
+                Err(status) if is_lost_race(&status) && !fixed => {}
+                outcome => return outcome,
+            }
+        }
+        Err(Status::modified(&self.kind.group_resource(), name))
+    }
+
+    /// A PUT or an apply to a name that is free.
+    async fn create_by_update(&self, proposed: Proposed, name: &str) -> Result<Outcome, Status> {
+        let mut object = proposed.object;
+        if !matches!(meta(&object).resource_version(), "" | "0") {
+            return Err(Status::not_found(&self.kind.group_resource(), name));
+        }
+        remove(&mut object, "resourceVersion");
+        let object = self.to_stored(object)?;
+        self.create(object, proposed.owned).await
+    }
+
+    async fn update_once(
+        &self,
+        entry: &Arc<Entry>,
+        old: Value,
+        proposed: Proposed,
+    ) -> Result<Outcome, Status> {
+        let name = meta(&old).name().to_owned();
+        let mut object = self.to_stored(proposed.object)?;
+        self.check_identity(&object, &old, entry, &name)?;
+        if !proposed.owned {
+            ownership::track(self, &mut object, Some(&old));
+        }
+        carry_meta(&mut object, &old);
+        let mut request = Request::new(self, Operation::Update, Some(&old));
+        admission::mutate(&mut request, &mut object).await?;
+        self.prepare_change(&mut object, &old);
+        self.refuse_faults(&object, Some(&old))?;
+        admission::validate(&request, &object).await?;
+        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old))
+            .await?;
+        let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
+        self.commit_change(entry, object, &old, allocation).await
+    }
+
+    /// The revision and uid that a client names must be the current ones.
+    fn check_identity(
+        &self,
+        object: &Value,
+        old: &Value,
+        entry: &Entry,
+        name: &str,
+    ) -> Result<(), Status> {
+        let resource = self.kind.group_resource();
+        match meta(object).resource_version() {
+            "" | "0" => self.check_unconditional(name)?,
+            text => {
+                let asked: u64 = text.parse().map_err(|_| {
+                    Status::new(
+                        500,
+                        Reason::Unknown,
+                        format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
+                    )
+                })?;
+                if Revision(asked) != entry.mod_revision {
+                    return Err(Status::modified(&resource, name));
+                }
+            }
+        }
+        let (asked, uid) = (meta(object).uid(), meta(old).uid());
+        match asked.is_empty() || asked == uid {
+            true => Ok(()),
+            false => Err(Status::conflict(
+                &resource,
+                name,
+                &format!(
+                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
+                    entry.key
+                ),
+            )),
+        }
+    }
+
+    fn check_unconditional(&self, name: &str) -> Result<(), Status> {
+        if self.stored.strategy.allow_unconditional_update() {
+            return Ok(());
+        }
+        let mut errors = ErrorList::default();
+        errors.invalid(
+            &Path::new("metadata").child("resourceVersion"),
+            0,
+            "must be specified for an update",
+        );
+        Err(Status::invalid(&self.kind.group_kind(), name, errors))
+    }
+
+    fn prepare_change(&self, object: &mut Value, old: &Value) {
+        let (strategy, kind) = (&self.stored.strategy, &self.stored);
+        match self.subresource.as_str() {
+            "" => {
+                strategy.prepare_for_update(kind, object, old);
+                self.call.server.network.prepare_change(kind, object, old);
+            }
+            "status" => {
+                strategy.prepare_for_status_update(kind, object, old);
+                keep_settled_meta(object, old);
+            }
+            _ => {}
+        }
+        let generation =
+            meta(old).generation() + i64::from(strategy.generation_changes(kind, object, old));
+        match generation {
+            0 => remove(object, "generation"),
+            generation => set(object, "generation", generation.into()),
+        }
+    }
+
+    async fn commit_change(
+        &self,
+        entry: &Arc<Entry>,
+        mut object: Value,
+        old: &Value,
+        allocation: Allocation<'_>,
+    ) -> Result<Outcome, Status> {
+        skiff_api::apply::keep_times_if_unchanged(&mut object, old);
+        let value = objects::encode(&self.stored, &mut object);
+        if same_but_revision(&value.bytes, entry) {
+            return self.outcome(&entry.value, false);
+        }
+        if self.options.dry_run {
+            let mut shown = object;
+            set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
+            return self.outcome(&objects::plain_bytes(&self.stored, &shown), false);
+        }
+        let (txn, deleted) = match is_released(&object, old) {
+            true => (Txn::delete(entry.key.clone(), Expect::Mod(entry.mod_revision)), true),
+            false => (Txn::put(entry.key.clone(), value, Expect::Mod(entry.mod_revision)), false),
+        };
+        let mut txn = txn.note(objects::note(self.call, &self.options.manager));
+        txn.ops.extend(match deleted {
+            true => self.call.server.network.removal_ops(&self.stored, old),
+            false => allocation.ops(&self.call.server.kinds()),
+        });
+        match objects::commit(&self.call.server, &self.stored, txn).await {
+            Ok(committed) => {
+                allocation.keep();
+                let event = committed
+                    .events
+                    .first()
+                    .ok_or_else(|| Status::internal("nothing was written"))?;
+                if deleted {
+                    self.call.server.network.release(&self.stored, &object);
+                    set(&mut object, "resourceVersion", committed.revision.to_string().into());
+                    return self.outcome(&objects::plain_bytes(&self.stored, &object), false);
+                }
+                self.outcome(&event.entry.value, false)
+            }
+            Err(Error::Conflict { current, .. }) => {
+                Err(self.lost_race(current.as_deref(), meta(old).name()))
+            }
+            Err(error) => Err(objects::store_status(error)),
+        }
+    }
+
+    fn lost_race(&self, current: Option<&Entry>, name: &str) -> Status {
+        match current {
+            Some(_) => Status::modified(&self.kind.group_resource(), name),
+            None => Status::not_found(&self.kind.group_resource(), name),
+        }
+    }
+
+    // --- shared ---
+
+    fn refuse_faults(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
+        let (strategy, mut errors) = (&self.stored.strategy, ErrorList::default());
+        match (old, self.subresource.as_str()) {
+            (None, _) => {
+                validate_meta(&self.stored, object, &mut errors);
+                strategy.validate(object, &mut errors);
+            }
+            (Some(old), "status") => {
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate_status_update(object, old, &mut errors);
+            }
+            (Some(old), _) => {
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate(object, &mut errors);
+                strategy.validate_update(object, old, &mut errors);
+            }
+        }
+        if !errors.is_empty() {
+            return Err(Status::invalid(&self.kind.group_kind(), meta(object).name(), errors));
+        }
+        strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
+        Ok(())
+    }
+
+    fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
+        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created })
+    }
+}
+
+/// What the server says about every new object, before admission sees it.
+fn fill_new_meta(object: &mut Value) {
+    let prefix = meta(object).generate_name().to_owned();
+    if meta(object).name().is_empty() && !prefix.is_empty() {
+        set(object, "name", generated_name(&prefix).into());
+    }
+    set(object, "uid", uuid::Uuid::new_v4().to_string().into());
+    set(object, "creationTimestamp", skiff_api::time::format(skiff_api::time::now()).into());
+}
+
+/// A prefix and five characters that spell no words.
+pub fn generated_name(prefix: &str) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    const LENGTH: usize = 63 - 5;
+    let random = uuid::Uuid::new_v4();
+    let suffix = random
+        .as_bytes()
+        .iter()
+        .take(5)
+        .map(|byte| char::from(ALPHABET[usize::from(*byte) % ALPHABET.len()]));
+    prefix.chars().take(LENGTH).chain(suffix).collect()
+}
+
+/// What an update may leave out and never changes.
+fn carry_meta(object: &mut Value, old: &Value) {
+    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+        let said =
+            object.pointer(&format!("/metadata/{field}")).is_some_and(|value| !value.is_null());
+        if let (false, Some(value)) = (said, old.pointer(&format!("/metadata/{field}"))) {
+            set(object, field, value.clone());
+        }
+    }
+    let generation = meta(old).generation();
+    match generation {
+        0 => remove(object, "generation"),
+        _ => set(object, "generation", generation.into()),
+    }
+    remove(object, "selfLink");
+}
+
+/// A status update changes no labels, owners or finalizers of a built-in kind.
+fn keep_settled_meta(object: &mut Value, old: &Value) {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        match old.pointer(&format!("/metadata/{field}")) {
+            Some(value) => set(object, field, value.clone()),
+            None => remove(object, field),
+        }
+    }
+}
+
+/// The last finalizer of an object that was being deleted is gone, and no grace is left.
+fn is_released(object: &Value, old: &Value) -> bool {
+    let (new, was) = (meta(object), meta(old));
+    was.deletion_timestamp().is_some()
+        && new.finalizers().next().is_none()
+        && was.finalizers().next().is_some()
+        && new.deletion_grace_period_seconds().unwrap_or(0) == 0
+        && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+}
+
+/// Whether an object says which revision it is meant to replace.
+pub fn names_revision(object: &Value) -> bool {
+    !matches!(meta(object).resource_version(), "" | "0")
+}
+
+fn is_lost_race(status: &Status) -> bool {
+    status.code == 409 && status.message.contains("the object has been modified")
+}
+
+/// Whether an encoding says what is stored already. The hole is empty there and filled here.
+fn same_but_revision(fresh: &[u8], entry: &Entry) -> bool {
+    let Some(span) = entry.revision_span() else { return false };
+    let stored = &entry.value;
+    fresh.len() == stored.len() - span.len()
+        && fresh[..span.start] == stored[..span.start]
+        && fresh[span.start..] == stored[span.end..]
+}
+
+/// A dry run's object has no revision to show.
+fn without_revision(bytes: &Bytes) -> Bytes {
+    const EMPTY: &[u8] = b"\"resourceVersion\":\"\",";
+    match bytes.windows(EMPTY.len()).position(|window| window == EMPTY) {
+        Some(at) => [&bytes[..at], &bytes[at + EMPTY.len()..]].concat().into(),
+        None => bytes.clone(),
+    }
+}
+
+pub fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(meta) = meta_mut(object) {
+        meta.insert(field.to_owned(), value);
+    }
+}
+
+pub fn remove(object: &mut Value, field: &str) {
+    if let Some(meta) = meta_mut(object) {
+        meta.remove(field);
+    }
+}

@@ -1,0 +1,48 @@
+//! Counters of the controller loops, for whoever serves `/metrics`.
+//!
+//! Counterpart: `workqueue_*` and `controller_runtime_*` metrics. Invariant: counting never blocks a reconcile for
+//! longer than one map lookup.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// What one controller did so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub reconciles: u64,
+    pub errors: u64,
+    pub panics: u64,
+    pub busy: Duration,
+}
+
+/// Shared by all controllers; cloning gives another handle on the same counters.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics(Arc<Mutex<BTreeMap<&'static str, Counts>>>);
+
+impl Metrics {
+    pub fn snapshot(&self) -> BTreeMap<&'static str, Counts> {
+        self.0.lock().expect("no panic happens while counting").clone()
+    }
+
+    pub(super) fn observe(&self, controller: &'static str, took: Duration) {
+        self.with(controller, |counts| {
+            counts.reconciles += 1;
+            counts.busy += took;
+        });
+    }
+
+    pub(super) fn count_error(&self, controller: &'static str) {
+        self.with(controller, |counts| counts.errors += 1);
+    }
+
+    pub(super) fn count_panic(&self, controller: &'static str) {
+        self.with(controller, |counts| counts.panics += 1);
+    }
+
+    fn with(&self, controller: &'static str, change: impl FnOnce(&mut Counts)) {
+        change(
+            self.0.lock().expect("no panic happens while counting").entry(controller).or_default(),
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! The work queue of one controller: keys to look at, each at most once, each never by two workers at a time.
+//!
+//! Counterpart: client-go `util/workqueue` (dedup, delay, per-item exponential back-off). One consumer awaits `next`;
+//! any thread may `add`. There is no ticking: the consumer sleeps until an add or the earliest delayed key.
+//! Invariant: a key added while it is being processed is handed out again after `done`, exactly once.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use super::store::Key;
+
+const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(1000);
+
+#[derive(Default)]
+pub struct WorkQueue {
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    ready: VecDeque<Key>,
+    /// Keys that are in `ready`, or must go there when their present run is done.
+    dirty: HashSet<Key>,
+    processing: HashSet<Key>,
+    delayed: BTreeSet<(Instant, Key)>,
+    due: HashMap<Key, Instant>,
+    failures: HashMap<Key, u32>,
+}
+
+// === impl WorkQueue ===
+
+impl WorkQueue {
+    pub fn add(&self, key: Key) {
+        self.lock().add(key);
+        self.changed.notify_one();
+    }
+
+    /// Adds the key after a delay; of several delays for one key the earliest counts.
+    pub fn add_after(&self, key: Key, delay: Duration) {
+        if delay.is_zero() {
+            return self.add(key);
+        }
+        self.lock().add_at(key, Instant::now() + delay);
+        self.changed.notify_one();
+    }
+
+    /// Adds a key that failed, later after each failure in a row.
+    pub fn add_failed(&self, key: Key) {
+        let failures = {
+            let mut state = self.lock();
+            let count = state.failures.entry(key.clone()).or_default();
+            *count += 1;
+            *count
+        };
+        self.add_after(key, back_off(failures));
+    }
+
+    /// The key did well: its next failure waits shortly again.
+    pub fn forget(&self, key: &Key) {
+        self.lock().failures.remove(key);
+    }
+
+    /// The next key to work on; it stays reserved until `done`.
+    pub async fn next(&self) -> Key {
+        loop {
+            let wake = {
+                let mut state = self.lock();
+                state.promote_due(Instant::now());
+                if let Some(key) = state.take() {
+                    return key;
+                }
+                state.delayed.first().map(|(at, _)| *at)
+            };
+            match wake {
+                Some(at) => {
+                    tokio::select! { () = tokio::time::sleep_until(at) => {}, () = self.changed.notified() => {} }
+                }
+                None => self.changed.notified().await,
+            }
+        }
+    }
+
+    pub fn done(&self, key: &Key) {
+        let mut state = self.lock();
+        state.processing.remove(key);
+        if state.dirty.contains(key) {
+            state.ready.push_back(key.clone());
+            self.changed.notify_one();
+        }
+    }
+
+    /// Keys waiting to be handed out at once.
+    pub fn depth(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().expect("no panic happens while the queue is locked")
+    }
+}
+
+// === impl State ===
+
+impl State {
+    fn add(&mut self, key: Key) {
+        if self.dirty.insert(key.clone()) && !self.processing.contains(&key) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn add_at(&mut self, key: Key, at: Instant) {
+        match self.due.get(&key) {
+            Some(earlier) if *earlier <= at => return,
+            Some(later) => {
+                let later = (*later, key.clone());
+                self.delayed.remove(&later);
+            }
+            None => {}
+        }
+        self.due.insert(key.clone(), at);
+        self.delayed.insert((at, key));
+    }
+
+    fn promote_due(&mut self, now: Instant) {
+        while let Some((at, _)) = self.delayed.first()
+            && *at <= now
+        {
+            let (_, key) = self.delayed.pop_first().expect("the set has a first element");
+            self.due.remove(&key);
+            self.add(key);
+        }
+    }
+
+    fn take(&mut self) -> Option<Key> {
+        let key = self.ready.pop_front()?;
+        self.dirty.remove(&key);
+        self.processing.insert(key.clone());
+        Some(key)
+    }
+}
+
+fn back_off(failures: u32) -> Duration {
+    FIRST_BACK_OFF
+        .saturating_mul(2u32.saturating_pow(failures.saturating_sub(1)))
+        .min(LONGEST_BACK_OFF)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(name: &str) -> Key {
+        Key::new("ns", name)
+    }
+
+    async fn idle(queue: &WorkQueue) -> bool {
+        tokio::time::timeout(Duration::from_millis(1), queue.next()).await.is_err()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_is_queued_once() {
+        let queue = WorkQueue::default();
+        queue.add(key("a"));
+        queue.add(key("a"));
+        assert_eq!(queue.next().await, key("a"));
+        assert!(idle(&queue).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_key_added_while_processed_comes_again_only_after_done() {
+        let queue = WorkQueue::default();
+        queue.add(key("a"));
+        let a = queue.next().await;
+        queue.add(key("a"));
+        assert!(idle(&queue).await);
+        queue.done(&a);
+        assert_eq!(queue.next().await, a);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_earliest_delay_counts() {
+        let queue = WorkQueue::default();
+        let start = Instant::now();
+        queue.add_after(key("a"), Duration::from_secs(60));
+        queue.add_after(key("a"), Duration::from_secs(10));
+        queue.add_after(key("a"), Duration::from_secs(30));
+        queue.next().await;
+        assert_eq!(start.elapsed().as_secs(), 10);
+        queue.done(&key("a"));
+        assert!(tokio::time::timeout(Duration::from_secs(100), queue.next()).await.is_err());
+    }
+
+    #[test]
+    fn back_off_doubles_to_a_limit() {
+        assert_eq!(back_off(1), Duration::from_millis(5));
+        assert_eq!(back_off(4), Duration::from_millis(40));
+        assert_eq!(back_off(400), LONGEST_BACK_OFF);
+    }
+}

@@ -1,0 +1,128 @@
+//! How controllers write: every answer of the API server goes straight into the shared cache.
+//!
+//! One path for namespaced and cluster-scoped kinds: the URL comes from the kind and the object's own key.
+//! Invariant: after a successful write the writer's next read of the cache shows it (see `store`).
+
+use std::sync::Arc;
+
+use http::Request as HttpRequest;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::Request;
+use serde_json::Value;
+
+use super::store::{Key, Object};
+use super::{Ctx, Error, Result};
+
+// === impl Ctx ===
+
+impl Ctx {
+    pub async fn create<K: Object>(&self, object: &K) -> Result<Arc<K>> {
+        let key = Key::of(object);
+        let request = requests::<K>(&key).create(&PostParams::default(), encode(object)?);
+        self.send("create", key, request).await
+    }
+
+    /// Replaces the whole object; refused if the object's resource version is no longer current.
+    pub async fn update<K: Object>(&self, object: &K) -> Result<Arc<K>> {
+        let key = Key::of(object);
+        let request =
+            requests::<K>(&key).replace(&key.name, &PostParams::default(), encode(object)?);
+        self.send("update", key, request).await
+    }
+
+    pub async fn update_status<K: Object>(&self, object: &K) -> Result<Arc<K>> {
+        let key = Key::of(object);
+        let request = requests::<K>(&key).replace_subresource(
+            "status",
+            &key.name,
+            &PostParams::default(),
+            encode(object)?,
+        );
+        self.send("update status of", key, request).await
+    }
+
+    pub async fn patch<K: Object>(&self, key: &Key, patch: &Value) -> Result<Arc<K>> {
+        let request =
+            requests::<K>(key).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch));
+        self.send("patch", key.clone(), request).await
+    }
+
+    /// A strategic patch of the status: list entries such as conditions merge by their key.
+    pub async fn patch_status<K: Object>(&self, key: &Key, patch: &Value) -> Result<Arc<K>> {
+        let patch = Patch::Strategic(patch);
+        let request = requests::<K>(key).patch_subresource(
+            "status",
+            &key.name,
+            &PatchParams::default(),
+            &patch,
+        );
+        self.send("patch status of", key.clone(), request).await
+    }
+
+    /// A strategic patch, for lists that merge by key (owner references by uid).
+    pub async fn patch_strategic<K: Object>(&self, key: &Key, patch: &Value) -> Result<Arc<K>> {
+        let request =
+            requests::<K>(key).patch(&key.name, &PatchParams::default(), &Patch::Strategic(patch));
+        self.send("patch", key.clone(), request).await
+    }
+
+    /// Deletes exactly the object with this uid, not a later one of the same name.
+    pub async fn delete<K: Object>(&self, object: &K) -> Result<()> {
+        self.delete_with(object, DeleteParams::background()).await
+    }
+
+    pub async fn delete_with<K: Object>(&self, object: &K, params: DeleteParams) -> Result<()> {
+        let key = Key::of(object);
+        let uid = object.meta().uid.clone();
+        let params = DeleteParams {
+            preconditions: Some(Preconditions { uid, resource_version: None }),
+            ..params
+        };
+        let request = requests::<K>(&key).delete(&key.name, &params).map_err(|source| {
+            refused::<K>("delete", key.clone(), kube::Error::BuildRequest(source))
+        })?;
+        let answer = self.client.request_status::<K>(request).await;
+        let answer = answer.map_err(|source| refused::<K>("delete", key.clone(), source))?;
+        let Some(store) = self.caches.find::<K>() else {
+            return Ok(());
+        };
+        match answer.left() {
+            Some(terminating) if terminating.meta().deletion_timestamp.is_some() => {
+                store.observe_write(&self.caches, terminating);
+            }
+            _ => store.observe_removal(&self.caches, &key),
+        }
+        Ok(())
+    }
+
+    async fn send<K: Object>(
+        &self,
+        verb: &'static str,
+        key: Key,
+        request: Result<HttpRequest<Vec<u8>>, kube::core::request::Error>,
+    ) -> Result<Arc<K>> {
+        let answer = match request {
+            Ok(request) => self.client.request::<K>(request).await,
+            Err(unbuilt) => Err(kube::Error::BuildRequest(unbuilt)),
+        };
+        let object = answer.map_err(|source| refused::<K>(verb, key, source))?;
+        Ok(match self.caches.find::<K>() {
+            Some(store) => store.observe_write(&self.caches, object),
+            None => Arc::new(object),
+        })
+    }
+}
+
+fn requests<K: Object>(key: &Key) -> Request {
+    let namespace = (!key.namespace.is_empty()).then_some(key.namespace.as_str());
+    Request::new(K::url_path(&(), namespace))
+}
+
+fn encode<K: Object>(object: &K) -> Result<Vec<u8>> {
+    serde_json::to_vec(object)
+        .map_err(|error| Error::Invalid(format!("cannot encode {}: {error}", K::kind(&()))))
+}
+
+fn refused<K: Object>(verb: &'static str, key: Key, source: kube::Error) -> Error {
+    Error::Write { verb, kind: K::kind(&()).to_lowercase(), key, source }
+}

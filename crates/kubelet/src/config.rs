@@ -1,0 +1,98 @@
+//! Everything the node agent is told from outside, built once and passed by value.
+//!
+//! Counterpart: `KubeletConfiguration` and the kubelet's flags.
+//! Invariant: paths are absolute and nothing in here changes while the agent runs.
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
+
+use k8s_openapi::api::core::v1::Taint;
+use rustls::{RootCertStore, server::ResolvesServerCert};
+
+/// The Kubernetes release whose node agent this is.
+pub const KUBELET_VERSION: &str = "v1.36.0";
+
+#[derive(Debug, Clone)]
+pub struct KubeletConfig {
+    pub node_name: String,
+    /// Primary first; becomes the node's `InternalIP` and the host IP of its pods.
+    pub node_ips: Vec<IpAddr>,
+    /// Pod directories: volumes, `/etc/hosts`, termination messages.
+    pub root_dir: PathBuf,
+    /// Container logs, one directory per pod.
+    pub log_dir: PathBuf,
+    /// Servers that pods with DNS policy `ClusterFirst` ask.
+    pub cluster_dns: Vec<IpAddr>,
+    pub cluster_domain: String,
+    /// The node's own resolver configuration, for DNS policy `Default`.
+    pub resolv_conf: PathBuf,
+    pub max_pods: u32,
+    /// Set on the node at registration when nobody else allocates pod ranges.
+    pub pod_cidr: Option<String>,
+    /// Added to the well-known labels at registration.
+    pub node_labels: BTreeMap<String, String>,
+    pub register_with_taints: Vec<Taint>,
+    /// Reported in `status.daemonEndpoints`; the listener itself is handed to [`crate::Kubelet::serve`].
+    pub port: u16,
+    pub serving: Option<ServingConfig>,
+    pub log_rotation: LogRotation,
+}
+
+/// How the kubelet's own API proves who it is and recognises its callers.
+#[derive(Clone)]
+pub struct ServingConfig {
+    pub certificate: Arc<dyn ResolvesServerCert>,
+    /// Signs the client certificates that are believed.
+    pub client_ca: Arc<RootCertStore>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub struct LogRotation {
+    pub max_bytes: u64,
+    /// Files kept per container, the live one included.
+    pub max_files: usize,
+}
+
+// === impl KubeletConfig ===
+
+impl KubeletConfig {
+    /// Upstream's defaults for everything but the node's name and addresses.
+    pub fn new(node_name: impl Into<String>, node_ips: Vec<IpAddr>) -> Self {
+        KubeletConfig {
+            node_name: node_name.into(),
+            node_ips,
+            root_dir: "/var/lib/kubelet".into(),
+            log_dir: "/var/log/pods".into(),
+            cluster_dns: Vec::new(),
+            cluster_domain: "cluster.local".into(),
+            resolv_conf: "/etc/resolv.conf".into(),
+            max_pods: 110,
+            pod_cidr: None,
+            node_labels: BTreeMap::new(),
+            register_with_taints: Vec::new(),
+            port: 10250,
+            serving: None,
+            log_rotation: LogRotation { max_bytes: 10 << 20, max_files: 5 },
+        }
+    }
+
+    pub fn pods_dir(&self) -> PathBuf {
+        self.root_dir.join("pods")
+    }
+
+    pub fn pod_dir(&self, uid: &str) -> PathBuf {
+        self.pods_dir().join(uid)
+    }
+
+    /// `<log dir>/<namespace>_<name>_<uid>`, which log collectors parse.
+    pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
+        self.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+// === impl ServingConfig ===
+
+impl fmt::Debug for ServingConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServingConfig").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,27 @@
+//! What every part of the node agent shares: who we are, whom we talk to, what is cached.
+//!
+//! Invariant: handed around as one `Arc`; holds no state of any single pod.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::Service;
+use kube::{Client, runtime::reflector::Store};
+use skiff_runtime::Runtime;
+
+use crate::{
+    config::KubeletConfig, events::EventRecorder, node::machine::Machine,
+    objects::ReferencedObjects, volume::token::TokenSource,
+};
+
+pub struct NodeContext {
+    pub config: KubeletConfig,
+    pub client: Client,
+    pub runtime: Arc<dyn Runtime>,
+    pub recorder: EventRecorder,
+    /// ConfigMaps and Secrets that pods here refer to.
+    pub objects: ReferencedObjects,
+    /// For the service environment variables.
+    pub services: Store<Service>,
+    pub tokens: TokenSource,
+    pub machine: Machine,
+}

@@ -1,0 +1,138 @@
+//! Registers the node and keeps its status true.
+//!
+//! Consumes readings of the machine and the runtime, emits the Node object, its status and the heartbeat.
+//! Counterpart: `pkg/kubelet/kubelet_node_status.go`.
+//! Invariant: the status is written when it changes and every five minutes, never more often; labels set by others
+//! are left alone.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use kube::{
+    Api,
+    api::{Patch, PatchParams, PostParams},
+};
+use serde_json::json;
+
+use super::{
+    lease, machine,
+    status::{Readings, labels, node, same, status},
+};
+use crate::{context::NodeContext, events::EventType};
+
+const REPORT_EVERY: Duration = Duration::from_secs(300);
+/// Memory and disk are looked at this often; a look is two small reads.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+const MEMORY_THRESHOLD: u64 = 100 << 20;
+const DISK_THRESHOLD_PERCENT: u64 = 10;
+
+/// Runs for ever.
+pub async fn run(ctx: Arc<NodeContext>) {
+    let api: Api<Node> = Api::all(ctx.client.clone());
+    let mut registered = register(&ctx, &api).await;
+    ctx.recorder.node(&ctx.config.node_name, EventType::Normal, "Starting", "Starting kubelet.");
+    tokio::spawn(lease::keep(ctx.client.clone(), registered.clone()));
+    let mut reported = registered.status.take().unwrap_or_default();
+    let mut due = tokio::time::Instant::now();
+    loop {
+        let wanted =
+            status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
+        if !same(&wanted, &reported) || due <= tokio::time::Instant::now() {
+            match write(&ctx, &api, &wanted).await {
+                Ok(()) => {
+                    announce(&ctx, &reported, &wanted);
+                    reported = wanted;
+                    due = tokio::time::Instant::now() + REPORT_EVERY;
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "node status not written");
+                    register(&ctx, &api).await;
+                }
+            }
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Creates the node, or brings the labels of an existing one up to date; tries until it works.
+async fn register(ctx: &NodeContext, api: &Api<Node>) -> Node {
+    let mut retry = RETRY_AFTER;
+    loop {
+        match try_register(ctx, api).await {
+            Ok(node) => return node,
+            Err(error) => tracing::warn!(%error, "node not registered, will retry"),
+        }
+        tokio::time::sleep(retry).await;
+        retry = (retry * 2).min(Duration::from_secs(7));
+    }
+}
+
+/// The first status goes with the registration, so that a node is never seen without one.
+async fn try_register(ctx: &NodeContext, api: &Api<Node>) -> kube::Result<Node> {
+    let name = &ctx.config.node_name;
+    let mut wanted = node(&ctx.config, &ctx.machine);
+    let none = NodeStatus::default();
+    wanted.status =
+        Some(status(&ctx.config, &ctx.machine, &readings(ctx).await, &none, Timestamp::now()));
+    match api.create(&PostParams::default(), &wanted).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => {
+            let body = json!({ "metadata": { "labels": labels(&ctx.config, &ctx.machine) } });
+            api.patch(name, &PatchParams::default(), &Patch::Merge(body)).await
+        }
+        created => created,
+    }
+}
+
+async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube::Result<()> {
+    // Conditions merge by type, so those of other owners stay.
+    let body = Patch::Strategic(json!({ "status": status }));
+    api.patch_status(&ctx.config.node_name, &PatchParams::default(), &body).await.map(drop)
+}
+
+async fn readings(ctx: &NodeContext) -> Readings {
+    let (version, images) = tokio::join!(ctx.runtime.version(), ctx.runtime.list_images());
+    let runtime_error = version.as_ref().err().or(images.as_ref().err()).map(ToString::to_string);
+    let (size, free) = machine::disk(&ctx.config.root_dir);
+    Readings {
+        images: images.unwrap_or_default(),
+        runtime: version.ok(),
+        runtime_error,
+        memory_pressure: machine::meminfo("MemAvailable")
+            .is_some_and(|free| free < MEMORY_THRESHOLD),
+        disk_pressure: size > 0 && free * 100 < size * DISK_THRESHOLD_PERCENT,
+    }
+}
+
+/// An event for every condition that flipped.
+fn announce(ctx: &NodeContext, before: &NodeStatus, now: &NodeStatus) {
+    let name = &ctx.config.node_name;
+    for c in now.conditions.iter().flatten() {
+        let was = before
+            .conditions
+            .iter()
+            .flatten()
+            .find(|b| b.type_ == c.type_)
+            .map(|b| b.status.as_str());
+        if was == Some(c.status.as_str()) {
+            continue;
+        }
+        let reason = match (c.type_.as_str(), c.status.as_str()) {
+            ("Ready", "True") => "NodeReady",
+            ("Ready", _) => "NodeNotReady",
+            ("MemoryPressure", "True") => "NodeHasInsufficientMemory",
+            ("MemoryPressure", _) => "NodeHasSufficientMemory",
+            ("DiskPressure", "True") => "NodeHasDiskPressure",
+            ("DiskPressure", _) => "NodeHasNoDiskPressure",
+            ("PIDPressure", "True") => "NodeHasInsufficientPID",
+            _ => "NodeHasSufficientPID",
+        };
+        ctx.recorder.node(
+            name,
+            EventType::Normal,
+            reason,
+            format!("Node {name} status is now: {reason}"),
+        );
+    }
+}

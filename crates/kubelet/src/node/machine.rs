@@ -1,0 +1,123 @@
+//! What this machine has. Read once at start. Counterpart: cadvisor's `MachineInfo`.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::quantity::{kibibytes, number};
+
+/// Kept back from pods so that the machine stays reachable, as upstream's default hard eviction does.
+const MEMORY_EVICTION_BYTES: u64 = 100 << 20;
+const DISK_EVICTION_FRACTION: u64 = 10;
+
+#[derive(Debug, Clone)]
+pub struct Machine {
+    pub cpus: usize,
+    pub memory_bytes: u64,
+    pub disk_bytes: u64,
+    pub hugepages: BTreeMap<String, u64>,
+    pub max_pods: u32,
+    pub machine_id: String,
+    pub system_uuid: String,
+    pub boot_id: String,
+    pub kernel_version: String,
+    pub os_image: String,
+    pub architecture: &'static str,
+}
+
+// === impl Machine ===
+
+impl Machine {
+    pub fn read(root_dir: &Path, max_pods: u32) -> Self {
+        let uname = nix::sys::utsname::uname().ok();
+        let release = uname.as_ref().map(|u| u.release().to_string_lossy().into_owned());
+        Machine {
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            memory_bytes: meminfo("MemTotal").unwrap_or(0),
+            disk_bytes: disk(root_dir).0,
+            hugepages: hugepages(),
+            max_pods,
+            machine_id: line("/etc/machine-id"),
+            system_uuid: line("/sys/class/dmi/id/product_uuid"),
+            boot_id: line("/proc/sys/kernel/random/boot_id"),
+            kernel_version: release.unwrap_or_default(),
+            os_image: os_image().unwrap_or_else(|| "Linux".into()),
+            architecture: go_architecture(),
+        }
+    }
+
+    pub fn capacity(&self) -> BTreeMap<String, Quantity> {
+        self.resources(self.memory_bytes, self.disk_bytes)
+    }
+
+    /// What pods may be given in total.
+    pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
+        let memory = self.memory_bytes.saturating_sub(MEMORY_EVICTION_BYTES);
+        let mut resources = self.resources(memory, 0);
+        let disk = self.disk_bytes - self.disk_bytes / DISK_EVICTION_FRACTION;
+        resources.insert("ephemeral-storage".into(), number(disk));
+        resources
+    }
+
+    fn resources(&self, memory: u64, disk: u64) -> BTreeMap<String, Quantity> {
+        let mut resources: BTreeMap<String, Quantity> = BTreeMap::from([
+            ("cpu".into(), number(self.cpus)),
+            ("memory".into(), kibibytes(memory)),
+            ("ephemeral-storage".into(), kibibytes(disk)),
+            ("pods".into(), number(self.max_pods)),
+        ]);
+        resources.extend(
+            self.hugepages.iter().map(|(size, bytes)| (format!("hugepages-{size}"), number(bytes))),
+        );
+        resources
+    }
+}
+
+/// Bytes of a line of `/proc/meminfo`.
+pub fn meminfo(field: &str) -> Option<u64> {
+    let text = fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find(|l| l.split(':').next() == Some(field))?;
+    let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// Size and free space of the file system that holds `dir`.
+pub fn disk(dir: &Path) -> (u64, u64) {
+    match nix::sys::statvfs::statvfs(dir) {
+        Ok(s) => (s.blocks() * s.fragment_size(), s.blocks_available() * s.fragment_size()),
+        Err(_) => (0, 0),
+    }
+}
+
+fn hugepages() -> BTreeMap<String, u64> {
+    let Ok(entries) = fs::read_dir("/sys/kernel/mm/hugepages") else { return BTreeMap::new() };
+    let sizes = entries.filter_map(|entry| {
+        let name = entry.ok()?.file_name().into_string().ok()?;
+        let kib: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
+        let count: u64 =
+            line(format!("/sys/kernel/mm/hugepages/{name}/nr_hugepages")).parse().ok()?;
+        let size =
+            if kib >= 1 << 20 { format!("{}Gi", kib >> 20) } else { format!("{}Mi", kib >> 10) };
+        Some((size, count * kib * 1024))
+    });
+    sizes.collect()
+}
+
+fn line(path: impl AsRef<Path>) -> String {
+    fs::read_to_string(path).unwrap_or_default().trim().to_owned()
+}
+
+fn os_image() -> Option<String> {
+    let text = fs::read_to_string("/etc/os-release").ok()?;
+    let value = text.lines().find_map(|l| l.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// As Go names it, which is what `kubernetes.io/arch` holds.
+fn go_architecture() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,219 @@
+//! The Node object of this machine.
+//!
+//! Consumes configuration, machine and pressure, emits labels and `v1.NodeStatus`. Counterpart:
+//! `pkg/kubelet/nodestatus/setters.go`. Pure; reasons and messages are upstream's.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
+        NodeSpec, NodeStatus, NodeSystemInfo,
+    },
+    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+};
+use skiff_runtime::{Image, Version};
+
+use super::machine::Machine;
+use crate::config::{KUBELET_VERSION, KubeletConfig};
+
+/// Upstream reports the largest fifty.
+const MAX_IMAGES: usize = 50;
+const MAX_NAMES_PER_IMAGE: usize = 5;
+
+/// What changes while the machine runs.
+#[derive(Debug, Clone, Default)]
+pub struct Readings {
+    pub images: Vec<Image>,
+    pub runtime: Option<Version>,
+    /// Why the runtime cannot be used, if it cannot.
+    pub runtime_error: Option<String>,
+    pub memory_pressure: bool,
+    pub disk_pressure: bool,
+}
+
+pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
+    Node {
+        metadata: ObjectMeta {
+            name: Some(config.node_name.clone()),
+            labels: Some(labels(config, machine)),
+            annotations: Some(
+                [("volumes.kubernetes.io/controller-managed-attach-detach".into(), "true".into())]
+                    .into(),
+            ),
+            ..ObjectMeta::default()
+        },
+        spec: Some(NodeSpec {
+            pod_cidr: config.pod_cidr.clone(),
+            pod_cidrs: config.pod_cidr.clone().map(|cidr| vec![cidr]),
+            taints: (!config.register_with_taints.is_empty())
+                .then(|| config.register_with_taints.clone()),
+            ..NodeSpec::default()
+        }),
+        status: None,
+    }
+}
+
+pub fn labels(config: &KubeletConfig, machine: &Machine) -> BTreeMap<String, String> {
+    let mut labels = config.node_labels.clone();
+    let own = [
+        ("kubernetes.io/hostname", config.node_name.as_str()),
+        ("kubernetes.io/os", "linux"),
+        ("kubernetes.io/arch", machine.architecture),
+        ("beta.kubernetes.io/os", "linux"),
+        ("beta.kubernetes.io/arch", machine.architecture),
+    ];
+    labels.extend(own.map(|(k, v)| (k.to_owned(), v.to_owned())));
+    labels
+}
+
+/// `previous` gives the transition times of conditions that stay as they were.
+pub fn status(
+    config: &KubeletConfig,
+    machine: &Machine,
+    readings: &Readings,
+    previous: &NodeStatus,
+    now: Timestamp,
+) -> NodeStatus {
+    NodeStatus {
+        addresses: Some(addresses(config)),
+        allocatable: Some(machine.allocatable()),
+        capacity: Some(machine.capacity()),
+        conditions: Some(conditions(readings, previous, now)),
+        daemon_endpoints: Some(NodeDaemonEndpoints {
+            kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
+        }),
+        images: Some(images(&readings.images)),
+        node_info: Some(node_info(machine, readings)),
+        ..NodeStatus::default()
+    }
+}
+
+fn addresses(config: &KubeletConfig) -> Vec<NodeAddress> {
+    let address = |type_: &str, address: String| NodeAddress { address, type_: type_.into() };
+    let ips = config.node_ips.iter().map(|ip| address("InternalIP", ip.to_string()));
+    ips.chain([address("Hostname", config.node_name.clone())]).collect()
+}
+
+fn images(images: &[Image]) -> Vec<ContainerImage> {
+    let mut images: Vec<&Image> = images.iter().collect();
+    images.sort_by_key(|i| (std::cmp::Reverse(i.size), i.id.clone()));
+    let shown = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
+        names: Some(
+            image
+                .repo_digests
+                .iter()
+                .chain(&image.repo_tags)
+                .take(MAX_NAMES_PER_IMAGE)
+                .cloned()
+                .collect(),
+        ),
+        size_bytes: i64::try_from(image.size).ok(),
+    });
+    shown.collect()
+}
+
+fn node_info(machine: &Machine, readings: &Readings) -> NodeSystemInfo {
+    let runtime = readings.runtime.as_ref();
+    NodeSystemInfo {
+        architecture: machine.architecture.into(),
+        boot_id: machine.boot_id.clone(),
+        container_runtime_version: runtime
+            .map(|v| format!("{}://{}", v.runtime_name, v.runtime_version))
+            .unwrap_or_default(),
+        kernel_version: machine.kernel_version.clone(),
+        kube_proxy_version: String::new(),
+        kubelet_version: KUBELET_VERSION.into(),
+        machine_id: machine.machine_id.clone(),
+        operating_system: "linux".into(),
+        os_image: machine.os_image.clone(),
+        system_uuid: machine.system_uuid.clone(),
+        swap: None,
+    }
+}
+
+fn conditions(readings: &Readings, previous: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
+    let ready = match &readings.runtime_error {
+        None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
+        Some(error) => {
+            ("Ready", false, "KubeletNotReady", format!("container runtime is down: {error}"))
+        }
+    };
+    let pressure = |kind, on: bool, reasons: (&'static str, &'static str), texts: (&str, &str)| {
+        let (reason, text) = if on { (reasons.0, texts.0) } else { (reasons.1, texts.1) };
+        (kind, on, reason, text.to_owned())
+    };
+    let memory = pressure(
+        "MemoryPressure",
+        readings.memory_pressure,
+        ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
+        ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+    );
+    let disk = pressure(
+        "DiskPressure",
+        readings.disk_pressure,
+        ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
+        ("kubelet has disk pressure", "kubelet has no disk pressure"),
+    );
+    let pid = pressure(
+        "PIDPressure",
+        false,
+        ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
+        ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+    );
+    [memory, disk, pid, ready].map(|c| condition(c, previous, now)).into()
+}
+
+fn condition(
+    (kind, on, reason, message): (&str, bool, &str, String),
+    previous: &NodeStatus,
+    now: Timestamp,
+) -> NodeCondition {
+    let status = if on { "True" } else { "False" };
+    let now = Time(Timestamp::from_second(now.as_second()).unwrap_or(now));
+    let before =
+        previous.conditions.iter().flatten().find(|c| c.type_ == kind && c.status == status);
+    NodeCondition {
+        last_heartbeat_time: Some(now.clone()),
+        last_transition_time: before.and_then(|c| c.last_transition_time.clone()).or(Some(now)),
+        message: Some(message),
+        reason: Some(reason.into()),
+        status: status.into(),
+        type_: kind.into(),
+    }
+}
+
+/// Whether two statuses say the same, heartbeats aside.
+pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
+    let bare = |s: &NodeStatus| {
+        let mut s = s.clone();
+        s.conditions.iter_mut().flatten().for_each(|c| c.last_heartbeat_time = None);
+        s
+    };
+    bare(a) == bare(b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transitions_move_only_on_a_flip() {
+        let (t0, t1) = (Timestamp::UNIX_EPOCH, Timestamp::from_second(60).expect("a time"));
+        let first = NodeStatus {
+            conditions: Some(conditions(&Readings::default(), &NodeStatus::default(), t0)),
+            ..NodeStatus::default()
+        };
+        let readings = Readings { memory_pressure: true, ..Readings::default() };
+        let second = conditions(&readings, &first, t1);
+        let changed: Vec<&str> = second
+            .iter()
+            .filter(|c| c.last_transition_time == Some(Time(t1)))
+            .map(|c| c.type_.as_str())
+            .collect();
+        assert_eq!(changed, ["MemoryPressure"]);
+        assert_eq!(second[0].reason.as_deref(), Some("KubeletHasInsufficientMemory"));
+        assert_eq!((second[3].type_.as_str(), second[3].status.as_str()), ("Ready", "True"));
+    }
+}

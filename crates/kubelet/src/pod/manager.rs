@@ -1,0 +1,174 @@
+//! Which pods have a worker.
+//!
+//! Consumes the watch on this node's pods, the runtime's events and changed objects, and hands each to the worker
+//! it concerns. Counterpart: `syncLoop` and `HandlePodCleanups` of `pkg/kubelet`.
+//! Invariant: one worker per uid; a worker that panics is replaced and told to look again; what the runtime or the
+//! disk holds of pods that the API server does not know is removed once the first list is complete.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{Arc, RwLock},
+};
+
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{
+    Api,
+    runtime::{WatchStreamExt, watcher},
+};
+use skiff_runtime::ContainerEvent;
+use tokio::{
+    sync::{broadcast, mpsc},
+    task::{Id, JoinSet},
+};
+
+use super::worker::{Adopted, Event, PodWorker, newest_sandbox};
+use crate::{context::NodeContext, orphans};
+
+/// The pods of this node as last seen, for those who only read: the agent's API and node status.
+pub type PodIndex = Arc<RwLock<BTreeMap<String, Arc<Pod>>>>;
+
+pub struct PodManager {
+    ctx: Arc<NodeContext>,
+    index: PodIndex,
+    workers: HashMap<String, mpsc::UnboundedSender<Event>>,
+    tasks: JoinSet<()>,
+    uids: HashMap<Id, String>,
+    /// Uids named by the list under way.
+    listed: BTreeSet<String>,
+    synced: bool,
+}
+
+// === impl PodManager ===
+
+impl PodManager {
+    pub fn new(ctx: Arc<NodeContext>, index: PodIndex) -> Self {
+        PodManager {
+            ctx,
+            index,
+            workers: HashMap::new(),
+            tasks: JoinSet::new(),
+            uids: HashMap::new(),
+            listed: BTreeSet::new(),
+            synced: false,
+        }
+    }
+
+    pub async fn run(mut self, mut changed: mpsc::UnboundedReceiver<String>) {
+        let mut events = self.ctx.runtime.events();
+        let api: Api<Pod> = Api::all(self.ctx.client.clone());
+        let config = watcher::Config::default()
+            .fields(&format!("spec.nodeName={}", self.ctx.config.node_name));
+        let mut pods = watcher(api, config).default_backoff().boxed();
+        loop {
+            tokio::select! {
+                event = pods.try_next() => match event {
+                    Ok(Some(event)) => self.watch_event(event).await,
+                    Ok(None) => return,
+                    Err(error) => tracing::warn!(%error, "watch on pods broke, will resume"),
+                },
+                event = events.recv() => match event {
+                    Ok(event) => self.runtime_event(event),
+                    Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(|| Event::Relist),
+                    Err(broadcast::error::RecvError::Closed) => return,
+                },
+                Some(uid) = changed.recv() => self.tell(&uid, Event::ObjectsChanged),
+                Some(ended) = self.tasks.join_next_with_id() => self.worker_ended(ended).await,
+            }
+        }
+    }
+
+    async fn watch_event(&mut self, event: watcher::Event<Pod>) {
+        match event {
+            watcher::Event::Init => self.listed.clear(),
+            watcher::Event::InitApply(pod) => {
+                self.listed.extend(pod.metadata.uid.clone());
+                self.apply(pod).await;
+            }
+            watcher::Event::InitDone => self.list_done().await,
+            watcher::Event::Apply(pod) => self.apply(pod).await,
+            watcher::Event::Delete(pod) => self.remove(&pod.metadata.uid.unwrap_or_default()),
+        }
+    }
+
+    async fn apply(&mut self, pod: Pod) {
+        let Some(uid) = pod.metadata.uid.clone() else { return };
+        let pod = Arc::new(pod);
+        self.index.write().expect("no writer panics").insert(uid.clone(), pod.clone());
+        if self.workers.contains_key(&uid) {
+            self.tell(&uid, Event::Desired(pod));
+        } else {
+            self.start_worker(uid, pod).await;
+        }
+    }
+
+    fn remove(&mut self, uid: &str) {
+        self.index.write().expect("no writer panics").remove(uid);
+        self.tell(uid, Event::Removed);
+    }
+
+    /// Pods that vanished while nobody watched, and what they left behind.
+    async fn list_done(&mut self) {
+        let gone: Vec<String> =
+            self.workers.keys().filter(|uid| !self.listed.contains(*uid)).cloned().collect();
+        for uid in gone {
+            self.remove(&uid);
+        }
+        if !self.synced {
+            self.synced = true;
+            let known = self.workers.keys().cloned().collect();
+            tokio::spawn(orphans::remove(self.ctx.clone(), known));
+        }
+    }
+
+    async fn start_worker(&mut self, uid: String, pod: Arc<Pod>) {
+        let adopted = self.adopt(&uid).await;
+        let (sender, events) = mpsc::unbounded_channel();
+        let worker = PodWorker::new(self.ctx.clone(), pod, adopted, (sender.clone(), events));
+        let handle = self.tasks.spawn(worker.run());
+        self.uids.insert(handle.id(), uid.clone());
+        self.workers.insert(uid, sender);
+    }
+
+    async fn adopt(&self, uid: &str) -> Adopted {
+        let runtime = &self.ctx.runtime;
+        let (sandboxes, containers) =
+            tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
+        let ours: Vec<_> =
+            sandboxes.unwrap_or_default().into_iter().filter(|s| s.metadata.uid == uid).collect();
+        let containers = containers.unwrap_or_default();
+        let containers =
+            containers.into_iter().filter(|c| ours.iter().any(|s| s.id == c.sandbox_id)).collect();
+        Adopted { sandbox: newest_sandbox(ours), containers }
+    }
+
+    fn runtime_event(&self, event: ContainerEvent) {
+        let uid = event.pod_uid.clone();
+        self.tell(&uid, Event::Runtime(event));
+    }
+
+    fn tell(&self, uid: &str, event: Event) {
+        if let Some(worker) = self.workers.get(uid) {
+            // A worker that has just ended is collected by `worker_ended`.
+            let _ = worker.send(event);
+        }
+    }
+
+    fn tell_all(&self, event: impl Fn() -> Event) {
+        self.workers.values().for_each(|worker| drop(worker.send(event())));
+    }
+
+    async fn worker_ended(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
+        let Some(uid) = self.uids.remove(&id) else { return };
+        self.workers.remove(&uid);
+        let pod = self.index.read().expect("no writer panics").get(&uid).cloned();
+        match (ended, pod) {
+            (Err(error), Some(pod)) if error.is_panic() => {
+                tracing::error!(uid, %error, "pod worker panicked, starting another");
+                self.start_worker(uid, pod).await;
+            }
+            (_, Some(_)) | (_, None) => {}
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! What a pod worker knows of its pod on this machine.
+//!
+//! Consumes runtime states, step outcomes and probe verdicts, emits the facts that [`super::plan`] and
+//! [`super::status`] decide from. Counterpart: `kubecontainer.PodStatus` with the reason cache and the prober's
+//! results manager.
+//! Invariant: the newest attempt of a container speaks for it; older ones are history.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::{SignedDuration, Timestamp};
+use skiff_runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
+
+use super::{
+    backoff::Backoff,
+    desired::DesiredContainer,
+    plan::{Stage, StepKey},
+};
+
+#[derive(Debug, Clone, Default)]
+pub struct Observed {
+    pub stage: Stage,
+    pub volumes: Volumes,
+    /// The newest sandbox, ready or not.
+    pub sandbox: Option<PodSandboxStatus>,
+    pub containers: Vec<ContainerStatus>,
+    /// By container id.
+    pub health: BTreeMap<String, Health>,
+    pub failures: BTreeMap<StepKey, Failure>,
+    /// By container name.
+    pub restarts: BTreeMap<String, Backoff>,
+    pub in_flight: BTreeSet<StepKey>,
+    pub start_time: Option<Timestamp>,
+    /// When termination began.
+    pub terminating_since: Option<Timestamp>,
+    /// The API server no longer has the pod.
+    pub removed: bool,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Volumes {
+    pub mounted: bool,
+    /// Something the content derives from has changed.
+    pub stale: bool,
+    /// When a token in a volume wants renewal.
+    pub refresh_at: Option<Timestamp>,
+}
+
+/// What probes say of one running container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    pub started: bool,
+    pub ready: bool,
+    /// Set once by a liveness or startup probe that gave up; the container is to be killed.
+    pub unhealthy: Option<Unhealthy>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unhealthy {
+    pub probe: &'static str,
+    pub grace_seconds: Option<i64>,
+}
+
+/// A step that did not succeed, and when to try again.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Failure {
+    pub reason: String,
+    pub message: String,
+    pub at: Timestamp,
+    pub backoff: Backoff,
+    /// Waiting for a referenced object: tried again as soon as one changes.
+    pub repairable: bool,
+}
+
+// === impl Observed ===
+
+impl Observed {
+    /// The newest attempt of a container.
+    pub fn newest(&self, name: &str) -> Option<&ContainerStatus> {
+        self.attempts(name).next()
+    }
+
+    /// All attempts of a container, newest first.
+    pub fn attempts<'a>(
+        &'a self,
+        name: &str,
+    ) -> impl Iterator<Item = &'a ContainerStatus> + use<'a> {
+        let mut found: Vec<_> =
+            self.containers.iter().filter(|c| c.metadata.name == name).collect();
+        found.sort_by_key(|c| std::cmp::Reverse((c.metadata.attempt, c.created_at)));
+        found.into_iter()
+    }
+
+    pub fn next_attempt(&self, name: &str) -> u32 {
+        self.newest(name).map_or(0, |c| c.metadata.attempt + 1)
+    }
+
+    pub fn ready_sandbox(&self) -> Option<&PodSandboxStatus> {
+        self.sandbox.as_ref().filter(|s| s.state == PodSandboxState::Ready)
+    }
+
+    pub fn running(&self) -> impl Iterator<Item = &ContainerStatus> {
+        self.containers.iter().filter(|c| is_running(c))
+    }
+
+    pub fn health_of(&self, container: &ContainerStatus) -> Health {
+        self.health.get(&container.id).cloned().unwrap_or(Health {
+            started: false,
+            ready: false,
+            unhealthy: None,
+        })
+    }
+}
+
+pub fn is_running(container: &ContainerStatus) -> bool {
+    container.state == ContainerState::Running
+}
+
+pub fn has_exited(container: &ContainerStatus) -> bool {
+    matches!(container.state, ContainerState::Exited | ContainerState::Unknown)
+}
+
+/// The exit code; an exit nobody saw counts as a kill.
+pub fn exit_code(container: &ContainerStatus) -> i32 {
+    container.exit_code.unwrap_or(137)
+}
+
+pub fn finished_at(container: &ContainerStatus) -> Timestamp {
+    container.finished_at.and_then(|t| Timestamp::try_from(t).ok()).unwrap_or(Timestamp::UNIX_EPOCH)
+}
+
+// === impl Health ===
+
+impl Health {
+    /// Before the first probe has spoken.
+    pub fn initial(container: &DesiredContainer) -> Self {
+        let spec = &container.spec;
+        Health {
+            started: spec.startup_probe.is_none(),
+            ready: spec.readiness_probe.is_none(),
+            unhealthy: None,
+        }
+    }
+}
+
+// === impl Failure ===
+
+/// How long a failed pull is shown as itself, before it shows as waiting for the next one.
+const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
+
+impl Failure {
+    /// When a failed pull turns into a back-off for those who look; `None` for any other failure.
+    pub fn backs_off_at(&self) -> Option<Timestamp> {
+        (self.reason == "ErrImagePull").then(|| self.at + PULL_ERROR_SHOWN)
+    }
+
+    pub fn retry_at(&self) -> Timestamp {
+        self.backoff.retry_at(self.at)
+    }
+}

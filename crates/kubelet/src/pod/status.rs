@@ -1,0 +1,464 @@
+//! The status a pod reports.
+//!
+//! Consumes the desired pod and what is observed, emits a `v1.PodStatus`. Counterpart: `generateAPIPodStatus` and
+//! `pkg/kubelet/status/generate.go`.
+//! Differs from upstream: conditions of other owners are not copied; the patch that carries this status merges
+//! conditions by type, so they survive by themselves.
+//! Invariant: pure; a phase once Succeeded or Failed stays; transition times move only when a condition flips.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::{
+    api::core::v1::{
+        ContainerState as ApiState, ContainerStateRunning, ContainerStateTerminated,
+        ContainerStateWaiting, ContainerStatus as ApiContainerStatus, ContainerUser, HostIP,
+        LinuxContainerUser, PodCondition, PodIP, PodStatus, ResourceRequirements,
+        VolumeMountStatus,
+    },
+    apimachinery::pkg::apis::meta::v1::Time,
+};
+use skiff_runtime::ContainerStatus;
+
+use super::{
+    desired::{DesiredContainer, DesiredPod, Role},
+    observed::{Failure, Observed, exit_code, has_exited, is_running},
+    plan::{Stage, StepKey, Why, has_completed, init_failed},
+};
+
+/// The scheme of container ids: `skiff://<id>`.
+pub const ID_SCHEME: &str = "skiff://";
+
+/// What a status needs besides pod and observation.
+pub struct StatusContext<'a> {
+    pub node_ips: &'a [IpAddr],
+    pub now: Timestamp,
+    /// The status last reported, for transition times and terminal phases.
+    pub previous: &'a PodStatus,
+    /// Reads what a container left as its termination message.
+    pub termination_message: &'a dyn Fn(&ContainerStatus) -> Option<String>,
+}
+
+pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> PodStatus {
+    let list = |role: fn(Role) -> bool| -> Option<Vec<ApiContainerStatus>> {
+        let of_role = pod.containers.iter().filter(|c| role(c.role));
+        let statuses: Vec<_> = of_role.map(|c| container_status(pod, c, seen, ctx)).collect();
+        (!statuses.is_empty()).then_some(statuses)
+    };
+    let init = list(|r| matches!(r, Role::Init | Role::Sidecar));
+    let containers = list(|r| r == Role::Regular);
+    let phase = phase(pod, seen, ctx.previous);
+    let mut status = PodStatus {
+        container_statuses: containers,
+        ephemeral_container_statuses: list(|r| r == Role::Ephemeral),
+        host_ip: ctx.node_ips.first().map(|ip| ip.to_string()),
+        host_ips: Some(ctx.node_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
+        init_container_statuses: init,
+        observed_generation: pod.object.metadata.generation,
+        phase: Some(phase.into()),
+        qos_class: Some(pod.qos.to_string()),
+        start_time: seen.start_time.map(Time),
+        ..PodStatus::default()
+    };
+    set_addresses(&mut status, pod, seen, ctx);
+    set_reason(&mut status, seen.stage);
+    status.conditions = Some(conditions(pod, seen, &status, ctx));
+    status
+}
+
+fn set_addresses(
+    status: &mut PodStatus,
+    pod: &DesiredPod,
+    seen: &Observed,
+    ctx: &StatusContext<'_>,
+) {
+    let ips: Vec<IpAddr> = match &seen.sandbox {
+        Some(_) if pod.host_network() => ctx.node_ips.to_vec(),
+        Some(sandbox) => sandbox.ips.clone(),
+        None => Vec::new(),
+    };
+    if let Some(first) = ips.first() {
+        status.pod_ip = Some(first.to_string());
+        status.pod_ips = Some(ips.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
+    }
+}
+
+fn set_reason(status: &mut PodStatus, stage: Stage) {
+    if let Stage::Terminating(Why::DeadlineExceeded) | Stage::Terminated(Why::DeadlineExceeded) =
+        stage
+    {
+        status.reason = Some("DeadlineExceeded".into());
+        status.message =
+            Some("Pod was active on the node longer than the specified deadline".into());
+    }
+}
+
+// === the phase ===
+
+fn phase(pod: &DesiredPod, seen: &Observed, previous: &PodStatus) -> &'static str {
+    match previous.phase.as_deref() {
+        Some("Succeeded") => return "Succeeded",
+        Some("Failed") => return "Failed",
+        _ => {}
+    }
+    match seen.stage {
+        Stage::Terminated(Why::DeadlineExceeded) => "Failed",
+        Stage::Terminated(_) | Stage::Gone => phase_at_the_end(pod, seen),
+        // Terminal phases wait until nothing runs any more, so that a Job never counts a pod that still works.
+        Stage::Terminating(_) if has_completed(pod, seen) => "Running",
+        _ => phase_while_active(pod, seen),
+    }
+}
+
+/// Succeeded only if every regular container ended well; what never ran counts as failed.
+fn phase_at_the_end(pod: &DesiredPod, seen: &Observed) -> &'static str {
+    let well = |c: &DesiredContainer| seen.newest(c.name()).is_some_and(|s| exit_code(s) == 0);
+    if !init_failed(pod, seen) && pod.of_role(Role::Regular).all(well) {
+        "Succeeded"
+    } else {
+        "Failed"
+    }
+}
+
+/// Pending until every regular container has been created once.
+fn phase_while_active(pod: &DesiredPod, seen: &Observed) -> &'static str {
+    let created = |c: &DesiredContainer| {
+        seen.newest(c.name()).is_some_and(|s| is_running(s) || has_exited(s))
+    };
+    if pod.of_role(Role::Regular).all(created) { "Running" } else { "Pending" }
+}
+
+// === containers ===
+
+fn container_status(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    seen: &Observed,
+    ctx: &StatusContext<'_>,
+) -> ApiContainerStatus {
+    let mut attempts = seen.attempts(container.name());
+    let current = attempts.next();
+    let previous = attempts.next();
+    let health = current.map(|c| seen.health_of(c));
+    let running = current.is_some_and(is_running) && !starting(container, seen);
+    let started = running && health.as_ref().is_some_and(|h| h.started);
+    let (state, last_state) = states(pod, container, current, previous, seen, ctx);
+    let done =
+        container.role == Role::Init && current.is_some_and(|c| has_exited(c) && exit_code(c) == 0);
+    let ready = match container.role {
+        Role::Init => done,
+        Role::Ephemeral => false,
+        _ => {
+            started
+                && health.is_some_and(|h| h.ready)
+                && !matches!(seen.stage, Stage::Terminated(_))
+        }
+    };
+    let resources = container.spec.resources.clone().unwrap_or_default();
+    ApiContainerStatus {
+        allocated_resources: resources.requests.clone(),
+        container_id: current.map(|c| format!("{ID_SCHEME}{}", c.id)),
+        image: current.map_or(container.image(), |c| c.image.as_str()).to_owned(),
+        image_id: current.map(|c| c.image_ref.clone()).unwrap_or_default(),
+        last_state,
+        name: container.name().to_owned(),
+        ready,
+        resources: current.map(|_| ResourceRequirements { claims: None, ..resources }),
+        restart_count: current.map_or(0, |c| i32::try_from(c.metadata.attempt).unwrap_or(i32::MAX)),
+        started: (container.role != Role::Ephemeral).then_some(started),
+        state: Some(state),
+        user: current.and_then(user),
+        volume_mounts: volume_mounts(container),
+        ..ApiContainerStatus::default()
+    }
+}
+
+/// The process exists but its post-start hook has not returned.
+fn starting(container: &DesiredContainer, seen: &Observed) -> bool {
+    let key = StepKey::Container(container.name().into());
+    seen.stage == Stage::Active && seen.in_flight.contains(&key)
+}
+
+/// The state now, and the last one that ended.
+fn states(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    current: Option<&ContainerStatus>,
+    previous: Option<&ContainerStatus>,
+    seen: &Observed,
+    ctx: &StatusContext<'_>,
+) -> (ApiState, Option<ApiState>) {
+    let ended = |c: &ContainerStatus| terminated_state(container, c, ctx);
+    let last = previous.filter(|c| has_exited(c)).map(ended);
+    match current {
+        Some(c) if is_running(c) => (running_state(c), Some(last.unwrap_or_default())),
+        Some(c) if has_exited(c) => match waiting_after_exit(pod, container, c, seen, ctx.now) {
+            Some(waiting) => (waiting, Some(ended(c))),
+            None => (ended(c), Some(last.unwrap_or_default())),
+        },
+        _ => (waiting_to_start(pod, container, seen, ctx.now), Some(last.unwrap_or_default())),
+    }
+}
+
+fn running_state(c: &ContainerStatus) -> ApiState {
+    let started_at = c.started_at.and_then(|t| Timestamp::try_from(t).ok()).map(whole_seconds);
+    ApiState { running: Some(ContainerStateRunning { started_at }), ..ApiState::default() }
+}
+
+fn terminated_state(
+    container: &DesiredContainer,
+    c: &ContainerStatus,
+    ctx: &StatusContext<'_>,
+) -> ApiState {
+    let time = |t: Option<std::time::SystemTime>| {
+        t.and_then(|t| Timestamp::try_from(t).ok()).map(whole_seconds)
+    };
+    let wants_message = container.spec.termination_message_path.is_some();
+    let message = if wants_message { (ctx.termination_message)(c) } else { None };
+    let reason = if c.reason.is_empty() { "ContainerStatusUnknown" } else { &c.reason };
+    let terminated = ContainerStateTerminated {
+        container_id: Some(format!("{ID_SCHEME}{}", c.id)),
+        exit_code: exit_code(c),
+        finished_at: time(c.finished_at),
+        message: message.or_else(|| (!c.message.is_empty()).then(|| c.message.clone())),
+        reason: Some(reason.to_owned()),
+        signal: None,
+        started_at: time(c.started_at.or(Some(c.created_at))),
+    };
+    ApiState { terminated: Some(terminated), ..ApiState::default() }
+}
+
+/// An exited container that will be started again waits; one that ended for good stays terminated.
+fn waiting_after_exit(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    c: &ContainerStatus,
+    seen: &Observed,
+    now: Timestamp,
+) -> Option<ApiState> {
+    if seen.stage != Stage::Active || !container.restarts_after(exit_code(c)) {
+        return None;
+    }
+    if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
+        return Some(failed(container, failure, now));
+    }
+    let backoff = seen.restarts.get(container.name())?;
+    let message = format!(
+        "back-off {} restarting failed container={} pod={}",
+        go_duration(backoff.delay.as_secs()),
+        container.name(),
+        pod.key
+    );
+    Some(waiting("CrashLoopBackOff", Some(message)))
+}
+
+fn waiting_to_start(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    seen: &Observed,
+    now: Timestamp,
+) -> ApiState {
+    if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
+        return failed(container, failure, now);
+    }
+    let blocked =
+        container.role == Role::Regular && pod.init().next().is_some() && !initialized(pod, seen);
+    waiting(if blocked { "PodInitializing" } else { "ContainerCreating" }, None)
+}
+
+/// A pull that failed shows its error first, and then that the next one is waited for.
+fn failed(container: &DesiredContainer, failure: &Failure, now: Timestamp) -> ApiState {
+    let Failure { reason, message, .. } = failure;
+    if failure.backs_off_at().is_some_and(|at| at <= now) {
+        let message =
+            format!("Back-off pulling image {:?}: {reason}: {message}", container.image());
+        return waiting("ImagePullBackOff", Some(message));
+    }
+    waiting(reason, Some(message.clone()))
+}
+
+fn waiting(reason: &str, message: Option<String>) -> ApiState {
+    let waiting = ContainerStateWaiting { message, reason: Some(reason.to_owned()) };
+    ApiState { waiting: Some(waiting), ..ApiState::default() }
+}
+
+/// As Go prints a duration of whole seconds: `10s`, `2m40s`, `5m0s`.
+pub fn go_duration(seconds: i64) -> String {
+    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
+        (0, 0, s) => format!("{s}s"),
+        (0, m, s) => format!("{m}m{s}s"),
+        (h, m, s) => format!("{h}h{m}m{s}s"),
+    }
+}
+
+fn whole_seconds(t: Timestamp) -> Time {
+    Time(Timestamp::from_second(t.as_second()).unwrap_or(t))
+}
+
+fn user(c: &ContainerStatus) -> Option<ContainerUser> {
+    let user = c.user.as_ref()?;
+    let linux = LinuxContainerUser {
+        gid: user.gid.into(),
+        supplemental_groups: Some(user.supplemental_groups.iter().map(|&g| g.into()).collect()),
+        uid: user.uid.into(),
+    };
+    Some(ContainerUser { linux: Some(linux) })
+}
+
+fn volume_mounts(container: &DesiredContainer) -> Option<Vec<VolumeMountStatus>> {
+    let mounts = container.spec.volume_mounts.as_ref().filter(|m| !m.is_empty())?;
+    let statuses = mounts.iter().map(|m| VolumeMountStatus {
+        mount_path: m.mount_path.clone(),
+        name: m.name.clone(),
+        read_only: m.read_only,
+        recursive_read_only: m.read_only.filter(|ro| *ro).map(|_| "Disabled".to_owned()),
+        volume_status: None,
+    });
+    Some(statuses.collect())
+}
+
+// === conditions ===
+
+/// All init containers are done and all sidecars have started, or a regular container has been created since.
+fn initialized(pod: &DesiredPod, seen: &Observed) -> bool {
+    let created = pod.of_role(Role::Regular).any(|c| seen.newest(c.name()).is_some());
+    created
+        || pod.init().all(|c| {
+            let newest = seen.newest(c.name());
+            match c.role {
+                Role::Sidecar => newest.is_some_and(|s| is_running(s) && seen.health_of(s).started),
+                _ => newest.is_some_and(|s| has_exited(s) && exit_code(s) == 0),
+            }
+        })
+}
+
+fn conditions(
+    pod: &DesiredPod,
+    seen: &Observed,
+    status: &PodStatus,
+    ctx: &StatusContext<'_>,
+) -> Vec<PodCondition> {
+    let completed = status.phase.as_deref() == Some("Succeeded");
+    let failed = status.phase.as_deref() == Some("Failed");
+    let containers_ready = containers_ready(pod, status, completed, failed);
+    let ready = match readiness_gates(pod) {
+        Some(message) if containers_ready.status => Verdict::no("ReadinessGatesNotReady", message),
+        _ => containers_ready.clone(),
+    };
+    let initialized = if initialized(pod, seen) || completed {
+        Verdict { status: true, reason: completed.then_some("PodCompleted"), message: None }
+    } else {
+        let names = incomplete_init(pod, seen);
+        Verdict::no(
+            "ContainersNotInitialized",
+            format!("containers with incomplete status: [{}]", names.join(" ")),
+        )
+    };
+    let sandbox = Verdict { status: seen.ready_sandbox().is_some(), reason: None, message: None };
+    [
+        ("PodReadyToStartContainers", sandbox),
+        ("Initialized", initialized),
+        ("Ready", ready),
+        ("ContainersReady", containers_ready),
+        ("PodScheduled", Verdict { status: true, reason: None, message: None }),
+    ]
+    .into_iter()
+    .map(|(kind, verdict)| verdict.condition(kind, pod, ctx))
+    .collect()
+}
+
+fn incomplete_init<'a>(pod: &'a DesiredPod, seen: &Observed) -> Vec<&'a str> {
+    let done = |c: &DesiredContainer| {
+        seen.newest(c.name()).is_some_and(|s| match c.role {
+            Role::Sidecar => is_running(s) && seen.health_of(s).started,
+            _ => has_exited(s) && exit_code(s) == 0,
+        })
+    };
+    pod.init().filter(|c| !done(c)).map(|c| c.name()).collect()
+}
+
+fn containers_ready(
+    pod: &DesiredPod,
+    status: &PodStatus,
+    completed: bool,
+    failed: bool,
+) -> Verdict {
+    if completed {
+        return Verdict { status: false, reason: Some("PodCompleted"), message: None };
+    }
+    if failed {
+        return Verdict { status: false, reason: Some("PodFailed"), message: None };
+    }
+    let is_sidecar = |name: &str| pod.container(name).is_some_and(|c| c.role == Role::Sidecar);
+    let sidecars = status.init_container_statuses.iter().flatten().filter(|s| is_sidecar(&s.name));
+    let relevant = sidecars.chain(status.container_statuses.iter().flatten());
+    let unready: Vec<&str> = relevant.filter(|s| !s.ready).map(|s| s.name.as_str()).collect();
+    if unready.is_empty() {
+        Verdict { status: true, reason: None, message: None }
+    } else {
+        Verdict::no(
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        )
+    }
+}
+
+/// The first readiness gate that is not satisfied, as a message.
+fn readiness_gates(pod: &DesiredPod) -> Option<String> {
+    let conditions = pod.object.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let messages: Vec<String> = pod
+        .spec()
+        .readiness_gates
+        .iter()
+        .flatten()
+        .filter_map(|gate| {
+            let kind = &gate.condition_type;
+            match conditions.into_iter().flatten().find(|c| c.type_ == *kind) {
+                None => Some(format!(
+                    "corresponding condition of pod readiness gate {kind:?} does not exist."
+                )),
+                Some(c) if c.status != "True" => Some(format!(
+                    "the status of pod readiness gate {kind:?} is not \"True\", but {}",
+                    c.status
+                )),
+                Some(_) => None,
+            }
+        })
+        .collect();
+    (!messages.is_empty()).then(|| messages.join(", "))
+}
+
+#[derive(Clone)]
+struct Verdict {
+    status: bool,
+    reason: Option<&'static str>,
+    message: Option<String>,
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    fn no(reason: &'static str, message: String) -> Self {
+        Verdict { status: false, reason: Some(reason), message: Some(message) }
+    }
+
+    fn condition(self, kind: &str, pod: &DesiredPod, ctx: &StatusContext<'_>) -> PodCondition {
+        let status = if self.status { "True" } else { "False" };
+        let before = ctx
+            .previous
+            .conditions
+            .iter()
+            .flatten()
+            .find(|c| c.type_ == kind && c.status == status);
+        let since = before.and_then(|c| c.last_transition_time.clone());
+        PodCondition {
+            last_probe_time: None,
+            last_transition_time: since.or_else(|| Some(whole_seconds(ctx.now))),
+            message: self.message,
+            observed_generation: pod.object.metadata.generation,
+            reason: self.reason.map(str::to_owned),
+            status: status.into(),
+            type_: kind.into(),
+        }
+    }
+}

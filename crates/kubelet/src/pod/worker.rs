@@ -1,0 +1,434 @@
+//! One worker per pod: learns, plans, acts, reports.
+//!
+//! Consumes a closed set of events, asks [`super::plan`] what to do, starts steps beside itself and writes the
+//! status. Counterpart: `pkg/kubelet/pod_workers.go` with `syncPod` and its siblings.
+//! Invariant: the worker alone changes its [`Observed`]; it never waits for a step, and it sleeps until an event
+//! or the plan's own time.
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
+use skiff_runtime::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus};
+use tokio::{sync::mpsc, task::AbortHandle};
+
+use super::{
+    backoff::{Backoff, CONTAINER},
+    desired::{DesiredPod, Role},
+    observed::{Failure, Health, Observed, Volumes, finished_at, is_running},
+    plan::{Action, Plan, Stage, StepKey, plan},
+    status::{StatusContext, status},
+    status_writer::StatusWriter,
+};
+use crate::{
+    context::NodeContext,
+    events::EventType,
+    logs::termination,
+    objects::{References, references},
+    probe::{ProbeSet, Verdict},
+    step::{self, Outcome, StepError, StepInput},
+};
+
+/// Everything a worker can be told.
+#[derive(Debug)]
+pub enum Event {
+    /// The API object is new or has changed.
+    Desired(Arc<Pod>),
+    /// The API object is gone.
+    Removed,
+    Runtime(ContainerEvent),
+    /// Runtime events were missed; look again.
+    Relist,
+    Probe(Verdict),
+    StepDone(StepKey, Box<Result<Outcome, StepError>>),
+    /// A ConfigMap or Secret that the pod refers to has changed.
+    ObjectsChanged,
+}
+
+/// What the runtime already held of a pod when its worker was made.
+#[derive(Debug, Default)]
+pub struct Adopted {
+    pub sandbox: Option<PodSandboxStatus>,
+    pub containers: Vec<ContainerStatus>,
+}
+
+pub struct PodWorker {
+    ctx: Arc<NodeContext>,
+    pod: Arc<DesiredPod>,
+    seen: Observed,
+    events: mpsc::UnboundedReceiver<Event>,
+    /// For steps and probes to report back.
+    sender: mpsc::UnboundedSender<Event>,
+    probes: ProbeSet,
+    writer: StatusWriter,
+    reported: PodStatus,
+    /// The start under way, which termination gives up.
+    starting: Option<AbortHandle>,
+}
+
+// === impl PodWorker ===
+
+impl PodWorker {
+    pub fn new(
+        ctx: Arc<NodeContext>,
+        object: Arc<Pod>,
+        adopted: Adopted,
+        channel: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
+    ) -> Self {
+        let reported = object.status.clone().unwrap_or_default();
+        let pod = Arc::new(DesiredPod::new(object));
+        let (sender, events) = channel;
+        let start_time = reported.start_time.as_ref().map(|t| t.0);
+        let seen = Observed {
+            sandbox: adopted.sandbox,
+            containers: adopted.containers,
+            start_time: start_time
+                .or_else(|| Timestamp::from_second(Timestamp::now().as_second()).ok()),
+            ..Observed::default()
+        };
+        let probes = ProbeSet::new(ctx.clone(), sender.clone());
+        let writer = StatusWriter::spawn(ctx.client.clone(), &pod.key, reported.clone());
+        PodWorker { ctx, pod, seen, events, sender, probes, writer, reported, starting: None }
+    }
+
+    /// Runs until the pod has left this node.
+    pub async fn run(mut self) {
+        self.hold_references();
+        self.adopt();
+        loop {
+            let plan = plan(&self.pod, &self.seen, Timestamp::now());
+            let wake_at = plan.wake_at;
+            let moved = self.carry_out(plan);
+            if self.seen.stage == Stage::Gone {
+                break;
+            }
+            self.report();
+            if moved {
+                continue;
+            }
+            let Some(event) = self.next(wake_at).await else { continue };
+            self.learn(event).await;
+            while let Ok(event) = self.events.try_recv() {
+                self.learn(event).await;
+            }
+        }
+        self.ctx.objects.hold(&self.pod.key.uid, &self.pod.key.namespace, &References::default());
+        tracing::debug!(pod = %self.pod.key, "pod has left this node");
+    }
+
+    /// The next event; `None` when the plan's own time has come.
+    async fn next(&mut self, wake_at: Option<Timestamp>) -> Option<Event> {
+        let Some(at) = wake_at else {
+            return self.events.recv().await;
+        };
+        let wait = Duration::try_from(at.duration_since(Timestamp::now())).unwrap_or_default();
+        tokio::time::timeout(wait, self.events.recv()).await.ok().flatten()
+    }
+
+    /// Starts the planned steps; true when the stage moved, which asks for another plan.
+    fn carry_out(&mut self, plan: Plan) -> bool {
+        let moved = self.enter(plan.stage);
+        for action in plan.actions {
+            self.start_step(action);
+        }
+        moved
+    }
+
+    fn enter(&mut self, stage: Stage) -> bool {
+        if self.seen.stage == stage {
+            return false;
+        }
+        tracing::debug!(pod = %self.pod.key, from = ?self.seen.stage, to = ?stage, "stage");
+        self.seen.stage = stage;
+        if let Stage::Terminating(_) = stage {
+            self.seen.terminating_since = Some(Timestamp::now());
+            self.seen.failures.clear();
+            self.probes.stop_restarting();
+            if let Some(starting) = self.starting.take() {
+                starting.abort();
+            }
+        }
+        if let Stage::Terminated(_) = stage {
+            self.probes.stop_all();
+        }
+        true
+    }
+
+    fn start_step(&mut self, action: Action) {
+        let key = action.key();
+        self.seen.in_flight.insert(key.clone());
+        if let Action::StartContainer { name, .. } = &action {
+            self.note_restart(name.clone());
+        }
+        let is_start = matches!(action, Action::StartContainer { .. });
+        let input = StepInput {
+            pod: self.pod.clone(),
+            sandbox: self.seen.sandbox.clone(),
+            containers: self.seen.containers.clone(),
+            flushed: matches!(action, Action::DeletePod)
+                .then(|| Box::pin(self.writer.flushed()) as _),
+        };
+        let ctx = self.ctx.clone();
+        let sender = self.sender.clone();
+        let step = tokio::spawn(async move { step::run(&ctx, action, input).await });
+        if is_start {
+            self.starting = Some(step.abort_handle());
+        }
+        tokio::spawn(async move {
+            let result = step.await.unwrap_or_else(|error| Err(StepError::interrupted(&error)));
+            // Nobody listens only when the agent shuts down.
+            let _ = sender.send(Event::StepDone(key, Box::new(result)));
+        });
+    }
+
+    /// A restart raises the delay before the one after it.
+    fn note_restart(&mut self, name: String) {
+        let Some(last) = self.seen.newest(&name) else { return };
+        let finished = finished_at(last);
+        if let Some(container) = self.pod.container(&name)
+            && container.role == Role::Init
+            && last.exit_code == Some(0)
+        {
+            return;
+        }
+        let next = Backoff::next(self.seen.restarts.get(&name).copied(), CONTAINER, finished);
+        self.seen.restarts.insert(name, next);
+    }
+
+    async fn learn(&mut self, event: Event) {
+        match event {
+            Event::Desired(object) => self.desire(object),
+            Event::Removed => {
+                self.seen.removed = true;
+                self.seen.failures.remove(&StepKey::Object);
+            }
+            Event::Runtime(event) => self.runtime_event(event).await,
+            Event::Relist => self.relist().await,
+            Event::Probe(verdict) => self.probed(verdict),
+            Event::StepDone(key, result) => self.step_done(key, *result).await,
+            Event::ObjectsChanged => {
+                self.seen.volumes.stale = self.seen.volumes.mounted;
+                self.seen.failures.retain(|_, f| !f.repairable);
+            }
+        }
+    }
+
+    fn desire(&mut self, object: Arc<Pod>) {
+        let pod = DesiredPod::new(object);
+        if pod.labels() != self.pod.labels() || pod.annotations() != self.pod.annotations() {
+            self.seen.volumes.stale = self.seen.volumes.mounted;
+        }
+        self.pod = Arc::new(pod);
+        self.hold_references();
+    }
+
+    fn hold_references(&self) {
+        let key = &self.pod.key;
+        self.ctx.objects.hold(&key.uid, &key.namespace, &references(self.pod.spec()));
+    }
+
+    /// Containers that ran before this agent did keep running; their probes start over.
+    fn adopt(&mut self) {
+        let running: Vec<ContainerStatus> = self.seen.running().cloned().collect();
+        for container in running {
+            self.watch_health(&container);
+        }
+    }
+
+    async fn runtime_event(&mut self, event: ContainerEvent) {
+        match event.kind {
+            ContainerEventKind::SandboxStopped => self.relist().await,
+            ContainerEventKind::Deleted => self.forget_container(&event.container_id),
+            ContainerEventKind::Created | ContainerEventKind::Started => {}
+            ContainerEventKind::Stopped { .. } => self.look_at_container(&event.container_id).await,
+        }
+    }
+
+    async fn look_at_container(&mut self, id: &str) {
+        match self.ctx.runtime.container_status(id).await {
+            Ok(status) => self.put_container(status),
+            Err(skiff_runtime::Error::NotFound { .. }) => self.forget_container(id),
+            Err(error) => {
+                tracing::warn!(pod = %self.pod.key, id, %error, "container status unknown")
+            }
+        }
+    }
+
+    fn put_container(&mut self, status: ContainerStatus) {
+        if !is_running(&status) {
+            self.probes.stop(&status.id);
+            self.seen.health.remove(&status.id);
+        }
+        match self.seen.containers.iter_mut().find(|c| c.id == status.id) {
+            Some(known) => *known = status,
+            None => self.seen.containers.push(status),
+        }
+    }
+
+    fn forget_container(&mut self, id: &str) {
+        self.probes.stop(id);
+        self.seen.health.remove(id);
+        self.seen.containers.retain(|c| c.id != id);
+    }
+
+    async fn relist(&mut self) {
+        let uid = self.pod.key.uid.clone();
+        let runtime = self.ctx.runtime.clone();
+        let (sandboxes, containers) =
+            tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
+        match (sandboxes, containers) {
+            (Ok(sandboxes), Ok(containers)) => {
+                let ours: Vec<PodSandboxStatus> =
+                    sandboxes.into_iter().filter(|s| s.metadata.uid == uid).collect();
+                let in_ours = |c: &ContainerStatus| ours.iter().any(|s| s.id == c.sandbox_id);
+                let containers: Vec<_> = containers.into_iter().filter(in_ours).collect();
+                self.seen.sandbox = newest_sandbox(ours);
+                self.seen.containers.clear();
+                containers.into_iter().for_each(|c| self.put_container(c));
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                tracing::warn!(pod = %self.pod.key, %error, "the runtime did not answer");
+            }
+        }
+    }
+
+    fn probed(&mut self, verdict: Verdict) {
+        let Some(health) = self.seen.health.get_mut(&verdict.container_id) else { return };
+        verdict.apply(health);
+    }
+
+    async fn step_done(&mut self, key: StepKey, result: Result<Outcome, StepError>) {
+        self.seen.in_flight.remove(&key);
+        match result {
+            Ok(outcome) => {
+                self.seen.failures.remove(&key);
+                self.achieved(outcome).await;
+            }
+            Err(error) => {
+                let terminating = self.seen.stage != Stage::Active;
+                if matches!(key, StepKey::Container(_)) {
+                    self.relist().await;
+                }
+                if !(terminating && error.interrupted) {
+                    self.failed(key, error);
+                }
+            }
+        }
+    }
+
+    async fn achieved(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::VolumesUp { refresh_at } => {
+                self.seen.volumes = Volumes { mounted: true, stale: false, refresh_at };
+            }
+            Outcome::VolumesDown => self.seen.volumes = Volumes::default(),
+            Outcome::SandboxChanged => self.relist().await,
+            Outcome::ContainerStarted { id } => {
+                self.starting = None;
+                self.look_at_container(&id).await;
+                let status =
+                    self.seen.containers.iter().find(|c| c.id == id && is_running(c)).cloned();
+                if let Some(status) = status {
+                    self.watch_health(&status);
+                }
+            }
+            Outcome::ContainerStopped { id } => self.look_at_container(&id).await,
+            Outcome::ContainerRemoved { id } => self.forget_container(&id),
+            // The watch tells when the object is gone; until then there is nothing to do.
+            Outcome::PodDeleted => {}
+            Outcome::PodRemoved => self.seen.stage = Stage::Gone,
+        }
+    }
+
+    fn failed(&mut self, key: StepKey, error: StepError) {
+        let now = Timestamp::now();
+        let before = self.seen.failures.get(&key);
+        let backoff = Backoff::next(before.map(|f| f.backoff), error.policy, now);
+        let failure = Failure {
+            reason: error.reason.into(),
+            message: error.message,
+            at: now,
+            backoff,
+            repairable: error.repairable,
+        };
+        tracing::debug!(pod = %self.pod.key, ?key, reason = failure.reason, message = failure.message, "step failed");
+        self.seen.failures.insert(key, failure);
+    }
+
+    fn watch_health(&mut self, status: &ContainerStatus) {
+        let Some(container) = self.pod.container(&status.metadata.name) else { return };
+        self.seen.health.insert(status.id.clone(), Health::initial(container));
+        self.probes.start(&self.pod, container, status, self.seen.sandbox.as_ref());
+    }
+
+    fn report(&mut self) {
+        let ctx = StatusContext {
+            node_ips: &self.ctx.config.node_ips,
+            now: Timestamp::now(),
+            previous: &self.reported,
+            termination_message: &|c: &ContainerStatus| termination::message(&self.pod, c),
+        };
+        let status = status(&self.pod, &self.seen, &ctx);
+        if status != self.reported {
+            self.announce_backoffs(&status);
+            self.writer.write(status.clone());
+            self.reported = status;
+        }
+    }
+
+    /// An event for each container that has begun to wait for its next try.
+    fn announce_backoffs(&self, status: &PodStatus) {
+        for now in container_statuses(status) {
+            let before = container_statuses(&self.reported).find(|s| s.name == now.name);
+            let (reason, message) = waiting(Some(now));
+            let Some(container) =
+                self.pod.container(&now.name).filter(|_| reason != waiting(before).0)
+            else {
+                continue;
+            };
+            let recorder = &self.ctx.recorder;
+            match reason {
+                "CrashLoopBackOff" => {
+                    let message = format!(
+                        "Back-off restarting failed container {} in pod {}",
+                        now.name, self.pod.key
+                    );
+                    recorder.container(
+                        &self.pod,
+                        container,
+                        EventType::Warning,
+                        "BackOff",
+                        message,
+                    );
+                }
+                "ImagePullBackOff" => {
+                    recorder.container(&self.pod, container, EventType::Normal, "BackOff", message);
+                    let message = "Error: ImagePullBackOff";
+                    recorder.container(&self.pod, container, EventType::Warning, "Failed", message);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn container_statuses(status: &PodStatus) -> impl Iterator<Item = &ApiContainerStatus> {
+    [&status.init_container_statuses, &status.container_statuses]
+        .into_iter()
+        .flat_map(|l| l.iter().flatten())
+}
+
+/// Reason and message of a waiting container; empty for one that does not wait.
+fn waiting(status: Option<&ApiContainerStatus>) -> (&str, &str) {
+    let waiting = status.and_then(|s| s.state.as_ref()?.waiting.as_ref());
+    waiting.map_or(("", ""), |w| {
+        (w.reason.as_deref().unwrap_or_default(), w.message.as_deref().unwrap_or_default())
+    })
+}
+
+/// The one with the highest attempt speaks for the pod.
+pub fn newest_sandbox(
+    sandboxes: impl IntoIterator<Item = PodSandboxStatus>,
+) -> Option<PodSandboxStatus> {
+    sandboxes.into_iter().max_by_key(|s| (s.metadata.attempt, s.created_at))
+}

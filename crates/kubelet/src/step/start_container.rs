@@ -1,0 +1,286 @@
+//! Starts one container: image, configuration, creation, start, post-start hook.
+//!
+//! Counterpart: `startContainer` of `pkg/kubelet/kuberuntime/kuberuntime_container.go`; reasons and event texts are
+//! upstream's.
+//! Invariant: when this returns an error before the runtime has the container, nothing is left behind but
+//! directories that the next try uses again.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use skiff_runtime::{Image, PodSandboxStatus};
+
+use super::{
+    Outcome, StepError, StepInput,
+    hook::{self, HookTarget},
+};
+use crate::{
+    container::{
+        config::{Resolved, container_config},
+        env::{EnvSources, environment},
+        resources::{container_resources, oom_score_adj},
+        security::security_context,
+    },
+    context::NodeContext,
+    events::EventType,
+    objects::{ObjectCache, references},
+    pod::desired::{DesiredContainer, DesiredPod},
+    volume::mounts,
+};
+
+pub async fn run(
+    ctx: &NodeContext,
+    input: &StepInput,
+    name: &str,
+    attempt: u32,
+) -> Result<Outcome, StepError> {
+    let container = input
+        .pod
+        .container(name)
+        .ok_or_else(|| StepError::setup("CreateContainerConfigError", "no such container"))?;
+    let sandbox = input
+        .sandbox
+        .as_ref()
+        .ok_or_else(|| StepError::setup("CreateContainerError", "no sandbox"))?;
+    let start = Start { ctx, input, pod: &input.pod, container, sandbox, attempt };
+    let image = start.image().await?;
+    let id = start.create(&image).await?;
+    start.start(&id).await?;
+    start.post_start(&id).await?;
+    Ok(Outcome::ContainerStarted { id })
+}
+
+struct Start<'a> {
+    ctx: &'a NodeContext,
+    input: &'a StepInput,
+    pod: &'a DesiredPod,
+    container: &'a DesiredContainer,
+    sandbox: &'a PodSandboxStatus,
+    attempt: u32,
+}
+
+// === impl Start ===
+
+impl Start<'_> {
+    fn event(&self, kind: EventType, reason: &'static str, message: impl Into<String>) {
+        self.ctx.recorder.container(self.pod, self.container, kind, reason, message);
+    }
+
+    /// The image by the pull policy; what is present and not `Always` is never fetched.
+    async fn image(&self) -> Result<Image, StepError> {
+        let name = self.container.image();
+        let present = match self.ctx.runtime.image_status(name).await {
+            Ok(present) => present,
+            Err(error @ skiff_runtime::Error::InvalidReference { .. }) => {
+                let message = format!("Failed to apply default image tag {name:?}: {error}");
+                self.event(EventType::Warning, "InspectFailed", message.clone());
+                return Err(StepError::container("InvalidImageName", message));
+            }
+            Err(error) => {
+                let message = format!("Failed to inspect image {name:?}: {error}");
+                self.event(EventType::Warning, "InspectFailed", message.clone());
+                return Err(StepError::container("ImageInspectError", message));
+            }
+        };
+        match (self.container.spec.image_pull_policy.as_deref(), present) {
+            (Some("Never"), None) => {
+                let message =
+                    format!("Container image {name:?} is not present with pull policy of Never");
+                self.event(EventType::Warning, "ErrImageNeverPull", message.clone());
+                Err(StepError::container("ErrImageNeverPull", message))
+            }
+            (Some("Always"), present) => self.pull(name, present).await,
+            (_, Some(image)) => {
+                self.event(EventType::Normal, "Pulled", already_present(name));
+                Ok(image)
+            }
+            (_, None) => self.pull(name, None).await,
+        }
+    }
+
+    /// Differs from upstream: where the runtime has no way to fetch, an image that is present is good enough for
+    /// the policy `Always`.
+    async fn pull(&self, name: &str, present: Option<Image>) -> Result<Image, StepError> {
+        self.event(EventType::Normal, "Pulling", format!("Pulling image {name:?}"));
+        match (self.ctx.runtime.pull_image(name).await, present) {
+            (Ok(id), _) => {
+                self.event(
+                    EventType::Normal,
+                    "Pulled",
+                    format!("Successfully pulled image {name:?}"),
+                );
+                let image = self.ctx.runtime.image_status(&id).await.ok().flatten();
+                image.ok_or_else(|| {
+                    StepError::container("ErrImagePull", format!("image {name:?} vanished"))
+                })
+            }
+            (Err(skiff_runtime::Error::PullUnsupported(_)), Some(image)) => {
+                self.event(EventType::Normal, "Pulled", already_present(name));
+                Ok(image)
+            }
+            (Err(error), _) => {
+                let message = format!("Failed to pull image {name:?}: {error}");
+                self.event(EventType::Warning, "Failed", message.clone());
+                self.event(EventType::Warning, "Failed", "Error: ErrImagePull");
+                Err(StepError::container("ErrImagePull", message))
+            }
+        }
+    }
+
+    async fn create(&self, image: &Image) -> Result<String, StepError> {
+        let config_error = |error: String| {
+            self.event(EventType::Warning, "Failed", format!("Error: {error}"));
+            StepError {
+                policy: crate::pod::backoff::SETUP,
+                repairable: true,
+                ..StepError::container("CreateContainerConfigError", error)
+            }
+        };
+        let env = self.environment().await.map_err(config_error)?;
+        let security = self.security(image).map_err(config_error)?;
+        let mounts =
+            mounts::mounts(self.ctx, self.pod, self.container, self.sandbox, self.attempt, &env)
+                .await
+                .map_err(config_error)?;
+        let spec = self.pod.spec();
+        let adj =
+            oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);
+        let resources = container_resources(&self.container.spec, adj);
+        let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
+        let config = container_config(self.pod, self.container, resolved);
+        let created = self.ctx.runtime.create_container(&self.sandbox.id, config).await;
+        let id = created.map_err(|error| {
+            self.event(EventType::Warning, "Failed", format!("Error: {error}"));
+            StepError::container("CreateContainerError", error)
+        })?;
+        self.event(
+            EventType::Normal,
+            "Created",
+            format!("Container created: {}", self.container.name()),
+        );
+        Ok(id)
+    }
+
+    async fn environment(&self) -> Result<Vec<(String, String)>, String> {
+        let wanted = references(self.pod.spec());
+        let objects = &self.ctx.objects;
+        let namespace = &self.pod.key.namespace;
+        let sources = EnvSources {
+            pod: self.pod,
+            config_maps: gather(&objects.config_maps, namespace, &wanted.config_maps).await?,
+            secrets: gather(&objects.secrets, namespace, &wanted.secrets).await?,
+            services: self.services().await?,
+            node_name: &self.ctx.config.node_name,
+            node_ips: &self.ctx.config.node_ips,
+            pod_ips: if self.pod.host_network() {
+                &self.ctx.config.node_ips
+            } else {
+                &self.sandbox.ips
+            },
+            allocatable: &self.ctx.machine.allocatable(),
+        };
+        environment(&self.container.spec, &sources).map_err(|e| e.to_string())
+    }
+
+    /// The services, once the first list of them has come.
+    async fn services(&self) -> Result<Vec<Arc<k8s_openapi::api::core::v1::Service>>, String> {
+        const PATIENCE: Duration = Duration::from_secs(10);
+        match tokio::time::timeout(PATIENCE, self.ctx.services.wait_until_ready()).await {
+            Ok(Ok(())) => Ok(self.ctx.services.state()),
+            _ => {
+                Err("services have not yet been read at least once, cannot construct envvars"
+                    .into())
+            }
+        }
+    }
+
+    fn security(
+        &self,
+        image: &Image,
+    ) -> Result<skiff_runtime::LinuxContainerSecurityContext, String> {
+        let target = match &self.container.target {
+            Some(target) => {
+                let running = self.input.containers.iter().find(|c| {
+                    c.metadata.name == *target && c.state == skiff_runtime::ContainerState::Running
+                });
+                Some(
+                    running
+                        .ok_or_else(|| format!("unable to find target container {target:?}"))?
+                        .id
+                        .clone(),
+                )
+            }
+            None => None,
+        };
+        let seccomp_root = self.ctx.config.root_dir.join("seccomp");
+        security_context(self.pod, &self.container.spec, image, target, &seccomp_root)
+            .map_err(|e| e.to_string())
+    }
+
+    async fn start(&self, id: &str) -> Result<(), StepError> {
+        if let Err(error) = self.ctx.runtime.start_container(id).await {
+            self.event(EventType::Warning, "Failed", format!("Error: {error}"));
+            return Err(StepError::container("RunContainerError", error));
+        }
+        self.event(
+            EventType::Normal,
+            "Started",
+            format!("Container started: {}", self.container.name()),
+        );
+        Ok(())
+    }
+
+    /// A container whose hook fails is killed and counts as crashed.
+    async fn post_start(&self, id: &str) -> Result<(), StepError> {
+        let lifecycle = self.container.spec.lifecycle.as_ref();
+        let Some(handler) = lifecycle.and_then(|l| l.post_start.as_ref()) else {
+            return Ok(());
+        };
+        let target = HookTarget {
+            pod: self.pod,
+            container: self.container,
+            id,
+            sandbox: Some(self.sandbox),
+        };
+        let Err(error) = hook::run(self.ctx, handler, &target).await else {
+            return Ok(());
+        };
+        self.event(
+            EventType::Warning,
+            "FailedPostStartHook",
+            format!("PostStartHook failed: {error}"),
+        );
+        let grace = Duration::try_from(self.pod.grace()).unwrap_or_default();
+        if let Err(error) = self.ctx.runtime.stop_container(id, grace).await {
+            tracing::warn!(id, %error, "container with a failed post-start hook not stopped");
+        }
+        Err(StepError::container("PostStartHookError", error))
+    }
+}
+
+fn already_present(name: &str) -> String {
+    format!("Container image {name:?} already present on machine and can be accessed by the pod")
+}
+
+/// The objects of one kind that exist.
+async fn gather<K>(
+    cache: &ObjectCache<K>,
+    namespace: &str,
+    names: &std::collections::BTreeSet<String>,
+) -> Result<BTreeMap<String, Arc<K>>, String>
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned
+        + Send
+        + Sync
+        + 'static,
+{
+    let mut found = BTreeMap::new();
+    for name in names {
+        if let Some(object) = cache.get(namespace, name).await? {
+            found.insert(name.clone(), object);
+        }
+    }
+    Ok(found)
+}

@@ -1,0 +1,191 @@
+//! Mounts as file descriptors: taken on one side of a namespace, attached on the other.
+//!
+//! Counterpart: runc's bind mounts through `/proc/self/fd`. Differs from upstream: sources are cloned with `open_tree`
+//! before the root changes and attached after it, so every target path is resolved by the kernel inside the
+//! container's own root, and a link in a volume cannot lead out. Needs Linux 5.12.
+
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
+    path::{Path, PathBuf},
+};
+
+use nix::{
+    libc,
+    mount::{MsFlags, mount},
+};
+
+use crate::cri::MountPropagation;
+
+const OPEN_TREE_CLONE: libc::c_uint = 1;
+const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
+const MOUNT_ATTR_RDONLY: u64 = 1;
+
+/// A mount that hangs nowhere yet.
+pub(super) struct Detached {
+    tree: OwnedFd,
+    is_dir: bool,
+}
+
+// === impl Detached ===
+
+impl Detached {
+    /// Copies what is mounted at `path`, with everything below it.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        let name = c_path(path)?;
+        let flags =
+            OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_RECURSIVE as libc::c_uint;
+        // SAFETY: `name` is a terminated string that outlives the call.
+        let fd =
+            unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just returned this descriptor to us alone.
+        let tree = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let is_dir = fs::metadata(path)?.is_dir();
+        Ok(Detached { tree, is_dir })
+    }
+
+    /// Attaches at `target`, which is made to fit: a directory for a directory, a file for anything else.
+    pub fn attach(self, target: &Path) -> io::Result<()> {
+        make_target(target, self.is_dir)?;
+        let name = c_path(target)?;
+        // SAFETY: both strings are terminated and outlive the call.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_move_mount,
+                self.tree.as_raw_fd(),
+                c"".as_ptr(),
+                libc::AT_FDCWD,
+                name.as_ptr(),
+                // Follow links in the target: inside the container's root they are harmless and expected (/var/run).
+                MOVE_MOUNT_F_EMPTY_PATH | 0x10,
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// Links a mount point may lead through.
+const MAX_LINKS: u32 = 40;
+
+/// Creates a mount point, also behind links that lead nowhere yet. One that exists stays as it is.
+pub(super) fn make_target(target: &Path, is_dir: bool) -> io::Result<()> {
+    match is_dir {
+        true => make_dirs(target, MAX_LINKS),
+        false => make_file(target, MAX_LINKS),
+    }
+}
+
+fn make_dirs(path: &Path, links: u32) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    if let Some(beyond) = beyond_link(path, links)? {
+        return make_dirs(&beyond, links - 1);
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, links)?;
+    }
+    fs::create_dir(path)
+}
+
+fn make_file(path: &Path, links: u32) -> io::Result<()> {
+    if path.exists() {
+        return Ok(());
+    }
+    if let Some(beyond) = beyond_link(path, links)? {
+        return make_file(&beyond, links - 1);
+    }
+    if let Some(parent) = path.parent() {
+        make_dirs(parent, links)?;
+    }
+    fs::File::create_new(path).map(drop)
+}
+
+/// Where a link leads; `None` for anything else.
+fn beyond_link(path: &Path, links: u32) -> io::Result<Option<PathBuf>> {
+    match fs::read_link(path) {
+        Ok(_) if links == 0 => Err(io::Error::from_raw_os_error(libc::ELOOP)),
+        Ok(target) => Ok(Some(path.parent().unwrap_or(Path::new("/")).join(target))),
+        Err(_) => Ok(None),
+    }
+}
+
+pub(super) fn set_propagation(target: &Path, propagation: MountPropagation) -> io::Result<()> {
+    let kind = match propagation {
+        MountPropagation::Private => MsFlags::MS_PRIVATE,
+        MountPropagation::HostToContainer => MsFlags::MS_SLAVE,
+        MountPropagation::Bidirectional => MsFlags::MS_SHARED,
+    };
+    Ok(mount(None::<&str>, target, None::<&str>, kind | MsFlags::MS_REC, None::<&str>)?)
+}
+
+#[repr(C)]
+struct MountAttr {
+    attr_set: u64,
+    attr_clr: u64,
+    propagation: u64,
+    userns_fd: u64,
+}
+
+/// Keeps the mount's other flags, which `MS_REMOUNT` would reset.
+pub(super) fn set_readonly(target: &Path, recursive: bool) -> io::Result<()> {
+    let name = c_path(target)?;
+    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    // SAFETY: `name` and `attr` outlive the call, and the size is the struct's.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            flags,
+            &attr as *const MountAttr,
+            size_of::<MountAttr>(),
+        )
+    };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Binds a path onto itself or another inside the same root.
+pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
+    Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
+}
+
+/// Hides what is there: a directory behind an empty one, a file behind `/dev/null`. Nothing there is fine.
+pub(super) fn mask(path: &Path) -> io::Result<()> {
+    let Ok(found) = fs::metadata(path) else {
+        return Ok(());
+    };
+    match found.is_dir() {
+        true => Ok(mount(
+            Some("tmpfs"),
+            path,
+            Some("tmpfs"),
+            MsFlags::MS_RDONLY,
+            Some("size=0k,nr_inodes=1"),
+        )?),
+        // Masked already (by the same list twice): the null device itself.
+        false if found.rdev() == nix::sys::stat::makedev(1, 3) => Ok(()),
+        false => bind(Path::new("/dev/null"), path),
+    }
+}
+
+/// Makes what is there read-only. Nothing there is fine.
+pub(super) fn protect(path: &Path) -> io::Result<()> {
+    if fs::metadata(path).is_err() {
+        return Ok(());
+    }
+    bind(path, path)?;
+    set_readonly(path, true)
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}

@@ -1,0 +1,56 @@
+//! `skiff bench`: the promised numbers, measured against any cluster a kubeconfig names.
+//!
+//! Raw HTTP/1.1 connections over TLS, one per simulated client, so that what is measured is the
+//! server and not a client library. The same run can be pointed at another server: what counts are
+//! the ratios of one machine and one hour. SPECIFICATION.md says which promise each line checks.
+
+mod connection;
+mod pods;
+mod rates;
+mod report;
+mod watch;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use super::Done;
+use crate::cli::BenchArgs;
+use connection::Target;
+
+pub fn run(args: BenchArgs) -> Done {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let target = Target::from_kubeconfig(args.kubeconfig.as_deref()).await?;
+        let span = Duration::from_secs(args.seconds);
+        println!("{} with {} clients, {} s each", target.server(), args.clients, args.seconds);
+        let bench = rates::Bench::prepare(&target).await?;
+        let measured = measure(&args, &target, &bench, span).await;
+        // The namespace goes whether or not everything could be measured.
+        bench.clean_up(&target).await?;
+        measured?;
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn measure(
+    args: &BenchArgs,
+    target: &Target,
+    bench: &rates::Bench,
+    span: Duration,
+) -> Result<(), Box<dyn std::error::Error>> {
+    report::rate("create 1 KB ConfigMaps", &bench.creates(target, args.clients, span).await?);
+    report::rate("get", &bench.gets(target, args.clients, span).await?);
+    let clients = args.clients.min(16);
+    report::rate("list 500 x 1 KB", &bench.lists(target, clients, span).await?);
+    report::spread(
+        "create to watch event",
+        watch::latencies(target, bench.namespace(), 200).await?,
+    );
+    if let Some(image) = &args.image {
+        report::spread(
+            "apply to Running",
+            pods::starts(target, bench.namespace(), image, 20).await?,
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,41 @@
+//! One line per measurement.
+
+use std::time::Duration;
+
+use super::rates::Rate;
+
+pub fn rate(what: &str, rate: &Rate) {
+    let per_second = rate.done as f64 / rate.took.as_secs_f64();
+    let (p50, p99) = percentiles(rate.latencies.clone());
+    println!("{what:26} {per_second:>10.0} /s   p50 {p50:>8.2?}   p99 {p99:>8.2?}");
+}
+
+pub fn spread(what: &str, durations: Vec<Duration>) {
+    let count = durations.len();
+    let (p50, p99) = percentiles(durations);
+    println!("{what:26} {count:>10} times   p50 {p50:>8.2?}   p99 {p99:>8.2?}");
+}
+
+fn percentiles(mut durations: Vec<Duration>) -> (Duration, Duration) {
+    durations.sort_unstable();
+    let at = |percent: usize| {
+        durations.get(durations.len() * percent / 100).or(durations.last()).copied()
+    };
+    (at(50).unwrap_or_default(), at(99).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_of_few_and_of_none() {
+        let millis = |numbers: &[u64]| numbers.iter().map(|n| Duration::from_millis(*n)).collect();
+        assert_eq!(percentiles(Vec::new()), (Duration::ZERO, Duration::ZERO));
+        let hundred: Vec<u64> = (0..100).rev().collect();
+        assert_eq!(
+            percentiles(millis(&hundred)),
+            (Duration::from_millis(50), Duration::from_millis(99))
+        );
+    }
+}

@@ -1,0 +1,83 @@
+//! `skiff start | stop | delete | status`.
+
+use std::process::ExitCode;
+
+use skiff_cluster::{Health, StartOptions, Status};
+
+use super::{Done, block_on};
+use crate::cli::StartArgs;
+
+pub fn start(args: StartArgs) -> Done {
+    let name = args.cluster.name;
+    println!("Starting cluster {name:?}");
+    let options = StartOptions {
+        name: name.clone(),
+        bind_address: args.bind_address,
+        port: args.port,
+        server_args: Vec::new(),
+    };
+    block_on(async {
+        let started = skiff_cluster::start(options, |phase, at| {
+            println!("  {:>5} ms  {phase}", at.as_millis());
+        })
+        .await?;
+        if started.was_running {
+            println!("  it is running already");
+        }
+        println!("API server {}, node {}", started.server, started.node_address);
+        println!(
+            "Done! kubectl is now configured to use {name:?} ({})",
+            started.kubeconfig.display()
+        );
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn stop(name: &str) -> Done {
+    block_on(async {
+        match skiff_cluster::stop(name).await? {
+            true => println!("Stopped cluster {name:?}; its state is kept"),
+            false => println!("Cluster {name:?} was not running"),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn delete(name: &str) -> Done {
+    block_on(async {
+        match skiff_cluster::delete(name).await? {
+            true => println!("Deleted cluster {name:?}"),
+            false => println!("There is no cluster {name:?}"),
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+pub fn status(name: &str) -> Done {
+    let status = skiff_cluster::status(name)?;
+    if !status.exists {
+        println!("There is no cluster {name:?}: create it with `skiff start`");
+        return Ok(ExitCode::from(85));
+    }
+    print(&status);
+    Ok(ExitCode::from(status.exit_code()))
+}
+
+/// Line for line what people read off `minikube status`.
+fn print(status: &Status) {
+    let word = |health: Health| match health {
+        Health::Running => "Running",
+        Health::Stopped => "Stopped",
+    };
+    println!("{}", status.name);
+    println!("type: Control Plane");
+    println!("host: {}", word(status.host));
+    println!("kubelet: {}", word(status.kubelet));
+    println!("apiserver: {}", word(status.apiserver));
+    let configured = match (status.kubeconfig, status.host) {
+        (true, _) => "Configured",
+        (false, Health::Running) => "Misconfigured",
+        (false, Health::Stopped) => "Stopped",
+    };
+    println!("kubeconfig: {configured}");
+}

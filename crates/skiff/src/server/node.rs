@@ -1,0 +1,169 @@
+//! The node in this process: runtime, pod network, kubelet, service proxy and DNS.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Node as NodeObject;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use skiff_apiserver::ApiServer;
+use skiff_dns::{DnsConfig, DnsServer};
+use skiff_kubelet::{Kubelet, KubeletConfig};
+use skiff_net::{PodNetwork, PodNetworkConfig, ServiceProxy, ServiceProxyConfig};
+use skiff_runtime::{Embedded, EmbeddedConfig, PodSandboxState, Runtime};
+use tokio::net::TcpListener;
+
+use super::identity::Clients;
+use super::pod_network::{PodNetworkPlugin, forget_all_but};
+use super::terms::Terms;
+use super::{Parts, Result, serving, system_objects};
+use crate::node_socket::Health;
+
+const BRIDGE: &str = "skiff0";
+const KUBELET_PORT: u16 = 10250;
+const DNS_PORT: u16 = 53;
+const MTU: u32 = 1500;
+
+pub struct Node {
+    name: String,
+    runtime: Arc<dyn Runtime>,
+    network: Arc<PodNetwork>,
+    kubelet: Kubelet,
+    kubelet_listener: TcpListener,
+    proxy: ServiceProxy,
+    dns: DnsServer,
+}
+
+impl Node {
+    /// Opens everything, and finds again what ran before; nothing runs yet.
+    pub async fn open(terms: &Terms, api: &ApiServer, clients: &Clients) -> Result<Node> {
+        let dir = terms.data_dir.join("node");
+        let network = Arc::new(
+            PodNetwork::open(PodNetworkConfig {
+                bridge: BRIDGE.to_owned(),
+                pod_cidr: terms.pod_cidr,
+                cluster_cidr: terms.cluster_cidr,
+                mtu: MTU,
+                state_dir: dir.join("network"),
+            })
+            .await?,
+        );
+        let runtime: Arc<dyn Runtime> = Embedded::open(EmbeddedConfig {
+            root: dir.join("runtime"),
+            cgroup_root: terms.cgroup_root.clone(),
+            network: Arc::new(PodNetworkPlugin(network.clone())),
+            shim: Default::default(),
+        })
+        .await?;
+        forget_all_but(&network, live_sandboxes(&*runtime).await?).await?;
+        let proxy = ServiceProxy::open(ServiceProxyConfig {
+            node_name: terms.node_name.clone(),
+            cluster_cidr: terms.cluster_cidr,
+            service_cidr: terms.service_cidr,
+            bridge: BRIDGE.to_owned(),
+        })
+        .await?;
+        let dns = DnsServer::bind(&[SocketAddr::new(network.gateway().into(), DNS_PORT)]).await?;
+        let client = clients.node(&terms.node_name);
+        let config = kubelet_config(terms, api)?;
+        let kubelet = Kubelet::build(config, client, runtime.clone())?;
+        let kubelet_listener = TcpListener::bind((terms.node_ip, KUBELET_PORT)).await?;
+        Ok(Node {
+            name: terms.node_name.clone(),
+            runtime,
+            network,
+            kubelet,
+            kubelet_listener,
+            proxy,
+            dns,
+        })
+    }
+
+    pub fn runtime(&self) -> Arc<dyn Runtime> {
+        self.runtime.clone()
+    }
+
+    /// Runs every part; returns when the node is Ready, and Services and DNS work.
+    pub async fn run(
+        self,
+        terms: &Terms,
+        parts: &mut Parts,
+        clients: &Clients,
+        health: &Arc<Health>,
+    ) -> Result<()> {
+        let mut kubelet = self.kubelet;
+        kubelet.serve(self.kubelet_listener)?;
+        parts.spawn(kubelet.run(parts.token().cancelled_owned()));
+
+        let dns_address = SocketAddr::new(self.network.gateway().into(), DNS_PORT);
+        system_objects::apply_dns(clients.system(), terms, dns_address).await?;
+        let mut proxied = self.proxy.status();
+        parts.spawn_until_stop(self.proxy.run(clients.user("system:kube-proxy")));
+        let mut answered = self.dns.status();
+        parts.spawn_until_stop(answer_dns(self.dns, clients, terms.cluster_domain.clone()));
+
+        wait_until_ready(clients.node(&self.name), &self.name).await?;
+        proxied.wait_for(|status| status.synced).await?;
+        answered.wait_for(|status| status.synced).await?;
+        health.node.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+fn answer_dns(
+    dns: DnsServer,
+    clients: &Clients,
+    cluster_domain: String,
+) -> impl Future<Output = ()> + Send + 'static {
+    let client = clients.user(system_objects::DNS_USER);
+    async move {
+        let config = DnsConfig { cluster_domain, ..DnsConfig::default() };
+        if let Err(error) = dns.run(client, config).await {
+            tracing::error!(%error, "DNS can no longer be answered");
+        }
+    }
+}
+
+fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
+    let dir = terms.data_dir.join("node");
+    let mut config = KubeletConfig::new(&terms.node_name, vec![terms.node_ip]);
+    config.root_dir = dir.join("kubelet");
+    config.log_dir = dir.join("logs/pods");
+    config.cluster_dns = vec![IpAddr::V4(terms.cluster_dns)];
+    config.cluster_domain = terms.cluster_domain.clone();
+    config.pod_cidr = Some(terms.pod_cidr.to_string());
+    config.port = KUBELET_PORT;
+    let role = "node-role.kubernetes.io/control-plane";
+    config.node_labels.insert(role.to_owned(), String::new());
+    config.serving = Some(serving::kubelet(api.pki(), &terms.node_name, terms.node_ip)?);
+    Ok(config)
+}
+
+async fn live_sandboxes(runtime: &dyn Runtime) -> Result<HashSet<String>> {
+    let all = runtime.list_pod_sandboxes().await?;
+    let live = all.into_iter().filter(|sandbox| sandbox.state == PodSandboxState::Ready);
+    Ok(live.map(|sandbox| sandbox.id).collect())
+}
+
+/// Waits for the kubelet's first good report of itself.
+async fn wait_until_ready(client: Client, name: &str) -> Result<()> {
+    let nodes: Api<NodeObject> = Api::all(client);
+    let only = watcher::Config::default().fields(&format!("metadata.name={name}"));
+    let mut changes = std::pin::pin!(watcher(nodes, only).default_backoff().applied_objects());
+    while let Some(node) = changes.next().await {
+        match node {
+            Ok(node) if is_ready(&node) => return Ok(()),
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "watching the node"),
+        }
+    }
+    Err("the watch of the node ended".into())
+}
+
+fn is_ready(node: &NodeObject) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}

@@ -1,0 +1,128 @@
+//! The objects that tell users and charts of what lives in this process: Service `kube-dns`, where
+//! it is answered, and what its answerer may read.
+//!
+//! Applied by server-side apply at every start, so that an upgrade brings them up to date.
+
+use std::net::SocketAddr;
+
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+
+use super::terms::Terms;
+
+const NAMESPACE: &str = "kube-system";
+/// As which user DNS reads Services.
+pub const DNS_USER: &str = "system:serviceaccount:kube-system:coredns";
+
+/// Makes DNS at `address` the one that pods ask.
+pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> kube::Result<()> {
+    for (plural, object) in [
+        ("clusterroles", dns_role()),
+        ("clusterrolebindings", dns_role_binding()),
+        ("services", dns_service(terms)),
+        ("endpointslices", dns_endpoints(terms, address)),
+    ] {
+        apply(client.clone(), plural, &object).await?;
+    }
+    Ok(())
+}
+
+async fn apply(client: Client, plural: &str, object: &Value) -> kube::Result<()> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", "v1"));
+    let kind = GroupVersionKind::gvk(group, version, text("/kind"));
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+        "" => Api::all_with(client, &resource),
+        namespace => Api::namespaced_with(client, namespace, &resource),
+    };
+    let params = PatchParams::apply("skiff").force();
+    api.patch(text("/metadata/name"), &params, &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+fn dns_role() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": { "name": "system:coredns" },
+        "rules": [
+            {
+                "apiGroups": [""],
+                "resources": ["services", "pods", "namespaces"],
+                "verbs": ["list", "watch"],
+            },
+            {
+                "apiGroups": ["discovery.k8s.io"],
+                "resources": ["endpointslices"],
+                "verbs": ["list", "watch"],
+            },
+        ],
+    })
+}
+
+fn dns_role_binding() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": "system:coredns" },
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "system:coredns",
+        },
+        "subjects": [{ "kind": "ServiceAccount", "namespace": NAMESPACE, "name": "coredns" }],
+    })
+}
+
+fn dns_service(terms: &Terms) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {
+            "name": "kube-dns",
+            "namespace": NAMESPACE,
+            "labels": {
+                "k8s-app": "kube-dns",
+                "kubernetes.io/cluster-service": "true",
+                "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": terms.cluster_dns,
+            "clusterIPs": [terms.cluster_dns],
+            "ports": ports(53),
+        },
+    })
+}
+
+fn dns_endpoints(terms: &Terms, address: SocketAddr) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("kube-dns-{}", terms.node_name),
+            "namespace": NAMESPACE,
+            "labels": {
+                "kubernetes.io/service-name": "kube-dns",
+                "endpointslice.kubernetes.io/managed-by": "skiff",
+            },
+        },
+        "addressType": "IPv4",
+        "endpoints": [{
+            "addresses": [address.ip()],
+            "conditions": { "ready": true, "serving": true, "terminating": false },
+            "nodeName": terms.node_name,
+        }],
+        "ports": ports(address.port()),
+    })
+}
+
+fn ports(port: u16) -> Value {
+    json!([
+        { "name": "dns", "protocol": "UDP", "port": port },
+        { "name": "dns-tcp", "protocol": "TCP", "port": port },
+    ])
+}
