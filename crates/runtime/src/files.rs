@@ -5,7 +5,7 @@
 use std::{
     fs,
     io::{ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -63,4 +63,15 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result.at("remove", path),
     }
+}
+
+/// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts nothing.
+pub(crate) fn disk_usage(dir: &Path) -> (u64, u64) {
+    let mut total = (0, 0);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        let below = if found.is_dir() { disk_usage(&entry.path()) } else { (0, 0) };
+        total = (total.0 + found.blocks() * 512 + below.0, total.1 + 1 + below.1);
+    }
+    total
 }

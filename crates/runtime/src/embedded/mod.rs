@@ -319,17 +319,20 @@ impl ImageService for Embedded {
     }
 
     async fn image_fs_info(&self) -> Result<FilesystemUsage> {
-        let found = nix::sys::statvfs::statvfs(&self.root).at("measure", &self.root)?;
-        let images = self.images.list();
-        Ok(FilesystemUsage {
-            mountpoint: self.root.clone(),
-            used_bytes: images.iter().map(|image| image.size).sum(),
-            inodes_used: images.iter().map(|image| image.layers.len() as u64).sum(),
-            capacity_bytes: found.blocks() * found.fragment_size(),
-            available_bytes: found.blocks_available() * found.fragment_size(),
-            inodes: found.files(),
-            inodes_free: found.files_available(),
+        self.blocking(|this| {
+            let found = nix::sys::statvfs::statvfs(&this.root).at("measure", &this.root)?;
+            let (used_bytes, inodes_used) = this.images.usage();
+            Ok(FilesystemUsage {
+                mountpoint: this.root.clone(),
+                used_bytes,
+                inodes_used,
+                capacity_bytes: found.blocks() * found.fragment_size(),
+                available_bytes: found.blocks_available() * found.fragment_size(),
+                inodes: found.files(),
+                inodes_free: found.files_available(),
+            })
         })
+        .await
     }
 }
 

@@ -8,7 +8,7 @@
 //! uses, is garbage and may be collected at any time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -53,6 +53,8 @@ pub(crate) struct ImageStore {
     records: Mutex<BTreeMap<String, ImageRecord>>,
     /// Held while layers are added or collected.
     layers_lock: Mutex<()>,
+    /// Bytes and inodes of layers, which never change: each is measured once.
+    measured: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 // === impl ImageStore ===
@@ -68,7 +70,8 @@ impl ImageStore {
         Ok(ImageStore {
             root: root.to_owned(),
             records: Mutex::new(records),
-            layers_lock: Mutex::new(()),
+            layers_lock: Mutex::default(),
+            measured: Mutex::default(),
         })
     }
 
@@ -78,6 +81,19 @@ impl ImageStore {
 
     pub fn list(&self) -> Vec<ImageRecord> {
         self.records().values().cloned().collect()
+    }
+
+    /// Bytes and inodes all layers take together.
+    pub fn usage(&self) -> (u64, u64) {
+        let layers: BTreeSet<String> =
+            self.list().into_iter().flat_map(|record| record.layers).collect();
+        let mut measured = self.measured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        measured.retain(|name, _| layers.contains(name));
+        layers.into_iter().fold((0, 0), |total, name| {
+            let dir = self.layers_dir().join(&name);
+            let one = measured.entry(name).or_insert_with(|| files::disk_usage(&dir));
+            (total.0 + one.0, total.1 + one.1)
+        })
     }
 
     /// By name, by digest, by id, or by an unambiguous beginning of an id.

@@ -24,7 +24,7 @@ use super::{
     mounts::{Detached, bind, make_target, mask, protect, set_propagation, set_readonly},
     spec::{ContainerSpec, MountSpec, RootfsSpec},
 };
-use crate::overlay::mount_overlay;
+use crate::{cgroup, overlay::mount_overlay};
 
 /// Names the step that failed.
 pub(super) trait Step<T> {
@@ -113,7 +113,7 @@ fn fresh(kind: &str, target: &str, flags: MsFlags, options: &str) -> Result<(), 
 /// The container's own groups only: the cgroup namespace makes them look like the root.
 fn cgroup_mounts(spec: &ContainerSpec, flags: MsFlags) -> Result<(), String> {
     const BASE: &str = "/sys/fs/cgroup";
-    if spec.cgroup.unified {
+    if matches!(spec.cgroup, cgroup::Handle::V2(_)) {
         return fresh("cgroup2", BASE, flags, "nsdelegate")
             .or_else(|_| fresh("cgroup2", BASE, flags, ""));
     }

@@ -8,6 +8,7 @@ mod exec;
 mod fixture;
 mod images;
 mod lifecycle;
+mod network;
 mod recovery;
 mod resources;
 mod security;
