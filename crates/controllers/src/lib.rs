@@ -10,7 +10,9 @@ mod deployment;
 mod endpoints;
 mod garbage_collector;
 mod namespace;
+mod node_lifecycle;
 mod pod;
+mod pod_gc;
 mod replica_set;
 pub mod runtime;
 mod service_account;
@@ -33,6 +35,9 @@ const CONTROLLERS: &[ControllerDef] = &[
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
     namespace::DEF,
+    node_lifecycle::DEF,
+    node_lifecycle::taint_eviction::DEF,
+    pod_gc::DEF,
     replica_set::DEF,
     service_account::DEF,
 ];
