@@ -43,6 +43,8 @@ pub enum Error {
     Network { id: String, reason: String },
     #[error("shim of sandbox {id:?} is gone")]
     ShimGone { id: String },
+    #[error("shim of sandbox {id:?} does not answer")]
+    ShimSilent { id: String },
     #[error(
         "no cgroup file system is mounted here; containers cannot be limited or ended without one"
     )]
