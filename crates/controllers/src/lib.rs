@@ -7,6 +7,7 @@
 mod conditions;
 mod config_map_root_ca;
 mod deployment;
+mod endpoints;
 mod namespace;
 mod pod;
 mod replica_set;
@@ -27,6 +28,9 @@ use runtime::{ControllerDef, Metrics};
 const CONTROLLERS: &[ControllerDef] = &[
     config_map_root_ca::DEF,
     deployment::DEF,
+    endpoints::legacy::DEF,
+    endpoints::mirroring::DEF,
+    endpoints::slices::DEF,
     namespace::DEF,
     replica_set::DEF,
     service_account::DEF,
