@@ -30,7 +30,8 @@ pub enum Error {
     WrongState { kind: &'static str, id: String, state: String, verb: &'static str },
     #[error("{what} is not valid: {reason}")]
     InvalidConfig { what: &'static str, reason: String },
-    /// The container's process could not be set up or executed; the text is what `kubectl describe` shows.
+    /// The container's process could not be set up or executed; the text is what `kubectl describe`
+    /// shows.
     #[error("failed to start container {id:?}: {reason}")]
     StartFailed { id: String, reason: String },
     #[error("failed to exec in container {id:?}: {reason}")]

@@ -35,7 +35,8 @@ use crate::{
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
-/// Long enough for a start on a drowning disk; a caller waiting for ever would be a pod nobody can delete.
+/// Long enough for a start on a drowning disk; a caller waiting for ever would be a pod nobody can
+/// delete.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How to become a shim: the program and what stands before the sandbox's directory.
@@ -223,7 +224,8 @@ impl ShimClient {
             }
             message => {
                 let mut pending = self.pending();
-                // Registered before the answer is seen, so that an exec that is over at once is not missed.
+                // Registered before the answer is seen, so that an exec that is over at once is not
+                // missed.
                 let exit = match message {
                     Message::Executing { exec } => {
                         let (sender, receiver) = oneshot::channel();

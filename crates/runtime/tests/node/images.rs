@@ -127,7 +127,8 @@ fn bad_archives_are_refused_and_leave_nothing() {
             .layer(Layer::new().file("one", 0o644, "1"))
             .layer(Layer::new().file("two", 0o644, vec![7; 5000]));
         let mut cases: Vec<(&str, Files)> = Vec::new();
-        // A layer known from another image is not read again, so the damage must be in one of its own.
+        // A layer known from another image is not read again, so the damage must be in one of its
+        // own.
         let mut flipped = good.oci(Packing::Plain);
         let own =
             flipped.iter_mut().find(|(_, content)| content.len() > 5000 && content.len() < 20_000);
@@ -185,7 +186,8 @@ fn an_interrupted_import_is_swept_at_the_next_start() {
     on_node(|node| async move {
         let stored = layers(node);
         let root = node.dir.join("root");
-        // What a kill -9 leaves: a layer being unpacked, a complete one that no record names, a blob.
+        // What a kill -9 leaves: a layer being unpacked, a complete one that no record names, a
+        // blob.
         fs::create_dir_all(root.join("layers/tmp-abc/fs/bin")).unwrap();
         fs::create_dir_all(root.join("layers/0123456789abcdef01234567")).unwrap();
         fs::write(root.join("content/blobs/sha256/stray"), "x").unwrap();
