@@ -8,6 +8,7 @@ mod conditions;
 mod config_map_root_ca;
 mod deployment;
 mod endpoints;
+mod garbage_collector;
 mod namespace;
 mod pod;
 mod replica_set;
@@ -66,5 +67,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let reader = client_for(READER);
-    runtime::run_all(CONTROLLERS, client_for, reader, Arc::new(config), shutdown).await;
+    let collector = client_for(&service_account(garbage_collector::NAME));
+    tokio::join!(
+        garbage_collector::run(collector, config.metrics.clone(), shutdown.clone()),
+        runtime::run_all(CONTROLLERS, client_for, reader, Arc::new(config), shutdown),
+    );
 }
