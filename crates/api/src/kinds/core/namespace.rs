@@ -38,14 +38,6 @@ impl Strategy for Namespace {
         keep(object, old, "status");
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn name_rule(&self) -> NameRule {
         NameRule::DnsLabel
     }

@@ -19,14 +19,6 @@ impl Strategy for Node {
     /// A kubelet registers its node together with the status.
     fn prepare_for_create(&self, _kind: &KindDef, _object: &mut Value) {}
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
         &[("spec.unschedulable", "/spec/unschedulable")]
     }

@@ -23,14 +23,6 @@ impl Strategy for PersistentVolume {
         object["status"] = json!({ "phase": "Pending" });
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "Capacity" => text(object, "/spec/capacity/storage").into(),

@@ -19,14 +19,6 @@ impl Strategy for PersistentVolumeClaim {
         object["status"] = json!({ "phase": "Pending" });
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         let bound = !text(object, "/spec/volumeName").is_empty();
         match column {

@@ -13,10 +13,6 @@ impl Strategy for PodTemplate {
         default_template(object, "/template/spec");
     }
 
-    fn counts_generation(&self, _kind: &crate::KindDef) -> bool {
-        true
-    }
-
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         template_cell(object, "/template", column)
     }

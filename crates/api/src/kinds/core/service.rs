@@ -41,14 +41,6 @@ impl Strategy for Service {
         }
     }
 
-    fn counts_generation(&self, _kind: &crate::KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &crate::KindDef, _object: &Value, _old: &Value) -> bool {
-        false
-    }
-
     fn name_rule(&self) -> NameRule {
         NameRule::Dns1035Label
     }
