@@ -242,6 +242,22 @@ root_test! {
 }
 
 root_test! {
+    async fn local_traffic_policy_binds_outsiders_only() {
+        let mut cluster = Cluster::start("local-policy", 3).await;
+        let spec = "  type: LoadBalancer\n  externalTrafficPolicy: Local\n  externalIPs: [203.0.113.7]\n";
+        cluster.service(spec).await;
+        let [a, b, _] = [0, 1, 2].map(|i| cluster.pods[i].1);
+        cluster.slice(&format!("- {{addresses: ['{a}'], nodeName: node}}\n- {{addresses: ['{b}'], nodeName: other}}\n")).await;
+        assert_eq!(cluster.answers(&cluster.outside, NODE_IP, 30080), names(&[0]));
+        assert_eq!(cluster.answers(&cluster.outside, [203, 0, 113, 7], 80), names(&[0]));
+        for inside in [cluster.pod(2), &cluster.node] {
+            assert_eq!(cluster.answers(inside, NODE_IP, 30080), names(&[0, 1]));
+            assert_eq!(cluster.answers(inside, [203, 0, 113, 7], 80), names(&[0, 1]));
+        }
+    }
+}
+
+root_test! {
     async fn without_endpoints_clients_are_told_at_once() {
         let mut cluster = Cluster::start("reject", 1).await;
         cluster.service("  externalIPs: [203.0.113.7]").await;

@@ -1,6 +1,7 @@
 //! Small durable files: JSON state that is either the old one or the new one, never half of each.
 //!
-//! Counterpart: `renameio`. Invariant: a reader never sees a partial write, and a missing file is not an error.
+//! Counterpart: `renameio`. Invariant: a reader never sees a partial write, and a missing file is
+//! not an error.
 
 use std::{
     fs,
@@ -30,8 +31,8 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_atomic(path, &content)
 }
 
-/// Replaces `path` by rename. The data is not forced to disk: a crash of the machine ends the containers too, and
-/// what must outlive it is synced by its owner ([`sync_filesystem`]).
+/// Replaces `path` by rename. The data is not forced to disk: a crash of the machine ends the
+/// containers too, and what must outlive it is synced by its owner ([`sync_filesystem`]).
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     let options = || {
@@ -65,7 +66,8 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     }
 }
 
-/// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts nothing.
+/// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts
+/// nothing.
 pub(crate) fn disk_usage(dir: &Path) -> (u64, u64) {
     let mut total = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

@@ -1,9 +1,11 @@
 //! Control groups: one directory (v2) or one per controller (v1) for each container.
 //!
-//! Consumes a path and CRI resources, decides which controller files say so, emits a [`Handle`] that needs no
-//! further detection: the shim kills, watches and lets processes join through it.
-//! Counterpart: runc's `libcontainer/cgroups/fs` and `fs2`. A hybrid layout counts as v1 if controllers are mounted there.
-//! Degrades: a controller this machine lacks is skipped; one that refuses a limit it was asked for is an error.
+//! Consumes a path and CRI resources, decides which controller files say so, emits a [`Handle`]
+//! that needs no further detection: the shim kills, watches and lets processes join through it.
+//! Counterpart: runc's `libcontainer/cgroups/fs` and `fs2`. A hybrid layout counts as v1 if
+//! controllers are mounted there.
+//! Degrades: a controller this machine lacks is skipped; one that refuses a limit it was asked for
+//! is an error.
 
 mod devices;
 mod v1;
@@ -65,7 +67,8 @@ pub(crate) struct Usage {
 // === impl Cgroups ===
 
 impl Cgroups {
-    /// Looks at what is mounted; `root` is the path below each hierarchy that belongs to us (`/` for all of it).
+    /// Looks at what is mounted; `root` is the path below each hierarchy that belongs to us (`/`
+    /// for all of it).
     pub fn detect(root: &str) -> Result<Self> {
         let mounts = fs::read_to_string(MOUNTS).at("read", MOUNTS)?;
         let controllers = v1::controllers(&mounts);
@@ -121,7 +124,8 @@ impl Handle {
         }
     }
 
-    /// Moves the calling process in. A hierarchy without the group is skipped: its controller was not there.
+    /// Moves the calling process in. A hierarchy without the group is skipped: its controller was
+    /// not there.
     pub fn join(&self) -> io::Result<()> {
         for dir in self.dirs() {
             match write(&dir.join("cgroup.procs"), "0") {
@@ -132,7 +136,8 @@ impl Handle {
         Ok(())
     }
 
-    /// Every process in the group and the groups below it. On v1 any hierarchy tells: processes join all of them.
+    /// Every process in the group and the groups below it. On v1 any hierarchy tells: processes
+    /// join all of them.
     pub fn processes(&self) -> Vec<i32> {
         let mut found = Vec::new();
         for dir in self.dirs().take(1) {
@@ -192,7 +197,8 @@ impl Handle {
     }
 }
 
-/// Children first, as rmdir needs them. The kernel releases a group a moment after its last process.
+/// Children first, as rmdir needs them. The kernel releases a group a moment after its last
+/// process.
 fn remove_dirs(dir: &Path) {
     for child in children(dir) {
         remove_dirs(&child);

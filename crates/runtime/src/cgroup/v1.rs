@@ -1,6 +1,7 @@
 //! Cgroup v1: every controller has a tree of its own.
 //!
-//! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes before anyone joins.
+//! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes
+//! before anyone joins.
 
 use std::{
     fs,

@@ -1,6 +1,7 @@
 //! Cgroup v2: one tree, controllers switched on from the top.
 //!
-//! Counterpart: runc's `cgroups/fs2`. Invariant: a group's parent has every available controller enabled for it.
+//! Counterpart: runc's `cgroups/fs2`. Invariant: a group's parent has every available controller
+//! enabled for it.
 
 use std::{
     fs,

@@ -1,6 +1,7 @@
 //! Containers: created here as files, started and ended by the shim.
 //!
-//! Counterpart: containerd's `container_create.go`, `container_start.go`, `container_stop.go`, `container_remove.go`.
+//! Counterpart: containerd's `container_create.go`, `container_start.go`, `container_stop.go`,
+//! `container_remove.go`.
 
 use std::{
     path::{Path, PathBuf},
@@ -160,7 +161,8 @@ impl Embedded {
             .map_err(|_| wrong_state(container, "stop"))
     }
 
-    /// A failure means it is over already, or its shim is gone; both end in an exit that is waited for.
+    /// A failure means it is over already, or its shim is gone; both end in an exit that is waited
+    /// for.
     async fn signal(&self, container: &Container, signal: i32, all: bool) {
         let record = &container.record;
         let request = Request::Signal { container: record.id.clone(), signal, all };

@@ -1,11 +1,12 @@
 //! The image store: names, records and layers under one directory.
 //!
-//! Consumes archives and removals, decides what is new and what nobody uses any more, emits [`ImageRecord`]s.
-//! Layout: `images.json` (the records; replaced whole, by rename), `content/blobs/sha256/` (manifests, configs),
-//! `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
+//! Consumes archives and removals, decides what is new and what nobody uses any more, emits
+//! [`ImageRecord`]s.
+//! Layout: `images.json` (the records; replaced whole, by rename), `content/blobs/sha256/`
+//! (manifests, configs), `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
 //! Counterpart: containerd's metadata database and garbage collector.
-//! Invariant: `images.json` names only layers that are complete; anything it does not name, nor a container
-//! uses, is garbage and may be collected at any time.
+//! Invariant: `images.json` names only layers that are complete; anything it does not name, nor a
+//! container uses, is garbage and may be collected at any time.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -102,14 +103,16 @@ impl ImageStore {
         by_name(&records, reference).or_else(|| by_id(&records, reference)).cloned()
     }
 
-    /// Imports every image in the archive, or none. Layers of a failed import wait for the next [`Self::collect`].
+    /// Imports every image in the archive, or none. Layers of a failed import wait for the next
+    /// [`Self::collect`].
     pub fn load(&self, archive: &Path) -> Result<Vec<ImageRecord>> {
         let _one_at_a_time =
             self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         self.import(archive)
     }
 
-    /// Forgets a name, or for an id the whole image. Its layers wait for the next [`Self::collect`].
+    /// Forgets a name, or for an id the whole image. Its layers wait for the next
+    /// [`Self::collect`].
     pub fn remove(&self, reference: &str) -> Result<()> {
         let mut records = self.records();
         let named = by_name(&records, reference).map(|record| record.id.clone());
@@ -130,7 +133,8 @@ impl ImageStore {
         self.commit(&mut records, next)
     }
 
-    /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which collects at its end.
+    /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which
+    /// collects at its end.
     pub fn collect(&self, in_use: &HashSet<String>) {
         let Ok(_lock) = self.layers_lock.try_lock() else {
             return;
@@ -321,7 +325,8 @@ fn layer_name(chain_id: &str) -> String {
     chain_id.trim_start_matches("sha256:")[..LAYER_NAME_DIGITS].to_owned()
 }
 
-/// Deletes the entries of `dir` that are not kept. What cannot be deleted now is tried again next time.
+/// Deletes the entries of `dir` that are not kept. What cannot be deleted now is tried again next
+/// time.
 fn sweep(dir: &Path, keep: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;

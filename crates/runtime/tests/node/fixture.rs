@@ -1,4 +1,5 @@
-//! A node of a test's own: a directory, a cgroup, a runtime; gone when the test is, however it ends.
+//! A node of a test's own: a directory, a cgroup, a runtime; gone when the test is, however it
+//! ends.
 
 use std::{
     fs,
