@@ -21,6 +21,7 @@ use crate::call::{Call, FieldValidation, WriteOptions};
 use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
+use crate::subresources::part;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -343,7 +344,7 @@ impl<'a> Write<'a> {
                 strategy.prepare_for_status_update(kind, object, old);
                 keep_settled_meta(kind, object, old);
             }
-            _ => {}
+            part => part::take(part, object, old),
         }
         // A binding decides where a pod runs, not what it is.
         let counts = !matches!(self.subresource.as_str(), "status" | "binding");
@@ -423,6 +424,11 @@ impl<'a> Write<'a> {
                 validate_meta_update(object, old, &mut errors);
                 validate_meta_update(object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
+            }
+            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), part) if part::is_part(part) => {
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate(object, &mut errors);
             }
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
