@@ -64,7 +64,7 @@ where
     };
     let headers = response.headers_mut();
     headers.insert("audit-id", audit_id);
-    headers.insert("cache-control", HeaderValue::from_static("no-cache, private"));
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
     server.metrics.observe(&info, response.status(), begun.elapsed());
     match head_only {
         true => response.map(|_| reply::empty()),

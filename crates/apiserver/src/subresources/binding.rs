@@ -25,7 +25,7 @@ pub async fn run(call: &Call, pod: &str) -> Result<Reply, Status> {
     write
         .update(name, |current| {
             let current = current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-            Ok(Proposed { object: bound(current, &binding)?, owned: true })
+            Ok(Proposed { object: bound(current, &binding)?, owned: true, fixed: false })
         })
         .await?;
     Ok(Reply::Value {
@@ -77,9 +77,6 @@ fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
     copy_annotations(&mut pod, binding);
     set_scheduled(&mut pod);
-    if let Some(meta) = meta_mut(&mut pod) {
-        meta.remove("resourceVersion");
-    }
     Ok(pod)
 }
 

@@ -184,6 +184,9 @@ fn plan(kind: &KindDef, object: &Value, options: &DeleteOptions) -> Plan {
     let mut new = object.clone();
     let grace = kind.strategy.grace_period(object, options.grace);
     set_propagation_finalizers(&mut new, options);
+    if crate::custom::is_definition(kind) && meta(object).deletion_timestamp().is_none() {
+        crate::custom::mark_for_cleanup(&mut new);
+    }
     let held = meta(&new).finalizers().next().is_some() || namespace_is_held(kind, &new);
     let marked_before = meta(object).deletion_timestamp().is_some();
     let left = meta(object).deletion_grace_period_seconds().unwrap_or(0);

@@ -39,14 +39,14 @@ pub struct Proposed {
     pub object: Value,
     /// Server-side apply has settled who owns what.
     pub owned: bool,
+    /// The client names the revision this is for: a lost race is the client's to settle.
+    pub fixed: bool,
 }
 
 /// What became of a write.
 pub struct Outcome {
     pub bytes: Bytes,
     pub created: bool,
-    /// The update removed the last finalizer of an object that was being deleted.
-    pub deleted: bool,
 }
 
 /// How often a write that names no revision starts over when others are faster.
@@ -237,7 +237,7 @@ impl<'a> Write<'a> {
             };
             let old = decode_stored(&entry.value)?;
             let proposed = propose(Some(objects::value_at_version(&self.kind, old.clone())?))?;
-            let fixed = names_revision(&proposed.object);
+            let fixed = proposed.fixed;
             match self.update_once(&entry, old, proposed).await {
                 Err(status) if is_lost_race(&status) && !fixed => {}
                 outcome => return outcome,
@@ -389,9 +389,7 @@ impl<'a> Write<'a> {
                 if deleted {
                     self.call.server.network.release(&self.stored, &object);
                     set(&mut object, "resourceVersion", committed.revision.to_string().into());
-                    let outcome =
-                        self.outcome(&objects::plain_bytes(&self.stored, &object), false)?;
-                    return Ok(Outcome { deleted, ..outcome });
+                    return self.outcome(&objects::plain_bytes(&self.stored, &object), false);
                 }
                 self.outcome(&event.entry.value, false)
             }
@@ -436,7 +434,7 @@ impl<'a> Write<'a> {
     }
 
     fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
-        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created, deleted: false })
+        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created })
     }
 }
 
@@ -500,7 +498,8 @@ fn is_released(object: &Value, old: &Value) -> bool {
         && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
 }
 
-fn names_revision(object: &Value) -> bool {
+/// Whether an object says which revision it is meant to replace.
+pub fn names_revision(object: &Value) -> bool {
     !matches!(meta(object).resource_version(), "" | "0")
 }
 

@@ -171,7 +171,7 @@ impl ServiceProxy {
 
     /// Flows that the new rules no longer describe. A failure leaves them to time out, as if there were no clean-up.
     async fn clean_up(&self, delta: &Delta) {
-        match conntrack::flush(&self.conntrack, &delta.disturbed).await {
+        match conntrack::flush(&self.conntrack, delta).await {
             Ok(0) => {}
             Ok(flushed) => info!(flushed, "flushed UDP flows of endpoints that are gone"),
             Err(error) => warn!(%error, "cannot flush UDP flows of endpoints that are gone"),

@@ -30,10 +30,19 @@ pub struct ServiceKey {
 /// Where a packet for a Service arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
+    pub clients: Clients,
     /// Absent for a node port: any address of the node.
     pub address: Option<Ipv4Addr>,
     pub protocol: Protocol,
     pub port: u16,
+}
+
+/// Whose packets a frontend is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Clients {
+    Any,
+    /// Pods and this node, which reach every endpoint of a Service whose external traffic stays local.
+    Cluster,
 }
 
 /// The address and port of one endpoint.
@@ -157,10 +166,16 @@ fn parse_port(
 ) -> Option<ServicePortInfo> {
     let protocol = Protocol::from_api(port.protocol.as_deref())?;
     let number = u16::try_from(port.port).ok()?;
-    let at = |address: &Ipv4Addr| Frontend { address: Some(*address), protocol, port: number };
+    let at = |address: &Ipv4Addr| Frontend {
+        clients: Clients::Any,
+        address: Some(*address),
+        protocol,
+        port: number,
+    };
     let node_port =
         port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
-    let node_port = node_port.map(|port| Frontend { address: None, protocol, port });
+    let node_port =
+        node_port.map(|port| Frontend { clients: Clients::Any, address: None, protocol, port });
     Some(ServicePortInfo {
         name: port.name.clone().unwrap_or_default(),
         protocol,
@@ -278,7 +293,13 @@ pub fn plan<'a>(
             .external
             .iter()
             .map(|frontend| (*frontend, backend(port.external_local, !port.external_local)));
-        intent.frontends.extend(external.chain(internal));
+        let from_cluster =
+            port.external.iter().filter(|_| port.external_local && here != everywhere).map(
+                |frontend| {
+                    (Frontend { clients: Clients::Cluster, ..*frontend }, backend(false, false))
+                },
+            );
+        intent.frontends.extend(external.chain(from_cluster).chain(internal));
     }
     intent
 }
@@ -346,6 +367,7 @@ endpoints:
     fn describe(frontend: &Frontend, backend: &Backend) -> String {
         let address = frontend.address.map_or("node".to_string(), |address| address.to_string());
         let mut text = format!("{}/{address}:{}", frontend.protocol.as_str(), frontend.port);
+        text += if frontend.clients == Clients::Cluster { " from cluster" } else { "" };
         text += if backend.masquerade { " masquerade" } else { "" };
         text += &backend.affinity.map_or(String::new(), |seconds| format!(" sticky {seconds}"));
         text += " ->";
@@ -387,6 +409,7 @@ spec: {clusterIP: 10.96.0.9, externalTrafficPolicy: Local, ports: [{name: http, 
             &[
                 "TCP/node:30080 -> 10.42.1.1:8080",
                 "TCP/10.96.0.9:80 -> 10.42.1.1:8080 10.42.2.1:8080",
+                "TCP/node:30080 from cluster -> 10.42.1.1:8080 10.42.2.1:8080",
             ],
         );
         let spec = "spec: {clusterIP: 10.96.0.9, internalTrafficPolicy: Local, ports: [{name: http, port: 80}]}";

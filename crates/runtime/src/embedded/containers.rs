@@ -1,9 +1,9 @@
 //! Containers: created here as files, started and ended by the shim.
 //!
-//! Counterpart: containerd's `container_create.go`, `container_start.go`, `container_stop.go`, `container_remove.go`.
+//! Counterpart: containerd's `container_create.go`, `container_start.go`, `container_stop.go`,
+//! `container_remove.go`.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -161,7 +161,8 @@ impl Embedded {
             .map_err(|_| wrong_state(container, "stop"))
     }
 
-    /// A failure means it is over already, or its shim is gone; both end in an exit that is waited for.
+    /// A failure means it is over already, or its shim is gone; both end in an exit that is waited
+    /// for.
     async fn signal(&self, container: &Container, signal: i32, all: bool) {
         let record = &container.record;
         let request = Request::Signal { container: record.id.clone(), signal, all };
@@ -218,7 +219,8 @@ impl Embedded {
     pub(super) fn stats(&self, container: &Container) -> ContainerStats {
         let record = &container.record;
         let usage = self.cgroups.handle(&record.cgroup).usage();
-        let (rootfs_used_bytes, rootfs_inodes_used) = disk_usage(&container.dir.join("upper"));
+        let (rootfs_used_bytes, rootfs_inodes_used) =
+            files::disk_usage(&container.dir.join("upper"));
         ContainerStats {
             id: record.id.clone(),
             sandbox_id: record.sandbox_id.clone(),
@@ -306,18 +308,4 @@ fn pod_files(sandbox: &Sandbox, pod: &PodSandboxConfig) -> Vec<(&'static str, Pa
     };
     let all = [("/etc/resolv.conf", resolv_conf), ("/etc/hostname", sandbox.dir.join("hostname"))];
     all.into_iter().filter(|(_, source)| source.exists()).collect()
-}
-
-/// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts nothing.
-fn disk_usage(dir: &Path) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    let mut total = (0, 0);
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(found) = entry.metadata() else {
-            continue;
-        };
-        let below = if found.is_dir() { disk_usage(&entry.path()) } else { (0, 0) };
-        total = (total.0 + found.blocks() * 512 + below.0, total.1 + 1 + below.1);
-    }
-    total
 }

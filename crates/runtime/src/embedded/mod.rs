@@ -1,10 +1,11 @@
 //! The embedded runtime: no daemon but this process, no binary but this one.
 //!
-//! Consumes CRI verbs, decides files, cgroups and shim requests, emits container events. Counterpart: containerd with
-//! its CRI plugin. One file per subject: [`sandboxes`], [`containers`], [`exec`], [`recovery`]; [`spec`] takes every decision
-//! about a container as one function of its inputs.
-//! Invariant: memory is a cache of the directory tree (see [`record`]); what a kill -9 interrupts is either absent or
-//! complete to the next daemon.
+//! Consumes CRI verbs, decides files, cgroups and shim requests, emits container events.
+//! Counterpart: containerd with its CRI plugin. One file per subject: [`sandboxes`],
+//! [`containers`], [`exec`], [`recovery`]; [`spec`] takes every decision about a container as one
+//! function of its inputs.
+//! Invariant: memory is a cache of the directory tree (see [`record`]); what a kill -9 interrupts
+//! is either absent or complete to the next daemon.
 
 mod containers;
 mod exec;
@@ -47,7 +48,8 @@ const EVENT_BACKLOG: usize = 4096;
 pub struct EmbeddedConfig {
     /// Everything it keeps: images, layers, sandboxes.
     pub root: PathBuf,
-    /// The part of the cgroup tree that belongs to this node, such as `/skiff/node-1`; `/` for all of it.
+    /// The part of the cgroup tree that belongs to this node, such as `/skiff/node-1`; `/` for all
+    /// of it.
     pub cgroup_root: String,
     pub network: Arc<dyn SandboxNetwork>,
     pub shim: ShimCommand,
@@ -63,7 +65,8 @@ pub struct Embedded {
     images: ImageStore,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
-    /// Read while a container is made of an image's layers, written while unused layers are deleted.
+    /// Read while a container is made of an image's layers, written while unused layers are
+    /// deleted.
     layer_users: RwLock<()>,
     events: broadcast::Sender<ContainerEvent>,
     /// For tasks that must not keep the runtime alive.
@@ -319,17 +322,20 @@ impl ImageService for Embedded {
     }
 
     async fn image_fs_info(&self) -> Result<FilesystemUsage> {
-        let found = nix::sys::statvfs::statvfs(&self.root).at("measure", &self.root)?;
-        let images = self.images.list();
-        Ok(FilesystemUsage {
-            mountpoint: self.root.clone(),
-            used_bytes: images.iter().map(|image| image.size).sum(),
-            inodes_used: images.iter().map(|image| image.layers.len() as u64).sum(),
-            capacity_bytes: found.blocks() * found.fragment_size(),
-            available_bytes: found.blocks_available() * found.fragment_size(),
-            inodes: found.files(),
-            inodes_free: found.files_available(),
+        self.blocking(|this| {
+            let found = nix::sys::statvfs::statvfs(&this.root).at("measure", &this.root)?;
+            let (used_bytes, inodes_used) = this.images.usage();
+            Ok(FilesystemUsage {
+                mountpoint: this.root.clone(),
+                used_bytes,
+                inodes_used,
+                capacity_bytes: found.blocks() * found.fragment_size(),
+                available_bytes: found.blocks_available() * found.fragment_size(),
+                inodes: found.files(),
+                inodes_free: found.files_available(),
+            })
         })
+        .await
     }
 }
 
@@ -372,8 +378,8 @@ impl Embedded {
         }
     }
 
-    /// Moves a container to a later phase and tells everybody, once, in order: the shim's word of an exit may overtake the
-    /// answer to the start.
+    /// Moves a container to a later phase and tells everybody, once, in order: the shim's word of
+    /// an exit may overtake the answer to the start.
     fn advance(&self, container: &Container, phase: Phase) {
         let mut started = phase.run().is_some();
         let exit = phase.exit().map(|exit| (exit.exit_code, exit.oom_killed));

@@ -1,8 +1,10 @@
-//! The daemon's records: what was asked for, kept beside what the shim writes about what became of it.
+//! The daemon's records: what was asked for, kept beside what the shim writes about what became of
+//! it.
 //!
-//! Layout of a sandbox: `sandbox.json` (here), `shim-spec.json`, `shim.sock`, `shim.log`, `resolv.conf`, `hostname`,
-//! and per container `containers/<id>/` with `container.json` (here), `spec.json`, `run.json`, `exit.json` (shim),
-//! `upper`, `work`, `rootfs`. Invariant: deleting a directory deletes everything the runtime knew of its subject.
+//! Layout of a sandbox: `sandbox.json` (here), `shim-spec.json`, `shim.sock`, `shim.log`,
+//! `resolv.conf`, `hostname`, and per container `containers/<id>/` with `container.json` (here),
+//! `spec.json`, `run.json`, `exit.json` (shim), `upper`, `work`, `rootfs`. Invariant: deleting a
+//! directory deletes everything the runtime knew of its subject.
 
 use std::{
     io::Read,

@@ -41,7 +41,8 @@ use terms::Terms;
 const DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run(args: ServerArgs) -> Done {
-    let filter = EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| EnvFilter::new("info,nlink=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let reporter = match args.report_fd {
         // SAFETY: the starter passes this descriptor for the reporter alone.
