@@ -73,7 +73,8 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
                 kind: "PartialObjectMetadataList",
                 ..head_of(&list)
             };
-            written(media, codec::list_json(&head, items.iter().map(|item| &item[..])), None)
+            let bytes = codec::list_json(&head, items.iter().map(|item| &item[..]));
+            written(media, if items.is_empty() { with_null_items(&bytes) } else { bytes }, None)
         }
         Shape::Table => written(media, table(&list.kind, &list.items, call, Some(&list))?, None),
         Shape::Partial => Err(Media::not_acceptable()),
@@ -107,6 +108,12 @@ fn list_bytes(list: &List) -> Bytes {
         })
         .collect();
     codec::list_json(&head, bare.iter().map(Vec::as_slice))
+}
+
+/// How upstream writes a metadata list without items.
+fn with_null_items(list: &[u8]) -> Bytes {
+    let head = list.strip_suffix(b"[]}").unwrap_or(list);
+    [head, b"null}"].concat().into()
 }
 
 /// `metav1.PartialObjectMetadata`: an object without anything of its own.

@@ -231,7 +231,7 @@ fn bookmark(kind: &KindDef, revision: Revision, end_of_state: bool) -> Bytes {
     let mut object: Value = json!({
         "kind": kind.kind,
         "apiVersion": kind.api_version(),
-        "metadata": { "resourceVersion": revision.to_string(), "creationTimestamp": null },
+        "metadata": { "resourceVersion": revision.to_string() },
     });
     if end_of_state {
         object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
