@@ -108,6 +108,10 @@ impl ErrorList {
         self.push(ErrorType::Duplicate, path, Some(value.into()), "");
     }
 
+    pub fn duplicate_because(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: &str) {
+        self.push(ErrorType::Duplicate, path, Some(value.into()), detail);
+    }
+
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
         self.push(ErrorType::Invalid, path, Some(value.into()), detail);
     }

@@ -321,7 +321,8 @@ async fn finalize(server: &Server, definition: &Value) -> Result<(), Status> {
     loop {
         let Some(entry) = objects::read(server, &key).await? else { break };
         let mut stored = decode_stored(&entry.value)?;
-        if let Some(list) = stored["metadata"]["finalizers"].as_array_mut() {
+        if let Some(list) = stored.pointer_mut("/metadata/finalizers").and_then(Value::as_array_mut)
+        {
             list.retain(|finalizer| finalizer != FINALIZER);
         }
         if meta(&stored).finalizers().next().is_some() {

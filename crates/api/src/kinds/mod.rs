@@ -4,11 +4,15 @@
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
 mod apps;
+pub mod at;
 mod batch;
 mod core;
 pub mod fill;
 pub mod pod_spec;
 mod rbac;
+mod resources;
+mod rules;
+mod selectors;
 mod volume;
 pub mod workload;
 

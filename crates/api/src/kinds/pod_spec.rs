@@ -1,8 +1,21 @@
-//! Defaults of a PodSpec, shared by Pods and every kind with a Pod template.
+//! The PodSpec, shared by Pods and every kind with a Pod template: its defaults here, its
+//! validation by topic in the modules below.
 //!
 //! Counterpart: `pkg/apis/core/v1/defaults.go`, `SetDefaults_PodSpec` and what it reaches.
 
+mod containers;
+mod handlers;
+mod network;
+mod scheduling;
+mod security;
+pub mod validate;
+pub mod volumes;
+pub mod warnings;
+
 use serde_json::Value;
+
+pub use scheduling::{validate_taint_effect, validate_tolerations};
+pub use volumes::Volumes;
 
 use super::fill::{Object, each, made, object, set};
 

@@ -1,5 +1,6 @@
 //! ControllerRevision: an immutable snapshot of a template.
 
+use crate::kinds::at::At;
 use serde_json::Value;
 
 use crate::field::{ErrorList, Path};
@@ -10,6 +11,17 @@ use crate::meta::meta;
 pub struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let data = root.child("data");
+        match data.value {
+            Value::Null => data.required(errors, "data is mandatory"),
+            Value::Object(_) => {}
+            _ => data.required(errors, "data must be a valid JSON object"),
+        }
+        root.child("revision").not_negative(errors);
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         if object.get("data") != old.get("data") {
             let data = object.get("data").cloned().unwrap_or_default();

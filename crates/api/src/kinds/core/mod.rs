@@ -3,15 +3,18 @@
 mod config_map;
 mod endpoints;
 mod event;
+mod limit_range;
 mod namespace;
 mod node;
 mod persistent_volume;
-mod persistent_volume_claim;
+pub(super) mod persistent_volume_claim;
 pub(super) mod pod;
 mod pod_template;
 mod replication_controller;
+mod resource_quota;
 mod secret;
 mod service;
+mod service_account;
 
 use std::sync::Arc;
 
@@ -22,6 +25,7 @@ pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
         "ConfigMap" => Arc::new(config_map::ConfigMap),
         "Endpoints" => Arc::new(endpoints::Endpoints),
         "Event" => Arc::new(event::Event),
+        "LimitRange" => Arc::new(limit_range::LimitRange),
         "Namespace" => Arc::new(namespace::Namespace),
         "Node" => Arc::new(node::Node),
         "PersistentVolume" => Arc::new(persistent_volume::PersistentVolume),
@@ -29,8 +33,10 @@ pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
         "Pod" => Arc::new(pod::Pod),
         "PodTemplate" => Arc::new(pod_template::PodTemplate),
         "ReplicationController" => Arc::new(replication_controller::ReplicationController),
+        "ResourceQuota" => Arc::new(resource_quota::ResourceQuota),
         "Secret" => Arc::new(secret::Secret),
         "Service" => Arc::new(service::Service),
+        "ServiceAccount" => Arc::new(service_account::ServiceAccount),
         _ => return None,
     })
 }
