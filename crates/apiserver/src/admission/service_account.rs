@@ -80,7 +80,9 @@ fn mount_token(pod: &mut Value) {
     let name = existing.map_or_else(|| generated_name(VOLUME_PREFIX), str::to_owned);
     let mut mounted = false;
     for containers in ["initContainers", "containers"] {
-        for container in pod["spec"][containers].as_array_mut().into_iter().flatten() {
+        for container in
+            pod["spec"].get_mut(containers).and_then(Value::as_array_mut).into_iter().flatten()
+        {
             let mounts = container["volumeMounts"].as_array();
             if mounts
                 .is_some_and(|mounts| mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH))
@@ -98,18 +100,10 @@ fn mount_token(pod: &mut Value) {
     if mounted && !had {
         push(&mut pod["spec"], "volumes", token_volume(&name));
     }
-    drop_nulls(&mut pod["spec"]);
-}
-
-/// Looking at an absent list leaves a null behind.
-fn drop_nulls(spec: &mut Value) {
-    if let Some(spec) = spec.as_object_mut() {
-        spec.retain(|_, value| !value.is_null());
-    }
 }
 
 fn push(object: &mut Value, list: &str, item: Value) {
-    match object[list].as_array_mut() {
+    match object.get_mut(list).and_then(Value::as_array_mut) {
         Some(items) => items.push(item),
         None => object[list] = json!([item]),
     }

@@ -27,7 +27,7 @@ impl Plugin for TaintNodesByCondition {
         node: &'a mut Value,
     ) -> BoxFuture<'a, Result<(), Status>> {
         let taint = json!({ "key": NOT_READY, "effect": "NoSchedule" });
-        match node["spec"]["taints"].as_array_mut() {
+        match node.pointer_mut("/spec/taints").and_then(Value::as_array_mut) {
             Some(taints)
                 if taints
                     .iter()
