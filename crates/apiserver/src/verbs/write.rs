@@ -433,7 +433,6 @@ impl<'a> Write<'a> {
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
                 validate_meta_update(object, old, &mut errors);
-                strategy.validate(object, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }

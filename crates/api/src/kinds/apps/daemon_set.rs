@@ -8,12 +8,16 @@ use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, Strategy, keep};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{pairs, validate_selector_unchanged, workload_cell};
+use crate::meta::{meta, meta_mut};
 
 pub struct DaemonSet;
+
+/// Once a field of the spec.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
@@ -37,6 +41,16 @@ impl Strategy for DaemonSet {
             "numberMisscheduled": 0,
             "numberReady": 0,
         });
+        set_template_generation(object, 1);
+    }
+
+    /// The annotation counts changes of the template; nobody else may set it.
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+        let before = meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
+        let template = |object: &Value| object.pointer("/spec/template").cloned();
+        let changed = template(object) != template(old);
+        set_template_generation(object, before.unwrap_or(0) + i64::from(changed));
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -71,6 +85,7 @@ impl Strategy for DaemonSet {
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_selector_unchanged(object, old, errors);
+        self.validate(object, errors);
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -88,6 +103,13 @@ impl Strategy for DaemonSet {
             "Node Selector" => pairs(object.pointer("/spec/template/spec/nodeSelector")).into(),
             _ => workload_cell(object, column),
         }
+    }
+}
+
+fn set_template_generation(object: &mut Value, generation: i64) {
+    let annotations = meta_mut(object).and_then(|meta| made(meta, "annotations"));
+    if let Some(annotations) = annotations {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
     }
 }
 

@@ -28,11 +28,12 @@ impl Strategy for ConfigMap {
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_immutable(object, old, &["data", "binaryData"], errors);
+        self.validate(object, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
-            "Data" => (count(object, "/data") + count(object, "/binaryData")).to_string().into(),
+            "Data" => (count(object, "/data") + count(object, "/binaryData")).into(),
             _ => Value::Null,
         }
     }

@@ -40,7 +40,10 @@ impl Strategy for Event {
             "Last Seen" => seen(last_seen(object), now).into(),
             "Type" => text(object, "/type").into(),
             "Reason" => text(object, "/reason").into(),
-            "Object" => format!("{kind}/{}", text(object, "/involvedObject/name")).into(),
+            "Object" => match text(object, "/involvedObject/name") {
+                "" => kind.into(),
+                name => format!("{kind}/{name}").into(),
+            },
             "Subobject" => text(object, "/involvedObject/fieldPath").into(),
             "Source" => source(object).into(),
             "Message" => text(object, "/message").trim().into(),

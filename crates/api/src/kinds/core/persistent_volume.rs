@@ -27,6 +27,9 @@ impl Strategy for PersistentVolume {
             if let Some(path) = object(spec, "hostPath") {
                 set(path, "type", "");
             }
+            if let Some(disk) = object(spec, "azureDisk") {
+                set(disk, "readOnly", false);
+            }
         }
     }
 
@@ -39,6 +42,7 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         let changed = SOURCES.iter().any(|(s, _)| spec.child(s).value != was.child(s).value);

@@ -29,6 +29,7 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         validate_change(&root, &old, errors);
     }

@@ -4,6 +4,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
+use crate::kinds::pod_spec::merge_label_keys;
 use crate::kinds::pod_spec::validate::validate_pod_spec;
 use crate::kinds::pod_spec::warnings::warn_pod_spec;
 use crate::validation::{dns_label, dns_subdomain};
@@ -25,6 +26,10 @@ impl Strategy for Pod {
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec").cloned() {
+            let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+            object["spec"] = Value::Object(merge_label_keys(spec, &labels));
+        }
         let qos = qos_class(object);
         object["status"] = json!({ "phase": "Pending", "qosClass": qos });
         if !list(object, "/spec/schedulingGates").is_empty() {
@@ -66,6 +71,7 @@ impl Strategy for Pod {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         validate_spec_change(&At::root(object).child("spec"), &At::root(old).child("spec"), errors);
     }
 

@@ -55,6 +55,7 @@ impl Strategy for Service {
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         let (root, old) = (At::root(object), At::root(old));
         validate_change(&root.child("spec"), &old.child("spec"), errors);
+        self.validate(object, errors);
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -72,6 +72,7 @@ impl Strategy for Binding {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         if object.get("roleRef") != old.get("roleRef") {
             let shown = object.get("roleRef").cloned().unwrap_or_default();
             errors.invalid(&Path::new("roleRef"), shown, "cannot change roleRef");

@@ -29,6 +29,7 @@ impl Strategy for VolumeAttachment {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         root.child("spec").unchanged(errors, &old.child("spec"));
     }
