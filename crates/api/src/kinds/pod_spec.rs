@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 pub use scheduling::{validate_taint_effect, validate_tolerations};
 pub use volumes::Volumes;
 
-use super::fill::{Object, each, made, object, set};
+use super::fill::{Object, each, made, made_at, object, set};
 
 /// Fills in a PodSpec, whichever kind it stands in.
 pub fn default_pod_spec(spec: &mut Object) {
@@ -41,7 +41,7 @@ pub fn default_pod_spec(spec: &mut Object) {
 
 /// The template of a workload at `spec.template`.
 pub fn default_template(root: &mut Value, pointer: &str) {
-    if let Some(spec) = root.pointer_mut(pointer).and_then(Value::as_object_mut) {
+    if let Some(spec) = made_at(root, pointer) {
         default_pod_spec(spec);
     }
 }

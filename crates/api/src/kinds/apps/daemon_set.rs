@@ -1,6 +1,6 @@
 //! DaemonSet: one Pod on every node that fits.
 
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::pod_spec::validate::{validate_selected, validate_template};
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::selectors::{is_everything, validate_label_selector};
@@ -126,13 +126,18 @@ fn validate_daemon_template(template: &At, errors: &mut ErrorList) {
     }
 }
 
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
+
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text_of("type") {
         "OnDelete" => {}
         "RollingUpdate" if rolling.is_set() => validate_rolling_update(&rolling, errors),
         "RollingUpdate" => rolling.required(errors, ""),
-        _ => strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]),
+        _ => {
+            strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]);
+            errors.print_last(printed(strategy.value, STRATEGY));
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Deployment: rolling update by quarters, ten old revisions, ten minutes to make progress.
 
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::pod_spec::validate::validate_controlled_template;
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::workload::template_warnings;
@@ -94,6 +94,8 @@ impl Strategy for Deployment {
     }
 }
 
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
+
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text_of("type") {
@@ -106,7 +108,10 @@ fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
             rolling.required(errors, "this should be defaulted and never be nil");
         }
         "RollingUpdate" => validate_rolling_update(&rolling, errors),
-        _ => strategy.not_supported(errors, &["Recreate", "RollingUpdate"]),
+        _ => {
+            strategy.not_supported(errors, &["Recreate", "RollingUpdate"]);
+            errors.print_last(printed(strategy.value, STRATEGY));
+        }
     }
 }
 

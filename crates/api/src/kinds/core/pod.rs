@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::age;
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{flag, int, list, object_at, set, text};
+use crate::kinds::fill::{flag, int, list, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
 use crate::meta::meta;
 
@@ -20,7 +20,7 @@ pub struct Pod;
 
 impl Strategy for Pod {
     fn default(&self, object: &mut Value) {
-        let Some(spec) = object_at(object, "/spec") else { return };
+        let Some(spec) = made_at(object, "/spec") else { return };
         default_running_pod(spec);
         default_pod_spec(spec);
     }
@@ -29,6 +29,9 @@ impl Strategy for Pod {
         if let Some(spec) = object_at(object, "/spec").cloned() {
             let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
             object["spec"] = Value::Object(merge_label_keys(spec, &labels));
+        }
+        if int(object, "/spec/terminationGracePeriodSeconds").is_some_and(|grace| grace < 0) {
+            object["spec"]["terminationGracePeriodSeconds"] = json!(1);
         }
         let qos = qos_class(object);
         object["status"] = json!({ "phase": "Pending", "qosClass": qos });
