@@ -23,6 +23,7 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         Err(unknown) => return custom_or(call, unknown).await,
     };
     check_scope(call, &kind)?;
+    warn_of_deprecation(call, &kind);
     if media.is_none() {
         return Err(Media::not_acceptable());
     }
@@ -30,6 +31,25 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         resource(call, kind, method).await
     } else {
         subresource(call, kind).await
+    }
+}
+
+/// Kinds that are on their way out, and what to use instead.
+const DEPRECATED: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "endpoints",
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
+    ("", "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+];
+
+fn warn_of_deprecation(call: &Call, kind: &KindDef) {
+    let found = DEPRECATED
+        .iter()
+        .find(|(group, resource, _)| *group == kind.group && *resource == kind.resource);
+    if let Some((.., text)) = found {
+        call.warn(*text);
     }
 }
 

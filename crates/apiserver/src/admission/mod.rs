@@ -10,7 +10,9 @@ mod default_toleration_seconds;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
+mod pod_security;
 mod priority;
+mod requester;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
@@ -79,11 +81,13 @@ const PLUGINS: &[&dyn Plugin] = &[
     &service_account::ServiceAccount,
     &node_restriction::NodeRestriction,
     &taint_nodes_by_condition::TaintNodesByCondition,
+    &pod_security::PodSecurity,
     &priority::Priority,
     &default_toleration_seconds::DefaultTolerationSeconds,
     &default_class::DefaultStorageClass,
     &storage_protection::StorageObjectInUseProtection,
     &runtime_class::RuntimeClass,
+    &requester::CertificateRequester,
     &default_class::DefaultIngressClass,
     &resource_quota::ResourceQuota,
 ];

@@ -97,7 +97,7 @@ fn copy_annotations(pod: &mut Value, binding: &Value) {
 
 fn set_scheduled(pod: &mut Value) {
     let now = skiff_api::time::format(skiff_api::time::now());
-    let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+    let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastTransitionTime": now });
     if !pod["status"].is_object() {
         pod["status"] = json!({});
     }

@@ -37,8 +37,7 @@ pub struct WatchEvent {
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, true)?;
-    let media = Media::negotiate(call.headers.get(header::ACCEPT), &call.query)
-        .ok_or_else(Media::not_acceptable)?;
+    let media = call.media().ok_or_else(Media::not_acceptable)?;
     let watcher = Watcher::open(call, kind.clone()).await?;
     let mut encoder = EventEncoder::new(media, kind, call)?;
     let frames = watcher

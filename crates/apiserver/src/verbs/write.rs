@@ -21,6 +21,7 @@ use crate::call::{Call, FieldValidation, WriteOptions};
 use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
+use crate::subresources::part;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -343,7 +344,7 @@ impl<'a> Write<'a> {
                 strategy.prepare_for_status_update(kind, object, old);
                 keep_settled_meta(kind, object, old);
             }
-            _ => {}
+            part => part::take(part, object, old),
         }
         // A binding decides where a pod runs, not what it is.
         let counts = !matches!(self.subresource.as_str(), "status" | "binding");
@@ -423,6 +424,11 @@ impl<'a> Write<'a> {
                 validate_meta_update(object, old, &mut errors);
                 validate_meta_update(object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
+            }
+            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), part) if part::is_part(part) => {
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate(object, &mut errors);
             }
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
@@ -510,12 +516,15 @@ fn keep_settled_meta(kind: &KindDef, object: &mut Value, old: &Value) {
 
 /// The last finalizer of an object that was being deleted is gone, and no grace is left.
 fn is_released(object: &Value, old: &Value) -> bool {
-    let (new, was) = (meta(object), meta(old));
-    was.deletion_timestamp().is_some()
-        && new.finalizers().next().is_none()
-        && was.finalizers().next().is_some()
-        && new.deletion_grace_period_seconds().unwrap_or(0) == 0
-        && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+    // Namespaces keep theirs in the spec, where `finalize` takes them out.
+    let held = |object: &Value| {
+        let in_spec = object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        in_spec || meta(object).finalizers().next().is_some()
+    };
+    meta(old).deletion_timestamp().is_some()
+        && held(old)
+        && !held(object)
+        && meta(object).deletion_grace_period_seconds().unwrap_or(0) == 0
 }
 
 /// Whether an object says which revision it is meant to replace.

@@ -16,7 +16,8 @@ use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
 
 pub const DEF: ControllerDef = ControllerDef {
-    name: "taint-eviction-controller",
+    // Acts as the node controller, as upstream: no role of its own exists.
+    name: "node-controller",
     workers: 8,
     watches: |edges| {
         edges.primary::<Pod>();

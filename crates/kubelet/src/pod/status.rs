@@ -22,7 +22,7 @@ use skiff_runtime::ContainerStatus;
 
 use super::{
     desired::{DesiredContainer, DesiredPod, Role},
-    observed::{Failure, Observed, exit_code, has_exited, is_running},
+    observed::{Failure, Observed, exit_code, finished_at, has_exited, is_running},
     plan::{Stage, StepKey, Why, has_completed, init_failed},
 };
 
@@ -239,10 +239,12 @@ fn waiting_after_exit(
     if seen.stage != Stage::Active || !container.restarts_after(exit_code(c)) {
         return None;
     }
-    if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
-        return Some(failed(container, failure, now));
-    }
-    let backoff = seen.restarts.get(container.name())?;
+    let failure = seen.failures.get(&StepKey::Container(container.name().into()));
+    let backoff = seen.restarts.get(container.name());
+    let backoff = backoff.filter(|b| b.retry_at(finished_at(c)) > now || failure.is_none());
+    let Some(backoff) = backoff else {
+        return failure.map(|failure| failed(container, failure, now));
+    };
     let message = format!(
         "back-off {} restarting failed container={} pod={}",
         go_duration(backoff.delay.as_secs()),

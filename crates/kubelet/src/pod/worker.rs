@@ -7,10 +7,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
 use skiff_runtime::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus};
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 
 use super::{
     backoff::{Backoff, CONTAINER},
@@ -62,6 +65,8 @@ pub struct PodWorker {
     probes: ProbeSet,
     writer: StatusWriter,
     reported: PodStatus,
+    /// How long a stop may take; shrinks with a more impatient deletion.
+    grace: watch::Sender<SignedDuration>,
     /// The start under way, which termination gives up.
     starting: Option<AbortHandle>,
 }
@@ -88,7 +93,19 @@ impl PodWorker {
         };
         let probes = ProbeSet::new(ctx.clone(), sender.clone());
         let writer = StatusWriter::spawn(ctx.client.clone(), &pod.key, reported.clone());
-        PodWorker { ctx, pod, seen, events, sender, probes, writer, reported, starting: None }
+        let grace = watch::channel(SignedDuration::MAX).0;
+        PodWorker {
+            ctx,
+            pod,
+            seen,
+            events,
+            sender,
+            probes,
+            writer,
+            reported,
+            grace,
+            starting: None,
+        }
     }
 
     /// Runs until the pod has left this node.
@@ -165,6 +182,7 @@ impl PodWorker {
             pod: self.pod.clone(),
             sandbox: self.seen.sandbox.clone(),
             containers: self.seen.containers.clone(),
+            grace: self.grace.subscribe(),
             flushed: matches!(action, Action::DeletePod)
                 .then(|| Box::pin(self.writer.flushed()) as _),
         };
@@ -201,6 +219,7 @@ impl PodWorker {
             Event::Removed => {
                 self.seen.removed = true;
                 self.seen.failures.remove(&StepKey::Object);
+                self.grace.send_replace(SignedDuration::ZERO);
             }
             Event::Runtime(event) => self.runtime_event(event).await,
             Event::Relist => self.relist().await,
@@ -217,6 +236,9 @@ impl PodWorker {
         let pod = DesiredPod::new(object);
         if pod.labels() != self.pod.labels() || pod.annotations() != self.pod.annotations() {
             self.seen.volumes.stale = self.seen.volumes.mounted;
+        }
+        if pod.deletion_requested().is_some() {
+            self.grace.send_replace(pod.grace());
         }
         self.pod = Arc::new(pod);
         self.hold_references();

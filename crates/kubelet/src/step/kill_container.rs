@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use jiff::SignedDuration;
 use k8s_openapi::api::core::v1::LifecycleHandler;
+use tokio::sync::watch;
 
 use super::{
     Outcome, StepError, StepInput,
@@ -31,18 +32,35 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, kill: Kill) -> Result<Out
     }
     let grace = Duration::try_from(kill.grace).unwrap_or_default();
     let pre_stop = container.and_then(|c| c.spec.lifecycle.as_ref()?.pre_stop.as_ref());
-    let left = match (container, pre_stop) {
-        (Some(container), Some(handler)) if !grace.is_zero() => {
-            let (id, sandbox) = (&kill.id, input.sandbox.as_ref());
-            let target = HookTarget { pod: &input.pod, container, id, sandbox };
-            let used = run_pre_stop(ctx, handler, &target, grace).await;
-            grace.saturating_sub(used).max(MIN_GRACE.min(grace))
-        }
-        _ => grace,
+    let gentle = async {
+        let left = match (container, pre_stop) {
+            (Some(container), Some(handler)) if !grace.is_zero() => {
+                let (id, sandbox) = (&kill.id, input.sandbox.as_ref());
+                let target = HookTarget { pod: &input.pod, container, id, sandbox };
+                let used = run_pre_stop(ctx, handler, &target, grace).await;
+                grace.saturating_sub(used).max(MIN_GRACE.min(grace))
+            }
+            _ => grace,
+        };
+        ctx.runtime.stop_container(&kill.id, left).await
     };
-    match ctx.runtime.stop_container(&kill.id, left).await {
+    let mut granted = input.grace.clone();
+    let stopped = tokio::select! {
+        stopped = gentle => stopped,
+        less = shorter(&mut granted, kill.grace) => ctx.runtime.stop_container(&kill.id, less).await,
+    };
+    match stopped {
         Ok(()) => Ok(Outcome::ContainerStopped { id: kill.id }),
         Err(error) => Err(StepError::setup("KillContainerError", error)),
+    }
+}
+
+/// Waits until less grace is granted than `grace`, as a second and more impatient deletion does.
+async fn shorter(granted: &mut watch::Receiver<SignedDuration>, grace: SignedDuration) -> Duration {
+    let less = granted.wait_for(|granted| *granted < grace).await.map(|granted| *granted);
+    match less {
+        Ok(less) => Duration::try_from(less).unwrap_or_default(),
+        Err(_) => std::future::pending().await,
     }
 }
 

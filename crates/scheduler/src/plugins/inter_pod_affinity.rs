@@ -49,8 +49,8 @@ impl Plugin for InterPodAffinity {
         let own = &pod.pod_affinity;
         let asks =
             !(own.required.is_empty() && own.required_anti.is_empty() && own.preferred.is_empty());
-        let mut opinion = Opinion::default();
-        opinion.wanted = own.required.iter().map(|term| (term, HashSet::new())).collect();
+        let wanted = own.required.iter().map(|term| (term, HashSet::new())).collect();
+        let mut opinion = Opinion { wanted, ..Opinion::default() };
         for node in cluster.nodes() {
             if node.pods_with_affinity > 0 {
                 opinion.hear_placed(pod, node, cluster);
