@@ -133,7 +133,7 @@ fn csi(at: &At, errors: &mut ErrorList) {
     }
 }
 
-fn validate_spec(spec: &At, errors: &mut ErrorList) {
+pub fn validate_spec(spec: &At, errors: &mut ErrorList) {
     let modes = spec.child("accessModes");
     modes.needed(errors);
     validate_access_modes(&modes, errors);
