@@ -155,7 +155,8 @@ fn gone_is_fine(
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => {
             let key = Key::new(&object.namespace, &object.name);
-            Err(Error::Write { verb, kind: object.kind.resource.kind.to_lowercase(), key, source })
+            let object = format!("{} {key}", object.kind.resource.kind.to_lowercase());
+            Err(Error::Write { verb, object, source })
         }
         Ok(()) => Ok(()),
     }

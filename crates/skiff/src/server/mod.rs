@@ -25,6 +25,7 @@ use kube::Client;
 use skiff_apiserver::ApiServer;
 use skiff_cluster::report::{Report, Reporter};
 use skiff_controllers::ControllersConfig;
+use skiff_scheduler::SchedulerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -198,6 +199,8 @@ impl Parts {
             let client_for = move |user: &str| -> Client { for_controllers.user(user) };
             skiff_controllers::run(client_for, config, token).await;
         });
+        let (client, token) = (clients.user("system:kube-scheduler"), self.token());
+        self.spawn(skiff_scheduler::run(client, SchedulerConfig::default(), token));
     }
 
     async fn stop(mut self) {

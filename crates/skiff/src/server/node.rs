@@ -106,6 +106,7 @@ impl Node {
         parts.spawn_until_stop(answer_dns(self.dns, clients, terms.cluster_domain.clone()));
 
         wait_until_ready(clients.node(&self.name), &self.name).await?;
+        system_objects::label_control_plane(clients.system(), &self.name).await?;
         proxied.wait_for(|status| status.synced).await?;
         answered.wait_for(|status| status.synced).await?;
         health.node.store(true, Ordering::Relaxed);
@@ -136,8 +137,6 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     config.cluster_domain = terms.cluster_domain.clone();
     config.pod_cidr = Some(terms.pod_cidr.to_string());
     config.port = KUBELET_PORT;
-    let role = "node-role.kubernetes.io/control-plane";
-    config.node_labels.insert(role.to_owned(), String::new());
     config.serving = Some(serving::kubelet(api.pki(), &terms.node_name, terms.node_ip)?);
     Ok(config)
 }

@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 
+use k8s_openapi::api::core::v1::Node;
 use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
@@ -25,6 +26,15 @@ pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> ku
     ] {
         apply(client.clone(), plural, &object).await?;
     }
+    Ok(())
+}
+
+/// Says that the control plane runs on this node. A kubelet may not give itself such a label.
+pub async fn label_control_plane(client: Client, node: &str) -> kube::Result<()> {
+    let nodes: Api<Node> = Api::all(client);
+    let labels = json!({ "node-role.kubernetes.io/control-plane": "" });
+    let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+    nodes.patch(node, &PatchParams::default(), &patch).await?;
     Ok(())
 }
 
