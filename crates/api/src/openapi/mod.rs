@@ -2,12 +2,13 @@
 //!
 //! [`Kinds`] -> index and documents; schemas come from the schema graph, their prose from the types
 //! of `k8s-openapi`, paths from names and verbs. Everything is made on demand: a server whose clients
-//! never ask never pays. Counterpart: `kube-openapi/pkg/builder3` and `handler3`. The v2 document
-//! would be another writer over [`schemas`] and [`paths`].
+//! never ask never pays. Counterpart: `kube-openapi/pkg/builder3` and `handler3`. [`v2`] rewrites the
+//! same schemas and paths as one Swagger 2.0 document.
 
 mod paths;
 mod prose;
 mod schemas;
+pub mod v2;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
