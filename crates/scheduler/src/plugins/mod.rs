@@ -1,0 +1,52 @@
+//! One file per plugin, and the list that says which run and in which order.
+
+mod image_locality;
+mod node_affinity;
+mod node_name;
+mod node_ports;
+mod node_resources_balanced_allocation;
+mod node_resources_fit;
+mod node_unschedulable;
+mod scheduling_gates;
+mod taint_toleration;
+
+use crate::framework::Plugin;
+
+/// The default profile. Order is meaning: filters run from the top and the first that turns a node down ends its
+/// check, so cheap and decisive ones stand first; a message names the first reason only.
+pub const PLUGINS: &[&dyn Plugin] = &[
+    &scheduling_gates::SchedulingGates,
+    &node_unschedulable::NodeUnschedulable,
+    &node_name::NodeName,
+    &taint_toleration::TaintToleration,
+    &node_affinity::NodeAffinity,
+    &node_ports::NodePorts,
+    &node_resources_fit::NodeResourcesFit,
+    &node_resources_balanced_allocation::NodeResourcesBalancedAllocation,
+    &image_locality::ImageLocality,
+];
+
+/// A set of plugins, by their place in `PLUGINS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PluginSet(u32);
+
+// === impl PluginSet ===
+
+impl PluginSet {
+    pub fn all() -> PluginSet {
+        PluginSet((1 << PLUGINS.len()) - 1)
+    }
+
+    pub fn insert(&mut self, place: usize) {
+        self.0 |= 1 << place;
+    }
+
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'static dyn Plugin> {
+        let named = PLUGINS.iter().enumerate().filter(move |(place, _)| self.0 & 1 << place != 0);
+        named.map(|(_, plugin)| *plugin)
+    }
+}

@@ -1,0 +1,257 @@
+//! Pods waiting for a node: what to try next, and when to try again what did not fit.
+//!
+//! Three places: active (by priority, then age), backing off (by time, 1 s doubling to 10 s), and unschedulable
+//! (until an event may help, or five minutes have passed). When nothing is active, a pod may leave its back-off early,
+//! as upstream's does: waiting serves nobody when there is nothing else to do.
+//! Counterpart: `backend/queue`. Invariant: a pod is in one place; a popped pod is in none until it comes back.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use crate::framework::ClusterEvent;
+use crate::plugins::{PLUGINS, PluginSet};
+use crate::pod_info::PodInfo;
+
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
+
+/// Order of trying: higher priority, then older, then first come.
+type ActiveKey = (Reverse<i32>, Timestamp, u64);
+/// Order of coming due.
+type DueKey = (Instant, u64);
+
+#[derive(Default)]
+pub struct SchedulingQueue {
+    /// By uid.
+    pods: HashMap<String, Waiting>,
+    active: BTreeSet<(ActiveKey, String)>,
+    backoff: BTreeSet<(DueKey, String)>,
+    unschedulable: BTreeSet<(DueKey, String)>,
+    arrivals: u64,
+}
+
+/// A pod that is known and has no node.
+struct Waiting {
+    pod: QueuedPod,
+    place: Place,
+}
+
+#[derive(Clone, Debug)]
+pub struct QueuedPod {
+    pub info: Arc<PodInfo>,
+    pub attempts: u32,
+    /// Who turned it away last time; nobody if the attempt itself failed.
+    pub rejected_by: PluginSet,
+    /// When it may be tried again.
+    due: Instant,
+    arrival: u64,
+}
+
+enum Place {
+    Active,
+    /// Being tried or bound.
+    InFlight,
+    Backoff,
+    Unschedulable(Instant),
+    Gated,
+}
+
+// === impl SchedulingQueue ===
+
+impl SchedulingQueue {
+    /// Takes a new pod, or the new state of a known one.
+    pub fn set(&mut self, info: Arc<PodInfo>, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(&info.uid) else {
+            return self.insert(info, now);
+        };
+        let matters = !waiting.pod.info.schedules_like(&info);
+        let uid = info.uid.clone();
+        match waiting.place {
+            Place::InFlight => waiting.pod.info = info,
+            Place::Gated => {
+                self.remove(&uid);
+                self.insert(info, now);
+            }
+            Place::Unschedulable(_) if matters => {
+                waiting.pod.info = info;
+                let pod = waiting.pod.clone();
+                if helps(&pod, &ClusterEvent::PodUpdated) {
+                    self.take_out(&uid);
+                    self.wake(pod, now);
+                }
+            }
+            _ => {
+                self.take_out(&uid);
+                let waiting = self.pods.get_mut(&uid).expect("it was there a line ago");
+                waiting.pod.info = info;
+                self.put_back(&uid);
+            }
+        }
+    }
+
+    pub fn remove(&mut self, uid: &str) {
+        self.take_out(uid);
+        self.pods.remove(uid);
+    }
+
+    pub fn get(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|waiting| &waiting.pod.info)
+    }
+
+    pub fn uids(&self) -> Vec<String> {
+        self.pods.keys().cloned().collect()
+    }
+
+    /// The next pod to try, if one may be tried now.
+    pub fn pop(&mut self, now: Instant) -> Option<QueuedPod> {
+        self.wake_due(now);
+        let uid = match self.active.pop_first() {
+            Some((_, uid)) => uid,
+            // Nothing else to do. A pod whose attempt failed waits in full: the API server may be in trouble.
+            None => {
+                let early =
+                    self.backoff.iter().find(|(_, uid)| !self.pods[uid].pod.rejected_by.is_empty());
+                let entry = early.cloned()?;
+                self.backoff.remove(&entry);
+                entry.1
+            }
+        };
+        let waiting = self.pods.get_mut(&uid).expect("only known pods are queued");
+        waiting.place = Place::InFlight;
+        waiting.pod.attempts += 1;
+        Some(waiting.pod.clone())
+    }
+
+    /// When `pop` may have something new without any event.
+    pub fn next_due(&self) -> Option<Instant> {
+        let backoff = self.backoff.first().map(|((due, _), _)| *due);
+        let unschedulable = self.unschedulable.first().map(|((due, _), _)| *due);
+        backoff.into_iter().chain(unschedulable).min()
+    }
+
+    /// The pod fits nowhere: it waits until something happens that `rejected_by` thinks may help.
+    pub fn unschedulable(&mut self, uid: &str, rejected_by: PluginSet, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        waiting.pod.rejected_by = rejected_by;
+        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        let until = now + MAX_UNSCHEDULABLE;
+        waiting.place = Place::Unschedulable(until);
+        let entry = ((until, waiting.pod.arrival), uid.to_owned());
+        self.unschedulable.insert(entry);
+    }
+
+    /// The attempt itself failed (the API said no): try again after the back-off, whatever happens.
+    pub fn failed(&mut self, uid: &str, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        waiting.pod.rejected_by = PluginSet::default();
+        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        waiting.place = Place::Backoff;
+        self.put_back(uid);
+    }
+
+    /// Wakes the pods that the event may help.
+    pub fn happened(&mut self, event: &ClusterEvent, now: Instant) {
+        let waiting = self.unschedulable.iter().map(|(_, uid)| &self.pods[uid].pod);
+        let helped: Vec<_> = waiting.filter(|pod| helps(pod, event)).cloned().collect();
+        for pod in helped {
+            self.take_out(&pod.info.uid);
+            self.wake(pod, now);
+        }
+    }
+
+    fn insert(&mut self, info: Arc<PodInfo>, now: Instant) {
+        self.arrivals += 1;
+        let uid = info.uid.clone();
+        let gated = PLUGINS.iter().any(|plugin| plugin.pre_enqueue(&info).is_err());
+        let pod = QueuedPod {
+            info,
+            attempts: 0,
+            rejected_by: PluginSet::default(),
+            due: now,
+            arrival: self.arrivals,
+        };
+        let place = if gated { Place::Gated } else { Place::Active };
+        self.pods.insert(uid.clone(), Waiting { pod, place });
+        self.put_back(&uid);
+    }
+
+    fn wake_due(&mut self, now: Instant) {
+        while let Some((_, uid)) = self.backoff.pop_first_if(now) {
+            self.set_place(&uid, Place::Active);
+        }
+        while let Some((_, uid)) = self.unschedulable.pop_first_if(now) {
+            self.set_place(&uid, Place::Active);
+        }
+    }
+
+    /// To active, or to back-off for the rest of it.
+    fn wake(&mut self, pod: QueuedPod, now: Instant) {
+        let place = if pod.due <= now { Place::Active } else { Place::Backoff };
+        self.set_place(&pod.info.uid, place);
+    }
+
+    fn set_place(&mut self, uid: &str, place: Place) {
+        self.pods.get_mut(uid).expect("only known pods are queued").place = place;
+        self.put_back(uid);
+    }
+
+    /// Enters the pod into the order its place stands for.
+    fn put_back(&mut self, uid: &str) {
+        let Waiting { pod, place } = &self.pods[uid];
+        let name = uid.to_owned();
+        match place {
+            Place::Active => self.active.insert((pod.active_key(), name)),
+            Place::Backoff => self.backoff.insert(((pod.due, pod.arrival), name)),
+            Place::Unschedulable(until) => self.unschedulable.insert(((*until, pod.arrival), name)),
+            Place::InFlight | Place::Gated => false,
+        };
+    }
+
+    fn take_out(&mut self, uid: &str) {
+        let Some(Waiting { pod, place }) = self.pods.get(uid) else { return };
+        let name = uid.to_owned();
+        match place {
+            Place::Active => self.active.remove(&(pod.active_key(), name)),
+            Place::Backoff => self.backoff.remove(&((pod.due, pod.arrival), name)),
+            Place::Unschedulable(until) => {
+                self.unschedulable.remove(&((*until, pod.arrival), name))
+            }
+            Place::InFlight | Place::Gated => false,
+        };
+    }
+}
+
+/// The first entry of an order by time, once its time has come.
+trait PopDue {
+    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)>;
+}
+
+impl PopDue for BTreeSet<(DueKey, String)> {
+    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)> {
+        if self.first()?.0.0 > now { None } else { self.pop_first() }
+    }
+}
+
+// === impl QueuedPod ===
+
+impl QueuedPod {
+    fn active_key(&self) -> ActiveKey {
+        (Reverse(self.info.priority), self.info.created, self.arrival)
+    }
+}
+
+fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
+    pod.rejected_by.is_empty()
+        || pod.rejected_by.iter().any(|plugin| plugin.may_help(&pod.info, event))
+}
+
+fn backoff(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(10);
+    (INITIAL_BACKOFF * 2_u32.pow(doublings)).min(MAX_BACKOFF)
+}
