@@ -1,4 +1,4 @@
-//! What the scheduler writes: the binding of a pod, and the condition of one that fits nowhere.
+//! What the scheduler writes: bindings of pods, volumes for their claims, and the condition of a pod that fits nowhere.
 //!
 //! Counterpart: `plugins/defaultbinder` and `updatePod`. Writes run beside the scheduling task, so many at a time.
 //! Invariant: a binding names the pod's uid, so a pod of the same name made later is never bound by mistake.
@@ -6,13 +6,14 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde_json::json;
 use tokio::sync::Semaphore;
 
+use crate::plugins::volume_binding::ClaimStep;
 use crate::pod_info::{Condition, PodInfo};
 
 /// More at a time only wait for each other in the API server.
@@ -44,6 +45,40 @@ impl Writer {
             .create_subresource("binding", &pod.name, &PostParams::default(), body)
             .map_err(kube::Error::BuildRequest)?;
         self.client.request_text(request).await.map(drop)
+    }
+
+    /// Takes the steps that get a pod's claims their volumes at the node.
+    pub async fn settle_claims(
+        &self,
+        pod: &PodInfo,
+        node: &str,
+        steps: &[ClaimStep],
+    ) -> Result<(), kube::Error> {
+        let _permit = self.permits.acquire().await;
+        let params = PatchParams::default();
+        for step in steps {
+            match step {
+                ClaimStep::Promise { volume, version, claim, uid } => {
+                    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                        "namespace": pod.namespace, "name": claim, "uid": uid});
+                    let by = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
+                    let metadata = json!({"annotations": by, "resourceVersion": version});
+                    let patch = json!({"metadata": metadata, "spec": {"claimRef": claim}});
+                    let api = Api::<PersistentVolume>::all(self.client.clone());
+                    api.patch(volume, &params, &Patch::Merge(patch)).await?;
+                }
+                ClaimStep::Provision { claim } => {
+                    let selected = json!({"volume.kubernetes.io/selected-node": node});
+                    let patch = json!({"metadata": {"annotations": selected}});
+                    let api = Api::<PersistentVolumeClaim>::namespaced(
+                        self.client.clone(),
+                        &pod.namespace,
+                    );
+                    api.patch(claim, &params, &Patch::Merge(patch)).await?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sets PodScheduled to false, unless the pod says exactly that already.

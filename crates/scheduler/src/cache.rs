@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 
+use crate::groups::{GroupId, Groups};
 use crate::node_info::{NodeFacts, NodeInfo};
 use crate::pod_info::PodInfo;
 
@@ -21,13 +22,15 @@ pub struct Cache {
     /// On how many nodes each image is.
     images: HashMap<String, i64>,
     pods: HashMap<String, Placed>,
+    groups: Groups,
     /// Pods whose node is not known (yet).
-    homeless: HashMap<String, Vec<Arc<PodInfo>>>,
+    homeless: HashMap<String, Vec<(Arc<PodInfo>, GroupId)>>,
 }
 
 struct Placed {
     pod: Arc<PodInfo>,
     node: String,
+    group: GroupId,
     /// Decided here, not yet seen in the API.
     assumed: bool,
 }
@@ -60,6 +63,10 @@ impl Cache {
         &self.nodes
     }
 
+    pub fn groups(&self) -> &Groups {
+        &self.groups
+    }
+
     pub fn nodes_with_image(&self, image: &str) -> i64 {
         self.images.get(image).copied().unwrap_or(0)
     }
@@ -77,7 +84,7 @@ impl Cache {
         self.count_images(&facts, 1);
         let mut node = NodeInfo { facts: facts.clone(), ..NodeInfo::default() };
         let pods = self.homeless.remove(&facts.name).unwrap_or_default();
-        pods.into_iter().for_each(|pod| node.add(pod));
+        pods.into_iter().for_each(|(pod, group)| node.add(pod, group));
         self.index.insert(facts.name.clone(), self.nodes.len());
         self.nodes.push(node);
         self.stale = true;
@@ -92,7 +99,12 @@ impl Cache {
             self.index.insert(moved.name().to_owned(), at);
         }
         if !node.pods.is_empty() {
-            self.homeless.insert(name.to_owned(), node.pods);
+            let with_group = |pod: Arc<PodInfo>| {
+                let group = self.pods[&pod.uid].group;
+                (pod, group)
+            };
+            let pods = node.pods.into_iter().map(with_group).collect();
+            self.homeless.insert(name.to_owned(), pods);
         }
         self.stale = true;
     }
@@ -124,8 +136,9 @@ impl Cache {
 
     pub fn remove_pod(&mut self, uid: &str) -> Option<Arc<PodInfo>> {
         let placed = self.pods.remove(uid)?;
+        self.groups.leave(placed.group);
         match self.node_mut(&placed.node) {
-            Some(node) => node.remove(uid),
+            Some(node) => node.remove(uid, placed.group),
             None => self.remove_homeless(&placed.node, uid),
         }
         Some(placed.pod)
@@ -139,17 +152,18 @@ impl Cache {
 
     fn place(&mut self, pod: Arc<PodInfo>, assumed: bool) {
         self.remove_pod(&pod.uid);
+        let group = self.groups.join(&pod);
         let node = pod.node_name.clone().expect("only pods with a node are counted");
         match self.node_mut(&node) {
-            Some(known) => known.add(pod.clone()),
-            None => self.homeless.entry(node.clone()).or_default().push(pod.clone()),
+            Some(known) => known.add(pod.clone(), group),
+            None => self.homeless.entry(node.clone()).or_default().push((pod.clone(), group)),
         }
-        self.pods.insert(pod.uid.clone(), Placed { pod, node, assumed });
+        self.pods.insert(pod.uid.clone(), Placed { pod, node, group, assumed });
     }
 
     fn remove_homeless(&mut self, node: &str, uid: &str) {
         if let Some(pods) = self.homeless.get_mut(node) {
-            pods.retain(|pod| pod.uid != uid);
+            pods.retain(|(pod, _)| pod.uid != uid);
             if pods.is_empty() {
                 self.homeless.remove(node);
             }

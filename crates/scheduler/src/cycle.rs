@@ -5,6 +5,7 @@
 
 use crate::cache::Cache;
 use crate::framework::{Cycle, Filter, PreFilter, Reasons, Verdict};
+use crate::listers::Listers;
 use crate::node_info::NodeInfo;
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::PodInfo;
@@ -57,14 +58,14 @@ struct Search<'a> {
 // === impl Scheduling ===
 
 impl Scheduling {
-    pub fn schedule(&mut self, pod: &PodInfo, cache: &Cache) -> Outcome {
+    pub fn schedule(&mut self, pod: &PodInfo, cache: &Cache, listers: &Listers) -> Outcome {
         if cache.len() == 0 {
             return Outcome::Unschedulable {
                 message: "no nodes available to schedule pods".into(),
                 rejected_by: PluginSet::all(),
             };
         }
-        let cycle = Cycle { pod, cache };
+        let cycle = Cycle { pod, cache, listers };
         let filters = match prepare(cycle) {
             Ok(filters) => filters,
             Err(outcome) => return outcome,

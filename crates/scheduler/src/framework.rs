@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use crate::cache::Cache;
+use crate::listers::Listers;
 use crate::node_info::{NodeFacts, NodeInfo};
 use crate::pod_info::PodInfo;
 
@@ -18,6 +19,7 @@ pub const MAX_SCORE: i64 = 100;
 pub struct Cycle<'a> {
     pub pod: &'a PodInfo,
     pub cache: &'a Cache,
+    pub listers: &'a Listers,
 }
 
 /// Contract: stateless; `filter` and `score` are called once per cycle and may cost a pass over the cache, what they
@@ -136,6 +138,10 @@ pub enum ClusterEvent<'a> {
     PodLeft(&'a PodInfo),
     /// The waiting pod itself was changed.
     PodUpdated,
+    /// A claim, a volume or a storage class came or changed.
+    StorageChanged,
+    /// A namespace came, or its labels changed.
+    NamespaceChanged,
 }
 
 // === impl ClusterEvent ===

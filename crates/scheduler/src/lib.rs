@@ -9,10 +9,13 @@ mod api_writes;
 mod cache;
 mod cycle;
 mod framework;
+mod groups;
 mod informer;
+mod listers;
 mod node_info;
 mod plugins;
 mod pod_info;
+mod pod_terms;
 mod preemption;
 mod queue;
 mod recorder;
@@ -21,14 +24,19 @@ mod scheduler;
 mod selector;
 #[cfg(test)]
 mod testing;
+mod topology;
+
+use std::fmt::Debug;
 
 use jiff::Timestamp;
-use kube::Client;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use api_writes::Writer;
+use informer::Change;
 use node_info::NodeFacts;
 use pod_info::PodInfo;
 use scheduler::{Event, Scheduler};
@@ -46,6 +54,8 @@ const EVENTS_AHEAD: usize = 4096;
 pub struct SchedulerConfig {
     /// Only pods whose `spec.schedulerName` is this are placed.
     pub scheduler_name: String,
+    /// Which running instance reports events: usually the scheduler's name and the host's.
+    pub instance: String,
     /// How much of the cluster to look at for one pod; 0 lets the size of the cluster decide.
     pub percentage_of_nodes_to_score: usize,
     pub clock: fn() -> Timestamp,
@@ -53,8 +63,10 @@ pub struct SchedulerConfig {
 
 impl Default for SchedulerConfig {
     fn default() -> SchedulerConfig {
+        let name = "default-scheduler";
         SchedulerConfig {
-            scheduler_name: "default-scheduler".into(),
+            scheduler_name: name.into(),
+            instance: name.into(),
             percentage_of_nodes_to_score: 0,
             clock: Timestamp::now,
         }
@@ -66,19 +78,45 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
     let (events, heard) = mpsc::channel(EVENTS_AHEAD);
     let (reports, reported) = mpsc::unbounded_channel();
     let (recorder, recording) =
-        recorder::recorder(client.clone(), config.scheduler_name.clone(), config.clock);
+        recorder::recorder(client.clone(), recorder::Reporter::of(&config), config.clock);
     let scheduler = Scheduler::new(config, Writer::new(client.clone()), recorder, reports);
 
     let mut parts = JoinSet::new();
     parts.spawn(recording);
-    parts.spawn(informer::run(
-        client.clone(),
-        Some(UNFINISHED),
-        PodInfo::of,
-        Event::Pods,
-        events.clone(),
-    ));
-    parts.spawn(informer::run(client, None, NodeFacts::of, Event::Nodes, events));
+    let watch = Watch { client, events };
+    watch.start(&mut parts, Some(UNFINISHED), PodInfo::of, Event::Pods);
+    watch.start(&mut parts, None, NodeFacts::of, Event::Nodes);
+    watch.start(&mut parts, None, listers::namespace, Event::Namespaces);
+    watch.start(&mut parts, None, listers::service, Event::Services);
+    watch.start(&mut parts, None, listers::replication_controller, Event::ReplicationControllers);
+    watch.start(&mut parts, None, listers::replica_set, Event::ReplicaSets);
+    watch.start(&mut parts, None, listers::stateful_set, Event::StatefulSets);
+    watch.start(&mut parts, None, listers::claim, Event::Claims);
+    watch.start(&mut parts, None, listers::volume, Event::Volumes);
+    watch.start(&mut parts, None, listers::class, Event::Classes);
     parts.spawn(scheduler.run(heard, reported));
     shutdown.cancelled().await;
+}
+
+/// Where every informer watches, and whom it tells.
+struct Watch {
+    client: Client,
+    events: mpsc::Sender<Event>,
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn start<K, T: Send + 'static>(
+        &self,
+        parts: &mut JoinSet<()>,
+        fields: Option<&'static str>,
+        parse: fn(K) -> T,
+        event: fn(Change<T>) -> Event,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let (client, events) = (self.client.clone(), self.events.clone());
+        parts.spawn(informer::run(client, fields, parse, event, events));
+    }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
 
+use crate::groups::GroupId;
 use crate::pod_info::{HostPort, PodInfo};
 use crate::resources::Resources;
 use crate::selector::Labels;
@@ -28,6 +29,10 @@ pub struct NodeFacts {
 pub struct NodeInfo {
     pub facts: Arc<NodeFacts>,
     pub pods: Vec<Arc<PodInfo>>,
+    /// How many of `pods` are in each group.
+    pub groups: Vec<(GroupId, u32)>,
+    /// Those of `pods` that have affinity terms of their own; usually none.
+    pub with_affinity: Vec<Arc<PodInfo>>,
     pub requested: Resources,
     /// Sums with defaults for what pods leave open, for scoring.
     pub assumed_milli_cpu: i64,
@@ -69,7 +74,14 @@ impl NodeInfo {
         &self.facts.name
     }
 
-    pub fn add(&mut self, pod: Arc<PodInfo>) {
+    pub fn add(&mut self, pod: Arc<PodInfo>, group: GroupId) {
+        match self.groups.iter_mut().find(|(known, _)| *known == group) {
+            Some((_, pods)) => *pods += 1,
+            None => self.groups.push((group, 1)),
+        }
+        if !pod.affinity.is_empty() {
+            self.with_affinity.push(pod.clone());
+        }
         self.requested.add(&pod.requests.declared);
         self.assumed_milli_cpu += pod.requests.assumed_milli_cpu;
         self.assumed_memory += pod.requests.assumed_memory;
@@ -77,9 +89,16 @@ impl NodeInfo {
         self.pods.push(pod);
     }
 
-    pub fn remove(&mut self, uid: &str) {
+    pub fn remove(&mut self, uid: &str, group: GroupId) {
         let Some(at) = self.pods.iter().position(|pod| pod.uid == uid) else { return };
         let pod = self.pods.swap_remove(at);
+        self.with_affinity.retain(|other| other.uid != uid);
+        if let Some(at) = self.groups.iter().position(|(known, _)| *known == group) {
+            self.groups[at].1 -= 1;
+            if self.groups[at].1 == 0 {
+                self.groups.swap_remove(at);
+            }
+        }
         self.requested.sub(&pod.requests.declared);
         self.assumed_milli_cpu -= pod.requests.assumed_milli_cpu;
         self.assumed_memory -= pod.requests.assumed_memory;

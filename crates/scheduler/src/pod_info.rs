@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::{
     Toleration,
 };
 
+use crate::listers::Owner;
+use crate::pod_terms::{Own, PodAffinity, Spread};
 use crate::resources::PodRequests;
 use crate::selector::{Labels, NodeTerm, Selector, node_terms};
 
@@ -36,6 +38,11 @@ pub struct PodInfo {
     pub ports: Vec<HostPort>,
     pub node_affinity: RequiredNodes,
     pub preferred_nodes: Vec<Preferred>,
+    pub affinity: PodAffinity,
+    pub spread: Vec<Spread>,
+    /// The workload it is a replica of.
+    pub owner: Option<Owner>,
+    pub claims: Vec<ClaimName>,
     pub tolerations: Vec<Toleration>,
     /// Of every container, in order.
     pub images: Vec<String>,
@@ -48,6 +55,14 @@ pub struct Condition {
     pub status: String,
     pub reason: String,
     pub message: String,
+}
+
+/// A claim the pod mounts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimName {
+    pub name: String,
+    /// Made for this pod by a controller.
+    pub ephemeral: bool,
 }
 
 /// A port taken on the node itself; an empty address is every address.
@@ -77,6 +92,10 @@ impl PodInfo {
     pub fn of(pod: Pod) -> Arc<PodInfo> {
         let Pod { metadata, spec, status } = pod;
         let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let labels = metadata.labels.clone().unwrap_or_default();
+        let own = Own { namespace: &namespace, labels: &labels };
+        let constraints = spec.topology_spread_constraints.iter().flatten();
         let affinity = spec.affinity.as_ref();
         let nodes = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
         let preferred = nodes
@@ -87,6 +106,10 @@ impl PodInfo {
             node_affinity: RequiredNodes::of(&spec),
             preferred_nodes: preferred.into_iter().flatten().map(Preferred::of).collect(),
             images: images(&spec),
+            affinity: affinity.map(|affinity| PodAffinity::of(affinity, own)).unwrap_or_default(),
+            spread: constraints.map(|constraint| Spread::of(constraint, own)).collect(),
+            owner: Owner::of(&metadata),
+            claims: claims(&spec, metadata.name.as_deref().unwrap_or_default()),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             gates: spec.scheduling_gates.into_iter().flatten().map(|gate| gate.name).collect(),
             scheduler_name: spec.scheduler_name.unwrap_or_default(),
@@ -97,12 +120,12 @@ impl PodInfo {
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             scheduled: status.conditions.into_iter().flatten().find_map(Condition::scheduled),
             created: metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
-            namespace: metadata.namespace.unwrap_or_default(),
             name: metadata.name.unwrap_or_default(),
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
             generation: metadata.generation,
-            labels: metadata.labels.unwrap_or_default(),
+            namespace,
+            labels,
         })
     }
 
@@ -131,6 +154,8 @@ impl PodInfo {
             && self.tolerations == other.tolerations
             && self.priority == other.priority
             && self.node_affinity == other.node_affinity
+            && self.affinity == other.affinity
+            && self.spread == other.spread
     }
 }
 
@@ -217,6 +242,19 @@ impl HostPort {
             self.address.is_empty() || other.address.is_empty() || self.address == other.address;
         self.port == other.port && self.protocol == other.protocol && overlap
     }
+}
+
+/// Generic ephemeral volumes have a claim named after the pod and the volume.
+fn claims(spec: &PodSpec, pod: &str) -> Vec<ClaimName> {
+    let volumes = spec.volumes.iter().flatten();
+    let claim = volumes.filter_map(|volume| match &volume.persistent_volume_claim {
+        Some(claim) => Some(ClaimName { name: claim.claim_name.clone(), ephemeral: false }),
+        None => volume
+            .ephemeral
+            .as_ref()
+            .map(|_| ClaimName { name: format!("{pod}-{}", volume.name), ephemeral: true }),
+    });
+    claim.collect()
 }
 
 fn images(spec: &PodSpec) -> Vec<String> {

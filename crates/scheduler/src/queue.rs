@@ -255,3 +255,112 @@ fn backoff(attempts: u32) -> Duration {
     let doublings = attempts.saturating_sub(1).min(10);
     (INITIAL_BACKOFF * 2_u32.pow(doublings)).min(MAX_BACKOFF)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::resources::{PodRequests, Resources};
+
+    fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
+        let declared = Resources { milli_cpu: 100, ..Resources::default() };
+        let requests = PodRequests { declared, ..PodRequests::default() };
+        Arc::new(PodInfo { uid: uid.into(), priority, requests, ..PodInfo::default() })
+    }
+
+    fn popped(queue: &mut SchedulingQueue) -> Option<String> {
+        queue.pop(Instant::now()).map(|pod| pod.info.uid.clone())
+    }
+
+    fn only(plugin: &str) -> PluginSet {
+        let mut set = PluginSet::default();
+        set.insert(PLUGINS.iter().position(|known| known.name() == plugin).unwrap());
+        set
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn higher_priority_first_then_first_come() {
+        let mut queue = SchedulingQueue::default();
+        for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
+            queue.set(pod(uid, priority), Instant::now());
+        }
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
+        assert_eq!(order, ["b", "d", "a", "c"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failed_attempts_back_off_longer_each_time() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        for seconds in [1, 2, 4, 8, 10, 10] {
+            assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+            queue.failed("a", Instant::now());
+            assert_eq!(queue.next_due(), Some(Instant::now() + Duration::from_secs(seconds)));
+            tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
+            assert_eq!(popped(&mut queue), None, "before {seconds} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_an_event_that_may_help_wakes_a_pod() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        popped(&mut queue);
+        queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
+        let other = PodInfo::default();
+        queue.happened(&ClusterEvent::PodPlaced(&other), Instant::now());
+        queue.happened(&ClusterEvent::StorageChanged, Instant::now());
+        assert_eq!(popped(&mut queue), None);
+        let full = crate::node_info::NodeInfo::default();
+        queue.happened(&ClusterEvent::NodeAdded(&full), Instant::now());
+        assert_eq!(popped(&mut queue), None, "a node without room does not help");
+        queue.happened(&ClusterEvent::PodLeft(&other), Instant::now());
+        // It is backing off still, but there is nothing else to do.
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_woken_pod_waits_out_its_back_off_behind_active_ones() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 9), Instant::now());
+        popped(&mut queue);
+        queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
+        queue.happened(&ClusterEvent::PodLeft(&PodInfo::default()), Instant::now());
+        queue.set(pod("b", 0), Instant::now());
+        assert_eq!(popped(&mut queue).as_deref(), Some("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_pod_is_tried_again_after_five_minutes() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        popped(&mut queue);
+        queue.unschedulable("a", only("NodeName"), Instant::now());
+        assert_eq!(queue.next_due(), Some(Instant::now() + MAX_UNSCHEDULABLE));
+        tokio::time::advance(MAX_UNSCHEDULABLE).await;
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gated_pod_is_not_tried_until_the_gate_is_lifted() {
+        let mut queue = SchedulingQueue::default();
+        let gated = PodInfo { gates: vec!["wait".into()], ..PodInfo::clone(&pod("a", 0)) };
+        queue.set(Arc::new(gated), Instant::now());
+        assert_eq!(popped(&mut queue), None);
+        assert_eq!(queue.next_due(), None);
+        queue.set(pod("a", 0), Instant::now());
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_popped_or_removed_pod_is_not_given_again() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        popped(&mut queue);
+        queue.set(pod("a", 0), Instant::now());
+        assert_eq!(popped(&mut queue), None, "it is being tried");
+        queue.set(pod("b", 0), Instant::now());
+        queue.remove("b");
+        assert_eq!(popped(&mut queue), None);
+    }
+}

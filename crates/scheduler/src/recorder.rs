@@ -16,11 +16,28 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 
+use crate::SchedulerConfig;
+
 const QUEUE_LENGTH: usize = 1000;
 const DELIVERIES_AT_A_TIME: usize = 16;
 const REMEMBERED_EVENTS: usize = 4096;
 /// A series ends when nothing was added to it for so long.
 const SERIES_SECONDS: i64 = 360;
+
+/// In whose name events are recorded.
+pub struct Reporter {
+    controller: String,
+    instance: String,
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    pub fn of(config: &SchedulerConfig) -> Reporter {
+        let (controller, instance) = (config.scheduler_name.clone(), config.instance.clone());
+        Reporter { controller, instance }
+    }
+}
 
 #[derive(Clone)]
 pub struct Recorder(mpsc::Sender<Note>);
@@ -38,7 +55,7 @@ pub struct Note {
 /// A recorder and the task that delivers what it is told.
 pub fn recorder(
     client: Client,
-    reporter: String,
+    reporter: Reporter,
     clock: fn() -> Timestamp,
 ) -> (Recorder, impl Future<Output = ()>) {
     let (sender, mut notes) = mpsc::channel::<Note>(QUEUE_LENGTH);
@@ -81,7 +98,7 @@ enum Step {
 
 /// Remembers recent events, so that repetition becomes a series.
 struct Correlator {
-    reporter: String,
+    reporter: Reporter,
     known: HashMap<Subject, Known>,
 }
 
@@ -138,8 +155,8 @@ impl Correlator {
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(now)),
-            reporting_controller: Some(self.reporter.clone()),
-            reporting_instance: Some(self.reporter.clone()),
+            reporting_controller: Some(self.reporter.controller.clone()),
+            reporting_instance: Some(self.reporter.instance.clone()),
             action: Some(note.action.into()),
             reason: Some(note.reason.into()),
             regarding: Some(note.regarding),

@@ -5,7 +5,10 @@
 //! Counterpart: `scheduler.go`, `eventhandlers.go` and the loop of `schedule_one.go`.
 //! Invariant: no pod is tried before everything that was there at the start is known; nothing here waits for the API.
 
+use std::collections::HashSet;
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,40 +19,82 @@ use crate::cache::Cache;
 use crate::cycle::{Chance, Outcome, Scheduling};
 use crate::framework::ClusterEvent;
 use crate::informer::Change;
+use crate::listers::{Claim, Class, Listed, Lister, Listers, Volume};
 use crate::node_info::NodeFacts;
+use crate::plugins::volume_binding::{self, ClaimStep};
 use crate::pod_info::PodInfo;
 use crate::queue::{QueuedPod, SchedulingQueue};
 use crate::recorder::{Note, Recorder};
+use crate::selector::{Labels, Selector};
 
 /// Everything the task reacts to.
 #[derive(Debug)]
 pub enum Event {
     Pods(Change<Arc<PodInfo>>),
     Nodes(Change<NodeFacts>),
+    Namespaces(Change<Listed<Labels>>),
+    Services(Change<Listed<Selector>>),
+    ReplicationControllers(Change<Listed<Selector>>),
+    ReplicaSets(Change<Listed<Selector>>),
+    StatefulSets(Change<Listed<Selector>>),
+    Claims(Change<Listed<Claim>>),
+    Volumes(Change<Listed<Volume>>),
+    Classes(Change<Listed<Class>>),
+    /// What a pod's claims need has been asked for.
+    ClaimsSettled {
+        pod: Arc<PodInfo>,
+        node: String,
+    },
     /// A binding ended.
     Bound {
         pod: Arc<PodInfo>,
         node: String,
-        outcome: Result<(), kube::Error>,
+        outcome: Result<(), BindError>,
     },
+}
+
+/// All kinds of which a complete list must have come before the first pod is tried.
+const WATCHED_KINDS: usize = 10;
+
+/// How long a pod's claims may take to get their volumes.
+const CLAIMS_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// A pod with a node whose claims do not have their volumes yet.
+struct AwaitingClaims {
+    pod: Arc<PodInfo>,
+    node: String,
+    until: Instant,
+}
+
+/// Why a pod that was given a node is not bound to it.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(transparent)]
+    Api(kube::Error),
+    #[error("timed out waiting for the pod's claims to be bound")]
+    ClaimsTimedOut,
+}
+
+/// Whether a change was the whole state of its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
 }
 
 pub struct Scheduler {
     config: SchedulerConfig,
     cache: Cache,
+    listers: Listers,
     queue: SchedulingQueue,
     scheduling: Scheduling,
     writer: Writer,
     recorder: Recorder,
     /// For what runs beside the task to report back.
     reports: mpsc::UnboundedSender<Event>,
-    unsynced: Unsynced,
-}
-
-/// The kinds of which no complete list has come yet.
-struct Unsynced {
-    pods: bool,
-    nodes: bool,
+    /// The kinds of which a complete list has come.
+    complete: HashSet<Discriminant<Event>>,
+    awaiting_claims: Vec<AwaitingClaims>,
 }
 
 // === impl Scheduler ===
@@ -70,12 +115,14 @@ impl Scheduler {
         Scheduler {
             config,
             cache: Cache::default(),
+            listers: Listers::default(),
             queue: SchedulingQueue::default(),
             scheduling,
             writer,
             recorder,
             reports,
-            unsynced: Unsynced { pods: true, nodes: true },
+            complete: HashSet::new(),
+            awaiting_claims: Vec::new(),
         }
     }
 
@@ -97,34 +144,102 @@ impl Scheduler {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let due = self.queue.next_due();
+            let due = self.next_due();
             tokio::select! {
                 Some(event) = reports.recv() => self.apply(event),
                 event = events.recv() => match event {
                     Some(event) => self.apply(event),
                     None => return,
                 },
-                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.bind_settled();
+                }
             }
         }
     }
 
+    /// When there may be something to do without any event.
+    fn next_due(&self) -> Option<Instant> {
+        let claims = self.awaiting_claims.iter().map(|waiting| waiting.until).min();
+        self.queue.next_due().into_iter().chain(claims).min()
+    }
+
     fn apply(&mut self, event: Event) {
-        match event {
-            Event::Pods(Change::Set(pod)) => self.set_pod(pod),
-            Event::Pods(Change::Deleted(pod)) => self.remove_pod(&pod.uid),
-            Event::Pods(Change::Replaced(pods)) => {
-                self.replace_pods(pods);
-                self.unsynced.pods = false;
-            }
-            Event::Nodes(Change::Set(node)) => self.set_node(node),
-            Event::Nodes(Change::Deleted(node)) => self.cache.remove_node(&node.name),
-            Event::Nodes(Change::Replaced(nodes)) => {
-                self.replace_nodes(nodes);
-                self.unsynced.nodes = false;
-            }
-            Event::Bound { pod, node, outcome } => self.bound(&pod, &node, outcome),
+        let kind = discriminant(&event);
+        if self.applied(event) == Whole::Yes {
+            self.complete.insert(kind);
         }
+    }
+
+    /// Answers whether the whole state of a kind came.
+    fn applied(&mut self, event: Event) -> Whole {
+        match event {
+            Event::Pods(change) => self.apply_pods(change),
+            Event::Nodes(change) => self.apply_nodes(change),
+            Event::Namespaces(change) => {
+                let whole = apply(&mut self.listers.namespaces, change);
+                self.happened(&ClusterEvent::NamespaceChanged, whole)
+            }
+            Event::Services(change) => apply(&mut self.listers.services, change),
+            Event::ReplicationControllers(change) => {
+                apply(&mut self.listers.replication_controllers, change)
+            }
+            Event::ReplicaSets(change) => apply(&mut self.listers.replica_sets, change),
+            Event::StatefulSets(change) => apply(&mut self.listers.stateful_sets, change),
+            Event::Claims(change) => {
+                let whole = apply(&mut self.listers.claims, change);
+                self.bind_settled();
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::Volumes(change) => {
+                let whole = apply(&mut self.listers.volumes, change);
+                self.bind_settled();
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::Classes(change) => {
+                let whole = apply(&mut self.listers.classes, change);
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::ClaimsSettled { pod, node } => {
+                let until = Instant::now() + CLAIMS_TIMEOUT;
+                self.awaiting_claims.push(AwaitingClaims { pod, node, until });
+                self.bind_settled();
+                Whole::No
+            }
+            Event::Bound { pod, node, outcome } => {
+                self.bound(&pod, &node, outcome);
+                Whole::No
+            }
+        }
+    }
+
+    fn happened(&mut self, event: &ClusterEvent, whole: Whole) -> Whole {
+        self.queue.happened(event, Instant::now());
+        whole
+    }
+
+    fn apply_pods(&mut self, change: Change<Arc<PodInfo>>) -> Whole {
+        match change {
+            Change::Set(pod) => self.set_pod(pod),
+            Change::Deleted(pod) => self.remove_pod(&pod.uid),
+            Change::Replaced(pods) => {
+                self.replace_pods(pods);
+                return Whole::Yes;
+            }
+        }
+        Whole::No
+    }
+
+    fn apply_nodes(&mut self, change: Change<NodeFacts>) -> Whole {
+        match change {
+            Change::Set(node) => self.set_node(node),
+            Change::Deleted(node) => self.cache.remove_node(&node.name),
+            Change::Replaced(nodes) => {
+                self.replace_nodes(nodes);
+                return Whole::Yes;
+            }
+        }
+        Whole::No
     }
 
     // --- what the watches tell ---
@@ -172,8 +287,7 @@ impl Scheduler {
     }
 
     fn replace_pods(&mut self, pods: Vec<Arc<PodInfo>>) {
-        let present: std::collections::HashSet<String> =
-            pods.iter().map(|pod| pod.uid.clone()).collect();
+        let present: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
         let known = self.cache.confirmed_uids().into_iter().chain(self.queue.uids());
         let gone: Vec<_> = known.filter(|uid| !present.contains(uid)).collect();
         gone.iter().for_each(|uid| self.remove_pod(uid));
@@ -205,12 +319,12 @@ impl Scheduler {
 
     /// Tries one pod, if one is waiting. Answers whether there was one.
     fn schedule_one(&mut self) -> bool {
-        if self.unsynced.pods || self.unsynced.nodes {
+        if self.complete.len() < WATCHED_KINDS {
             return false;
         }
         let Some(queued) = self.queue.pop(Instant::now()) else { return false };
         self.cache.settle();
-        match self.scheduling.schedule(&queued.info, &self.cache) {
+        match self.scheduling.schedule(&queued.info, &self.cache, &self.listers) {
             Outcome::Placed { node } => self.place(&queued, node),
             Outcome::Unschedulable { message, rejected_by } => {
                 let pod = &queued.info;
@@ -221,21 +335,65 @@ impl Scheduler {
         true
     }
 
-    /// Counts the pod on its node at once and binds it beside the task.
+    /// Counts the pod on its node at once; what must be written for that is written beside the task.
     fn place(&mut self, queued: &QueuedPod, node: String) {
+        let on = self.cache.node(&node).expect("the cycle chose a node of the cache");
+        let steps = volume_binding::claim_steps(&queued.info, &self.listers, on);
         let mut assumed = PodInfo::clone(&queued.info);
         assumed.node_name = Some(node.clone());
         let pod = Arc::new(assumed);
         self.cache.assume(pod.clone());
+        match steps.is_empty() {
+            true => self.bind(pod, node),
+            false => self.settle_claims(pod, node, steps),
+        }
+    }
+
+    fn bind(&self, pod: Arc<PodInfo>, node: String) {
         let (writer, reports) = (self.writer.clone(), self.reports.clone());
         tokio::spawn(async move {
-            let outcome = writer.bind(&pod, &node).await;
+            let outcome = writer.bind(&pod, &node).await.map_err(BindError::Api);
             // Nobody listens any more only when the scheduler has stopped.
             let _ = reports.send(Event::Bound { pod, node, outcome });
         });
     }
 
-    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, outcome: Result<(), kube::Error>) {
+    fn settle_claims(&mut self, pod: Arc<PodInfo>, node: String, steps: Vec<ClaimStep>) {
+        for step in &steps {
+            if let ClaimStep::Promise { volume, .. } = step
+                && let Some(volume) = self.listers.volumes.get_mut("", volume)
+            {
+                volume.available = false;
+            }
+        }
+        let (writer, reports) = (self.writer.clone(), self.reports.clone());
+        tokio::spawn(async move {
+            let report = match writer.settle_claims(&pod, &node, &steps).await {
+                Ok(()) => Event::ClaimsSettled { pod, node },
+                Err(error) => Event::Bound { pod, node, outcome: Err(BindError::Api(error)) },
+            };
+            let _ = reports.send(report);
+        });
+    }
+
+    /// Binds the pods whose claims have their volumes now, and gives up on those that waited too long.
+    fn bind_settled(&mut self) {
+        let now = Instant::now();
+        for waiting in std::mem::take(&mut self.awaiting_claims) {
+            if !self.cache.is_assumed(&waiting.pod.uid) {
+                continue;
+            }
+            if volume_binding::all_bound(&waiting.pod, &self.listers) {
+                self.bind(waiting.pod, waiting.node);
+            } else if waiting.until <= now {
+                self.bound(&waiting.pod, &waiting.node, Err(BindError::ClaimsTimedOut));
+            } else {
+                self.awaiting_claims.push(waiting);
+            }
+        }
+    }
+
+    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, outcome: Result<(), BindError>) {
         let Err(error) = outcome else {
             return self.recorder.tell(Note {
                 regarding: pod.reference(),
@@ -281,4 +439,10 @@ impl Scheduler {
             }
         });
     }
+}
+
+fn apply<T>(lister: &mut Lister<T>, change: Change<Listed<T>>) -> Whole {
+    let whole = if matches!(change, Change::Replaced(_)) { Whole::Yes } else { Whole::No };
+    lister.apply(change);
+    whole
 }

@@ -81,6 +81,11 @@ pub struct Selector(pub Vec<Requirement>);
 // === impl Selector ===
 
 impl Selector {
+    /// Matches no labels at all.
+    pub fn nothing() -> Selector {
+        Selector(vec![Requirement { key: String::new(), operator: Operator::Unreadable }])
+    }
+
     pub fn of(selector: &LabelSelector) -> Selector {
         let exact = selector.match_labels.iter().flatten();
         let exact = exact.map(|(key, value)| Requirement::is_in(key, vec![value.clone()]));

@@ -1,14 +1,19 @@
 //! One file per plugin, and the list that says which run and in which order.
 
 mod image_locality;
+mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
 mod node_resources_balanced_allocation;
 mod node_resources_fit;
 mod node_unschedulable;
+mod pod_topology_spread;
 mod scheduling_gates;
 mod taint_toleration;
+#[cfg(test)]
+mod tests;
+pub mod volume_binding;
 
 use crate::framework::Plugin;
 
@@ -22,6 +27,9 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
     &node_resources_fit::NodeResourcesFit,
+    &volume_binding::VolumeBinding,
+    &pod_topology_spread::PodTopologySpread,
+    &inter_pod_affinity::InterPodAffinity,
     &node_resources_balanced_allocation::NodeResourcesBalancedAllocation,
     &image_locality::ImageLocality,
 ];

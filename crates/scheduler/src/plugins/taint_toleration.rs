@@ -47,7 +47,8 @@ impl Filter for Tolerated<'_> {
     }
 }
 
-fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a Taint> {
+/// The first hard taint of the node that the pod does not tolerate.
+pub fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
     node.facts.taints.iter().filter(hard).find(|taint| !pod.tolerates(taint))
 }

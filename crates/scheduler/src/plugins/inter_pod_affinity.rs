@@ -1,0 +1,202 @@
+//! InterPodAffinity: what a pod asks of the pods around it, and what placed pods ask of it.
+//!
+//! Counterpart: `plugins/interpodaffinity`. Required terms filter; preferred terms of either side, and required
+//! affinity of placed pods, score.
+
+use crate::framework::{
+    ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
+};
+use crate::groups::Matching;
+use crate::node_info::NodeInfo;
+use crate::pod_info::PodInfo;
+use crate::pod_terms::PodTerm;
+use crate::topology::Domains;
+
+/// How much a placed pod's required affinity draws pods that match it.
+const HARD_POD_AFFINITY_WEIGHT: i64 = 1;
+
+pub struct InterPodAffinity;
+
+impl Plugin for InterPodAffinity {
+    fn name(&self) -> &'static str {
+        "InterPodAffinity"
+    }
+
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
+        let required = Required::of(cycle);
+        let nothing = required.affinity.is_empty()
+            && required.anti_affinity.is_empty()
+            && required.refused.is_empty();
+        if nothing { PreFilter::Skip } else { PreFilter::Check(Box::new(required)) }
+    }
+
+    fn weight(&self) -> i64 {
+        2
+    }
+
+    fn score<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        let drawn = drawn(cycle);
+        (!drawn.is_empty()).then(|| Box::new(Preferred(drawn)) as Box<dyn Score>)
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match event {
+            // A neighbour that was asked for, or one less that stood in the way.
+            ClusterEvent::PodPlaced(_) => !pod.affinity.required.is_empty(),
+            ClusterEvent::PodLeft(left) => {
+                !pod.affinity.required_anti.is_empty() || !left.affinity.required_anti.is_empty()
+            }
+            ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
+            ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
+            ClusterEvent::NamespaceChanged => true,
+            ClusterEvent::StorageChanged => false,
+        }
+    }
+}
+
+struct Required<'a> {
+    affinity: &'a [PodTerm],
+    anti_affinity: &'a [PodTerm],
+    /// Where pods are that match every affinity term.
+    wanted: Domains<'a>,
+    /// Nobody matches yet, but the pod itself does: it may be the first of its group.
+    first_of_group: bool,
+    avoided: Domains<'a>,
+    /// Where placed pods refuse this one.
+    refused: Domains<'a>,
+}
+
+// === impl Required ===
+
+impl<'a> Required<'a> {
+    fn of(cycle: Cycle<'a>) -> Required<'a> {
+        let own = &cycle.pod.affinity;
+        let mut required = Required {
+            affinity: &own.required,
+            anti_affinity: &own.required_anti,
+            wanted: Domains::default(),
+            first_of_group: false,
+            avoided: Domains::default(),
+            refused: Domains::default(),
+        };
+        for node in cycle.cache.nodes() {
+            required.hear(cycle, node);
+        }
+        if !required.affinity.is_empty() || !required.anti_affinity.is_empty() {
+            required.look_around(cycle);
+        }
+        required
+    }
+
+    /// What the pods on a node ask of the newcomer.
+    fn hear(&mut self, cycle: Cycle<'a>, node: &'a NodeInfo) {
+        for placed in &node.with_affinity {
+            for term in placed.affinity.required_anti.iter().filter(|term| about(term, cycle)) {
+                self.refused.add(node, &term.topology_key, 1);
+            }
+        }
+    }
+
+    /// What the newcomer finds.
+    fn look_around(&mut self, cycle: Cycle<'a>) {
+        let all = matching(cycle, self.affinity);
+        let each = self.anti_affinity.iter().map(std::slice::from_ref);
+        let each: Vec<_> = each.map(|term| matching(cycle, term)).collect();
+        for node in cycle.cache.nodes() {
+            let found = if self.affinity.is_empty() { 0 } else { all.count(&node.groups) };
+            for term in self.affinity.iter().filter(|_| found > 0) {
+                self.wanted.add(node, &term.topology_key, found);
+            }
+            for (term, matching) in self.anti_affinity.iter().zip(&each) {
+                let found = matching.count(&node.groups);
+                if found > 0 {
+                    self.avoided.add(node, &term.topology_key, found);
+                }
+            }
+        }
+        self.first_of_group =
+            self.wanted.is_empty() && self.affinity.iter().all(|term| about(term, cycle));
+    }
+
+    fn near_wanted(&self, node: &NodeInfo) -> bool {
+        self.affinity.iter().all(|term| {
+            node.facts.labels.contains_key(&term.topology_key)
+                && (self.first_of_group || self.wanted.at(node, &term.topology_key) > 0)
+        })
+    }
+}
+
+impl Filter for Required<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        if !self.near_wanted(node) {
+            reasons.add("node(s) didn't match pod affinity rules");
+            return Verdict::Unresolvable;
+        }
+        if self.avoided.sum(node) > 0 {
+            reasons.add("node(s) didn't match pod anti-affinity rules");
+            return Verdict::Unschedulable;
+        }
+        if self.refused.sum(node) > 0 {
+            reasons.add("node(s) didn't satisfy existing pods anti-affinity rules");
+            return Verdict::Unschedulable;
+        }
+        Verdict::Fits
+    }
+}
+
+/// Whether a term is about the pod of this cycle.
+fn about(term: &PodTerm, cycle: Cycle<'_>) -> bool {
+    let pod = cycle.pod;
+    term.matches(&pod.namespace, &pod.labels, |name| cycle.listers.namespace_labels(name))
+}
+
+/// The placed pods that every one of the terms is about.
+fn matching<'a>(cycle: Cycle<'a>, terms: &'a [PodTerm]) -> Matching<'a> {
+    cycle.cache.groups().matching(move |group| {
+        let labels_of = |name: &str| cycle.listers.namespace_labels(name);
+        terms.iter().all(|term| term.matches(&group.namespace, &group.labels, labels_of))
+    })
+}
+
+/// How strongly each domain draws the pod, by its own preferences and those of placed pods.
+fn drawn(cycle: Cycle<'_>) -> Domains<'_> {
+    let mut drawn = Domains::default();
+    let own = cycle.pod.affinity.preferred.iter();
+    let own: Vec<_> =
+        own.map(|own| (own, matching(cycle, std::slice::from_ref(&own.term)))).collect();
+    for node in cycle.cache.nodes() {
+        for (preferred, matching) in &own {
+            let found = matching.count(&node.groups);
+            if found > 0 {
+                drawn.add(node, &preferred.term.topology_key, found * preferred.weight);
+            }
+        }
+        for placed in &node.with_affinity {
+            let hard = placed.affinity.required.iter();
+            let hard = hard.map(|term| (term, HARD_POD_AFFINITY_WEIGHT));
+            let soft = placed.affinity.preferred.iter();
+            let soft = soft.map(|preferred| (&preferred.term, preferred.weight));
+            for (term, weight) in hard.chain(soft).filter(|(term, _)| about(term, cycle)) {
+                drawn.add(node, &term.topology_key, weight);
+            }
+        }
+    }
+    drawn
+}
+
+struct Preferred<'a>(Domains<'a>);
+
+impl Score for Preferred<'_> {
+    fn score(&self, node: &NodeInfo) -> i64 {
+        self.0.sum(node)
+    }
+
+    fn normalise(&self, scores: &mut [i64], _: &[&NodeInfo]) {
+        let highest = scores.iter().copied().max().unwrap_or(0);
+        let lowest = scores.iter().copied().min().unwrap_or(0);
+        for score in scores {
+            let above = *score - lowest;
+            *score = if highest > lowest { MAX_SCORE * above / (highest - lowest) } else { 0 };
+        }
+    }
+}
