@@ -62,7 +62,7 @@ pub fn groups(kinds: &Kinds) -> Vec<(String, Vec<String>)> {
         (rank(a).unwrap_or(last), a).cmp(&(rank(b).unwrap_or(last), b))
     });
     for (_, versions) in &mut groups {
-        versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
     }
     groups
 }
@@ -269,7 +269,7 @@ mod tests {
         let autoscaling = &groups.iter().find(|(name, _)| name == "autoscaling").expect("served").1;
         assert_eq!(autoscaling, &["v2", "v1"]);
         let mut versions = ["v1alpha1", "foo", "v1", "v10", "v2beta1", "v2", "v1beta2", "bar"];
-        versions.sort_by(|a, b| version_rank(b).cmp(&version_rank(a)));
+        versions.sort_by_key(|version| std::cmp::Reverse(version_rank(version)));
         assert_eq!(versions, ["v10", "v2", "v1", "v2beta1", "v1beta2", "v1alpha1", "bar", "foo"]);
     }
 

@@ -63,6 +63,8 @@ pub struct KindDef {
     pub custom: bool,
     /// Field selector keys that a CustomResourceDefinition adds, with their JSON pointers.
     pub selectable: Vec<(String, String)>,
+    /// A custom kind's `openAPIV3Schema` as it was declared, to be published.
+    pub document: Option<Arc<Value>>,
     /// Where a custom kind with a scale subresource keeps what that speaks of.
     pub scale: Option<ScalePaths>,
 }
@@ -118,19 +120,21 @@ pub trait Strategy: Send + Sync {
     /// Whether `metadata.generation` counts changes of this kind, and whether the objects differ in
     /// what counts: by default everything outside of metadata and status, for kinds with a status.
     fn generation_changes(&self, kind: &KindDef, object: &Value, old: &Value) -> bool {
-        kind.subresource("status").is_some() && differ_outside_status(object, old)
+        self.counts_generation(kind) && differ_outside_status(object, old)
     }
 
     /// Whether generation starts at 1 on create.
     fn counts_generation(&self, kind: &KindDef) -> bool {
-        kind.subresource("status").is_some()
+        COUNTED.iter().any(|(group, name)| *group == kind.group && *name == kind.kind)
     }
 
     /// Faults of an object, apart from metadata, which is validated for every kind.
     fn validate(&self, _object: &Value, _errors: &mut ErrorList) {}
 
-    /// Faults of a change; called beside [`Strategy::validate`] of the new object.
-    fn validate_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
+    /// Faults of a change: those of the new object, in upstream's order among those of the change.
+    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+    }
 
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
@@ -178,6 +182,36 @@ pub trait Strategy: Send + Sync {
         Ok(())
     }
 }
+
+/// The built-in kinds whose changes `metadata.generation` counts, by group.
+const COUNTED: &[(&str, &str)] = &[
+    ("", "Pod"),
+    ("", "PodTemplate"),
+    ("", "ReplicationController"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+    ("apiextensions.k8s.io", "CustomResourceDefinition"),
+    ("apps", "DaemonSet"),
+    ("apps", "Deployment"),
+    ("apps", "ReplicaSet"),
+    ("apps", "StatefulSet"),
+    ("batch", "CronJob"),
+    ("batch", "Job"),
+    ("discovery.k8s.io", "EndpointSlice"),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+    ("networking.k8s.io", "Ingress"),
+    ("networking.k8s.io", "IngressClass"),
+    ("networking.k8s.io", "NetworkPolicy"),
+    ("policy", "PodDisruptionBudget"),
+    ("resource.k8s.io", "DeviceClass"),
+    ("resource.k8s.io", "ResourceSlice"),
+    ("scheduling.k8s.io", "PriorityClass"),
+];
 
 /// How names of a kind are checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

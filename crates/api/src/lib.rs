@@ -17,6 +17,7 @@ pub mod kinds;
 pub mod meta;
 #[cfg(test)]
 mod mutation;
+pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod schema;

@@ -7,11 +7,12 @@ use std::sync::Mutex;
 
 use bytes::Bytes;
 use http::HeaderMap;
-use http::header::{CONTENT_TYPE, USER_AGENT};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use skiff_api::codec::Format;
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::{GroupKind, KindDef, Status};
 
+use crate::negotiate::Media;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
@@ -82,6 +83,12 @@ impl Call {
         let info = &self.info;
         let kind = self.server.kinds().get(&info.group, &info.version, &info.resource).cloned();
         kind.ok_or_else(Status::no_such_path)
+    }
+
+    /// The representation the client wants, if this server has it.
+    pub fn media(&self) -> Option<Media> {
+        let custom = self.kind().is_ok_and(|kind| kind.custom);
+        Media::negotiate(self.headers.get(ACCEPT), &self.query, !custom)
     }
 
     /// The format of the body; `allowed` is what the refusal lists.

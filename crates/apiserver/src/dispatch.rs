@@ -23,6 +23,7 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         Err(unknown) => return custom_or(call, unknown).await,
     };
     check_scope(call, &kind)?;
+    warn_of_deprecation(call, &kind);
     if media.is_none() {
         return Err(Media::not_acceptable());
     }
@@ -30,6 +31,25 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         resource(call, kind, method).await
     } else {
         subresource(call, kind).await
+    }
+}
+
+/// Kinds that are on their way out, and what to use instead.
+const DEPRECATED: &[(&str, &str, &str)] = &[
+    (
+        "",
+        "endpoints",
+        "v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
+    ),
+    ("", "componentstatuses", "v1 ComponentStatus is deprecated in v1.19+"),
+];
+
+fn warn_of_deprecation(call: &Call, kind: &KindDef) {
+    let found = DEPRECATED
+        .iter()
+        .find(|(group, resource, _)| *group == kind.group && *resource == kind.resource);
+    if let Some((.., text)) = found {
+        call.warn(*text);
     }
 }
 
@@ -94,10 +114,13 @@ fn check_method(method: &Method, collection: bool, kind: &KindDef) -> Result<(),
 
 /// A list by `metadata.name` has a name, but its path has none.
 fn path_has_name(call: &Call) -> bool {
-    !call.info.name.is_empty()
-        && !matches!(call.info.verb.as_str(), "list" | "deletecollection")
-        && !(call.info.verb == "watch"
-            && call.query.text("fieldSelector").contains("metadata.name"))
+    let info = &call.info;
+    let selects = call.query.text("fieldSelector").contains("metadata.name");
+    match info.verb.as_str() {
+        "list" | "deletecollection" => false,
+        "watch" if selects => false,
+        _ => !info.name.is_empty(),
+    }
 }
 
 async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
@@ -105,7 +128,7 @@ async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let Some(sub) = kind.subresource(&info.subresource).cloned() else {
         return Err(Status::no_such_path());
     };
-    if !sub.verbs.iter().any(|verb| *verb == info.verb) {
+    if !sub.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
     match (sub.name.as_str(), info.verb.as_str()) {

@@ -18,7 +18,7 @@ use skiff_api::{KindDef, Status};
 use crate::call::Call;
 use crate::negotiate::{Media, Shape};
 use crate::objects;
-use crate::reply::{Body, List, Reply, with_type};
+use crate::reply::{self, Body, List, Reply, with_type};
 use crate::verbs::watch::WatchEvent;
 
 /// Smaller answers are not worth compressing.
@@ -73,7 +73,8 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
                 kind: "PartialObjectMetadataList",
                 ..head_of(&list)
             };
-            written(media, codec::list_json(&head, items.iter().map(|item| &item[..])), None)
+            let bytes = codec::list_json(&head, items.iter().map(|item| &item[..]));
+            written(media, if items.is_empty() { with_null_items(&bytes) } else { bytes }, None)
         }
         Shape::Table => written(media, table(&list.kind, &list.items, call, Some(&list))?, None),
         Shape::Partial => Err(Media::not_acceptable()),
@@ -107,6 +108,12 @@ fn list_bytes(list: &List) -> Bytes {
         })
         .collect();
     codec::list_json(&head, bare.iter().map(Vec::as_slice))
+}
+
+/// How upstream writes a metadata list without items.
+fn with_null_items(list: &[u8]) -> Bytes {
+    let head = list.strip_suffix(b"[]}").unwrap_or(list);
+    [head, b"null}"].concat().into()
 }
 
 /// `metav1.PartialObjectMetadata`: an object without anything of its own.
@@ -156,8 +163,27 @@ fn written(media: Media, json: Bytes, _kind: Option<&Arc<KindDef>>) -> Result<By
     match media.format {
         Format::Json if media.pretty => Ok(codec::to_json_pretty(&decode_stored(&json)?)),
         Format::Json => Ok(json),
-        Format::Yaml => Ok(Bytes::from(codec::to_yaml(&decode_stored(&json)?))),
-        Format::Protobuf => Err(Media::not_acceptable()),
+        Format::Yaml => Ok(codec::to_yaml(&decode_stored(&json)?)),
+        Format::Protobuf => {
+            codec::to_proto(&decode_stored(&json)?).ok_or_else(Media::not_acceptable)
+        }
+    }
+}
+
+/// A refusal, in a representation the client understands.
+pub fn refusal(status: &Status, media: Option<Media>) -> Response<Body> {
+    let plain = reply::error(status);
+    let Some(media) = media.filter(|media| media.format != Format::Json) else { return plain };
+    let media = Media { shape: Shape::AsIs, ..media };
+    match written(media, Bytes::from(status.to_value().to_string()), None) {
+        Ok(bytes) => {
+            let (mut parts, _) = plain.into_parts();
+            parts
+                .headers
+                .insert(header::CONTENT_TYPE, HeaderValue::from_static(media.content_type()));
+            Response::from_parts(parts, reply::full(bytes))
+        }
+        Err(_) => plain,
     }
 }
 
@@ -176,7 +202,7 @@ fn compressed(call: &Call, response: Response<Body>, bytes: Bytes) -> Response<B
     let (mut parts, _) = response.into_parts();
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
-    Response::from_parts(parts, crate::reply::full(packed.into()))
+    Response::from_parts(parts, reply::full(packed.into()))
 }
 
 /// Frames for one watch, in its representation.
@@ -201,7 +227,11 @@ impl EventEncoder {
             }
             (_, Shape::Table) => self.row(&decode_stored(&event.object)?),
         };
-        Ok(codec::watch_json(event.kind, &object))
+        if self.media.format != Format::Protobuf {
+            return Ok(codec::watch_json(event.kind, &object));
+        }
+        let object = codec::to_proto(&decode_stored(&object)?).ok_or_else(Media::not_acceptable)?;
+        Ok(codec::watch_frame(event.kind, &object))
     }
 
     fn row(&mut self, object: &Value) -> Bytes {

@@ -36,13 +36,15 @@ impl Media {
         Media { format: Format::Json, shape: Shape::AsIs, pretty: false, stream: false };
 
     /// The first range that can be served. `None`: the client accepts nothing this server speaks.
-    pub fn negotiate(accept: Option<&HeaderValue>, query: &Query) -> Option<Media> {
+    /// Custom resources have no `protobuf` form.
+    pub fn negotiate(accept: Option<&HeaderValue>, query: &Query, protobuf: bool) -> Option<Media> {
         let text = accept.and_then(|value| value.to_str().ok()).unwrap_or("");
         let pretty = query.flag("pretty");
         if text.trim().is_empty() {
             return Some(Media { pretty, ..Media::JSON });
         }
-        text.split(',').find_map(|range| Media::range(range, pretty))
+        let served = |media: &Media| protobuf || media.format != Format::Protobuf;
+        text.split(',').filter_map(|range| Media::range(range, pretty)).find(served)
     }
 
     fn range(range: &str, pretty: bool) -> Option<Media> {
@@ -91,7 +93,7 @@ mod tests {
     fn the_first_served_range_wins() {
         let check = |accept: &'static str, format, shape| {
             let media =
-                Media::negotiate(Some(&HeaderValue::from_static(accept)), &Query::default());
+                Media::negotiate(Some(&HeaderValue::from_static(accept)), &Query::default(), true);
             let media = media.expect("acceptable");
             assert_eq!((media.format, media.shape), (format, shape), "{accept}");
         };
@@ -109,6 +111,6 @@ mod tests {
         );
         check("*/*", Format::Json, Shape::AsIs);
         let none = HeaderValue::from_static("text/html");
-        assert_eq!(Media::negotiate(Some(&none), &Query::default()), None);
+        assert_eq!(Media::negotiate(Some(&none), &Query::default(), true), None);
     }
 }

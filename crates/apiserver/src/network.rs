@@ -262,7 +262,7 @@ impl ServiceNetwork {
         let wants = wants_node_ports(service);
         let wants_check = wants_health_check(service);
         let mut chosen: Vec<u16> = Vec::new();
-        for (i, port) in service["spec"]["ports"].as_array_mut().into_iter().flatten().enumerate() {
+        for (i, port) in ports_mut(service).enumerate() {
             let protocol = port["protocol"].as_str().unwrap_or("TCP").to_owned();
             let asked = port["nodePort"].as_u64().unwrap_or(0);
             if asked != 0 {
@@ -388,7 +388,6 @@ impl<'a> Allocation<'a> {
                 "uid": uuid::Uuid::new_v4().to_string(),
                 "creationTimestamp": skiff_api::time::format(skiff_api::time::now()),
                 "labels": { "ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io" },
-                "generation": 1,
             },
             "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
         });
@@ -488,7 +487,7 @@ fn keep_node_ports(service: &mut Value, old: &Value) {
         .flatten()
         .filter_map(|port| port["nodePort"].as_u64())
         .collect();
-    for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+    for port in ports_mut(service) {
         if port["nodePort"].as_u64().unwrap_or(0) != 0 {
             continue;
         }
@@ -527,7 +526,7 @@ fn drop_by_type(service: &mut Value, old: &Value) {
             .flatten()
             .map(|port| port["nodePort"].clone())
             .collect();
-        for port in service["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        for port in ports_mut(service) {
             if was.contains(&port["nodePort"])
                 && let Some(port) = port.as_object_mut()
             {
@@ -562,6 +561,11 @@ fn copy(service: &mut Value, old: &Value, fields: &[&str]) {
             service["spec"][*field] = value.clone();
         }
     }
+}
+
+/// Without making the list where there is none.
+fn ports_mut(service: &mut Value) -> impl Iterator<Item = &mut Value> {
+    service.pointer_mut("/spec/ports").and_then(Value::as_array_mut).into_iter().flatten()
 }
 
 fn drop_field(service: &mut Value, field: &str) {

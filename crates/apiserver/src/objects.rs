@@ -11,9 +11,10 @@ use serde_json::{Map, Value, json};
 use skiff_api::codec::{complete, decode_stored};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Kinds, Reason, Status};
-use skiff_store::{Committed, Entry, Error, Txn};
+use skiff_store::{Committed, Entry, Error, EventKind, Txn};
 
 use crate::call::Call;
+use crate::custom;
 use crate::server::Server;
 
 /// The kind in whose version objects are stored; usually the same.
@@ -123,7 +124,23 @@ pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committ
     let txn = if is_heartbeat(kind) { txn.volatile() } else { txn };
     let committed = server.store.commit(txn).await?;
     server.committed(kind);
+    if custom::is_definition(kind) {
+        for event in committed.events.iter() {
+            settle(server, event.key()).await;
+        }
+    } else if kind.custom && committed.events.iter().any(|event| event.kind == EventKind::Delete) {
+        let _ = custom::object_removed(server, kind)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "a definition is left behind"));
+    }
     Ok(committed)
+}
+
+/// The write has happened, whatever becomes of this.
+async fn settle(server: &Server, key: &str) {
+    if let Err(error) = custom::settle(server, key).await {
+        tracing::warn!(%error, key, "a definition cannot be settled");
+    }
 }
 
 /// Leases change every few seconds and are worth nothing after a crash.

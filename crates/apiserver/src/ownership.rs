@@ -38,14 +38,16 @@ impl Intent {
     pub fn read(write: &Write<'_>) -> Result<Intent, Status> {
         let mut config = apply::decode_config(&write.call.body, &write.kind)?;
         write.check_namespace(&mut config)?;
-        let (given, name) = (meta(&config).name().to_owned(), &write.call.info.name);
-        if given != *name {
-            return Err(match given.is_empty() {
-                true => Status::bad_request("metadata.name is required"),
-                false => Status::bad_request(format!(
+        let (given, name) = (meta(&config).name().to_owned(), write.call.info.name.as_str());
+        match given.as_str() {
+            "" => crate::verbs::write::set(&mut config, "name", name.into()),
+            given if given != name => {
+                let message = format!(
                     "the name of the object ({given}) does not match the name on the URL ({name})"
-                )),
-            });
+                );
+                return Err(Status::bad_request(message));
+            }
+            _ => {}
         }
         Ok(Intent { config })
     }
@@ -61,12 +63,11 @@ impl Intent {
             &manager(write),
             write.options.force,
         )?;
-        // The live object's revision is no demand of the client's; the configuration's is.
-        match meta(&self.config).resource_version() {
-            "" => crate::verbs::write::remove(&mut object, "resourceVersion"),
-            given => crate::verbs::write::set(&mut object, "resourceVersion", given.into()),
-        }
-        Ok(Proposed { object, owned: true })
+        let named = meta(&self.config).resource_version();
+        let live = current.as_ref().map_or("", |live| meta(live).resource_version());
+        let revision = if named.is_empty() { live } else { named };
+        crate::verbs::write::set(&mut object, "resourceVersion", revision.into());
+        Ok(Proposed { object, owned: true, fixed: !named.is_empty() })
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::FutureExt;
-use http::header::{ACCEPT, CONTENT_LENGTH};
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use skiff_api::Status;
@@ -20,7 +20,6 @@ use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::config::Anonymous;
-use crate::negotiate::Media;
 use crate::query::Query;
 use crate::reply::{self, Body, BoxError};
 use crate::request_info::RequestInfo;
@@ -64,7 +63,7 @@ where
     };
     let headers = response.headers_mut();
     headers.insert("audit-id", audit_id);
-    headers.insert("cache-control", HeaderValue::from_static("no-cache, private"));
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
     server.metrics.observe(&info, response.status(), begun.elapsed());
     match head_only {
         true => response.map(|_| reply::empty()),
@@ -106,13 +105,13 @@ where
     }
     let body = read_body(body, &parts.headers).await?;
     let headers = std::mem::take(&mut parts.headers);
-    let media = Media::negotiate(headers.get(ACCEPT), &query);
     let call = Call::new(server.clone(), user, info.clone(), query, headers, body);
+    let media = call.media();
     let answer = match dispatch::run(&call, &parts.method, &media).await {
         Ok(answer) => encode::response(&call, media, answer).await,
         Err(status) => Err(status),
     };
-    let mut response = answer.unwrap_or_else(|status| reply::error(&status));
+    let mut response = answer.unwrap_or_else(|status| encode::refusal(&status, media));
     add_warnings(&call, response.headers_mut());
     Ok(response)
 }

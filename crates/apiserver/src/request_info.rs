@@ -100,14 +100,6 @@ impl RequestInfo {
         }
     }
 
-    /// `pods`, or `pods/status`, as authorisation messages and rules name it.
-    pub fn resource_path(&self) -> String {
-        match self.subresource.is_empty() {
-            true => self.resource.clone(),
-            false => format!("{}/{}", self.resource, self.subresource),
-        }
-    }
-
     /// Answers keep coming for as long as the client wants them.
     pub fn is_long_running(&self) -> bool {
         self.verb == "watch"

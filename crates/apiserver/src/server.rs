@@ -9,7 +9,6 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
@@ -25,6 +24,7 @@ use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
+use crate::openapi::Documents;
 use crate::path::{self, Caller};
 use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
@@ -47,9 +47,9 @@ pub struct Server {
     pub rbac: PolicyView,
     pub network: ServiceNetwork,
     pub metrics: Metrics,
+    pub documents: Documents,
     pub mutating: Semaphore,
     pub reading: Semaphore,
-    pub started: Instant,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -135,9 +135,9 @@ impl Server {
             rbac: PolicyView::default(),
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
+            documents: Documents::default(),
             mutating: Semaphore::new(config.max_mutating_in_flight),
             reading: Semaphore::new(config.max_in_flight),
-            started: Instant::now(),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,

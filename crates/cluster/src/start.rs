@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::Ipv4Net;
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::unistd::{dup2_raw, geteuid, pipe2, setsid};
 
 use crate::cgroup::NodeCgroup;
@@ -26,6 +27,9 @@ use crate::process::ProcessId;
 use crate::report::Report;
 use crate::state::{Lock, State};
 use crate::stop;
+
+/// How long a node may take to come up before it counts as failed.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asked for when the user names no port.
 const USUAL_PORT: u16 = 6443;
@@ -135,6 +139,23 @@ struct Node {
     go: File,
 }
 
+impl Node {
+    /// The next line of the report; `None` if it ended or took too long.
+    fn next_line(&mut self, deadline: Instant) -> Result<Option<String>> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let millis = u16::try_from(left.as_millis()).unwrap_or(u16::MAX);
+        let mut wait = [PollFd::new(self.reports.get_ref().as_fd(), PollFlags::POLLIN)];
+        if self.reports.buffer().is_empty()
+            && poll(&mut wait, millis).doing(|| "listening to the node".into())? == 0
+        {
+            return Ok(None);
+        }
+        let mut line = String::new();
+        let read = self.reports.read_line(&mut line).doing(|| "listening to the node".into())?;
+        Ok((read > 0).then_some(line))
+    }
+}
+
 fn launch(
     layout: &Layout,
     state: &State,
@@ -227,11 +248,10 @@ async fn bring_up(
     let pid = node.child.id() as i32;
     state.node = ProcessId::of(pid);
     state.save(layout)?;
+    let deadline = Instant::now() + PATIENCE;
     loop {
-        let mut line = String::new();
-        let read = node.reports.read_line(&mut line).doing(|| "listening to the node".into())?;
+        let Some(line) = node.next_line(deadline)? else { return Err(failed(layout, &mut node)) };
         match Report::parse(line.trim_end()) {
-            _ if read == 0 => return Err(failed(layout, &mut node)),
             Some(Report::Namespaces) => {
                 host_network::connect(&layout.name, state, pid).await?;
                 state.enabled_forwarding |= host_network::open_way_out(&layout.name, state).await?;
@@ -253,7 +273,7 @@ async fn bring_up(
 fn failed(layout: &Layout, node: &mut Node) -> Error {
     let how = match node.child.try_wait() {
         Ok(Some(status)) => format!("it ended with {status}"),
-        _ => "it closed its report".to_owned(),
+        _ => "it did not get ready".to_owned(),
     };
     let log = fs::read_to_string(layout.log()).unwrap_or_default();
     let last = log.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("").trim();

@@ -7,8 +7,12 @@
 mod conditions;
 mod config_map_root_ca;
 mod deployment;
+mod endpoints;
+mod garbage_collector;
 mod namespace;
+mod node_lifecycle;
 mod pod;
+mod pod_gc;
 mod replica_set;
 pub mod runtime;
 mod service_account;
@@ -27,7 +31,13 @@ use runtime::{ControllerDef, Metrics};
 const CONTROLLERS: &[ControllerDef] = &[
     config_map_root_ca::DEF,
     deployment::DEF,
+    endpoints::legacy::DEF,
+    endpoints::mirroring::DEF,
+    endpoints::slices::DEF,
     namespace::DEF,
+    node_lifecycle::DEF,
+    node_lifecycle::taint_eviction::DEF,
+    pod_gc::DEF,
     replica_set::DEF,
     service_account::DEF,
 ];
@@ -62,5 +72,9 @@ pub async fn run(
     shutdown: CancellationToken,
 ) {
     let reader = client_for(READER);
-    runtime::run_all(CONTROLLERS, client_for, reader, Arc::new(config), shutdown).await;
+    let collector = client_for(&service_account(garbage_collector::NAME));
+    tokio::join!(
+        garbage_collector::run(collector, config.metrics.clone(), shutdown.clone()),
+        runtime::run_all(CONTROLLERS, client_for, reader, Arc::new(config), shutdown),
+    );
 }

@@ -190,7 +190,7 @@ async fn finalize(ctx: &Ctx, namespace: &Namespace) -> Result<()> {
     match answer {
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => {
-            Err(Error::Write { verb: "finalize", kind: "namespace".into(), key, source })
+            Err(Error::Write { verb: "finalize", object: format!("namespace {key}"), source })
         }
         Ok(_) => Ok(()),
     }

@@ -42,10 +42,6 @@ pub fn number(n: impl std::fmt::Display) -> Quantity {
     Quantity(n.to_string())
 }
 
-pub fn milli(n: i64) -> Quantity {
-    if n % 1000 == 0 { number(n / 1000) } else { Quantity(format!("{n}m")) }
-}
-
 fn nanos(text: &str) -> Option<i128> {
     let (mantissa, scale) = split_suffix(text.trim())?;
     let (mantissa, exponent) = match mantissa.split_once(['e', 'E']) {

@@ -111,14 +111,16 @@ impl Namespace {
         self.0.netns.run(f).map_err(|source| self.failed("running a task", source))
     }
 
-    /// Writes a sysctl such as `net.ipv4.ip_forward`.
+    /// Sets a sysctl such as `net.ipv4.ip_forward`. One that has the value already is not written: inside some
+    /// containers `/proc/sys` is read-only, and whoever made it so has set what is needed.
     pub fn set_sysctl(&self, key: &str, value: &str) -> Result<()> {
-        let write = self
-            .0
-            .netns
-            .run(|| nlink::netlink::sysctl::set(key, value))
-            .and_then(|written| written);
-        write.map_err(|source| self.failed(format!("setting {key} to {value}"), source))
+        use nlink::netlink::sysctl;
+        let write = || match sysctl::get(key) {
+            Ok(current) if current.trim() == value => Ok(()),
+            _ => sysctl::set(key, value),
+        };
+        let written = self.0.netns.run(write).and_then(|written| written);
+        written.map_err(|source| self.failed(format!("setting {key} to {value}"), source))
     }
 
     pub(crate) fn nftables(&self) -> Result<Connection<Nftables>> {

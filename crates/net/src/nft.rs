@@ -174,8 +174,17 @@ pub fn verdict_lookup(map: &str) -> Expr {
 
 /// Continues only if the packet is for an address of this node.
 pub fn to_local_address() -> [Expr; 2] {
+    if_local(FibFlags::DADDR)
+}
+
+/// Continues only if the packet is from an address of this node.
+pub fn from_local_address() -> [Expr; 2] {
+    if_local(FibFlags::SADDR)
+}
+
+fn if_local(flags: FibFlags) -> [Expr; 2] {
     [
-        Expr::Fib { dreg: word(0), result: FibResult::AddrType, flags: FibFlags::DADDR },
+        Expr::Fib { dreg: word(0), result: FibResult::AddrType, flags },
         Expr::Cmp { sreg: word(0), op: CmpOp::Eq, data: RTN_LOCAL.to_ne_bytes().to_vec() },
     ]
 }

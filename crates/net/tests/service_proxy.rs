@@ -227,6 +227,37 @@ root_test! {
 }
 
 root_test! {
+    async fn pods_of_one_node_are_served_with_and_without_bridge_netfilter() {
+        let mut cluster = Cluster::start("bridge-netfilter", 2).await;
+        cluster.service("").await;
+        cluster.endpoints(&[0, 1]).await;
+        for value in ["0", "1"] {
+            if cluster.node.set_sysctl("net.bridge.bridge-nf-call-iptables", value).is_err() {
+                eprintln!("br_netfilter is not loaded: only the case without it was tested");
+            }
+            assert_eq!(cluster.answers(cluster.pod(0), CLUSTER_IP, 80), names(&[0, 1]), "from pod0, {value}");
+            assert_eq!(cluster.answers(cluster.pod(1), NODE_IP, 30080), names(&[0, 1]), "from pod1, {value}");
+        }
+    }
+}
+
+root_test! {
+    async fn local_traffic_policy_binds_outsiders_only() {
+        let mut cluster = Cluster::start("local-policy", 3).await;
+        let spec = "  type: LoadBalancer\n  externalTrafficPolicy: Local\n  externalIPs: [203.0.113.7]\n";
+        cluster.service(spec).await;
+        let [a, b, _] = [0, 1, 2].map(|i| cluster.pods[i].1);
+        cluster.slice(&format!("- {{addresses: ['{a}'], nodeName: node}}\n- {{addresses: ['{b}'], nodeName: other}}\n")).await;
+        assert_eq!(cluster.answers(&cluster.outside, NODE_IP, 30080), names(&[0]));
+        assert_eq!(cluster.answers(&cluster.outside, [203, 0, 113, 7], 80), names(&[0]));
+        for inside in [cluster.pod(2), &cluster.node] {
+            assert_eq!(cluster.answers(inside, NODE_IP, 30080), names(&[0, 1]));
+            assert_eq!(cluster.answers(inside, [203, 0, 113, 7], 80), names(&[0, 1]));
+        }
+    }
+}
+
+root_test! {
     async fn without_endpoints_clients_are_told_at_once() {
         let mut cluster = Cluster::start("reject", 1).await;
         cluster.service("  externalIPs: [203.0.113.7]").await;
@@ -337,4 +368,23 @@ root_test! {
         cluster.status.wait_for(|status| status.synced).await.unwrap();
         assert_eq!(cluster.answers(&cluster.node, CLUSTER_IP, 80), names(&[1]));
     }
+}
+
+root_test! {
+    async fn a_table_that_someone_else_removed_is_written_again() {
+        let mut cluster = Cluster::start("removed", 2).await;
+        cluster.service("").await;
+        cluster.endpoints(&[0]).await;
+        let tables = nlink::netlink::Connection::<nlink::Nftables>::new_in(nlink_target(&cluster)).unwrap();
+        tables.del_table("skiff-services", nlink::netlink::nftables::Family::Ip).await.unwrap();
+        cluster.api.apply(&slice_yaml("web", &format!("- {{addresses: ['{}']}}\n", cluster.pods[1].1)));
+        let failed = |status: &Status| status.failure.is_some();
+        tokio::time::timeout(Duration::from_secs(10), cluster.status.wait_for(failed)).await.unwrap().unwrap();
+        tokio::time::timeout(Duration::from_secs(10), cluster.status.wait_for(|status| status.synced)).await.unwrap().unwrap();
+        assert_eq!(cluster.answers(cluster.pod(0), CLUSTER_IP, 80), names(&[1]));
+    }
+}
+
+fn nlink_target(cluster: &Cluster) -> nlink::netlink::namespace::NetnsRef {
+    nlink::netlink::namespace::NetnsRef::Path(cluster._netns[0].path())
 }

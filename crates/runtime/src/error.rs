@@ -30,7 +30,8 @@ pub enum Error {
     WrongState { kind: &'static str, id: String, state: String, verb: &'static str },
     #[error("{what} is not valid: {reason}")]
     InvalidConfig { what: &'static str, reason: String },
-    /// The container's process could not be set up or executed; the text is what `kubectl describe` shows.
+    /// The container's process could not be set up or executed; the text is what `kubectl describe`
+    /// shows.
     #[error("failed to start container {id:?}: {reason}")]
     StartFailed { id: String, reason: String },
     #[error("failed to exec in container {id:?}: {reason}")]
@@ -43,6 +44,8 @@ pub enum Error {
     Network { id: String, reason: String },
     #[error("shim of sandbox {id:?} is gone")]
     ShimGone { id: String },
+    #[error("shim of sandbox {id:?} does not answer")]
+    ShimSilent { id: String },
     #[error(
         "no cgroup file system is mounted here; containers cannot be limited or ended without one"
     )]

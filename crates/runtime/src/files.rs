@@ -1,11 +1,12 @@
 //! Small durable files: JSON state that is either the old one or the new one, never half of each.
 //!
-//! Counterpart: `renameio`. Invariant: a reader never sees a partial write, and a missing file is not an error.
+//! Counterpart: `renameio`. Invariant: a reader never sees a partial write, and a missing file is
+//! not an error.
 
 use std::{
     fs,
     io::{ErrorKind, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
@@ -30,8 +31,8 @@ pub(crate) fn write_json<T: Serialize>(path: &Path, value: &T) -> Result<()> {
     write_atomic(path, &content)
 }
 
-/// Replaces `path` by rename. The data is not forced to disk: a crash of the machine ends the containers too, and
-/// what must outlive it is synced by its owner ([`sync_filesystem`]).
+/// Replaces `path` by rename. The data is not forced to disk: a crash of the machine ends the
+/// containers too, and what must outlive it is synced by its owner ([`sync_filesystem`]).
 pub(crate) fn write_atomic(path: &Path, content: &[u8]) -> Result<()> {
     let temporary = path.with_extension("tmp");
     let options = || {
@@ -63,4 +64,16 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         result => result.at("remove", path),
     }
+}
+
+/// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts
+/// nothing.
+pub(crate) fn disk_usage(dir: &Path) -> (u64, u64) {
+    let mut total = (0, 0);
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let Ok(found) = entry.metadata() else { continue };
+        let below = if found.is_dir() { disk_usage(&entry.path()) } else { (0, 0) };
+        total = (total.0 + found.blocks() * 512 + below.0, total.1 + 1 + below.1);
+    }
+    total
 }

@@ -1,26 +1,30 @@
 //! Containers: images, layers, snapshots, sandboxes, and a shim per pod.
 //!
-//! Consumes CRI-shaped requests, decides processes, mounts and cgroups, emits running containers, their
-//! logs and an event when one ends. Counterpart: containerd with its CRI plugin, containerd-shim and runc.
+//! Consumes CRI-shaped requests, decides processes, mounts and cgroups, emits running containers,
+//! their logs and an event when one ends. Counterpart: containerd with its CRI plugin,
+//! containerd-shim and runc.
 //!
 //! Three layers, each with one owner of state:
 //! - [`cri`]: the vocabulary. A trait and plain types; what the kubelet sees, and all it sees.
-//! - [`image`] and [`embedded`]: the daemon's half. Files under one root directory are the truth; memory is a cache of them.
-//! - [`shim`]: the pod's half, a process of its own that outlives the daemon and holds the pod's namespaces.
+//! - [`image`] and [`embedded`]: the daemon's half. Files under one root directory are the truth;
+//!   memory is a cache of them.
+//! - [`shim`]: the pod's half, a process of its own that outlives the daemon and holds the pod's
+//!   namespaces.
 //!
-//! Invariant: nothing here knows a Kubernetes object, and no state lives only in the daemon's memory.
+//! Invariant: nothing here knows a Kubernetes object, and no state lives only in the daemon's
+//! memory.
 
 mod cgroup;
-pub mod cri;
-pub mod embedded;
-pub mod error;
+mod cri;
+mod embedded;
+mod error;
 mod files;
-pub mod image;
-pub mod network;
+mod image;
+mod network;
 mod overlay;
 mod process;
 mod procfs;
-pub mod shim;
+mod shim;
 
 pub use cri::*;
 pub use embedded::{Embedded, EmbeddedConfig, ShimCommand};

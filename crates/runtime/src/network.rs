@@ -1,6 +1,7 @@
 //! The seam between sandboxes and the pod network: who gives a namespace its addresses.
 //!
-//! Consumes a sandbox's network namespace and port mappings, emits its addresses. Counterpart: CNI ADD and DEL.
+//! Consumes a sandbox's network namespace and port mappings, emits its addresses. Counterpart: CNI
+//! ADD and DEL.
 //! Invariant: the runtime brings `lo` up and knows nothing else about networks.
 
 use std::{io, net::IpAddr, path::PathBuf};
@@ -14,7 +15,8 @@ use crate::cri::{PodSandboxMetadata, PortMapping};
 pub struct Attachment {
     pub sandbox_id: String,
     pub metadata: PodSandboxMetadata,
-    /// `/proc/<pid>/ns/net`. On detach it may no longer exist: the namespace died with its processes.
+    /// `/proc/<pid>/ns/net`. On detach it may no longer exist: the namespace died with its
+    /// processes.
     pub netns: PathBuf,
     pub port_mappings: Vec<PortMapping>,
 }

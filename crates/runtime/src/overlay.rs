@@ -1,7 +1,8 @@
 //! One overlay mount, for building layers and for running containers.
 //!
-//! Counterpart: containerd's overlayfs snapshotter. Layer names are relative to the layers' directory, which becomes the
-//! caller's working directory: so 127 of them fit the page that mount data may fill.
+//! Counterpart: containerd's overlayfs snapshotter. Layer names are relative to the layers'
+//! directory, which becomes the caller's working directory: so 127 of them fit the page that mount
+//! data may fill.
 
 use std::{
     fs, io,
@@ -40,7 +41,8 @@ pub(crate) fn mount_overlay(
     })
 }
 
-/// The root of a merged tree looks like its upper directory, so that one has to look like the layer below.
+/// The root of a merged tree looks like its upper directory, so that one has to look like the layer
+/// below.
 pub(crate) fn inherit_root(below: &Path, upper: &Path) -> io::Result<()> {
     let found = fs::metadata(below)?;
     chown(upper, Some(found.uid()), Some(found.gid()))?;

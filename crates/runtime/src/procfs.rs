@@ -42,8 +42,8 @@ impl ProcessId {
     }
 }
 
-/// Field 22 of stat, counted from behind the command's closing bracket, since the command may hold spaces. A
-/// zombie is dead already.
+/// Field 22 of stat, counted from behind the command's closing bracket, since the command may hold
+/// spaces. A zombie is dead already.
 fn start_time(pid: i32) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');

@@ -189,7 +189,8 @@ impl Differences {
         new: &Map<String, Value>,
         shape: Shape<'_>,
     ) -> bool {
-        for (name, value) in old {
+        // Most fields of most writes are as they were: no step is made for them.
+        for (name, value) in old.iter().filter(|(name, value)| new.get(*name) != Some(*value)) {
             self.child(field_step(name), Some(value), new.get(name), shape.child(name));
         }
         for (name, value) in new.iter().filter(|(name, _)| !old.contains_key(*name)) {
@@ -199,6 +200,9 @@ impl Differences {
     }
 
     fn lists(&mut self, old: &[Value], new: &[Value], shape: Shape<'_>) -> bool {
+        if old == new {
+            return true;
+        }
         let before = indexed(old, shape);
         let after = indexed(new, shape);
         for (step, items) in &before {

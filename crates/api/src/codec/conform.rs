@@ -70,9 +70,7 @@ fn holds_structs(schema: &Schema) -> bool {
 
 /// What an absent field is written as, if it is written at all.
 fn written_when_absent(field: &Field, of: &StructSchema) -> Option<Value> {
-    if of.proto.is_none() {
-        return None;
-    }
+    of.proto.as_ref()?;
     if field.pointer {
         return field.always.then_some(Value::Null);
     }
@@ -264,12 +262,10 @@ impl<'w> Walk<'w> {
     }
 
     fn any(&mut self, node: Node, form: AnyForm, at: &Place<'_>) -> Result<Value, TypeError> {
-        let fits = match (form, &node) {
-            (AnyForm::JsonSchemaOrBool, Node::Bool(_) | Node::Map(_) | Node::Null)
-            | (AnyForm::JsonSchemaOrArray, Node::List(_) | Node::Map(_) | Node::Null)
-            | (AnyForm::JsonSchemaOrStringArray, Node::List(_) | Node::Map(_) | Node::Null) => true,
-            (AnyForm::Json | AnyForm::Raw | AnyForm::Unknown, _) => true,
-            _ => false,
+        let fits = match form {
+            AnyForm::Json | AnyForm::Raw | AnyForm::Unknown => true,
+            AnyForm::JsonSchemaOrBool => matches!(node, Node::Bool(_) | Node::Map(_) | Node::Null),
+            _ => matches!(node, Node::List(_) | Node::Map(_) | Node::Null),
         };
         if !fits {
             return Err(match form {

@@ -8,6 +8,7 @@ mod conform;
 mod encode;
 mod json;
 mod node;
+mod proto;
 mod yaml;
 mod yaml_text;
 
@@ -19,6 +20,7 @@ pub use encode::{
 };
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
+pub use proto::{ProtoError, to_proto, watch_frame};
 pub use yaml::parse as parse_yaml;
 pub use yaml_text::to_yaml;
 
@@ -55,19 +57,29 @@ pub struct Decoded {
 
 /// Reads a request body.
 pub fn decode(body: &[u8], format: Format, target: &Target<'_>) -> Result<Decoded, Status> {
-    let (node, repeated) = match format {
+    let (node, mut strict) = match format {
         Format::Json => json::parse(body)
             .map(|node| (node, Vec::new()))
             .map_err(|error| format!("couldn't get version/kind; json parse error: {error}")),
         Format::Yaml => yaml::parse(body),
-        Format::Protobuf => Err("protobuf bodies are not read by this decoder".to_owned()),
+        Format::Protobuf => return decode_proto(body, target),
     }
     .map_err(|error| target.unrecognized(&error, body))?;
     let node = envelope(node, body, target)?;
-    let mut strict = repeated;
     let object = conform(node, &target.schema, target.custom, &mut strict)
         .map_err(|error| target.unhandled(&error.to_string()))?;
     Ok(Decoded { object: with_type(object, target), strict })
+}
+
+fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
+    let fault = |error: ProtoError| target.unrecognized(&error.to_string(), body);
+    let envelope = proto::Envelope::read(body).map_err(fault)?;
+    let said = Said { api_version: envelope.api_version.clone(), kind: envelope.kind.clone() };
+    check_builtin(&said, target)?;
+    let object = envelope.object(&target.schema).map_err(fault)?;
+    let object = conform(Node::from(object), &target.schema, target.custom, &mut Vec::new())
+        .map_err(|error| target.unhandled(&error.to_string()))?;
+    Ok(Decoded { object: with_type(object, target), strict: Vec::new() })
 }
 
 /// Holds an object that a patch produced against its kind, like a body.

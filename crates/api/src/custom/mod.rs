@@ -86,6 +86,7 @@ fn kind(
         custom: true,
         selectable: selectable(version),
         scale: scale(version),
+        document: Some(Arc::new(schema.clone())),
     })
 }
 

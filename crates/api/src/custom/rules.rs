@@ -212,17 +212,13 @@ impl Rule {
                 errors.invalid(at, value.clone(), detail);
             }
         }
-        if let Some(Bound { limit, exclusive }) = self.maximum {
-            if number > limit || (exclusive && number == limit) {
-                let or_equal = if exclusive { "" } else { " or equal to" };
-                let detail = format!("{place} in body should be less than{or_equal} {limit}");
-                errors.invalid(at, value.clone(), detail);
-            }
-        }
-        if let Some(Bound { limit, exclusive }) = self.minimum {
-            if number < limit || (exclusive && number == limit) {
-                let or_equal = if exclusive { "" } else { " or equal to" };
-                let detail = format!("{place} in body should be greater than{or_equal} {limit}");
+        let bounds = [(&self.maximum, "less", 1.0), (&self.minimum, "greater", -1.0)];
+        for (bound, word, sign) in bounds {
+            let Some(Bound { limit, exclusive }) = bound else { continue };
+            let beyond = (number - limit) * sign;
+            if beyond > 0.0 || (*exclusive && beyond == 0.0) {
+                let or_equal = if *exclusive { "" } else { " or equal to" };
+                let detail = format!("{place} in body should be {word} than{or_equal} {limit}");
                 errors.invalid(at, value.clone(), detail);
             }
         }

@@ -3,12 +3,29 @@
 //! A kind with something to say of its own has one file `kinds/<group>/<kind>.rs` holding a unit
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
+mod admissionregistration;
+mod apiregistration;
 mod apps;
+pub mod at;
+mod autoscaling;
 mod batch;
+mod certificates;
+mod coordination;
 mod core;
+mod discovery;
 pub mod fill;
+mod flowcontrol;
+mod networking;
+mod node;
 pub mod pod_spec;
+mod policy;
 mod rbac;
+mod resource;
+mod resources;
+mod rules;
+mod scheduling;
+mod selectors;
+mod storage;
 mod volume;
 pub mod workload;
 
@@ -27,13 +44,27 @@ pub fn builtin() -> Kinds {
 /// The strategy of a built-in kind.
 fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
     let found = match group {
-        "" | "events.k8s.io" => core::strategy(kind),
+        "" => core::strategy(kind),
+        "events.k8s.io" => core::strict_event(kind),
+        "admissionregistration.k8s.io" => admissionregistration::strategy(kind),
+        "apiregistration.k8s.io" => apiregistration::strategy(kind),
         "apps" => apps::strategy(kind),
+        "autoscaling" => autoscaling::strategy(kind),
         "batch" => batch::strategy(kind),
+        "certificates.k8s.io" => certificates::strategy(kind),
+        "coordination.k8s.io" => coordination::strategy(kind),
+        "discovery.k8s.io" => discovery::strategy(kind),
+        "flowcontrol.apiserver.k8s.io" => flowcontrol::strategy(kind),
+        "networking.k8s.io" => networking::strategy(kind),
+        "node.k8s.io" => node::strategy(kind),
+        "policy" => policy::strategy(kind),
         "rbac.authorization.k8s.io" => rbac::strategy(kind),
         "apiextensions.k8s.io" => {
             Some(Arc::new(crate::custom::definition::Definition) as Arc<dyn Strategy>)
         }
+        "resource.k8s.io" => resource::strategy(kind),
+        "scheduling.k8s.io" => scheduling::strategy(kind),
+        "storage.k8s.io" => storage::strategy(kind),
         _ => None,
     };
     found.unwrap_or_else(|| Arc::new(Plain))
@@ -66,6 +97,7 @@ fn kind_def(facts: &ResourceFacts) -> KindDef {
         custom: false,
         selectable: Vec::new(),
         scale: None,
+        document: None,
     }
 }
 

@@ -2,7 +2,10 @@
 
 use serde_json::Value;
 
+use super::at::At;
 use super::fill::{list, text};
+use super::pod_spec::warnings::warn_pod_spec;
+use super::selectors::{is_everything, validate_label_selector};
 use crate::field::{ErrorList, Path};
 
 /// `Containers`, `Images` and `Pod Labels` of the template at a pointer.
@@ -57,7 +60,7 @@ pub fn label_selector(selector: Option<&Value>) -> String {
         };
         terms.push((key, term));
     }
-    terms.sort();
+    terms.sort_by(|(one, _), (other, _)| one.cmp(other));
     match terms.is_empty() {
         true => "<none>".to_owned(),
         false => terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(","),
@@ -70,10 +73,69 @@ fn joined<'a>(texts: impl Iterator<Item = &'a str>) -> Value {
 
 /// `spec.selector` may not change once given.
 pub fn validate_selector_unchanged(object: &Value, old: &Value, errors: &mut ErrorList) {
-    let (new, was) = (object.pointer("/spec/selector"), old.pointer("/spec/selector"));
-    if new != was {
-        let spec = Path::new("spec");
-        let shown = new.cloned().unwrap_or_default();
-        errors.invalid(&spec.child("selector"), shown, "field is immutable");
+    validate_unchanged(object, old, &["selector"], errors);
+}
+
+/// Fields of the spec that may not change.
+pub fn validate_unchanged(object: &Value, old: &Value, fields: &[&str], errors: &mut ErrorList) {
+    let (root, was) = (At::root(object), At::root(old));
+    let (spec, was) = (root.child("spec"), was.child("spec"));
+    for field in fields {
+        spec.child(field).unchanged(errors, &was.child(field));
     }
+}
+
+/// `spec.selector`: there, well formed and not empty.
+pub fn validate_workload_selector(spec: &At, kind: &str, errors: &mut ErrorList) {
+    let selector = spec.child("selector");
+    if !selector.is_set() {
+        selector.required(errors, "");
+        return;
+    }
+    validate_label_selector(&selector, errors);
+    if is_everything(&selector) {
+        selector.invalid(errors, format!("empty selector is invalid for {kind}"));
+    }
+}
+
+/// Counters of a status: none negative, and none above the total.
+pub fn validate_counts(status: &At, counts: &[&str], capped: &[&str], errors: &mut ErrorList) {
+    status.not_negative_each(errors, counts);
+    let total = status.child("replicas").int();
+    for field in capped {
+        let count = status.child(field);
+        if count.int() > total {
+            count.invalid(errors, "cannot be greater than status.replicas");
+        }
+    }
+    let (available, ready) = (status.child("availableReplicas"), status.child("readyReplicas"));
+    if available.int() > ready.int() {
+        available.invalid(errors, "cannot be greater than readyReplicas");
+    }
+}
+
+/// The status of ReplicaSets and ReplicationControllers.
+pub fn validate_replica_counts(status: &At, errors: &mut ErrorList) {
+    const COUNTS: &[&str] = &[
+        "replicas",
+        "fullyLabeledReplicas",
+        "readyReplicas",
+        "availableReplicas",
+        "observedGeneration",
+    ];
+    const CAPPED: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+    validate_counts(status, COUNTS, CAPPED, errors);
+}
+
+/// Warnings about the template at a pointer; none where an update leaves it as it was.
+pub fn template_warnings(object: &Value, old: Option<&Value>, pointer: &str) -> Vec<String> {
+    let template = object.pointer(pointer);
+    if old.is_some_and(|old| old.pointer(pointer) == template) {
+        return Vec::new();
+    }
+    let mut warnings = Vec::new();
+    let place = pointer[1..].replace('/', ".");
+    let at = At::new(template.unwrap_or(&Value::Null), Path::new(&place));
+    warn_pod_spec(&at.child("spec"), &mut warnings);
+    warnings
 }

@@ -197,6 +197,7 @@ impl TypeFacts {
             fields,
             atomic: self.map.as_deref() == Some("atomic"),
             proto: self.proto.map(|name| ProtoMessage { name, inline }),
+            gvk: self.gvk.map(|[group, version, kind]| (group, version, kind)),
             unions: self.unions.into_iter().map(UnionFacts::into_union).collect(),
             ..StructSchema::default()
         }

@@ -115,6 +115,8 @@ pub struct StructSchema {
     /// `x-kubernetes-embedded-resource`: apiVersion, kind and metadata are implied.
     pub embedded_resource: bool,
     pub proto: Option<ProtoMessage>,
+    /// Group, version and kind of a type that is an object on its own.
+    pub gvk: Option<(String, String, String)>,
     pub unions: Vec<Union>,
 }
 

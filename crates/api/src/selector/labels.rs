@@ -58,7 +58,7 @@ impl Labels {
             selector.get("matchLabels").and_then(Value::as_object).into_iter().flatten()
         {
             let values = vec![value.as_str().unwrap_or_default().to_owned()];
-            requirements.push(Requirement::new(key, Operator::In, values)?);
+            requirements.push(Requirement::new(key, Operator::Equals, values)?);
         }
         let expressions = selector.get("matchExpressions").and_then(Value::as_array);
         for expression in expressions.into_iter().flatten() {

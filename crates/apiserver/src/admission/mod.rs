@@ -5,7 +5,19 @@
 //! policies stand before ResourceQuota, which counts what is finally stored.
 //! Invariant: validating plugins run on the object as it will be stored.
 
+mod default_class;
+mod default_toleration_seconds;
+mod limit_ranger;
 mod namespace_lifecycle;
+mod node_restriction;
+mod pod_security;
+mod priority;
+mod requester;
+mod resource_quota;
+mod runtime_class;
+mod service_account;
+mod storage_protection;
+mod taint_nodes_by_condition;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
@@ -63,7 +75,22 @@ pub trait Plugin: Send + Sync {
 }
 
 /// Mutating webhooks and policies belong before `runtime_class`, validating ones before `resource_quota`.
-const PLUGINS: &[&dyn Plugin] = &[&namespace_lifecycle::NamespaceLifecycle];
+const PLUGINS: &[&dyn Plugin] = &[
+    &namespace_lifecycle::NamespaceLifecycle,
+    &limit_ranger::LimitRanger,
+    &service_account::ServiceAccount,
+    &node_restriction::NodeRestriction,
+    &taint_nodes_by_condition::TaintNodesByCondition,
+    &pod_security::PodSecurity,
+    &priority::Priority,
+    &default_toleration_seconds::DefaultTolerationSeconds,
+    &default_class::DefaultStorageClass,
+    &storage_protection::StorageObjectInUseProtection,
+    &runtime_class::RuntimeClass,
+    &requester::CertificateRequester,
+    &default_class::DefaultIngressClass,
+    &resource_quota::ResourceQuota,
+];
 
 pub async fn mutate(request: &mut Request<'_>, object: &mut Value) -> Result<(), Status> {
     for plugin in PLUGINS.iter().filter(|plugin| plugin.handles(request)) {

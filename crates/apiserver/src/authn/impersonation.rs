@@ -92,7 +92,6 @@ fn attributes(
         verb: "impersonate".to_owned(),
         is_resource: true,
         group: group.to_owned(),
-        version: if group.is_empty() { "v1".to_owned() } else { String::new() },
         resource: resource.to_owned(),
         subresource: subresource.to_owned(),
         namespace: namespace.to_owned(),

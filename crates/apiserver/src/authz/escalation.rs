@@ -129,7 +129,6 @@ async fn may(
         verb: verb.to_owned(),
         is_resource: true,
         group: rbac::GROUP.to_owned(),
-        version: "v1".to_owned(),
         resource: resource.to_owned(),
         namespace: namespace.to_owned(),
         name: name.to_owned(),

@@ -118,7 +118,6 @@ fn attributes(spec: &Value) -> Attributes {
         verb: of("verb"),
         is_resource: true,
         group: of("group"),
-        version: of("version"),
         resource: of("resource"),
         subresource: of("subresource"),
         namespace: of("namespace"),

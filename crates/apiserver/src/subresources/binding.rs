@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use skiff_api::codec::{self, Target};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::{meta, meta_mut};
-use skiff_api::{GroupKind, GroupResource, Status};
+use skiff_api::{GroupResource, Reason, Status};
 
 use crate::call::Call;
 use crate::reply::Reply;
@@ -25,7 +25,7 @@ pub async fn run(call: &Call, pod: &str) -> Result<Reply, Status> {
     write
         .update(name, |current| {
             let current = current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-            Ok(Proposed { object: bound(current, &binding)?, owned: true })
+            Ok(Proposed { object: bound(current, &binding)?, owned: true, fixed: false })
         })
         .await?;
     Ok(Reply::Value {
@@ -45,7 +45,9 @@ fn check(binding: &Value, pod: &str) -> Result<(), Status> {
         errors.required(&target.child("name"), "");
     }
     if !errors.is_empty() {
-        return Err(Status::invalid(&GroupKind::new("", "Binding"), meta(binding).name(), errors));
+        // Upstream reports the faults of a binding as they are.
+        let texts: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+        return Err(Status::new(500, Reason::Unknown, texts.join(", ")));
     }
     match meta(binding).name() {
         given if pod.is_empty() || given == pod || given.is_empty() => Ok(()),
@@ -77,9 +79,6 @@ fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
     pod["spec"]["nodeName"] = binding["target"]["name"].clone();
     copy_annotations(&mut pod, binding);
     set_scheduled(&mut pod);
-    if let Some(meta) = meta_mut(&mut pod) {
-        meta.remove("resourceVersion");
-    }
     Ok(pod)
 }
 
@@ -98,7 +97,7 @@ fn copy_annotations(pod: &mut Value, binding: &Value) {
 
 fn set_scheduled(pod: &mut Value) {
     let now = skiff_api::time::format(skiff_api::time::now());
-    let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now });
+    let scheduled = json!({ "type": "PodScheduled", "status": "True", "lastTransitionTime": now });
     if !pod["status"].is_object() {
         pod["status"] = json!({});
     }

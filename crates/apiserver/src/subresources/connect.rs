@@ -1,22 +1,64 @@
 //! Subresources that lead out of the server: logs, exec, attach, port-forward and proxies.
 //!
-//! Path -> the kubelet (or pod, or service) behind it -> one HTTP exchange handed through, upgrades spliced. Counterpart:
-//! `pkg/registry/core/pod/rest`. Invariant: bytes of a stream are never looked at here.
+//! Path -> [`Backend`] (the kubelet, pod or service behind it) -> one HTTP exchange handed through, upgrades spliced.
+//! Counterpart: `pkg/registry/core/pod/rest` and `kubelet/client`. Invariant: bytes of a stream are never looked at here,
+//! and the client's credentials never reach the backend.
+
+use std::sync::Arc;
 
 use bytes::Bytes;
-use http::Response;
+use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::request::Parts;
-use skiff_api::Status;
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use serde_json::Value;
+use skiff_api::{GroupResource, Status};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
 
 use crate::call::Call;
+use crate::objects;
+use crate::pki::Leaf;
 use crate::reply::{Body, BoxError};
 use crate::request_info::RequestInfo;
+use crate::server::Server;
 
+/// Resource, its connecting subresources.
 const CONNECT: &[(&str, &[&str])] = &[
     ("pods", &["log", "exec", "attach", "portforward", "proxy"]),
     ("nodes", &["proxy"]),
     ("services", &["proxy"]),
 ];
+
+const KUBELET_PORT: u16 = 10250;
+const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Where a connection leads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Backend {
+    host: String,
+    port: u16,
+    scheme: Scheme,
+    path_and_query: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    /// Anything that speaks TLS: pods and services are proxied without knowing their CA, as upstream does.
+    Https,
+    /// A kubelet of this cluster: its certificate is checked and ours is shown.
+    Kubelet,
+}
+
+pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
 pub fn is_connect(info: &RequestInfo) -> bool {
     info.is_resource
@@ -26,10 +68,384 @@ pub fn is_connect(info: &RequestInfo) -> bool {
         })
 }
 
-pub async fn run<B>(_call: &Call, _parts: Parts, _body: B) -> Result<Response<Body>, Status>
+pub async fn run<B>(call: &Call, parts: Parts, body: B) -> Result<Response<Body>, Status>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    Err(Status::unavailable("not yet"))
+    let backend = backend(call, &parts).await?;
+    tracing::debug!(?backend, "connecting");
+    let io = dial(&call.server, &backend).await.map_err(|error| unreachable(&backend, &error))?;
+    let request = outgoing(&backend, parts, body)?;
+    let answer = match request.headers().contains_key(UPGRADE) {
+        true => upgrade(request, io).await,
+        false => exchange(request, io).await,
+    };
+    answer.map_err(|error| unreachable(&backend, &*error))
+}
+
+// === where to ===
+
+async fn backend(call: &Call, parts: &Parts) -> Result<Backend, Status> {
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let info = &call.info;
+    match (info.resource.as_str(), info.subresource.as_str()) {
+        ("nodes", _) => {
+            let (node, port) = split_port(&info.name);
+            let mut kubelet = kubelet(call, node).await?;
+            kubelet.path_and_query = format!("/{}{query}", info.rest.join("/"));
+            match port.and_then(|port| port.parse().ok()) {
+                Some(port) if port != KUBELET_PORT => {
+                    Ok(Backend { port, scheme: Scheme::Http, ..kubelet })
+                }
+                _ => Ok(kubelet),
+            }
+        }
+        ("pods", "proxy") => pod_target(call, &query).await,
+        ("services", _) => service_target(call, &query).await,
+        (_, sub) => pod_on_kubelet(call, sub, &query).await,
+    }
+}
+
+/// A stream of a pod's container, served by the kubelet of its node.
+async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Backend, Status> {
+    let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
+    let pod = object(call, "pods", namespace, name).await?;
+    let node = pod["spec"]["nodeName"].as_str().unwrap_or("");
+    let container = container_of(call, &pod, sub)?;
+    if node.is_empty() {
+        return match sub {
+            "log" => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+            _ => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
+        };
+    }
+    let kubelet = kubelet(call, node).await?;
+    let path = match sub {
+        "log" => format!("/containerLogs/{namespace}/{name}/{container}{query}"),
+        "portforward" => format!("/portForward/{namespace}/{name}{query}"),
+        sub => format!("/{sub}/{namespace}/{name}/{container}{}", streams_query(query)),
+    };
+    Ok(Backend { path_and_query: path, ..kubelet })
+}
+
+/// kubelets know `input`, `output` and `error` where the API says `stdin`, `stdout` and `stderr`.
+fn streams_query(query: &str) -> String {
+    const NAMES: &[(&str, &str)] = &[("stdin", "input"), ("stdout", "output"), ("stderr", "error")];
+    let renamed = query.trim_start_matches('?').split('&').filter_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let yes = !matches!(value.to_ascii_lowercase().as_str(), "" | "0" | "false");
+        match NAMES.iter().find(|(name, _)| *name == key) {
+            Some((_, kubelet)) => yes.then(|| format!("{kubelet}=1")),
+            None if key == "tty" => yes.then(|| "tty=1".to_owned()),
+            None if key == "container" || key.is_empty() => None,
+            None => Some(pair.to_owned()),
+        }
+    });
+    format!("?{}", renamed.collect::<Vec<_>>().join("&"))
+}
+
+/// The container that is named, or the only one.
+fn container_of(call: &Call, pod: &Value, sub: &str) -> Result<String, Status> {
+    if sub == "portforward" {
+        return Ok(String::new());
+    }
+    let name = skiff_api::meta::meta(pod).name();
+    let names = |list: &str| -> Vec<String> {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        containers.filter_map(|container| container["name"].as_str()).map(str::to_owned).collect()
+    };
+    let (own, init, extra) =
+        (names("containers"), names("initContainers"), names("ephemeralContainers"));
+    let asked = call.query.text("container");
+    if !asked.is_empty() {
+        let known = [&own, &init, &extra].iter().any(|list| list.iter().any(|have| have == asked));
+        return match known {
+            true => Ok(asked.to_owned()),
+            false => {
+                Err(Status::bad_request(format!("container {asked} is not valid for pod {name}")))
+            }
+        };
+    }
+    let default = skiff_api::meta::meta(pod).annotation("kubectl.kubernetes.io/default-container");
+    match (own.as_slice(), default) {
+        ([one], _) => Ok(one.clone()),
+        ([], _) => {
+            Err(Status::bad_request(format!("a container name must be specified for pod {name}")))
+        }
+        (_, Some(default)) if sub != "log" && own.iter().any(|have| have == default) => {
+            Ok(default.to_owned())
+        }
+        _ => {
+            let mut message = format!(
+                "a container name must be specified for pod {name}, choose one of: [{}]",
+                own.join(" ")
+            );
+            if !init.is_empty() {
+                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(Status::bad_request(message))
+        }
+    }
+}
+
+async fn kubelet(call: &Call, node: &str) -> Result<Backend, Status> {
+    let object = object(call, "minions", "", node).await.map_err(|status| match status.code {
+        404 => Status::not_found(&GroupResource::new("", "nodes"), node),
+        _ => status,
+    })?;
+    let addresses = || object["status"]["addresses"].as_array().into_iter().flatten();
+    let of = |kind: &str| {
+        addresses()
+            .find(|address| address["type"] == kind)
+            .and_then(|address| address["address"].as_str())
+    };
+    let preferred = ["InternalIP", "ExternalIP", "Hostname", "InternalDNS"];
+    let host = preferred.iter().find_map(|kind| of(kind)).ok_or_else(|| {
+        Status::internal(format!(
+            "no preferred addresses found; known addresses: {}",
+            object["status"]["addresses"]
+        ))
+    })?;
+    let port = object["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"]
+        .as_u64()
+        .and_then(|port| u16::try_from(port).ok());
+    Ok(Backend {
+        host: host.to_owned(),
+        port: port.filter(|port| *port > 0).unwrap_or(KUBELET_PORT),
+        scheme: Scheme::Kubelet,
+        path_and_query: String::new(),
+    })
+}
+
+/// `[scheme:]name[:port]` names a pod's port.
+async fn pod_target(call: &Call, query: &str) -> Result<Backend, Status> {
+    let (scheme, name, port) = target_name(&call.info.name);
+    let pod = object(call, "pods", &call.info.namespace, name).await?;
+    let address = pod["status"]["podIP"].as_str().unwrap_or("");
+    if address.is_empty() {
+        return Err(Status::bad_request("address not allowed"));
+    }
+    let first = || {
+        pod["spec"]["containers"]
+            .as_array()?
+            .iter()
+            .find_map(|container| container["ports"][0]["containerPort"].as_u64())
+    };
+    let number = if port.is_empty() { first() } else { port.parse().ok() };
+    let port = number.and_then(|number| u16::try_from(number).ok()).unwrap_or(80);
+    Ok(Backend { host: address.to_owned(), port, scheme, path_and_query: rest(call, query) })
+}
+
+/// `[scheme:]name[:port]` names a service's port; one of its ready endpoints answers.
+async fn service_target(call: &Call, query: &str) -> Result<Backend, Status> {
+    let (scheme, name, port) = target_name(&call.info.name);
+    let service = object(call, "services/specs", &call.info.namespace, name).await?;
+    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
+    let chosen = ports.iter().find(|entry| {
+        port.is_empty()
+            || entry["name"] == port
+            || entry["port"].as_u64().is_some_and(|number| number.to_string() == port)
+    });
+    let unavailable =
+        || Status::unavailable(format!("no endpoints available for service {:?}", call.info.name));
+    let chosen = chosen.ok_or_else(unavailable)?;
+    let endpoints = object(call, "services/endpoints", &call.info.namespace, name)
+        .await
+        .map_err(|_| unavailable())?;
+    for subset in endpoints["subsets"].as_array().into_iter().flatten() {
+        let same = |entry: &&Value| ports.len() == 1 || entry["name"] == chosen["name"];
+        let number = subset["ports"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .find(same)
+            .and_then(|entry| entry["port"].as_u64());
+        let addresses = subset["addresses"].as_array().cloned().unwrap_or_default();
+        let at = usize::from(uuid::Uuid::new_v4().as_bytes()[0]) % addresses.len().max(1);
+        if let (Some(number), Some(host)) =
+            (number, addresses.get(at).and_then(|address| address["ip"].as_str()))
+        {
+            let port = u16::try_from(number).unwrap_or(80);
+            return Ok(Backend {
+                host: host.to_owned(),
+                port,
+                scheme,
+                path_and_query: rest(call, query),
+            });
+        }
+    }
+    Err(unavailable())
+}
+
+fn target_name(text: &str) -> (Scheme, &str, &str) {
+    let parts: Vec<&str> = text.split(':').collect();
+    match parts.as_slice() {
+        ["https", name, port] => (Scheme::Https, name, port),
+        [_, name, port] => (Scheme::Http, name, port),
+        [name, port] => (Scheme::Http, name, port),
+        _ => (Scheme::Http, text, ""),
+    }
+}
+
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)))
+}
+
+fn rest(call: &Call, query: &str) -> String {
+    format!("/{}{query}", call.info.rest.join("/"))
+}
+
+async fn object(call: &Call, under: &str, namespace: &str, name: &str) -> Result<Value, Status> {
+    let found = objects::find(&call.server, under, namespace, name).await?;
+    found.ok_or_else(|| {
+        Status::not_found(&GroupResource::new("", call.info.resource.as_str()), name)
+    })
+}
+
+// === the exchange ===
+
+async fn dial(server: &Server, backend: &Backend) -> Result<Box<dyn Io>, BoxError> {
+    let address = (backend.host.trim_matches(['[', ']']), backend.port);
+    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
+    tcp.set_nodelay(true)?;
+    if backend.scheme == Scheme::Http {
+        return Ok(Box::new(tcp));
+    }
+    let name = ServerName::try_from(backend.host.clone())?;
+    let connector = TlsConnector::from(Arc::new(client_config(server, backend.scheme)?));
+    Ok(Box::new(tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await??))
+}
+
+fn client_config(server: &Server, scheme: Scheme) -> Result<ClientConfig, BoxError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()?;
+    if scheme == Scheme::Https {
+        let trusting = Arc::new(AnyCertificate(provider));
+        return Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(trusting)
+            .with_no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes())?)?;
+    let own = server.pki.identity(&Leaf::apiserver_kubelet_client())?;
+    Ok(builder.with_root_certificates(roots).with_client_auth_cert(own.chain()?, own.key()?)?)
+}
+
+/// The client's request, addressed to the backend, without what was meant for this server only.
+fn outgoing<B>(backend: &Backend, mut parts: Parts, body: B) -> Result<Request<Body>, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    parts.uri = backend
+        .path_and_query
+        .parse::<Uri>()
+        .map_err(|error| Status::bad_request(error.to_string()))?;
+    parts.version = http::Version::HTTP_11;
+    parts.headers.remove(AUTHORIZATION);
+    let impersonation: Vec<_> = parts
+        .headers
+        .keys()
+        .filter(|name| name.as_str().starts_with("impersonate-"))
+        .cloned()
+        .collect();
+    impersonation.iter().for_each(|name| drop(parts.headers.remove(name)));
+    if !parts.headers.contains_key(UPGRADE) {
+        parts.headers.remove(CONNECTION);
+    }
+    let host = format!("{}:{}", backend.host, backend.port);
+    parts.headers.insert(HOST, host.parse().map_err(Status::internal)?);
+    Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
+}
+
+async fn exchange(request: Request<Body>, io: Box<dyn Io>) -> Result<Response<Body>, BoxError> {
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a backend connection ended");
+        }
+    });
+    let mut response = sender.send_request(request).await?;
+    response.headers_mut().remove(CONNECTION);
+    Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+}
+
+async fn upgrade(request: Request<Body>, io: Box<dyn Io>) -> Result<Response<Body>, BoxError> {
+    let response = skiff_streams::proxy_upgrade(request, io).await?;
+    Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+}
+
+fn unreachable(backend: &Backend, error: &dyn std::fmt::Display) -> Status {
+    let Backend { host, port, .. } = backend;
+    Status::internal(format!("error dialing backend: {host}:{port}: {error}"))
+}
+
+/// Accepts what a proxied pod shows: upstream does not check it either.
+#[derive(Debug)]
+struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            cert,
+            signed,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn streams_are_named_as_kubelets_do() {
+        let query =
+            "?command=sh&command=-c&container=web&stdin=true&stdout=true&stderr=false&tty=true";
+        assert_eq!(streams_query(query), "?command=sh&command=-c&input=1&output=1&tty=1");
+    }
+
+    #[test]
+    fn targets_name_scheme_and_port() {
+        assert_eq!(target_name("web"), (Scheme::Http, "web", ""));
+        assert_eq!(target_name("web:8080"), (Scheme::Http, "web", "8080"));
+        assert_eq!(target_name("https:web:"), (Scheme::Https, "web", ""));
+    }
 }

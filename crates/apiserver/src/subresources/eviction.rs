@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_api::codec::{self, Target, decode_stored};
@@ -20,7 +21,8 @@ use crate::verbs::delete::{self, DeleteOptions};
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let target = Target::known("policy", "v1", "Eviction").ok_or_else(Status::no_such_path)?;
-    let eviction = codec::decode(&call.body, call.body_format()?, &target)?.object;
+    let body = as_v1(&call.body);
+    let eviction = codec::decode(&body, call.body_format()?, &target)?.object;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let given = meta(&eviction).name();
     if !given.is_empty() && given != name {
@@ -39,6 +41,17 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         code: StatusCode::CREATED,
         value: json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 }),
     })
+}
+
+/// The older version says the same; clients of it are still around.
+fn as_v1(body: &Bytes) -> Bytes {
+    match serde_json::from_slice::<Value>(body) {
+        Ok(mut object) if object["apiVersion"] == "policy/v1beta1" => {
+            object["apiVersion"] = "policy/v1".into();
+            object.to_string().into()
+        }
+        _ => body.clone(),
+    }
 }
 
 /// A pod that runs nothing any more, or is going, disturbs nobody.

@@ -6,5 +6,6 @@
 pub mod binding;
 pub mod connect;
 pub mod eviction;
+pub mod part;
 pub mod scale;
 pub mod token;

@@ -1,6 +1,6 @@
 //! `scale`: the replica count of anything that has one, as an `autoscaling/v1 Scale`.
 //!
-//! [`Paths`] say where a kind keeps its counts; they are a table for built-in kinds and come from the definition for custom ones.
+//! [`ScalePaths`] say where a kind keeps its counts; they are a table for built-in kinds and come from the definition for custom ones.
 //! Counterpart: the `ScaleREST` of each workload.
 
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_api::codec::{self, Target, decode_stored, decode_value};
 use skiff_api::field::{ErrorList, Path};
+use skiff_api::kind::ScalePaths;
 use skiff_api::meta::meta;
 use skiff_api::selector::Labels;
 use skiff_api::{GroupKind, KindDef, Status, patch};
@@ -18,16 +19,8 @@ use crate::objects;
 use crate::reply::Reply;
 use crate::verbs::write::{Proposed, Write};
 
-/// JSON pointers of one kind.
-pub struct Paths {
-    pub wanted: String,
-    pub actual: String,
-    /// Of a LabelSelector object, a plain map, or the selector's text.
-    pub selector: Option<String>,
-}
-
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
-    let paths = paths(call, &kind).await?;
+    let paths = paths(&kind);
     let name = call.info.name.as_str();
     if call.info.verb == "get" {
         let entry = objects::read(&call.server, &kind.key(&call.info.namespace, name)).await?;
@@ -45,17 +38,14 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
             let revision = meta(&scale).resource_version().to_owned();
             set_at(
                 &mut current,
-                &paths.wanted,
+                &paths.spec_replicas,
                 scale["spec"]["replicas"].as_i64().unwrap_or(0).into(),
             );
-            let named = !revision.is_empty()
-                && (call.info.verb == "update" || revision != meta(&current).resource_version());
-            crate::verbs::write::set(
-                &mut current,
-                "resourceVersion",
-                if named { revision.into() } else { "".into() },
-            );
-            Ok(Proposed { object: current, owned: false })
+            let live = meta(&current).resource_version().to_owned();
+            let named = !revision.is_empty() && (call.info.verb == "update" || revision != live);
+            let revision = if named { revision } else { live };
+            crate::verbs::write::set(&mut current, "resourceVersion", revision.into());
+            Ok(Proposed { object: current, owned: false, fixed: named })
         })
         .await?;
     Ok(Reply::Value {
@@ -65,7 +55,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
 }
 
 /// The Scale that the body is, or that it makes of the current one.
-fn asked(call: &Call, current: &Value, paths: &Paths) -> Result<Value, Status> {
+fn asked(call: &Call, current: &Value, paths: &ScalePaths) -> Result<Value, Status> {
     let target = Target::known("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_path)?;
     if call.info.verb == "update" {
         return Ok(codec::decode(&call.body, call.body_format()?, &target)?.object);
@@ -106,7 +96,7 @@ fn check(scale: &Value, name: &str) -> Result<(), Status> {
     Ok(())
 }
 
-fn scale_of(object: &Value, paths: &Paths) -> Value {
+fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
     let of = meta(object);
     let mut scale = json!({
         "kind": "Scale",
@@ -119,9 +109,9 @@ fn scale_of(object: &Value, paths: &Paths) -> Value {
             "creationTimestamp": of.creation_timestamp(),
         },
         "spec": {},
-        "status": { "replicas": count(object, &paths.actual) },
+        "status": { "replicas": count(object, &paths.status_replicas) },
     });
-    let wanted = count(object, &paths.wanted);
+    let wanted = count(object, &paths.spec_replicas);
     if wanted != 0 {
         scale["spec"]["replicas"] = wanted.into();
     }
@@ -149,14 +139,11 @@ fn selector_text(selector: &Value) -> Option<String> {
     }
 }
 
-async fn paths(call: &Call, kind: &KindDef) -> Result<Paths, Status> {
-    if kind.custom {
-        return crate::custom::scale_paths(&call.server, kind).await;
-    }
-    Ok(Paths {
-        wanted: "/spec/replicas".into(),
-        actual: "/status/replicas".into(),
-        selector: Some("/spec/selector".into()),
+fn paths(kind: &KindDef) -> ScalePaths {
+    kind.scale.clone().unwrap_or_else(|| ScalePaths {
+        spec_replicas: "/spec/replicas".to_owned(),
+        status_replicas: "/status/replicas".to_owned(),
+        selector: Some("/spec/selector".to_owned()),
     })
 }
 

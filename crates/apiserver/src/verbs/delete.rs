@@ -34,6 +34,8 @@ enum Plan {
     Remove,
     /// Write this state and wait for grace and finalizers.
     Mark(Box<Value>),
+    /// As [`Plan::Mark`], and then remove at once: watchers of a graceful kind see both.
+    MarkAndRemove(Box<Value>),
     /// It was marked before and nothing changes.
     Keep,
 }
@@ -65,6 +67,9 @@ const RETURN_OBJECT: &[(&str, &str)] = &[
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let options = DeleteOptions::read(call)?;
+    if kind.kind == "Job" && options.propagation.is_none() && options.orphan.is_none() {
+        call.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
+    }
     let (object, removed) = one(call, &kind, &call.info.name, &options).await?;
     answer(kind, &object, removed)
 }
@@ -125,6 +130,7 @@ pub async fn one_in(
 ) -> Result<(Value, bool), Status> {
     let stored = objects::storage_kind(&call.server.kinds(), kind);
     let key = stored.key(namespace, name);
+    let mut options = options.clone();
     loop {
         let entry = objects::read(&call.server, &key).await?;
         let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
@@ -132,13 +138,16 @@ pub async fn one_in(
         options.check_preconditions(kind, &object)?;
         let request = Request::deletion(call, kind, namespace, name, &object, options.dry_run);
         admission::validate(&request, &Value::Null).await?;
-        let plan = plan(&stored, &object, options);
+        let plan = plan(&stored, &object, &options);
+        let again = matches!(plan, Plan::MarkAndRemove(_)) && !options.dry_run;
         match carry_out(call, &stored, &entry, object, plan, options.dry_run).await {
             Err(Error::Conflict { .. }) if options.resource_version.is_none() => {}
             Err(Error::Conflict { .. }) => {
                 return Err(Status::modified(&kind.group_resource(), name));
             }
             Err(error) => return Err(objects::store_status(error)),
+            // The mark itself changed the revision that the client asked for.
+            Ok(_) if again => options.resource_version = None,
             Ok(done) => return Ok(done),
         }
     }
@@ -158,6 +167,7 @@ async fn carry_out(
         Plan::Keep => Ok((object, false)),
         Plan::Remove if dry_run => Ok((object, true)),
         Plan::Mark(marked) if dry_run => Ok((*marked, false)),
+        Plan::MarkAndRemove(marked) if dry_run => Ok((*marked, true)),
         Plan::Remove => {
             let mut txn = Txn::delete(entry.key.clone(), expect).note(note);
             txn.ops.extend(call.server.network.removal_ops(stored, &object));
@@ -165,7 +175,7 @@ async fn carry_out(
             call.server.network.release(stored, &object);
             Ok((with_revision(object, committed.revision), true))
         }
-        Plan::Mark(mut marked) => {
+        Plan::Mark(mut marked) | Plan::MarkAndRemove(mut marked) => {
             let value = objects::encode(stored, &mut marked);
             let txn = Txn::put(entry.key.clone(), value, expect).note(note);
             let committed = objects::commit(&call.server, stored, txn).await?;
@@ -183,13 +193,21 @@ fn with_revision(mut object: Value, revision: skiff_store::Revision) -> Value {
 fn plan(kind: &KindDef, object: &Value, options: &DeleteOptions) -> Plan {
     let mut new = object.clone();
     let grace = kind.strategy.grace_period(object, options.grace);
-    set_propagation_finalizers(&mut new, options);
+    set_propagation_finalizers(kind, &mut new, options);
+    if crate::custom::is_definition(kind) && meta(object).deletion_timestamp().is_none() {
+        crate::custom::mark_for_cleanup(&mut new);
+    }
     let held = meta(&new).finalizers().next().is_some() || namespace_is_held(kind, &new);
     let marked_before = meta(object).deletion_timestamp().is_some();
     let left = meta(object).deletion_grace_period_seconds().unwrap_or(0);
     let wanted = grace.unwrap_or(0).max(0);
     if !held && wanted == 0 {
-        return Plan::Remove;
+        let settled = marked_before && meta(object).deletion_grace_period_seconds() == Some(0);
+        if grace.is_none() || settled {
+            return Plan::Remove;
+        }
+        mark(kind, &mut new, 0);
+        return Plan::MarkAndRemove(Box::new(new));
     }
     if marked_before && wanted >= left && new == *object {
         return Plan::Keep;
@@ -218,6 +236,14 @@ fn mark(kind: &KindDef, object: &mut Value, grace: i64) {
     }
 }
 
+/// Two kinds leave their pods behind unless told otherwise: their first clients relied on it.
+fn orphans_by_default(kind: &KindDef) -> bool {
+    matches!(
+        (kind.group.as_str(), kind.kind.as_str()),
+        ("batch", "Job") | ("", "ReplicationController")
+    )
+}
+
 /// A namespace goes when the namespace controller has emptied it and taken its finalizer out of the spec.
 fn namespace_is_held(kind: &KindDef, object: &Value) -> bool {
     kind.group.is_empty()
@@ -225,11 +251,12 @@ fn namespace_is_held(kind: &KindDef, object: &Value) -> bool {
         && object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty())
 }
 
-fn set_propagation_finalizers(object: &mut Value, options: &DeleteOptions) {
+fn set_propagation_finalizers(kind: &KindDef, object: &mut Value, options: &DeleteOptions) {
     let wanted = match (options.propagation.as_deref(), options.orphan) {
         (Some("Orphan"), _) | (None, Some(true)) => Some(ORPHAN),
         (Some("Foreground"), _) => Some(FOREGROUND),
         (Some(_), _) | (None, Some(false)) => None,
+        (None, None) if orphans_by_default(kind) => Some(ORPHAN),
         // Without a word on it, an object keeps what an earlier deletion asked for.
         (None, None) => return,
     };

@@ -12,6 +12,7 @@ use skiff_store::{Entry, RangeRequest, Revision};
 use super::selection::{AtRevision, ContinueToken, Selection, check_list_options};
 use crate::call::Call;
 use crate::objects;
+use crate::query::Query;
 use crate::reply::{List, Reply};
 
 /// How much is read at once while looking for what selectors leave.
@@ -20,7 +21,7 @@ const CHUNK: usize = 1000;
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, false)?;
     let selection = Selection::read(call, &kind)?;
-    let limit = usize::try_from(call.query.int("limit")?.unwrap_or(0)).unwrap_or(0);
+    let limit = limit(&call.query)?;
     let page = page(call, &selection, limit).await?;
     let items: Result<Vec<Bytes>, Status> =
         page.entries.iter().map(|entry| objects::at_version(&kind, &entry.value)).collect();
@@ -31,6 +32,14 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         continue_token: page.token,
         remaining: page.remaining,
     }))
+}
+
+/// A list at revision 0 comes from upstream's cache, which knows no pages.
+fn limit(query: &Query) -> Result<usize, Status> {
+    let asked = query.int("limit")?.unwrap_or(0);
+    let cached =
+        query.text("resourceVersion") == "0" && query.text("resourceVersionMatch").is_empty();
+    Ok(if cached { 0 } else { usize::try_from(asked).unwrap_or(0) })
 }
 
 /// Every selected entry as of now; for verbs that act on a collection.

@@ -68,18 +68,15 @@ fn propose(
     let name = write.call.info.name.as_str();
     let current = current.ok_or_else(|| Status::not_found(&write.kind.group_resource(), name))?;
     let before = meta(&current).resource_version().to_owned();
-    let mut document = apply(write, language, current).map_err(PatchError::into_status)?;
-    // The state's own revision is no demand of the client's.
-    if meta(&document).resource_version() == before {
-        super::write::remove(&mut document, "resourceVersion");
-    }
+    let document = apply(write, language, current).map_err(PatchError::into_status)?;
+    let fixed = meta(&document).resource_version() != before;
     let shown = document.to_string();
     let target = Target::of(&write.kind);
     let decoded = decode_value(document, &target)
         .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
     let object = write.accept(decoded, &target)?;
     check_place(write, &object)?;
-    Ok(Proposed { object, owned: false })
+    Ok(Proposed { object, owned: false, fixed })
 }
 
 fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value, PatchError> {

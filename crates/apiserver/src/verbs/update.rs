@@ -7,7 +7,7 @@ use serde_json::Value;
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status, Subresource};
 
-use super::write::{Outcome, Proposed, Write};
+use super::write::{Outcome, Proposed, Write, names_revision};
 use crate::call::Call;
 use crate::reply::Reply;
 
@@ -26,7 +26,11 @@ pub async fn run(
     let outcome = write
         .update(name, |current| match current {
             None if !may_create => Err(Status::not_found(&kind.group_resource(), name)),
-            _ => Ok(Proposed { object: object.clone(), owned: false }),
+            _ => Ok(Proposed {
+                object: object.clone(),
+                owned: false,
+                fixed: names_revision(&object),
+            }),
         })
         .await?;
     Ok(reply(kind, outcome))

@@ -37,8 +37,7 @@ pub struct WatchEvent {
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, true)?;
-    let media = Media::negotiate(call.headers.get(header::ACCEPT), &call.query)
-        .ok_or_else(Media::not_acceptable)?;
+    let media = call.media().ok_or_else(Media::not_acceptable)?;
     let watcher = Watcher::open(call, kind.clone()).await?;
     let mut encoder = EventEncoder::new(media, kind, call)?;
     let frames = watcher
@@ -231,7 +230,7 @@ fn bookmark(kind: &KindDef, revision: Revision, end_of_state: bool) -> Bytes {
     let mut object: Value = json!({
         "kind": kind.kind,
         "apiVersion": kind.api_version(),
-        "metadata": { "resourceVersion": revision.to_string(), "creationTimestamp": null },
+        "metadata": { "resourceVersion": revision.to_string() },
     });
     if end_of_state {
         object["metadata"]["annotations"] = json!({ "k8s.io/initial-events-end": "true" });

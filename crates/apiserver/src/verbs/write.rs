@@ -12,7 +12,7 @@ use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::validation::{validate_meta, validate_meta_update};
-use skiff_api::{KindDef, Reason, Status, default};
+use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
 use crate::admission::{self, Operation, Request};
@@ -21,6 +21,7 @@ use crate::call::{Call, FieldValidation, WriteOptions};
 use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
+use crate::subresources::part;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -39,14 +40,14 @@ pub struct Proposed {
     pub object: Value,
     /// Server-side apply has settled who owns what.
     pub owned: bool,
+    /// The client names the revision this is for: a lost race is the client's to settle.
+    pub fixed: bool,
 }
 
 /// What became of a write.
 pub struct Outcome {
     pub bytes: Bytes,
     pub created: bool,
-    /// The update removed the last finalizer of an object that was being deleted.
-    pub deleted: bool,
 }
 
 /// How often a write that names no revision starts over when others are faster.
@@ -237,7 +238,7 @@ impl<'a> Write<'a> {
             };
             let old = decode_stored(&entry.value)?;
             let proposed = propose(Some(objects::value_at_version(&self.kind, old.clone())?))?;
-            let fixed = names_revision(&proposed.object);
+            let fixed = proposed.fixed;
             match self.update_once(&entry, old, proposed).await {
                 Err(status) if is_lost_race(&status) && !fixed => {}
                 outcome => return outcome,
@@ -329,7 +330,7 @@ impl<'a> Write<'a> {
             0,
             "must be specified for an update",
         );
-        Err(Status::invalid(&self.kind.group_kind(), name, errors))
+        Err(Status::invalid(&GroupKind::new(&self.kind.group, &self.kind.resource), name, errors))
     }
 
     fn prepare_change(&self, object: &mut Value, old: &Value) {
@@ -341,12 +342,14 @@ impl<'a> Write<'a> {
             }
             "status" => {
                 strategy.prepare_for_status_update(kind, object, old);
-                keep_settled_meta(object, old);
+                keep_settled_meta(kind, object, old);
             }
-            _ => {}
+            part => part::take(part, object, old),
         }
-        let generation =
-            meta(old).generation() + i64::from(strategy.generation_changes(kind, object, old));
+        // A binding decides where a pod runs, not what it is.
+        let counts = !matches!(self.subresource.as_str(), "status" | "binding");
+        let changed = counts && strategy.generation_changes(kind, object, old);
+        let generation = meta(old).generation() + i64::from(changed);
         match generation {
             0 => remove(object, "generation"),
             generation => set(object, "generation", generation.into()),
@@ -389,9 +392,7 @@ impl<'a> Write<'a> {
                 if deleted {
                     self.call.server.network.release(&self.stored, &object);
                     set(&mut object, "resourceVersion", committed.revision.to_string().into());
-                    let outcome =
-                        self.outcome(&objects::plain_bytes(&self.stored, &object), false)?;
-                    return Ok(Outcome { deleted, ..outcome });
+                    return self.outcome(&objects::plain_bytes(&self.stored, &object), false);
                 }
                 self.outcome(&event.entry.value, false)
             }
@@ -412,19 +413,27 @@ impl<'a> Write<'a> {
     // --- shared ---
 
     fn refuse_faults(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-        let (strategy, mut errors) = (&self.stored.strategy, ErrorList::default());
+        // The rules are those of the group the request speaks: events are held to two sets of them.
+        let (strategy, mut errors) = (&self.kind.strategy, ErrorList::default());
         match (old, self.subresource.as_str()) {
             (None, _) => {
                 validate_meta(&self.stored, object, &mut errors);
                 strategy.validate(object, &mut errors);
             }
             (Some(old), "status") => {
+                // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
+                validate_meta_update(object, old, &mut errors);
                 validate_meta_update(object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
             }
-            (Some(old), _) => {
+            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), part) if part::is_part(part) => {
                 validate_meta_update(object, old, &mut errors);
                 strategy.validate(object, &mut errors);
+            }
+            (Some(old), _) => {
+                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(object, old, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }
@@ -436,7 +445,7 @@ impl<'a> Write<'a> {
     }
 
     fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
-        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created, deleted: false })
+        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created })
     }
 }
 
@@ -480,9 +489,24 @@ fn carry_meta(object: &mut Value, old: &Value) {
     remove(object, "selfLink");
 }
 
-/// A status update changes no labels, owners or finalizers of a built-in kind.
-fn keep_settled_meta(object: &mut Value, old: &Value) {
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+/// What of the metadata a status update may not change.
+fn keep_settled_meta(kind: &KindDef, object: &mut Value, old: &Value) {
+    let kept: Vec<String> = match (kind.custom, kind.kind.as_str()) {
+        (true, _) => {
+            let both =
+                [&*object, old].into_iter().filter_map(|object| object["metadata"].as_object());
+            both.flat_map(|meta| meta.keys())
+                .filter(|name| *name != "managedFields")
+                .cloned()
+                .collect()
+        }
+        (false, "Deployment") => vec!["labels".to_owned()],
+        (false, "Pod") => vec!["ownerReferences".to_owned()],
+        _ => Vec::new(),
+    };
+    for field in
+        kept.iter().map(String::as_str).chain(["deletionTimestamp", "deletionGracePeriodSeconds"])
+    {
         match old.pointer(&format!("/metadata/{field}")) {
             Some(value) => set(object, field, value.clone()),
             None => remove(object, field),
@@ -492,15 +516,19 @@ fn keep_settled_meta(object: &mut Value, old: &Value) {
 
 /// The last finalizer of an object that was being deleted is gone, and no grace is left.
 fn is_released(object: &Value, old: &Value) -> bool {
-    let (new, was) = (meta(object), meta(old));
-    was.deletion_timestamp().is_some()
-        && new.finalizers().next().is_none()
-        && was.finalizers().next().is_some()
-        && new.deletion_grace_period_seconds().unwrap_or(0) == 0
-        && object["spec"]["finalizers"].as_array().is_none_or(Vec::is_empty)
+    // Namespaces keep theirs in the spec, where `finalize` takes them out.
+    let held = |object: &Value| {
+        let in_spec = object["spec"]["finalizers"].as_array().is_some_and(|list| !list.is_empty());
+        in_spec || meta(object).finalizers().next().is_some()
+    };
+    meta(old).deletion_timestamp().is_some()
+        && held(old)
+        && !held(object)
+        && meta(object).deletion_grace_period_seconds().unwrap_or(0) == 0
 }
 
-fn names_revision(object: &Value) -> bool {
+/// Whether an object says which revision it is meant to replace.
+pub fn names_revision(object: &Value) -> bool {
     !matches!(meta(object).resource_version(), "" | "0")
 }
 

@@ -113,8 +113,10 @@ async fn apply(ctx: &Ctx, deployment: &Deployment, op: Op) -> Result<()> {
             other => other,
         },
         Op::SetRevision(revision) => {
-            let patch = json!({"metadata": {"annotations": {replica_sets::REVISION: revision.to_string()}}});
-            ctx.patch::<Deployment>(&Key::of(deployment), &patch).await.map(drop)
+            let mut shown = deployment.clone();
+            let annotations = shown.metadata.annotations.get_or_insert_default();
+            annotations.insert(replica_sets::REVISION.into(), revision.to_string());
+            ctx.update(&shown).await.map(drop)
         }
     }
 }

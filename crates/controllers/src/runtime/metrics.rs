@@ -25,6 +25,14 @@ impl Metrics {
         self.0.lock().expect("no panic happens while counting").clone()
     }
 
+    /// Counts one piece of work of a controller that has its own loop.
+    pub fn count(&self, controller: &'static str, failed: bool) {
+        self.with(controller, |counts| {
+            counts.reconciles += 1;
+            counts.errors += u64::from(failed);
+        });
+    }
+
     pub(super) fn observe(&self, controller: &'static str, took: Duration) {
         self.with(controller, |counts| {
             counts.reconciles += 1;

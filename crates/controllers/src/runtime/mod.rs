@@ -57,8 +57,9 @@ pub enum Action {
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    #[error("cannot {verb} {kind} {key}: {}", reason(.source))]
-    Write { verb: &'static str, kind: String, key: Key, source: kube::Error },
+    #[error("cannot {verb} {object}: {}", reason(.source))]
+    /// `object` is kind and key.
+    Write { verb: &'static str, object: String, source: kube::Error },
     #[error("cannot read {what}: {}", reason(.source))]
     Read { what: String, source: kube::Error },
     #[error("{0}")]

@@ -124,5 +124,5 @@ fn encode<K: Object>(object: &K) -> Result<Vec<u8>> {
 }
 
 fn refused<K: Object>(verb: &'static str, key: Key, source: kube::Error) -> Error {
-    Error::Write { verb, kind: K::kind(&()).to_lowercase(), key, source }
+    Error::Write { verb, object: format!("{} {key}", K::kind(&()).to_lowercase()), source }
 }

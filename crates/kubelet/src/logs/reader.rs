@@ -21,7 +21,7 @@ pub struct LogOptions {
     pub since: Option<Timestamp>,
     pub timestamps: bool,
     pub limit_bytes: Option<u64>,
-    /// `Stdout` or `Stderr`; both when `None`.
+    /// `stdout` or `stderr`; both when `None`.
     pub stream: Option<&'static str>,
 }
 
@@ -87,8 +87,7 @@ impl Formatter {
     fn wants(&self, line: &Line<'_>) -> bool {
         let time = || std::str::from_utf8(line.time).ok()?.parse::<Timestamp>().ok();
         let recent = self.options.since.is_none_or(|since| time().is_some_and(|t| t >= since));
-        let stream =
-            self.options.stream.is_none_or(|s| line.stream.eq_ignore_ascii_case(s.as_bytes()));
+        let stream = self.options.stream.is_none_or(|s| line.stream == s.as_bytes());
         recent && stream
     }
 }
@@ -110,11 +109,14 @@ pub fn files(path: &Path) -> Vec<PathBuf> {
     rotated
 }
 
-/// A position in the live file from which `lines` whole lines follow.
-pub fn tail_position(path: &Path, lines: usize) -> io::Result<u64> {
+/// Where the last `lines` lines of a file begin, and how many there really are.
+pub fn tail_position(path: &Path, lines: usize) -> io::Result<(u64, usize)> {
     const BLOCK: u64 = 64 * 1024;
     let mut file = File::open(path)?;
     let size = file.metadata()?.len();
+    if lines == 0 {
+        return Ok((size, 0));
+    }
     let (mut end, mut found) = (size, 0);
     while end > 0 {
         let start = end.saturating_sub(BLOCK);
@@ -128,18 +130,19 @@ pub fn tail_position(path: &Path, lines: usize) -> io::Result<u64> {
             }
             found += 1;
             if found == lines {
-                return Ok(at);
+                return Ok((at, found));
             }
         }
         end = start;
     }
-    Ok(0)
+    // The first line has no line end before it.
+    Ok((0, found + usize::from(size > 0)))
 }
 
 /// The text of the last lines of one file, for termination messages.
 pub fn last_lines(path: &Path, lines: usize) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(tail_position(path, lines)?))?;
+    file.seek(SeekFrom::Start(tail_position(path, lines)?.0))?;
     let mut formatter = Formatter::new(LogOptions::default());
     let mut out = Vec::new();
     let mut reader = BufReader::new(file);
@@ -173,7 +176,7 @@ mod tests {
     fn shows_what_is_asked_for() {
         let all = LogOptions::default();
         check(all.clone(), "one\ntwo\nthree\n");
-        check(LogOptions { stream: Some("Stdout"), ..all.clone() }, "one\nthree\n");
+        check(LogOptions { stream: Some("stdout"), ..all.clone() }, "one\nthree\n");
         let since = "2026-11-21T05:00:01Z".parse().ok();
         check(LogOptions { since, ..all.clone() }, "two\nthree\n");
         check(LogOptions { limit_bytes: Some(6), ..all.clone() }, "one\ntw");
@@ -187,7 +190,7 @@ mod tests {
     fn finds_the_tail() {
         let path = std::env::temp_dir().join(format!("skiff-tail-{}", std::process::id()));
         std::fs::write(&path, LOG).expect("written");
-        assert_eq!(tail_position(&path, 99).expect("read"), 0);
+        assert_eq!(tail_position(&path, 99).expect("read"), (0, 5));
         assert_eq!(last_lines(&path, 1).expect("read"), b"three\n");
         assert_eq!(last_lines(&path, 4).expect("read"), b"two\nthree\n");
         std::fs::remove_file(&path).expect("removed");

@@ -35,6 +35,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
     ctx.recorder.node(&ctx.config.node_name, EventType::Normal, "Starting", "Starting kubelet.");
     tokio::spawn(lease::keep(ctx.client.clone(), registered.clone()));
     let mut reported = registered.status.take().unwrap_or_default();
+    announce(&ctx, &NodeStatus::default(), &reported);
     let mut due = tokio::time::Instant::now();
     loop {
         let wanted =

@@ -23,7 +23,6 @@ pub struct Machine {
     pub kernel_version: String,
     pub os_image: String,
     pub architecture: &'static str,
-    pub hostname: String,
 }
 
 // === impl Machine ===
@@ -32,7 +31,6 @@ impl Machine {
     pub fn read(root_dir: &Path, max_pods: u32) -> Self {
         let uname = nix::sys::utsname::uname().ok();
         let release = uname.as_ref().map(|u| u.release().to_string_lossy().into_owned());
-        let hostname = uname.as_ref().map(|u| u.nodename().to_string_lossy().into_owned());
         Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes: meminfo("MemTotal").unwrap_or(0),
@@ -45,7 +43,6 @@ impl Machine {
             kernel_version: release.unwrap_or_default(),
             os_image: os_image().unwrap_or_else(|| "Linux".into()),
             architecture: go_architecture(),
-            hostname: hostname.unwrap_or_default(),
         }
     }
 

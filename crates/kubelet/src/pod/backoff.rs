@@ -21,6 +21,10 @@ pub const SETUP: BackoffPolicy = BackoffPolicy {
     max: SignedDuration::from_secs(122),
 };
 
+/// What another rule already delays.
+pub const NONE: BackoffPolicy =
+    BackoffPolicy { initial: SignedDuration::ZERO, max: SignedDuration::ZERO };
+
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Backoff {
     pub delay: SignedDuration,

@@ -25,7 +25,6 @@ pub struct DesiredPod {
     pub object: Arc<Pod>,
     pub key: PodKey,
     pub containers: Vec<DesiredContainer>,
-    pub restart_policy: RestartPolicy,
     pub qos: QosClass,
 }
 
@@ -70,7 +69,7 @@ impl DesiredPod {
         let restart_policy =
             RestartPolicy::parse(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always);
         let containers = in_start_order(&spec, restart_policy);
-        DesiredPod { qos: qos_class(&spec), object, key, containers, restart_policy }
+        DesiredPod { qos: qos_class(&spec), object, key, containers }
     }
 
     pub fn spec(&self) -> &PodSpec {

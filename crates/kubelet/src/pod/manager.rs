@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, RwLock},
+    time::Duration,
 };
 
 use futures::{StreamExt, TryStreamExt};
@@ -24,6 +25,8 @@ use tokio::{
 
 use super::worker::{Adopted, Event, PodWorker, newest_sandbox};
 use crate::{context::NodeContext, orphans};
+
+const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The pods of this node as last seen, for those who only read: the agent's API and node status.
 pub type PodIndex = Arc<RwLock<BTreeMap<String, Arc<Pod>>>>;
@@ -130,16 +133,26 @@ impl PodManager {
         self.workers.insert(uid, sender);
     }
 
+    /// What the runtime holds of a pod. Without an answer nothing can be started either, so this waits for one.
     async fn adopt(&self, uid: &str) -> Adopted {
+        loop {
+            match self.try_adopt(uid).await {
+                Ok(adopted) => return adopted,
+                Err(error) => {
+                    tracing::warn!(uid, %error, "the runtime did not answer, will ask again")
+                }
+            }
+            tokio::time::sleep(RETRY_AFTER).await;
+        }
+    }
+
+    async fn try_adopt(&self, uid: &str) -> skiff_runtime::Result<Adopted> {
         let runtime = &self.ctx.runtime;
-        let (sandboxes, containers) =
-            tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
-        let ours: Vec<_> =
-            sandboxes.unwrap_or_default().into_iter().filter(|s| s.metadata.uid == uid).collect();
-        let containers = containers.unwrap_or_default();
-        let containers =
-            containers.into_iter().filter(|c| ours.iter().any(|s| s.id == c.sandbox_id)).collect();
-        Adopted { sandbox: newest_sandbox(ours), containers }
+        let mut sandboxes = runtime.list_pod_sandboxes().await?;
+        sandboxes.retain(|s| s.metadata.uid == uid);
+        let mut containers = runtime.list_containers().await?;
+        containers.retain(|c| sandboxes.iter().any(|s| s.id == c.sandbox_id));
+        Ok(Adopted { sandbox: newest_sandbox(sandboxes), containers })
     }
 
     fn runtime_event(&self, event: ContainerEvent) {

@@ -7,11 +7,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use skiff_runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
 use super::{
-    backoff::{Backoff, BackoffPolicy},
+    backoff::Backoff,
     desired::DesiredContainer,
     plan::{Stage, StepKey},
 };
@@ -109,20 +109,6 @@ impl Observed {
             unhealthy: None,
         })
     }
-
-    pub fn fail(
-        &mut self,
-        key: StepKey,
-        reason: &str,
-        message: String,
-        policy: BackoffPolicy,
-        now: Timestamp,
-    ) {
-        let backoff = Backoff::next(self.failures.get(&key).map(|f| f.backoff), policy, now);
-        let failure =
-            Failure { reason: reason.into(), message, at: now, backoff, repairable: false };
-        self.failures.insert(key, failure);
-    }
 }
 
 pub fn is_running(container: &ContainerStatus) -> bool {
@@ -158,7 +144,15 @@ impl Health {
 
 // === impl Failure ===
 
+/// How long a failed pull is shown as itself, before it shows as waiting for the next one.
+const PULL_ERROR_SHOWN: SignedDuration = SignedDuration::from_secs(1);
+
 impl Failure {
+    /// When a failed pull turns into a back-off for those who look; `None` for any other failure.
+    pub fn backs_off_at(&self) -> Option<Timestamp> {
+        (self.reason == "ErrImagePull").then(|| self.at + PULL_ERROR_SHOWN)
+    }
+
     pub fn retry_at(&self) -> Timestamp {
         self.backoff.retry_at(self.at)
     }

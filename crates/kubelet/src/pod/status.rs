@@ -22,7 +22,7 @@ use skiff_runtime::ContainerStatus;
 
 use super::{
     desired::{DesiredContainer, DesiredPod, Role},
-    observed::{Observed, exit_code, has_exited, is_running},
+    observed::{Failure, Observed, exit_code, finished_at, has_exited, is_running},
     plan::{Stage, StepKey, Why, has_completed, init_failed},
 };
 
@@ -192,11 +192,11 @@ fn states(
     let last = previous.filter(|c| has_exited(c)).map(ended);
     match current {
         Some(c) if is_running(c) => (running_state(c), Some(last.unwrap_or_default())),
-        Some(c) if has_exited(c) => match waiting_after_exit(pod, container, c, seen) {
+        Some(c) if has_exited(c) => match waiting_after_exit(pod, container, c, seen, ctx.now) {
             Some(waiting) => (waiting, Some(ended(c))),
             None => (ended(c), Some(last.unwrap_or_default())),
         },
-        _ => (waiting_to_start(pod, container, seen), Some(last.unwrap_or_default())),
+        _ => (waiting_to_start(pod, container, seen, ctx.now), Some(last.unwrap_or_default())),
     }
 }
 
@@ -234,14 +234,17 @@ fn waiting_after_exit(
     container: &DesiredContainer,
     c: &ContainerStatus,
     seen: &Observed,
+    now: Timestamp,
 ) -> Option<ApiState> {
     if seen.stage != Stage::Active || !container.restarts_after(exit_code(c)) {
         return None;
     }
-    if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
-        return Some(waiting(&failure.reason, Some(failure.message.clone())));
-    }
-    let backoff = seen.restarts.get(container.name())?;
+    let failure = seen.failures.get(&StepKey::Container(container.name().into()));
+    let backoff = seen.restarts.get(container.name());
+    let backoff = backoff.filter(|b| b.retry_at(finished_at(c)) > now || failure.is_none());
+    let Some(backoff) = backoff else {
+        return failure.map(|failure| failed(container, failure, now));
+    };
     let message = format!(
         "back-off {} restarting failed container={} pod={}",
         go_duration(backoff.delay.as_secs()),
@@ -251,13 +254,29 @@ fn waiting_after_exit(
     Some(waiting("CrashLoopBackOff", Some(message)))
 }
 
-fn waiting_to_start(pod: &DesiredPod, container: &DesiredContainer, seen: &Observed) -> ApiState {
+fn waiting_to_start(
+    pod: &DesiredPod,
+    container: &DesiredContainer,
+    seen: &Observed,
+    now: Timestamp,
+) -> ApiState {
     if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
-        return waiting(&failure.reason, Some(failure.message.clone()));
+        return failed(container, failure, now);
     }
     let blocked =
         container.role == Role::Regular && pod.init().next().is_some() && !initialized(pod, seen);
     waiting(if blocked { "PodInitializing" } else { "ContainerCreating" }, None)
+}
+
+/// A pull that failed shows its error first, and then that the next one is waited for.
+fn failed(container: &DesiredContainer, failure: &Failure, now: Timestamp) -> ApiState {
+    let Failure { reason, message, .. } = failure;
+    if failure.backs_off_at().is_some_and(|at| at <= now) {
+        let message =
+            format!("Back-off pulling image {:?}: {reason}: {message}", container.image());
+        return waiting("ImagePullBackOff", Some(message));
+    }
+    waiting(reason, Some(message.clone()))
 }
 
 fn waiting(reason: &str, message: Option<String>) -> ApiState {

@@ -7,10 +7,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodStatus};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
 use skiff_runtime::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus};
-use tokio::{sync::mpsc, task::AbortHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::AbortHandle,
+};
 
 use super::{
     backoff::{Backoff, CONTAINER},
@@ -22,6 +25,7 @@ use super::{
 };
 use crate::{
     context::NodeContext,
+    events::EventType,
     logs::termination,
     objects::{References, references},
     probe::{ProbeSet, Verdict},
@@ -61,6 +65,8 @@ pub struct PodWorker {
     probes: ProbeSet,
     writer: StatusWriter,
     reported: PodStatus,
+    /// How long a stop may take; shrinks with a more impatient deletion.
+    grace: watch::Sender<SignedDuration>,
     /// The start under way, which termination gives up.
     starting: Option<AbortHandle>,
 }
@@ -87,7 +93,19 @@ impl PodWorker {
         };
         let probes = ProbeSet::new(ctx.clone(), sender.clone());
         let writer = StatusWriter::spawn(ctx.client.clone(), &pod.key, reported.clone());
-        PodWorker { ctx, pod, seen, events, sender, probes, writer, reported, starting: None }
+        let grace = watch::channel(SignedDuration::MAX).0;
+        PodWorker {
+            ctx,
+            pod,
+            seen,
+            events,
+            sender,
+            probes,
+            writer,
+            reported,
+            grace,
+            starting: None,
+        }
     }
 
     /// Runs until the pod has left this node.
@@ -164,6 +182,7 @@ impl PodWorker {
             pod: self.pod.clone(),
             sandbox: self.seen.sandbox.clone(),
             containers: self.seen.containers.clone(),
+            grace: self.grace.subscribe(),
             flushed: matches!(action, Action::DeletePod)
                 .then(|| Box::pin(self.writer.flushed()) as _),
         };
@@ -200,6 +219,7 @@ impl PodWorker {
             Event::Removed => {
                 self.seen.removed = true;
                 self.seen.failures.remove(&StepKey::Object);
+                self.grace.send_replace(SignedDuration::ZERO);
             }
             Event::Runtime(event) => self.runtime_event(event).await,
             Event::Relist => self.relist().await,
@@ -216,6 +236,9 @@ impl PodWorker {
         let pod = DesiredPod::new(object);
         if pod.labels() != self.pod.labels() || pod.annotations() != self.pod.annotations() {
             self.seen.volumes.stale = self.seen.volumes.mounted;
+        }
+        if pod.deletion_requested().is_some() {
+            self.grace.send_replace(pod.grace());
         }
         self.pod = Arc::new(pod);
         self.hold_references();
@@ -369,10 +392,60 @@ impl PodWorker {
         };
         let status = status(&self.pod, &self.seen, &ctx);
         if status != self.reported {
+            self.announce_backoffs(&status);
             self.writer.write(status.clone());
             self.reported = status;
         }
     }
+
+    /// An event for each container that has begun to wait for its next try.
+    fn announce_backoffs(&self, status: &PodStatus) {
+        for now in container_statuses(status) {
+            let before = container_statuses(&self.reported).find(|s| s.name == now.name);
+            let (reason, message) = waiting(Some(now));
+            let Some(container) =
+                self.pod.container(&now.name).filter(|_| reason != waiting(before).0)
+            else {
+                continue;
+            };
+            let recorder = &self.ctx.recorder;
+            match reason {
+                "CrashLoopBackOff" => {
+                    let message = format!(
+                        "Back-off restarting failed container {} in pod {}",
+                        now.name, self.pod.key
+                    );
+                    recorder.container(
+                        &self.pod,
+                        container,
+                        EventType::Warning,
+                        "BackOff",
+                        message,
+                    );
+                }
+                "ImagePullBackOff" => {
+                    recorder.container(&self.pod, container, EventType::Normal, "BackOff", message);
+                    let message = "Error: ImagePullBackOff";
+                    recorder.container(&self.pod, container, EventType::Warning, "Failed", message);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn container_statuses(status: &PodStatus) -> impl Iterator<Item = &ApiContainerStatus> {
+    [&status.init_container_statuses, &status.container_statuses]
+        .into_iter()
+        .flat_map(|l| l.iter().flatten())
+}
+
+/// Reason and message of a waiting container; empty for one that does not wait.
+fn waiting(status: Option<&ApiContainerStatus>) -> (&str, &str) {
+    let waiting = status.and_then(|s| s.state.as_ref()?.waiting.as_ref());
+    waiting.map_or(("", ""), |w| {
+        (w.reason.as_deref().unwrap_or_default(), w.message.as_deref().unwrap_or_default())
+    })
 }
 
 /// The one with the highest attempt speaks for the pod.

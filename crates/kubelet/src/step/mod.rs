@@ -14,13 +14,14 @@ mod volumes;
 
 use std::{pin::Pin, sync::Arc};
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use skiff_runtime::{ContainerStatus, PodSandboxStatus};
+use tokio::sync::watch;
 
 use crate::{
     context::NodeContext,
     pod::{
-        backoff::{BackoffPolicy, CONTAINER, SETUP},
+        backoff::{BackoffPolicy, CONTAINER, NONE, SETUP},
         desired::DesiredPod,
         plan::Action,
     },
@@ -31,6 +32,8 @@ pub struct StepInput {
     pub pod: Arc<DesiredPod>,
     pub sandbox: Option<PodSandboxStatus>,
     pub containers: Vec<ContainerStatus>,
+    /// The grace that is granted by now; a step that stops a container follows when it shrinks.
+    pub grace: watch::Receiver<SignedDuration>,
     /// Resolves when the status decided before this step has been written.
     pub flushed: Option<Pin<Box<dyn Future<Output = ()> + Send + Sync>>>,
 }
@@ -77,6 +80,11 @@ impl StepError {
     /// Something of the container's own making.
     pub fn container(reason: &'static str, message: impl ToString) -> Self {
         StepError { policy: CONTAINER, repairable: false, ..StepError::setup(reason, message) }
+    }
+
+    /// The container exists and has ended: it waits as any crashed one does.
+    pub fn crashed(reason: &'static str, message: impl ToString) -> Self {
+        StepError { policy: NONE, repairable: false, ..StepError::setup(reason, message) }
     }
 
     pub fn interrupted(error: &tokio::task::JoinError) -> Self {

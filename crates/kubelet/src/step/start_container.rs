@@ -219,7 +219,7 @@ impl Start<'_> {
     async fn start(&self, id: &str) -> Result<(), StepError> {
         if let Err(error) = self.ctx.runtime.start_container(id).await {
             self.event(EventType::Warning, "Failed", format!("Error: {error}"));
-            return Err(StepError::container("RunContainerError", error));
+            return Err(StepError::crashed("RunContainerError", error));
         }
         self.event(
             EventType::Normal,
@@ -253,7 +253,7 @@ impl Start<'_> {
         if let Err(error) = self.ctx.runtime.stop_container(id, grace).await {
             tracing::warn!(id, %error, "container with a failed post-start hook not stopped");
         }
-        Err(StepError::container("PostStartHookError", error))
+        Err(StepError::crashed("PostStartHookError", error))
     }
 }
 

@@ -18,7 +18,7 @@ use nlink::netlink::nftables::{
 };
 use nlink::netlink::{Connection, Nftables};
 
-use super::plan::{Destination, Frontend, Refusal};
+use super::plan::{Clients, Destination, Frontend, Refusal};
 use super::ruleset::{Balancer, Delta, Elements};
 use crate::link::Namespace;
 use crate::nft::{self, Batch, Protocol};
@@ -94,10 +94,7 @@ impl Dataplane {
         }
         let map = affinity_map();
         for element in self.connection.list_set_elements(TABLE, map.name(), Family::Ip).await? {
-            let Some((frontend, destination)) = parse_affinity(&element) else {
-                continue;
-            };
-            if delta.disturbed.get(&frontend).is_none_or(|now| now.contains(&destination)) {
+            if !parse_affinity(&element).is_some_and(|bound| bound.is_lost(delta)) {
                 continue;
             }
             match self
@@ -116,12 +113,20 @@ impl Dataplane {
 // === sets and maps ===
 
 /// Frontends with an address that have endpoints, to the chain of their balancer.
-fn services() -> Set {
-    nft::set(TABLE, "services", nft::endpoint_key()).vmap()
+fn services(clients: Clients) -> Set {
+    let name = match clients {
+        Clients::Any => "services",
+        Clients::Cluster => "cluster-services",
+    };
+    nft::set(TABLE, name, nft::endpoint_key()).vmap()
 }
 
-fn node_ports() -> Set {
-    nft::set(TABLE, "node-ports", nft::port_key()).vmap()
+fn node_ports(clients: Clients) -> Set {
+    let name = match clients {
+        Clients::Any => "node-ports",
+        Clients::Cluster => "cluster-node-ports",
+    };
+    nft::set(TABLE, name, nft::port_key()).vmap()
 }
 
 /// Frontends without endpoints, to what becomes of the packet.
@@ -164,7 +169,7 @@ fn hairpin() -> Set {
     nft::set(TABLE, "hairpin", nft::pair_key())
 }
 
-fn encode(elements: &Elements) -> [(Set, Vec<SetElement>); 6] {
+fn encode(elements: &Elements) -> [(Set, Vec<SetElement>); 8] {
     let balanced = |frontend: &Frontend, balancer: &Balancer| {
         key(frontend).verdict(nft::goto(&chain_name(*balancer)))
     };
@@ -174,11 +179,16 @@ fn encode(elements: &Elements) -> [(Set, Vec<SetElement>); 6] {
         slot_element(frontend, *slot).value(nft::destination_element(to.address, to.port))
     };
     let pair = |address: &Ipv4Addr| nft::pair_element(*address, *address);
-    let (at_address, at_node) = split(&elements.balanced, balanced);
+    let (cluster, any): (Vec<_>, Vec<_>) =
+        elements.balanced.iter().partition(|(frontend, _)| frontend.clients == Clients::Cluster);
+    let (at_address, at_node) = split(&any, balanced);
+    let (cluster_at_address, cluster_at_node) = split(&cluster, balanced);
     let (refused_at_address, refused_at_node) = split(&elements.refused, refused);
     [
-        (services(), at_address),
-        (node_ports(), at_node),
+        (services(Clients::Any), at_address),
+        (node_ports(Clients::Any), at_node),
+        (services(Clients::Cluster), cluster_at_address),
+        (node_ports(Clients::Cluster), cluster_at_node),
         (refused_services(), refused_at_address),
         (refused_node_ports(), refused_at_node),
         (endpoints(), elements.slots.iter().map(slot).collect()),
@@ -208,11 +218,19 @@ fn key(frontend: &Frontend) -> SetElement {
 
 fn slot_element(frontend: &Frontend, slot: u32) -> SetElement {
     SetElement::concat([
-        SetElement::mark(slot),
+        SetElement::mark(first_slot(frontend.clients) + slot),
         SetElement::ipv4(frontend.address.unwrap_or(Ipv4Addr::UNSPECIFIED)),
         SetElement::inet_proto(frontend.protocol.number()),
         SetElement::port(frontend.port),
     ])
+}
+
+/// Both kinds of frontend share the map of endpoints; their slots are far apart.
+fn first_slot(clients: Clients) -> u32 {
+    match clients {
+        Clients::Any => 0,
+        Clients::Cluster => 1 << 31,
+    }
 }
 
 fn refusal_verdict(refusal: Refusal) -> Verdict {
@@ -222,30 +240,45 @@ fn refusal_verdict(refusal: Refusal) -> Verdict {
     }
 }
 
-fn parse_affinity(element: &SetElement) -> Option<(Frontend, Destination)> {
+/// An element of the affinity map: the frontend a client called, and the endpoint it is bound to.
+struct Bound {
+    address: Option<Ipv4Addr>,
+    protocol: Protocol,
+    port: u16,
+    destination: Destination,
+}
+
+impl Bound {
+    fn is_lost(&self, delta: &Delta) -> bool {
+        delta.lost(self.address, self.protocol, self.port, self.destination)
+    }
+}
+
+fn parse_affinity(element: &SetElement) -> Option<Bound> {
     let Some(SetElementData::Value(value)) = element.data() else {
         return None;
     };
-    let (frontend, key) =
-        (element.key().get(4..)?, |at: usize| nft::parse_port(element.key().get(at..)?));
+    let frontend = element.key().get(4..)?;
     let address = nft::parse_ipv4(frontend)?;
-    let frontend = Frontend {
+    Some(Bound {
         address: (!address.is_unspecified()).then_some(address),
         protocol: Protocol::from_number(*frontend.get(4)?)?,
-        port: key(12)?,
-    };
-    Some((
-        frontend,
-        Destination { address: nft::parse_ipv4(value)?, port: nft::parse_port(value.get(4..)?)? },
-    ))
+        port: nft::parse_port(frontend.get(8..)?)?,
+        destination: Destination {
+            address: nft::parse_ipv4(value)?,
+            port: nft::parse_port(value.get(4..)?)?,
+        },
+    })
 }
 
 // === chains ===
 
 fn write_skeleton(batch: Batch, ranges: Ranges) -> Batch {
     let sets = [
-        services(),
-        node_ports(),
+        services(Clients::Any),
+        node_ports(Clients::Any),
+        services(Clients::Cluster),
+        node_ports(Clients::Cluster),
         refused_services(),
         refused_node_ports(),
         endpoints(),
@@ -276,9 +309,19 @@ fn write_dispatch(batch: Batch, ranges: Ranges) -> Batch {
             .match_saddr_v4_not(ranges.pods.network(), ranges.pods.prefix_len())
             .set_mark_masked(MASQUERADE_MARK, MASQUERADE_MARK)
     };
+    let from_pods = |rule: Rule| {
+        rule.match_saddr_v4(ranges.pods.network(), ranges.pods.prefix_len())
+            .jump(nft::chain_name("dispatch-cluster"))
+    };
+    let from_node = [Expr::Verdict(nft::jump("dispatch-cluster"))];
     let batch = batch
+        .chain("dispatch-cluster")
+        .rule("dispatch-cluster", by_address("cluster-services"))
+        .rule("dispatch-cluster", by_node_port("cluster-node-ports"))
         .chain("dispatch")
         .rule_with("dispatch", from_outside)
+        .rule_with("dispatch", from_pods)
+        .rule("dispatch", nft::from_local_address().into_iter().chain(from_node))
         .rule("dispatch", by_address("services"))
         .rule("dispatch", by_node_port("node-ports"));
     [("prerouting", NatHook::Prerouting), ("output", NatHook::Output)].into_iter().fold(
@@ -348,12 +391,13 @@ fn by_node_port(map: &str) -> Vec<Expr> {
 // === balancers ===
 
 fn chain_name(balancer: Balancer) -> String {
-    let Balancer { endpoints, masquerade, affinity, node_port } = balancer;
+    let Balancer { endpoints, masquerade, affinity, clients, node_port } = balancer;
     let mut name = format!("balance-{endpoints}");
     if let Some(seconds) = affinity {
         name += &format!("-sticky-{seconds}");
     }
     name += if masquerade { "-masquerade" } else { "" };
+    name += if clients == Clients::Cluster { "-cluster" } else { "" };
     name + if node_port { "-node-port" } else { "" }
 }
 
@@ -368,7 +412,7 @@ fn write_balancer(mut batch: Batch, balancer: Balancer) -> Batch {
         dreg: nft::word(0),
         kind: NumgenKind::Random,
         modulus: balancer.endpoints,
-        offset: 0,
+        offset: first_slot(balancer.clients),
     };
     let [address, protocol, port] = load_frontend(balancer, 1);
     let pick = [slot, address, protocol, port, nft::map_lookup("endpoints")];

@@ -57,6 +57,8 @@ pub struct Status {
     pub services: usize,
     /// Transactions applied so far.
     pub syncs: u64,
+    /// How long the last one took, with its planning.
+    pub last_sync: Duration,
     /// Why the last sync failed; it is being retried.
     pub failure: Option<String>,
 }
@@ -158,9 +160,10 @@ impl ServiceProxy {
         };
         match result {
             Ok(()) => {
-                debug!(rewrite, elapsed = ?started.elapsed(), frontends = delta.disturbed.len(), "services synced");
+                let elapsed = started.elapsed();
+                debug!(rewrite, ?elapsed, disturbed = delta.disturbed.len(), "services synced");
                 self.clean_up(&delta).await;
-                self.succeed();
+                self.succeed(elapsed);
             }
             Err(source) => self.fail(Error::Nftables(source)),
         }
@@ -168,7 +171,7 @@ impl ServiceProxy {
 
     /// Flows that the new rules no longer describe. A failure leaves them to time out, as if there were no clean-up.
     async fn clean_up(&self, delta: &Delta) {
-        match conntrack::flush(&self.conntrack, &delta.disturbed).await {
+        match conntrack::flush(&self.conntrack, delta).await {
             Ok(0) => {}
             Ok(flushed) => info!(flushed, "flushed UDP flows of endpoints that are gone"),
             Err(error) => warn!(%error, "cannot flush UDP flows of endpoints that are gone"),
@@ -178,12 +181,12 @@ impl ServiceProxy {
         }
     }
 
-    fn succeed(&mut self) {
+    fn succeed(&mut self, last_sync: Duration) {
         self.retry = Backoff::default();
         let services = self.ruleset.services();
         self.status.send_modify(|status| {
             let syncs = status.syncs + 1;
-            *status = Status { synced: true, services, syncs, failure: None };
+            *status = Status { synced: true, services, syncs, last_sync, failure: None };
         });
     }
 

@@ -30,10 +30,19 @@ pub struct ServiceKey {
 /// Where a packet for a Service arrives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Frontend {
+    pub clients: Clients,
     /// Absent for a node port: any address of the node.
     pub address: Option<Ipv4Addr>,
     pub protocol: Protocol,
     pub port: u16,
+}
+
+/// Whose packets a frontend is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Clients {
+    Any,
+    /// Pods and this node, which reach every endpoint of a Service whose external traffic stays local.
+    Cluster,
 }
 
 /// The address and port of one endpoint.
@@ -157,10 +166,16 @@ fn parse_port(
 ) -> Option<ServicePortInfo> {
     let protocol = Protocol::from_api(port.protocol.as_deref())?;
     let number = u16::try_from(port.port).ok()?;
-    let at = |address: &Ipv4Addr| Frontend { address: Some(*address), protocol, port: number };
+    let at = |address: &Ipv4Addr| Frontend {
+        clients: Clients::Any,
+        address: Some(*address),
+        protocol,
+        port: number,
+    };
     let node_port =
         port.node_port.and_then(|port| u16::try_from(port).ok()).filter(|port| *port != 0);
-    let node_port = node_port.map(|port| Frontend { address: None, protocol, port });
+    let node_port =
+        node_port.map(|port| Frontend { clients: Clients::Any, address: None, protocol, port });
     Some(ServicePortInfo {
         name: port.name.clone().unwrap_or_default(),
         protocol,
@@ -278,7 +293,13 @@ pub fn plan<'a>(
             .external
             .iter()
             .map(|frontend| (*frontend, backend(port.external_local, !port.external_local)));
-        intent.frontends.extend(external.chain(internal));
+        let from_cluster =
+            port.external.iter().filter(|_| port.external_local && here != everywhere).map(
+                |frontend| {
+                    (Frontend { clients: Clients::Cluster, ..*frontend }, backend(false, false))
+                },
+            );
+        intent.frontends.extend(external.chain(from_cluster).chain(internal));
     }
     intent
 }
@@ -313,4 +334,120 @@ fn choose<'a>(
         };
     }
     if ready.is_empty() { draining } else { ready }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLICE: &str = "
+metadata: {name: web-1, namespace: default, labels: {kubernetes.io/service-name: web}}
+addressType: IPv4
+ports: [{name: http, port: 8080, protocol: TCP}, {name: admin, port: 9090}]
+endpoints:
+- {addresses: [10.42.1.1], nodeName: here}
+- {addresses: [10.42.2.1], nodeName: there, conditions: {ready: true}}
+- {addresses: [10.42.2.2], nodeName: there, conditions: {ready: false}}
+- {addresses: [10.42.2.3], nodeName: there, conditions: {ready: false, serving: true, terminating: true}}
+";
+
+    /// One line per frontend: where, how, and to which endpoints.
+    fn frontends(spec: &str, slice: &str) -> Vec<String> {
+        let service = format!("metadata: {{name: web, namespace: default}}\n{spec}");
+        let service: Service = serde_saphyr::from_str(&service).unwrap();
+        let slice: EndpointSlice = serde_saphyr::from_str(slice).unwrap();
+        let Some(info) = ServiceInfo::parse(&service) else {
+            return vec!["nothing".to_string()];
+        };
+        let slice = SliceInfo::parse(&slice, "here");
+        let intent = plan(&info, std::iter::once(&slice));
+        intent.frontends.iter().map(|(frontend, backend)| describe(frontend, backend)).collect()
+    }
+
+    fn describe(frontend: &Frontend, backend: &Backend) -> String {
+        let address = frontend.address.map_or("node".to_string(), |address| address.to_string());
+        let mut text = format!("{}/{address}:{}", frontend.protocol.as_str(), frontend.port);
+        text += if frontend.clients == Clients::Cluster { " from cluster" } else { "" };
+        text += if backend.masquerade { " masquerade" } else { "" };
+        text += &backend.affinity.map_or(String::new(), |seconds| format!(" sticky {seconds}"));
+        text += " ->";
+        for endpoint in &backend.endpoints {
+            text += &format!(" {}:{}", endpoint.address, endpoint.port);
+        }
+        if backend.endpoints.is_empty() {
+            text += &format!(" {:?}", backend.refusal);
+        }
+        text
+    }
+
+    #[track_caller]
+    fn check(spec: &str, expected: &[&str]) {
+        assert_eq!(frontends(spec, SLICE), expected);
+    }
+
+    #[test]
+    fn every_kind_of_frontend() {
+        check(
+            "
+spec: {type: LoadBalancer, clusterIP: 10.96.0.9, externalIPs: [203.0.113.1], ports: [{name: http, port: 80, nodePort: 30080}]}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.2}, {ip: 203.0.113.3, ipMode: Proxy}, {hostname: lb.example}]}}",
+            &[
+                "TCP/node:30080 masquerade -> 10.42.1.1:8080 10.42.2.1:8080",
+                "TCP/10.96.0.9:80 -> 10.42.1.1:8080 10.42.2.1:8080",
+                "TCP/203.0.113.1:80 masquerade -> 10.42.1.1:8080 10.42.2.1:8080",
+                "TCP/203.0.113.2:80 masquerade -> 10.42.1.1:8080 10.42.2.1:8080",
+            ],
+        );
+    }
+
+    #[test]
+    fn local_policies_use_local_endpoints_and_keep_sources() {
+        let spec = "
+spec: {clusterIP: 10.96.0.9, externalTrafficPolicy: Local, ports: [{name: http, port: 80, nodePort: 30080}]}";
+        check(
+            spec,
+            &[
+                "TCP/node:30080 -> 10.42.1.1:8080",
+                "TCP/10.96.0.9:80 -> 10.42.1.1:8080 10.42.2.1:8080",
+                "TCP/node:30080 from cluster -> 10.42.1.1:8080 10.42.2.1:8080",
+            ],
+        );
+        let spec = "spec: {clusterIP: 10.96.0.9, internalTrafficPolicy: Local, ports: [{name: http, port: 80}]}";
+        check(spec, &["TCP/10.96.0.9:80 -> 10.42.1.1:8080"]);
+        let elsewhere = SLICE.replace("nodeName: here", "nodeName: there");
+        assert_eq!(frontends(spec, &elsewhere), ["TCP/10.96.0.9:80 -> Drop"]);
+    }
+
+    #[test]
+    fn endpoints_that_drain_are_used_for_want_of_ready_ones() {
+        let spec = "spec: {clusterIP: 10.96.0.9, ports: [{name: admin, port: 90}]}";
+        let draining = SLICE
+            .replace("ready: true", "ready: false")
+            .replace(", nodeName: here", ", conditions: {ready: false}");
+        assert_eq!(frontends(spec, &draining), ["TCP/10.96.0.9:90 -> 10.42.2.3:9090"]);
+        let none = draining.replace("serving: true", "serving: false");
+        assert_eq!(frontends(spec, &none), ["TCP/10.96.0.9:90 -> Reject"]);
+    }
+
+    #[test]
+    fn ports_are_matched_by_name_and_protocol() {
+        let spec = "spec: {clusterIP: 10.96.0.9, ports: [{name: http, port: 80, protocol: UDP}, {name: other, port: 81}]}";
+        check(spec, &["TCP/10.96.0.9:81 -> Reject", "UDP/10.96.0.9:80 -> Reject"]);
+    }
+
+    #[test]
+    fn affinity_has_a_default_timeout() {
+        let spec = "spec: {clusterIP: 10.96.0.9, sessionAffinity: ClientIP, ports: [{name: admin, port: 90}]}";
+        check(spec, &["TCP/10.96.0.9:90 sticky 10800 -> 10.42.1.1:9090 10.42.2.1:9090"]);
+    }
+
+    #[test]
+    fn services_that_need_nothing_here() {
+        check("spec: {clusterIP: None, ports: [{name: http, port: 80}]}", &["nothing"]);
+        check("spec: {type: ExternalName, externalName: example.com}", &["nothing"]);
+        let restricted = "
+spec: {clusterIP: 10.96.0.9, loadBalancerSourceRanges: [198.51.100.0/24], ports: [{name: admin, port: 90}]}
+status: {loadBalancer: {ingress: [{ip: 203.0.113.2}]}}";
+        check(restricted, &["TCP/10.96.0.9:90 -> 10.42.1.1:9090 10.42.2.1:9090"]);
+    }
 }

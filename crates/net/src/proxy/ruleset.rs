@@ -11,7 +11,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use super::plan::{Backend, Destination, Frontend, Intent, Refusal, ServiceKey};
+use super::plan::{Backend, Clients, Destination, Frontend, Intent, Refusal, ServiceKey};
+use crate::nft::Protocol;
 
 /// What all frontends with the same number of endpoints and the same treatment share: one chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -19,6 +20,7 @@ pub struct Balancer {
     pub endpoints: u32,
     pub masquerade: bool,
     pub affinity: Option<u32>,
+    pub clients: Clients,
     /// The packet's own destination is not part of the frontend.
     pub node_port: bool,
 }
@@ -160,6 +162,7 @@ fn install(frontend: &Frontend, backend: &Backend, old: Option<&Installed>) -> I
         endpoints: u32::try_from(backend.endpoints.len()).expect("there are fewer pods than 2^32"),
         masquerade: backend.masquerade,
         affinity: backend.affinity,
+        clients: frontend.clients,
         node_port: frontend.address.is_none(),
     };
     Installed::Balanced {
@@ -195,6 +198,19 @@ impl Installed {
 impl Delta {
     pub fn is_empty(&self) -> bool {
         self.delete == Elements::default() && self.add == Elements::default()
+    }
+
+    /// Whether `destination` is no longer where packets for this address (none for a node port) and port go.
+    pub fn lost(
+        &self,
+        address: Option<Ipv4Addr>,
+        protocol: Protocol,
+        port: u16,
+        destination: Destination,
+    ) -> bool {
+        let at = |clients| self.disturbed.get(&Frontend { clients, address, protocol, port });
+        let mut disturbed = [Clients::Any, Clients::Cluster].into_iter().filter_map(at).peekable();
+        disturbed.peek().is_some() && disturbed.all(|endpoints| !endpoints.contains(&destination))
     }
 
     fn frontend(&mut self, frontend: Frontend, old: Option<&Installed>, new: Option<&Installed>) {
@@ -245,10 +261,13 @@ impl Elements {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nft::Protocol;
 
-    const FRONTEND: Frontend =
-        Frontend { address: Some(Ipv4Addr::new(10, 96, 0, 10)), protocol: Protocol::Tcp, port: 80 };
+    const FRONTEND: Frontend = Frontend {
+        clients: Clients::Any,
+        address: Some(Ipv4Addr::new(10, 96, 0, 10)),
+        protocol: Protocol::Tcp,
+        port: 80,
+    };
 
     fn key(name: &str) -> ServiceKey {
         ServiceKey { namespace: "default".to_string(), name: name.to_string() }

@@ -1,6 +1,8 @@
-//! Which devices a container may use: v1's `devices.allow` lines, or on v2 a BPF program saying the same.
+//! Which devices a container may use: v1's `devices.allow` lines, or on v2 a BPF program saying the
+//! same.
 //!
-//! Counterpart: runc's `cgroups/devices` and `ebpf/devicefilter`. Invariant: what no rule allows is denied.
+//! Counterpart: runc's `cgroups/devices` and `ebpf/devicefilter`. Invariant: what no rule allows is
+//! denied.
 
 use std::{
     fmt, fs, io,
@@ -41,7 +43,8 @@ impl DeviceRule {
         DeviceRule { kind: DeviceKind::Any, major: None, minor: None, access: "rwm".to_owned() }
     }
 
-    /// Nodes may be made of any kind; opened only these: null, zero, full, random, urandom, tty, console, ptmx, pts.
+    /// Nodes may be made of any kind; opened only these: null, zero, full, random, urandom, tty,
+    /// console, ptmx, pts.
     pub fn defaults() -> Vec<Self> {
         let make = |kind| DeviceRule { kind, major: None, minor: None, access: "m".to_owned() };
         let used = [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 1), (5, 2)];
@@ -101,7 +104,8 @@ const fn insn(code: u8, dst: u8, src: u8, offset: i16, imm: i32) -> Insn {
     Insn { code, registers: dst | src << 4, offset, imm }
 }
 
-/// Loads the context's fields, then one block per rule that answers 1 when all its tests pass, then 0.
+/// Loads the context's fields, then one block per rule that answers 1 when all its tests pass, then
+/// 0.
 fn program(rules: &[DeviceRule]) -> Vec<Insn> {
     let mut code = vec![
         insn(LOAD_WORD, KIND, CONTEXT, 0, 0),
@@ -214,8 +218,8 @@ fn load(code: &[Insn]) -> io::Result<OwnedFd> {
 }
 
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
-    // SAFETY: `attr` is a live repr(C) prefix of union bpf_attr, and its size is passed along; the pointers in it
-    // outlive the call.
+    // SAFETY: `attr` is a live repr(C) prefix of union bpf_attr, and its size is passed along; the
+    // pointers in it outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const T, size_of::<T>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result as i32) }
 }

@@ -1,9 +1,11 @@
 //! Control groups: one directory (v2) or one per controller (v1) for each container.
 //!
-//! Consumes a path and CRI resources, decides which controller files say so, emits a [`Handle`] that needs no
-//! further detection: the shim kills, watches and lets processes join through it.
-//! Counterpart: runc's `libcontainer/cgroups/fs` and `fs2`. A hybrid layout counts as v1 if controllers are mounted there.
-//! Degrades: a controller this machine lacks is skipped; one that refuses a limit it was asked for is an error.
+//! Consumes a path and CRI resources, decides which controller files say so, emits a [`Handle`]
+//! that needs no further detection: the shim kills, watches and lets processes join through it.
+//! Counterpart: runc's `libcontainer/cgroups/fs` and `fs2`. A hybrid layout counts as v1 if
+//! controllers are mounted there.
+//! Degrades: a controller this machine lacks is skipped; one that refuses a limit it was asked for
+//! is an error.
 
 mod devices;
 mod v1;
@@ -45,13 +47,10 @@ enum Hierarchy {
 }
 
 /// One group, by its directories.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Handle {
-    /// The single directory of v2, or one per v1 hierarchy.
-    pub dirs: Vec<PathBuf>,
-    /// Where out-of-memory kills are counted.
-    pub memory: Option<PathBuf>,
-    pub unified: bool,
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Handle {
+    V1(Vec<v1::GroupDir>),
+    V2(PathBuf),
 }
 
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -68,7 +67,8 @@ pub(crate) struct Usage {
 // === impl Cgroups ===
 
 impl Cgroups {
-    /// Looks at what is mounted; `root` is the path below each hierarchy that belongs to us (`/` for all of it).
+    /// Looks at what is mounted; `root` is the path below each hierarchy that belongs to us (`/`
+    /// for all of it).
     pub fn detect(root: &str) -> Result<Self> {
         let mounts = fs::read_to_string(MOUNTS).at("read", MOUNTS)?;
         let controllers = v1::controllers(&mounts);
@@ -97,11 +97,8 @@ impl Cgroups {
 
     fn handle_at(&self, path: &Path) -> Handle {
         match &self.hierarchy {
-            Hierarchy::V1(controllers) => v1::handle(controllers, path),
-            Hierarchy::V2(mount) => {
-                let dir = mount.join(path);
-                Handle { memory: Some(dir.clone()), dirs: vec![dir], unified: true }
-            }
+            Hierarchy::V1(controllers) => Handle::V1(v1::group(controllers, path)),
+            Hierarchy::V2(mount) => Handle::V2(mount.join(path)),
         }
     }
 }
@@ -114,22 +111,23 @@ fn relative(path: &str) -> PathBuf {
 
 impl Handle {
     pub fn apply(&self, resources: &LinuxContainerResources) -> Result<()> {
-        match self.unified {
-            true => v2::apply(self.only(), resources),
-            false => v1::apply(self, resources),
+        match self {
+            Handle::V1(dirs) => v1::apply(dirs, resources),
+            Handle::V2(dir) => v2::apply(dir, resources),
         }
     }
 
     pub fn restrict_devices(&self, rules: &[DeviceRule]) -> Result<()> {
-        match self.unified {
-            true => v2::restrict_devices(self.only(), rules),
-            false => v1::restrict_devices(self, rules),
+        match self {
+            Handle::V1(dirs) => v1::restrict_devices(dirs, rules),
+            Handle::V2(dir) => v2::restrict_devices(dir, rules),
         }
     }
 
-    /// Moves the calling process in. A hierarchy without the group is skipped: its controller was not there.
+    /// Moves the calling process in. A hierarchy without the group is skipped: its controller was
+    /// not there.
     pub fn join(&self) -> io::Result<()> {
-        for dir in &self.dirs {
+        for dir in self.dirs() {
             match write(&dir.join("cgroup.procs"), "0") {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 result => result?,
@@ -138,18 +136,21 @@ impl Handle {
         Ok(())
     }
 
-    /// Every process in the group and the groups below it.
+    /// Every process in the group and the groups below it. On v1 any hierarchy tells: processes
+    /// join all of them.
     pub fn processes(&self) -> Vec<i32> {
-        let Some(dir) = self.dirs.first() else {
-            return Vec::new();
-        };
         let mut found = Vec::new();
-        walk(dir, &mut |dir| {
-            let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-            found.extend(
-                listed.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0),
-            );
-        });
+        for dir in self.dirs().take(1) {
+            walk(dir, &mut |dir| {
+                let listed = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+                found.extend(
+                    listed
+                        .lines()
+                        .filter_map(|line| line.parse::<i32>().ok())
+                        .filter(|pid| *pid > 0),
+                );
+            });
+        }
         found
     }
 
@@ -169,36 +170,35 @@ impl Handle {
     }
 
     pub fn oom_kills(&self) -> u64 {
-        let Some(dir) = &self.memory else { return 0 };
-        let file = if self.unified { "memory.events" } else { "memory.oom_control" };
-        keyed(dir, file, "oom_kill")
+        match self {
+            Handle::V1(dirs) => v1::oom_kills(dirs),
+            Handle::V2(dir) => keyed(dir, "memory.events", "oom_kill"),
+        }
     }
 
     pub fn usage(&self) -> Usage {
-        match self.unified {
-            true => v2::usage(self.only()),
-            false => v1::usage(self),
+        match self {
+            Handle::V1(dirs) => v1::usage(dirs),
+            Handle::V2(dir) => v2::usage(dir),
         }
     }
 
     /// Removes the group and those below. One that still has processes stays.
     pub fn remove(&self) {
-        for dir in &self.dirs {
-            remove_dirs(dir);
-        }
+        self.dirs().for_each(remove_dirs);
     }
 
-    fn only(&self) -> &Path {
-        self.dirs.first().expect("a v2 handle has one directory")
-    }
-
-    fn controller(&self, name: &str) -> Option<&Path> {
-        let of = |dir: &&PathBuf| v1::serves(dir, name);
-        self.dirs.iter().find(of).map(PathBuf::as_path).filter(|dir| dir.exists())
+    fn dirs(&self) -> impl Iterator<Item = &Path> {
+        let (v1, v2): (&[v1::GroupDir], _) = match self {
+            Handle::V1(dirs) => (dirs, None),
+            Handle::V2(dir) => (&[], Some(dir.as_path())),
+        };
+        v1.iter().map(|dir| dir.path.as_path()).chain(v2)
     }
 }
 
-/// Children first, as rmdir needs them. The kernel releases a group a moment after its last process.
+/// Children first, as rmdir needs them. The kernel releases a group a moment after its last
+/// process.
 fn remove_dirs(dir: &Path) {
     for child in children(dir) {
         remove_dirs(&child);

@@ -1,6 +1,7 @@
 //! Cgroup v1: every controller has a tree of its own.
 //!
-//! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes before anyone joins.
+//! Counterpart: runc's `cgroups/fs`. Invariant: a cpuset directory has its CPUs and memory nodes
+//! before anyone joins.
 
 use std::{
     fs,
@@ -8,7 +9,9 @@ use std::{
     time::Duration,
 };
 
-use super::{DeviceRule, Handle, Usage, keyed, number, set};
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceRule, Usage, keyed, number, set};
 use crate::{
     cri::LinuxContainerResources,
     error::{IoContext, Result},
@@ -53,14 +56,23 @@ fn controller(line: &str) -> Option<Controller> {
     (!names.is_empty()).then_some(Controller { mount, names })
 }
 
-pub(super) fn handle(controllers: &[Controller], path: &Path) -> Handle {
-    let memory =
-        controllers.iter().find(|controller| controller.names.iter().any(|name| name == "memory"));
-    Handle {
-        dirs: controllers.iter().map(|controller| controller.mount.join(path)).collect(),
-        memory: memory.map(|controller| controller.mount.join(path)),
-        unified: false,
-    }
+/// A group in one hierarchy.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct GroupDir {
+    pub(super) path: PathBuf,
+    controllers: Vec<String>,
+}
+
+pub(super) fn group(controllers: &[Controller], path: &Path) -> Vec<GroupDir> {
+    let dir =
+        |one: &Controller| GroupDir { path: one.mount.join(path), controllers: one.names.clone() };
+    controllers.iter().map(dir).collect()
+}
+
+/// Where a controller has its files; `None` on a machine without it.
+fn controlled<'a>(dirs: &'a [GroupDir], name: &str) -> Option<&'a Path> {
+    let dir = dirs.iter().find(|dir| dir.controllers.iter().any(|known| known == name));
+    dir.map(|dir| dir.path.as_path())
 }
 
 pub(super) fn create(controllers: &[Controller], path: &Path) -> Result<()> {
@@ -91,26 +103,11 @@ fn inherit_cpuset(mount: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether the hierarchy this directory is in carries the controller, told by the files it puts there.
-pub(super) fn serves(dir: &Path, name: &str) -> bool {
-    let mark = match name {
-        "cpu" => "cpu.shares",
-        "cpuacct" => "cpuacct.usage",
-        "cpuset" => "cpuset.cpus",
-        "memory" => "memory.limit_in_bytes",
-        "devices" => "devices.allow",
-        "pids" => "pids.current",
-        "hugetlb" => return dir.components().any(|part| part.as_os_str() == "hugetlb"),
-        _ => return false,
-    };
-    dir.join(mark).exists()
-}
-
-pub(super) fn apply(handle: &Handle, resources: &LinuxContainerResources) -> Result<()> {
-    if let Some(dir) = handle.controller("cpu") {
+pub(super) fn apply(dirs: &[GroupDir], resources: &LinuxContainerResources) -> Result<()> {
+    if let Some(dir) = controlled(dirs, "cpu") {
         apply_cpu(dir, resources)?;
     }
-    if let Some(dir) = handle.controller("cpuset") {
+    if let Some(dir) = controlled(dirs, "cpuset") {
         for (file, value) in
             [("cpuset.cpus", &resources.cpuset_cpus), ("cpuset.mems", &resources.cpuset_mems)]
         {
@@ -119,13 +116,13 @@ pub(super) fn apply(handle: &Handle, resources: &LinuxContainerResources) -> Res
             }
         }
     }
-    if let Some(dir) = handle.controller("memory").filter(|_| resources.memory_limit_bytes != 0) {
+    if let Some(dir) = controlled(dirs, "memory").filter(|_| resources.memory_limit_bytes != 0) {
         set(dir, "memory.limit_in_bytes", resources.memory_limit_bytes)?;
     }
-    if let Some(dir) = handle.controller("pids").filter(|_| resources.pids_limit != 0) {
+    if let Some(dir) = controlled(dirs, "pids").filter(|_| resources.pids_limit != 0) {
         set(dir, "pids.max", pids(resources.pids_limit))?;
     }
-    if let Some(dir) = handle.controller("hugetlb") {
+    if let Some(dir) = controlled(dirs, "hugetlb") {
         for limit in &resources.hugepage_limits {
             set(dir, &format!("hugetlb.{}.limit_in_bytes", limit.page_size), limit.limit)?;
         }
@@ -150,20 +147,24 @@ fn pids(limit: i64) -> String {
     if limit < 0 { "max".to_owned() } else { limit.to_string() }
 }
 
-pub(super) fn restrict_devices(handle: &Handle, rules: &[DeviceRule]) -> Result<()> {
-    let Some(dir) = handle.controller("devices") else {
+pub(super) fn restrict_devices(dirs: &[GroupDir], rules: &[DeviceRule]) -> Result<()> {
+    let Some(dir) = controlled(dirs, "devices") else {
         return Ok(());
     };
     set(dir, "devices.deny", "a")?;
     rules.iter().try_for_each(|rule| set(dir, "devices.allow", rule))
 }
 
-pub(super) fn usage(handle: &Handle) -> Usage {
+pub(super) fn oom_kills(dirs: &[GroupDir]) -> u64 {
+    controlled(dirs, "memory").map_or(0, |dir| keyed(dir, "memory.oom_control", "oom_kill"))
+}
+
+pub(super) fn usage(dirs: &[GroupDir]) -> Usage {
     let mut usage = Usage::default();
-    if let Some(dir) = handle.controller("cpuacct") {
+    if let Some(dir) = controlled(dirs, "cpuacct") {
         usage.cpu = Duration::from_nanos(number(dir, "cpuacct.usage"));
     }
-    if let Some(dir) = handle.controller("memory") {
+    if let Some(dir) = controlled(dirs, "memory") {
         let stat = |key| keyed(dir, "memory.stat", key);
         usage.memory_usage = number(dir, "memory.usage_in_bytes");
         usage.memory_working_set = usage.memory_usage.saturating_sub(stat("total_inactive_file"));
@@ -171,7 +172,7 @@ pub(super) fn usage(handle: &Handle) -> Usage {
         usage.page_faults = stat("total_pgfault");
         usage.major_page_faults = stat("total_pgmajfault");
     }
-    if let Some(dir) = handle.controller("pids") {
+    if let Some(dir) = controlled(dirs, "pids") {
         usage.pids = number(dir, "pids.current");
     }
     usage

@@ -1,6 +1,7 @@
 //! Cgroup v2: one tree, controllers switched on from the top.
 //!
-//! Counterpart: runc's `cgroups/fs2`. Invariant: a group's parent has every available controller enabled for it.
+//! Counterpart: runc's `cgroups/fs2`. Invariant: a group's parent has every available controller
+//! enabled for it.
 
 use std::{
     fs,
@@ -109,6 +110,15 @@ mod tests {
 
     use super::{super::*, *};
 
+    struct Cleanup(Handle);
+
+    impl Drop for Cleanup {
+        fn drop(&mut self) {
+            self.0.kill_all();
+            self.0.remove();
+        }
+    }
+
     /// On a real tree, which a v1 machine usually has too, if without controllers.
     #[test]
     fn groups_hold_and_release_processes() {
@@ -120,7 +130,9 @@ mod tests {
         };
         let root = PathBuf::from(format!("skiff-test-v2-{}", std::process::id()));
         let cgroups = Cgroups { hierarchy: Hierarchy::V2(mount), root: root.clone() };
+        let _cleanup = Cleanup(cgroups.handle("/"));
         let group = cgroups.create("/kubepods/pod1/container").unwrap();
+        let Handle::V2(dir) = &group else { panic!("{group:?} is not of one tree") };
         group
             .apply(&LinuxContainerResources {
                 pids_limit: 10,
@@ -131,13 +143,13 @@ mod tests {
         // The kernel's verifier judges the program.
         group.restrict_devices(&DeviceRule::defaults()).unwrap();
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
-        fs::write(group.dirs[0].join("cgroup.procs"), child.id().to_string()).unwrap();
+        fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
         assert_eq!(cgroups.handle("/kubepods").processes(), [child.id() as i32]);
         let reaper = std::thread::spawn(move || child.wait().unwrap());
         cgroups.handle("/").kill_all();
         reaper.join().unwrap();
         cgroups.handle("/").remove();
-        assert!(!group.dirs[0].exists());
+        assert!(!dir.exists());
     }
 
     #[test]

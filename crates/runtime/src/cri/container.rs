@@ -169,7 +169,7 @@ pub enum ContainerState {
     Created,
     Running,
     Exited,
-    /// The shim died without leaving an exit code.
+    /// For runtimes that can lose track; the embedded one always finds an end.
     Unknown,
 }
 
@@ -184,7 +184,7 @@ pub struct ContainerStatus {
     pub finished_at: Option<SystemTime>,
     /// 128 + signal when a signal ended it.
     pub exit_code: Option<i32>,
-    /// `Completed`, `Error`, `OOMKilled`, `StartError` or `ContainerStatusUnknown`; empty before the exit.
+    /// `Completed`, `Error`, `OOMKilled` or `StartError`; empty before the exit.
     pub reason: String,
     pub message: String,
     /// As the config named it.

@@ -1,8 +1,10 @@
-//! The contract between the kubelet and a container runtime: the verbs of CRI v1 as two object-safe traits.
+//! The contract between the kubelet and a container runtime: the verbs of CRI v1 as two object-safe
+//! traits.
 //!
-//! Counterpart: `k8s.io/cri-api/pkg/apis/runtime/v1`. Differs from upstream: exec and attach hand back byte
-//! streams instead of a URL, port-forward is a dialled connection, and events are a subscription that starts
-//! now rather than a relist, because both ends usually live in one process.
+//! Counterpart: `k8s.io/cri-api/pkg/apis/runtime/v1`. Differs from upstream: exec and attach hand
+//! back byte streams instead of a URL, port-forward is a dialled connection, and events are a
+//! subscription that starts now rather than a relist, because both ends usually live in one
+//! process.
 //!
 //! Invariant: every verb is idempotent where CRI says so (stop, remove), and an unknown id is
 //! [`Error::NotFound`](crate::Error::NotFound), never an empty answer.
@@ -30,11 +32,14 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
     /// Name and version, as `nodeInfo.containerRuntimeVersion` shows them (`name://version`).
     async fn version(&self) -> Result<Version>;
 
-    /// Creates and starts a pod sandbox with its network, and answers its id. Nothing is left behind on error.
+    /// Creates and starts a pod sandbox with its network, and answers its id. Nothing is left
+    /// behind on error.
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String>;
-    /// Kills what still runs in the sandbox and gives its network back. Idempotent; an unknown id is fine.
+    /// Kills what still runs in the sandbox and gives its network back. Idempotent; an unknown id
+    /// is fine.
     async fn stop_pod_sandbox(&self, id: &str) -> Result<()>;
-    /// Stops the sandbox, then removes its containers and every trace of it. Idempotent; an unknown id is fine.
+    /// Stops the sandbox, then removes its containers and every trace of it. Idempotent; an unknown
+    /// id is fine.
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()>;
     async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatus>;
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>>;
@@ -44,9 +49,11 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
     /// Starts a created container. A command that cannot be executed fails here, as
     /// [`Error::StartFailed`](crate::Error::StartFailed), and leaves the container exited.
     async fn start_container(&self, id: &str) -> Result<()>;
-    /// Sends the stop signal, waits up to `grace`, then kills. Returns once the container has exited. Idempotent.
+    /// Sends the stop signal, waits up to `grace`, then kills. Returns once the container has
+    /// exited. Idempotent.
     async fn stop_container(&self, id: &str, grace: Duration) -> Result<()>;
-    /// Kills if need be and removes the container, its writable layer and its cgroup; the log stays. Idempotent.
+    /// Kills if need be and removes the container, its writable layer and its cgroup; the log
+    /// stays. Idempotent.
     async fn remove_container(&self, id: &str) -> Result<()>;
     async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>>;
@@ -58,7 +65,8 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
     /// Reopens the log file by its path; called after the kubelet renamed the old one.
     async fn reopen_container_log(&self, id: &str) -> Result<()>;
 
-    /// Runs `command` to its end. [`Error::ExecTimeout`](crate::Error::ExecTimeout) after `timeout`, with the process killed.
+    /// Runs `command` to its end. [`Error::ExecTimeout`](crate::Error::ExecTimeout) after
+    /// `timeout`, with the process killed.
     async fn exec_sync(
         &self,
         id: &str,
@@ -83,11 +91,13 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
 #[async_trait]
 pub trait ImageService: Send + Sync + 'static {
     async fn list_images(&self) -> Result<Vec<Image>>;
-    /// `reference` may be short (`kuard:blue`), full, by digest, or an image id (prefix). `None`: not present.
+    /// `reference` may be short (`kuard:blue`), full, by digest, or an image id (prefix). `None`:
+    /// not present.
     async fn image_status(&self, reference: &str) -> Result<Option<Image>>;
     /// Fetches from a registry and answers the image id.
     async fn pull_image(&self, reference: &str) -> Result<String>;
-    /// Removes the names, or for an id the whole image. Layers still used by containers stay until those go. Idempotent.
+    /// Removes the names, or for an id the whole image. Layers still used by containers stay until
+    /// those go. Idempotent.
     async fn remove_image(&self, reference: &str) -> Result<()>;
     /// Imports an OCI layout or `docker save` archive; answers what it named. All or nothing.
     async fn load_image(&self, archive: &Path) -> Result<Vec<Image>>;

@@ -1,6 +1,7 @@
 //! Pod sandboxes: what is asked for, and what is.
 //!
-//! Counterpart: CRI `PodSandboxConfig` and `PodSandboxStatus`. Times are `SystemTime`; paths are the daemon's own.
+//! Counterpart: CRI `PodSandboxConfig` and `PodSandboxStatus`. Times are `SystemTime`; paths are
+//! the daemon's own.
 
 use std::{collections::BTreeMap, net::IpAddr, path::PathBuf, time::SystemTime};
 
@@ -23,7 +24,8 @@ pub struct PodSandboxConfig {
     pub hostname: String,
     /// Where container logs go; a container's `log_path` is relative to it.
     pub log_directory: PathBuf,
-    /// Content of `/etc/resolv.conf`. `None`: containers see the node's, unless they mount their own.
+    /// Content of `/etc/resolv.conf`. `None`: containers see the node's, unless they mount their
+    /// own.
     pub resolv_conf: Option<String>,
     pub port_mappings: Vec<PortMapping>,
     pub labels: BTreeMap<String, String>,

@@ -1,6 +1,7 @@
 //! Exec and attach as byte streams.
 //!
-//! Counterpart: CRI `ExecSync`, `Exec` and `Attach`, minus the streaming server: the caller owns the wire.
+//! Counterpart: CRI `ExecSync`, `Exec` and `Attach`, minus the streaming server: the caller owns
+//! the wire.
 
 use std::{fmt, io};
 
@@ -45,7 +46,8 @@ pub struct StreamSession {
     pub stderr: Option<BoxRead>,
     /// Present with a terminal.
     pub terminal: Option<Terminal>,
-    /// Resolves to the exit code when the process ends. Output may still be buffered in the readers then.
+    /// Resolves to the exit code when the process ends. Output may still be buffered in the readers
+    /// then.
     pub exit: BoxFuture<'static, Result<i32>>,
 }
 

@@ -1,9 +1,9 @@
 //! Containers: created here as files, started and ended by the shim.
 //!
-//! Counterpart: containerd's `container_create.go`, `container_start.go`, `container_stop.go`, `container_remove.go`.
+//! Counterpart: containerd's `container_create.go`, `container_start.go`, `container_stop.go`,
+//! `container_remove.go`.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
@@ -47,6 +47,7 @@ impl Embedded {
             (record.id.clone(), record.config.clone())
         };
         sandbox.shim()?;
+        let _layers_stay = self.layer_users.read().unwrap_or_else(|poisoned| poisoned.into_inner());
         let image = self
             .images
             .find(&config.image)
@@ -129,18 +130,7 @@ impl Embedded {
         let answer = sandbox.shim()?.tell(Request::Start { container: record.id.clone() }).await?;
         match answer {
             Ok(()) => {
-                let phase = Phase::read(&container.dir)?;
-                // An exit may have been noticed already; it says more than a start.
-                container.phase.send_if_modified(|current| {
-                    let moves =
-                        matches!(current, Phase::Created) && matches!(phase, Phase::Running(_));
-                    if moves {
-                        *current = phase.clone();
-                    }
-                    moves
-                });
-                self.publish(ContainerEventKind::Started, &record.sandbox_id, &record.id);
-                self.note_exit_if_any(container);
+                self.advance(container, Phase::read(&container.dir)?);
                 Ok(())
             }
             Err(failure) => {
@@ -148,13 +138,6 @@ impl Embedded {
                 let reason = describe(failure);
                 Err(Error::StartFailed { id: record.id.clone(), reason })
             }
-        }
-    }
-
-    /// The shim may have told of the exit before the start was known here.
-    fn note_exit_if_any(&self, container: &Container) {
-        if container.dir.join(crate::shim::EXIT_FILE).exists() {
-            self.note_exit(container);
         }
     }
 
@@ -178,7 +161,8 @@ impl Embedded {
             .map_err(|_| wrong_state(container, "stop"))
     }
 
-    /// A failure means it is over already, or its shim is gone; both end in an exit that is waited for.
+    /// A failure means it is over already, or its shim is gone; both end in an exit that is waited
+    /// for.
     async fn signal(&self, container: &Container, signal: i32, all: bool) {
         let record = &container.record;
         let request = Request::Signal { container: record.id.clone(), signal, all };
@@ -203,7 +187,7 @@ impl Embedded {
             files::remove_tree(&container.dir)?;
             this.publish(ContainerEventKind::Deleted, &record.sandbox_id, &record.id);
             this.containers().remove(&record.id);
-            this.images.collect(&this.layers_in_use());
+            this.collect_layers();
             Ok(())
         })
         .await
@@ -235,7 +219,8 @@ impl Embedded {
     pub(super) fn stats(&self, container: &Container) -> ContainerStats {
         let record = &container.record;
         let usage = self.cgroups.handle(&record.cgroup).usage();
-        let (rootfs_used_bytes, rootfs_inodes_used) = disk_usage(&container.dir.join("upper"));
+        let (rootfs_used_bytes, rootfs_inodes_used) =
+            files::disk_usage(&container.dir.join("upper"));
         ContainerStats {
             id: record.id.clone(),
             sandbox_id: record.sandbox_id.clone(),
@@ -323,18 +308,4 @@ fn pod_files(sandbox: &Sandbox, pod: &PodSandboxConfig) -> Vec<(&'static str, Pa
     };
     let all = [("/etc/resolv.conf", resolv_conf), ("/etc/hostname", sandbox.dir.join("hostname"))];
     all.into_iter().filter(|(_, source)| source.exists()).collect()
-}
-
-/// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts nothing.
-fn disk_usage(dir: &Path) -> (u64, u64) {
-    use std::os::unix::fs::MetadataExt;
-    let mut total = (0, 0);
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        let Ok(found) = entry.metadata() else {
-            continue;
-        };
-        let below = if found.is_dir() { disk_usage(&entry.path()) } else { (0, 0) };
-        total = (total.0 + found.blocks() * 512 + below.0, total.1 + 1 + below.1);
-    }
-    total
 }

@@ -180,7 +180,8 @@ async fn read_until_exit<T>(
         // Nothing left to read, so only the exit is missing.
         _ = &mut reading => exit.await.ok(),
         code = &mut *exit => {
-            // What was printed comes before the exit, but a process left behind may hold the pipe open for ever.
+            // What was printed comes before the exit, but a process left behind may hold the pipe
+            // open for ever.
             let _ = timeout(DRAIN_TIMEOUT, reading).await;
             code.ok()
         }

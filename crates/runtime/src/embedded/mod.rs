@@ -1,10 +1,11 @@
 //! The embedded runtime: no daemon but this process, no binary but this one.
 //!
-//! Consumes CRI verbs, decides files, cgroups and shim requests, emits container events. Counterpart: containerd with
-//! its CRI plugin. One file per subject: [`sandboxes`], [`containers`], [`exec`], [`recovery`]; [`spec`] takes every decision
-//! about a container as one function of its inputs.
-//! Invariant: memory is a cache of the directory tree (see [`record`]); what a kill -9 interrupts is either absent or
-//! complete to the next daemon.
+//! Consumes CRI verbs, decides files, cgroups and shim requests, emits container events.
+//! Counterpart: containerd with its CRI plugin. One file per subject: [`sandboxes`],
+//! [`containers`], [`exec`], [`recovery`]; [`spec`] takes every decision about a container as one
+//! function of its inputs.
+//! Invariant: memory is a cache of the directory tree (see [`record`]); what a kill -9 interrupts
+//! is either absent or complete to the next daemon.
 
 mod containers;
 mod exec;
@@ -18,7 +19,7 @@ mod streams;
 use std::{
     collections::{BTreeMap, HashSet},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, Weak},
+    sync::{Arc, Mutex, MutexGuard, RwLock, Weak},
     time::Duration,
 };
 
@@ -47,7 +48,8 @@ const EVENT_BACKLOG: usize = 4096;
 pub struct EmbeddedConfig {
     /// Everything it keeps: images, layers, sandboxes.
     pub root: PathBuf,
-    /// The part of the cgroup tree that belongs to this node, such as `/skiff/node-1`; `/` for all of it.
+    /// The part of the cgroup tree that belongs to this node, such as `/skiff/node-1`; `/` for all
+    /// of it.
     pub cgroup_root: String,
     pub network: Arc<dyn SandboxNetwork>,
     pub shim: ShimCommand,
@@ -63,6 +65,9 @@ pub struct Embedded {
     images: ImageStore,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
+    /// Read while a container is made of an image's layers, written while unused layers are
+    /// deleted.
+    layer_users: RwLock<()>,
     events: broadcast::Sender<ContainerEvent>,
     /// For tasks that must not keep the runtime alive.
     this: Weak<Embedded>,
@@ -88,11 +93,12 @@ impl Embedded {
             images,
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
+            layer_users: RwLock::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
             this: this.clone(),
         });
         runtime.recover().await?;
-        runtime.images.collect(&runtime.layers_in_use());
+        runtime.collect_layers();
         Ok(runtime)
     }
 
@@ -128,6 +134,13 @@ impl Embedded {
 
     fn layers_in_use(&self) -> HashSet<String> {
         self.containers().values().flat_map(|container| container.record.layers.clone()).collect()
+    }
+
+    /// Deletes what no image names and no container uses.
+    fn collect_layers(&self) {
+        let _nobody_creates =
+            self.layer_users.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.images.collect(&self.layers_in_use());
     }
 
     fn publish(&self, kind: ContainerEventKind, sandbox_id: &str, container_id: &str) {
@@ -289,27 +302,40 @@ impl ImageService for Embedded {
 
     async fn remove_image(&self, reference: &str) -> Result<()> {
         let reference = reference.to_owned();
-        self.blocking(move |this| this.images.remove(&reference, &this.layers_in_use())).await
+        self.blocking(move |this| {
+            this.images.remove(&reference)?;
+            this.collect_layers();
+            Ok(())
+        })
+        .await
     }
 
     async fn load_image(&self, archive: &Path) -> Result<Vec<Image>> {
         let archive = archive.to_owned();
-        let load = move |this: &Embedded| this.images.load(&archive, &this.layers_in_use());
+        let load = move |this: &Embedded| {
+            let loaded = this.images.load(&archive);
+            // Whether it went well or not: a failed load leaves layers that belong to nothing.
+            this.collect_layers();
+            loaded
+        };
         Ok(self.blocking(load).await?.iter().map(ImageRecord::to_image).collect())
     }
 
     async fn image_fs_info(&self) -> Result<FilesystemUsage> {
-        let found = nix::sys::statvfs::statvfs(&self.root).at("measure", &self.root)?;
-        let images = self.images.list();
-        Ok(FilesystemUsage {
-            mountpoint: self.root.clone(),
-            used_bytes: images.iter().map(|image| image.size).sum(),
-            inodes_used: images.iter().map(|image| image.layers.len() as u64).sum(),
-            capacity_bytes: found.blocks() * found.fragment_size(),
-            available_bytes: found.blocks_available() * found.fragment_size(),
-            inodes: found.files(),
-            inodes_free: found.files_available(),
+        self.blocking(|this| {
+            let found = nix::sys::statvfs::statvfs(&this.root).at("measure", &this.root)?;
+            let (used_bytes, inodes_used) = this.images.usage();
+            Ok(FilesystemUsage {
+                mountpoint: this.root.clone(),
+                used_bytes,
+                inodes_used,
+                capacity_bytes: found.blocks() * found.fragment_size(),
+                available_bytes: found.blocks_available() * found.fragment_size(),
+                inodes: found.files(),
+                inodes_free: found.files_available(),
+            })
         })
+        .await
     }
 }
 
@@ -342,28 +368,35 @@ impl Embedded {
         Arc::new(WeakRuntime(self.this.clone()))
     }
 
-    /// Reads the exit the shim wrote down and tells everybody, once.
+    /// Reads what the shim wrote down and moves on from there.
     fn note_exit(&self, container: &Container) {
         match Phase::read(&container.dir) {
-            Ok(phase) => self.move_to(container, phase),
+            Ok(phase) => self.advance(container, phase),
             Err(error) => {
-                tracing::error!(container = container.record.id, %error, "cannot read how it ended")
+                tracing::error!(container = container.record.id, %error, "cannot read how it ended");
             }
         }
     }
 
-    fn move_to(&self, container: &Container, phase: Phase) {
+    /// Moves a container to a later phase and tells everybody, once, in order: the shim's word of
+    /// an exit may overtake the answer to the start.
+    fn advance(&self, container: &Container, phase: Phase) {
+        let mut started = phase.run().is_some();
         let exit = phase.exit().map(|exit| (exit.exit_code, exit.oom_killed));
         let changed = container.phase.send_if_modified(|current| {
-            let moves = current.exit().is_none();
+            started &= current.run().is_none();
+            let moves = phase.is_later_than(current);
             if moves {
                 *current = phase;
             }
             moves
         });
+        let (sandbox_id, id) = (&container.record.sandbox_id, &container.record.id);
+        if changed && started {
+            self.publish(ContainerEventKind::Started, sandbox_id, id);
+        }
         if let (true, Some((exit_code, oom_killed))) = (changed, exit) {
-            let kind = ContainerEventKind::Stopped { exit_code, oom_killed };
-            self.publish(kind, &container.record.sandbox_id, &container.record.id);
+            self.publish(ContainerEventKind::Stopped { exit_code, oom_killed }, sandbox_id, id);
         }
     }
 }

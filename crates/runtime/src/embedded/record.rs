@@ -1,8 +1,10 @@
-//! The daemon's records: what was asked for, kept beside what the shim writes about what became of it.
+//! The daemon's records: what was asked for, kept beside what the shim writes about what became of
+//! it.
 //!
-//! Layout of a sandbox: `sandbox.json` (here), `shim-spec.json`, `shim.sock`, `shim.log`, `resolv.conf`, `hostname`,
-//! and per container `containers/<id>/` with `container.json` (here), `spec.json`, `run.json`, `exit.json` (shim),
-//! `upper`, `work`, `rootfs`. Invariant: deleting a directory deletes everything the runtime knew of its subject.
+//! Layout of a sandbox: `sandbox.json` (here), `shim-spec.json`, `shim.sock`, `shim.log`,
+//! `resolv.conf`, `hostname`, and per container `containers/<id>/` with `container.json` (here),
+//! `spec.json`, `run.json`, `exit.json` (shim), `upper`, `work`, `rootfs`. Invariant: deleting a
+//! directory deletes everything the runtime knew of its subject.
 
 use std::{
     io::Read,
@@ -128,6 +130,15 @@ impl Phase {
             Phase::Exited { exit, .. } => Some(exit),
             _ => None,
         }
+    }
+
+    pub fn is_later_than(&self, other: &Phase) -> bool {
+        let rank = |phase: &Phase| match phase {
+            Phase::Created => 0,
+            Phase::Running(_) => 1,
+            Phase::Exited { .. } => 2,
+        };
+        rank(self) > rank(other)
     }
 
     pub fn state(&self) -> ContainerState {

@@ -1,8 +1,10 @@
-//! Finding again what an earlier daemon left: the other half of "the daemon may be killed at any time".
+//! Finding again what an earlier daemon left: the other half of "the daemon may be killed at any
+//! time".
 //!
-//! Consumes the directory tree, decides by process identity which shims still live, emits the in-memory state and connections.
-//! Counterpart: containerd's `restart.go`. Invariant: a pid that was reused, or a machine that was rebooted, never makes a
-//! dead container look alive.
+//! Consumes the directory tree, decides by process identity which shims still live, emits the
+//! in-memory state and connections.
+//! Counterpart: containerd's `restart.go`. Invariant: a pid that was reused, or a machine that was
+//! rebooted, never makes a dead container look alive.
 
 use std::{fs, path::Path, sync::Arc};
 

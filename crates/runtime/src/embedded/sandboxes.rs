@@ -1,7 +1,8 @@
 //! Pod sandboxes: a directory, a cgroup, a shim, a network attachment.
 //!
 //! Counterpart: containerd's `sandbox_run.go`, `sandbox_stop.go`, `sandbox_remove.go`.
-//! Invariant: the network is given back while the namespace still exists, and a failed run leaves nothing.
+//! Invariant: the network is given back while the namespace still exists, and a failed run leaves
+//! nothing.
 
 use std::{
     path::{Path, PathBuf},
@@ -111,7 +112,8 @@ impl Embedded {
             created_at: SystemTime::now(),
             shim: shim.clone(),
             ips: Vec::new(),
-            // Not ready before its network is; a daemon killed in between finds something to remove.
+            // Not ready before its network is; a daemon killed in between finds something to
+            // remove.
             stopped: true,
         };
         let result = self.connect_up(dir, record).await;

@@ -35,6 +35,9 @@ use crate::{
 };
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// Long enough for a start on a drowning disk; a caller waiting for ever would be a pod nobody can
+/// delete.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How to become a shim: the program and what stands before the sandbox's directory.
 #[derive(Debug, Clone)]
@@ -157,7 +160,10 @@ impl ShimClient {
         }
         self.send(&encode(id, request, descriptors.len()).map_err(|_| self.gone())?, descriptors)
             .await?;
-        receiver.await.map_err(|_| self.gone())
+        match timeout(ANSWER_TIMEOUT, receiver).await {
+            Ok(answer) => answer.map_err(|_| self.gone()),
+            Err(_) => Err(Error::ShimSilent { id: self.sandbox_id.clone() }),
+        }
     }
 
     /// For requests that answer no more than success.
@@ -218,7 +224,8 @@ impl ShimClient {
             }
             message => {
                 let mut pending = self.pending();
-                // Registered before the answer is seen, so that an exec that is over at once is not missed.
+                // Registered before the answer is seen, so that an exec that is over at once is not
+                // missed.
                 let exit = match message {
                     Message::Executing { exec } => {
                         let (sender, receiver) = oneshot::channel();

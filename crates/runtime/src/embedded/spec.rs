@@ -1,7 +1,10 @@
-//! Decides a container: what was asked for, over what the image says, over what every container gets.
+//! Decides a container: what was asked for, over what the image says, over what every container
+//! gets.
 //!
-//! Consumes a container's config, its sandbox's and its image's, emits the [`ContainerSpec`] the shim carries out.
-//! Counterpart: containerd's `container_create_linux.go`. Pure but for device listing and profile reading.
+//! Consumes a container's config, its sandbox's and its image's, emits the [`ContainerSpec`] the
+//! shim carries out.
+//! Counterpart: containerd's `container_create_linux.go`. Pure but for device listing and profile
+//! reading.
 
 use std::{
     fs,
@@ -83,7 +86,8 @@ fn process(config: &ContainerConfig, image: &ImageConfig, hostname: &str) -> Res
     })
 }
 
-/// The table of Kubernetes' documentation: a command replaces entrypoint and arguments, arguments replace arguments.
+/// The table of Kubernetes' documentation: a command replaces entrypoint and arguments, arguments
+/// replace arguments.
 fn args(config: &ContainerConfig, image: &ImageConfig) -> Result<Vec<String>> {
     let entrypoint = image.entrypoint.clone().unwrap_or_default();
     let cmd = image.cmd.clone().unwrap_or_default();
@@ -176,7 +180,8 @@ fn pid_namespace(
 ) -> Result<PidNamespace> {
     match security.namespaces.pid {
         NamespaceMode::Container => Ok(PidNamespace::Own),
-        // The shim's children are born in the pod's namespace, or in the node's if the sandbox was given that.
+        // The shim's children are born in the pod's namespace, or in the node's if the sandbox was
+        // given that.
         NamespaceMode::Pod | NamespaceMode::Node => Ok(PidNamespace::Inherited),
         NamespaceMode::Target => target
             .map(PidNamespace::Of)

@@ -1,7 +1,8 @@
 //! Exec, attach and port-forward of the embedded runtime: descriptors to byte streams.
 //!
-//! Consumes pipe and terminal descriptors, emits [`StreamSession`]s. The process holds the other ends itself, so the
-//! shim copies nothing for an exec. Counterpart: containerd's `pkg/cri/streaming` without its server.
+//! Consumes pipe and terminal descriptors, emits [`StreamSession`]s. The process holds the other
+//! ends itself, so the shim copies nothing for an exec. Counterpart: containerd's
+//! `pkg/cri/streaming` without its server.
 
 use std::{
     fs::File,
@@ -83,7 +84,8 @@ struct TerminalEnd(Arc<AsyncFd<File>>);
 /// Reading end, writing end and control of a terminal.
 pub(super) fn terminal_streams(descriptor: OwnedFd) -> io::Result<(BoxRead, BoxWrite, Terminal)> {
     set_nonblocking(&descriptor)?;
-    // SAFETY: a File answers the same open descriptor until it is dropped, and nothing replaces it in there.
+    // SAFETY: a File answers the same open descriptor until it is dropped, and nothing replaces it
+    // in there.
     let end = unsafe { AsyncFd::register(File::from(descriptor)) }?;
     let end = TerminalEnd(Arc::new(end));
     let control = end.clone();

@@ -1,9 +1,11 @@
 //! Image archives: finds the images a tar file holds, without unpacking it.
 //!
-//! Consumes an OCI layout or `docker save` tar (plain, gzip or zstd), decides which manifest fits this platform,
-//! emits [`Candidate`]s whose small blobs are read and verified and whose layers are positions in the file.
+//! Consumes an OCI layout or `docker save` tar (plain, gzip or zstd), decides which manifest fits
+//! this platform, emits [`Candidate`]s whose small blobs are read and verified and whose layers are
+//! positions in the file.
 //! Counterpart: containerd's `images/archive` importer.
-//! Invariant: a blob named by digest is never handed out unverified; layers are verified where they are unpacked.
+//! Invariant: a blob named by digest is never handed out unverified; layers are verified where they
+//! are unpacked.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -44,7 +46,8 @@ enum Entry {
 #[derive(Debug)]
 pub(super) struct Candidate {
     pub names: BTreeSet<Reference>,
-    /// The digest the archive knows the image by: of its index if it has one. `None` from `docker save`.
+    /// The digest the archive knows the image by: of its index if it has one. `None` from `docker
+    /// save`.
     pub target: Option<String>,
     pub manifest: Option<Blob>,
     pub config: Blob,
@@ -102,7 +105,8 @@ impl Archive {
         Ok(candidates)
     }
 
-    /// The stored bytes of a layer. The position is shared: read one layer to its end before asking for the next.
+    /// The stored bytes of a layer. The position is shared: read one layer to its end before asking
+    /// for the next.
     pub fn layer(&self, source: &LayerSource) -> Result<io::Take<File>> {
         let mut file = self.file.try_clone().at("reopen image archive", &self.path)?;
         file.seek(SeekFrom::Start(source.offset)).at("seek in image archive", &self.path)?;
@@ -161,7 +165,8 @@ impl Archive {
         Ok(candidates)
     }
 
-    /// Follows indexes down to the manifest for this platform; `None` if the descriptor is for another.
+    /// Follows indexes down to the manifest for this platform; `None` if the descriptor is for
+    /// another.
     fn resolve(&self, descriptor: &Descriptor, depth: u32) -> Result<Option<Descriptor>> {
         if descriptor.platform.as_ref().is_some_and(|platform| *platform != Platform::host()) {
             return Ok(None);

@@ -1,6 +1,8 @@
-//! The parts of OCI documents the runtime reads: index, manifest, config, and Docker's `manifest.json`.
+//! The parts of OCI documents the runtime reads: index, manifest, config, and Docker's
+//! `manifest.json`.
 //!
-//! Counterpart: the OCI image specification. Unknown fields are ignored, as the specification demands.
+//! Counterpart: the OCI image specification. Unknown fields are ignored, as the specification
+//! demands.
 
 use std::collections::BTreeMap;
 

@@ -1,10 +1,12 @@
 //! Unpacks one layer on top of the layers below it, into a directory overlayfs can use as a lower.
 //!
-//! Consumes the layer's stored bytes, decides nothing, emits files. Counterpart: containerd's `archive.Apply`.
-//! The work happens in a thread with a mount namespace of its own: there the lower layers and the new directory
-//! are one overlay, and the thread is chrooted into it. So the kernel resolves links inside the image, writes whiteouts
-//! and opaque marks itself, and a path in a hostile archive cannot lead out.
-//! Invariant: on success both hashes matched; the mount never outlives the thread, not even on kill -9.
+//! Consumes the layer's stored bytes, decides nothing, emits files. Counterpart: containerd's
+//! `archive.Apply`. The work happens in a thread with a mount namespace of its own: there the lower
+//! layers and the new directory are one overlay, and the thread is chrooted into it. So the kernel
+//! resolves links inside the image, writes whiteouts and opaque marks itself, and a path in a
+//! hostile archive cannot lead out.
+//! Invariant: on success both hashes matched; the mount never outlives the thread, not even on kill
+//! -9.
 
 use std::{
     collections::BTreeSet,

@@ -1,7 +1,8 @@
 //! Image names: `kuard:blue` -> `docker.io/library/kuard:blue`.
 //!
-//! Counterpart: `github.com/distribution/reference`, `ParseDockerRef`: a digest wins over a tag, and
-//! a name with neither means `latest`. Invariant: a parsed reference prints in full and parses back to itself.
+//! Counterpart: `github.com/distribution/reference`, `ParseDockerRef`: a digest wins over a tag,
+//! and a name with neither means `latest`. Invariant: a parsed reference prints in full and parses
+//! back to itself.
 
 use std::fmt;
 

@@ -1,14 +1,15 @@
 //! The image store: names, records and layers under one directory.
 //!
-//! Consumes archives and removals, decides what is new and what nobody uses any more, emits [`ImageRecord`]s.
-//! Layout: `images.json` (the records; replaced whole, by rename), `content/blobs/sha256/` (manifests, configs),
-//! `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
+//! Consumes archives and removals, decides what is new and what nobody uses any more, emits
+//! [`ImageRecord`]s.
+//! Layout: `images.json` (the records; replaced whole, by rename), `content/blobs/sha256/`
+//! (manifests, configs), `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
 //! Counterpart: containerd's metadata database and garbage collector.
-//! Invariant: `images.json` names only layers that are complete; anything it does not name, nor a container
-//! uses, is garbage and may be collected at any time.
+//! Invariant: `images.json` names only layers that are complete; anything it does not name, nor a
+//! container uses, is garbage and may be collected at any time.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -53,6 +54,8 @@ pub(crate) struct ImageStore {
     records: Mutex<BTreeMap<String, ImageRecord>>,
     /// Held while layers are added or collected.
     layers_lock: Mutex<()>,
+    /// Bytes and inodes of layers, which never change: each is measured once.
+    measured: Mutex<HashMap<String, (u64, u64)>>,
 }
 
 // === impl ImageStore ===
@@ -68,7 +71,8 @@ impl ImageStore {
         Ok(ImageStore {
             root: root.to_owned(),
             records: Mutex::new(records),
-            layers_lock: Mutex::new(()),
+            layers_lock: Mutex::default(),
+            measured: Mutex::default(),
         })
     }
 
@@ -80,23 +84,36 @@ impl ImageStore {
         self.records().values().cloned().collect()
     }
 
+    /// Bytes and inodes all layers take together.
+    pub fn usage(&self) -> (u64, u64) {
+        let layers: BTreeSet<String> =
+            self.list().into_iter().flat_map(|record| record.layers).collect();
+        let mut measured = self.measured.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        measured.retain(|name, _| layers.contains(name));
+        layers.into_iter().fold((0, 0), |total, name| {
+            let dir = self.layers_dir().join(&name);
+            let one = measured.entry(name).or_insert_with(|| files::disk_usage(&dir));
+            (total.0 + one.0, total.1 + one.1)
+        })
+    }
+
     /// By name, by digest, by id, or by an unambiguous beginning of an id.
     pub fn find(&self, reference: &str) -> Option<ImageRecord> {
         let records = self.records();
         by_name(&records, reference).or_else(|| by_id(&records, reference)).cloned()
     }
 
-    /// Imports every image in the archive, or none.
-    pub fn load(&self, archive: &Path, in_use: &HashSet<String>) -> Result<Vec<ImageRecord>> {
-        let lock = self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let result = self.import(archive);
-        drop(lock);
-        self.collect(in_use);
-        result
+    /// Imports every image in the archive, or none. Layers of a failed import wait for the next
+    /// [`Self::collect`].
+    pub fn load(&self, archive: &Path) -> Result<Vec<ImageRecord>> {
+        let _one_at_a_time =
+            self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        self.import(archive)
     }
 
-    /// Forgets a name, or for an id the whole image.
-    pub fn remove(&self, reference: &str, in_use: &HashSet<String>) -> Result<()> {
+    /// Forgets a name, or for an id the whole image. Its layers wait for the next
+    /// [`Self::collect`].
+    pub fn remove(&self, reference: &str) -> Result<()> {
         let mut records = self.records();
         let named = by_name(&records, reference).map(|record| record.id.clone());
         let whole = by_id(&records, reference).map(|record| record.id.clone());
@@ -113,13 +130,11 @@ impl ImageStore {
         if named.is_none() || record.tags.is_empty() {
             next.remove(&id);
         }
-        self.commit(&mut records, next)?;
-        drop(records);
-        self.collect(in_use);
-        Ok(())
+        self.commit(&mut records, next)
     }
 
-    /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which collects at its end.
+    /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which
+    /// collects at its end.
     pub fn collect(&self, in_use: &HashSet<String>) {
         let Ok(_lock) = self.layers_lock.try_lock() else {
             return;
@@ -310,7 +325,8 @@ fn layer_name(chain_id: &str) -> String {
     chain_id.trim_start_matches("sha256:")[..LAYER_NAME_DIGITS].to_owned()
 }
 
-/// Deletes the entries of `dir` that are not kept. What cannot be deleted now is tried again next time.
+/// Deletes the entries of `dir` that are not kept. What cannot be deleted now is tried again next
+/// time.
 fn sweep(dir: &Path, keep: impl Fn(&str) -> bool) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;

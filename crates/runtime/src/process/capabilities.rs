@@ -1,7 +1,7 @@
 //! Linux capabilities: names, the usual default, and the system calls that take them away.
 //!
-//! Counterpart: runc's `capabilities`. Invariant: inheritable stays empty, so nothing is regained by exec of a
-//! plain file; ambient is filled only when the pod asked for it.
+//! Counterpart: runc's `capabilities`. Invariant: inheritable stays empty, so nothing is regained
+//! by exec of a plain file; ambient is filled only when the pod asked for it.
 
 use std::io;
 
@@ -84,7 +84,8 @@ pub(crate) struct CapabilitySet {
 impl CapabilitySet {
     pub const SYS_ADMIN: u64 = 1 << 21;
 
-    /// The mask of a name with or without `CAP_`, in any case; `ALL` is every capability. `None`: no such name.
+    /// The mask of a name with or without `CAP_`, in any case; `ALL` is every capability. `None`:
+    /// no such name.
     pub fn mask(name: &str) -> Option<u64> {
         let upper = name.to_ascii_uppercase();
         let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
@@ -98,7 +99,8 @@ impl CapabilitySet {
         (1 << NAMES.len()) - 1
     }
 
-    /// Gives up everything outside the bounding set. Needs SETPCAP, so it goes before the user changes.
+    /// Gives up everything outside the bounding set. Needs SETPCAP, so it goes before the user
+    /// changes.
     pub fn limit_bounding(&self) -> io::Result<()> {
         for number in 0..64 {
             if self.granted & (1 << number) == 0 && !drop_bounding(number)? {
@@ -108,7 +110,8 @@ impl CapabilitySet {
         Ok(())
     }
 
-    /// Sets permitted and effective to what is granted *and* held, inheritable to nothing, then ambient.
+    /// Sets permitted and effective to what is granted *and* held, inheritable to nothing, then
+    /// ambient.
     pub fn apply(&self) -> io::Result<()> {
         let granted = self.granted & held()?;
         // Ambient needs inheritable; it is given back right after.

@@ -1,9 +1,12 @@
-//! The child's side of the fork: enter the namespaces, give up what is not granted, become the program.
+//! The child's side of the fork: enter the namespaces, give up what is not granted, become the
+//! program.
 //!
-//! Consumes a spec and its pipes, emits a [`Report`] on the report pipe: who it runs as, then either silence (exec closed
-//! the pipe: success) or the sentence users will read. Counterpart: runc's `standard_init_linux.go` and `setns_init_linux.go`.
-//! Order is law: cgroup, namespaces and mounts need every privilege; without `no_new_privs` a seccomp filter needs
-//! SYS_ADMIN and so goes before the capabilities; with it, the filter goes last and sees as little as possible.
+//! Consumes a spec and its pipes, emits a [`Report`] on the report pipe: who it runs as, then
+//! either silence (exec closed the pipe: success) or the sentence users will read. Counterpart:
+//! runc's `standard_init_linux.go` and `setns_init_linux.go`.
+//! Order is law: cgroup, namespaces and mounts need every privilege; without `no_new_privs` a
+//! seccomp filter needs SYS_ADMIN and so goes before the capabilities; with it, the filter goes
+//! last and sees as little as possible.
 
 use std::{
     ffi::CString,
@@ -141,7 +144,8 @@ fn start_afresh() -> Result<(), String> {
     Ok(())
 }
 
-/// As other runtimes have it: as many open files as the node allows. The daemon's own soft limit is no measure.
+/// As other runtimes have it: as many open files as the node allows. The daemon's own soft limit is
+/// no measure.
 fn raise_open_files() {
     const ENOUGH: u64 = 1 << 20;
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
@@ -213,7 +217,8 @@ fn connect_stdio(stdio: &mut ChildStdio, user: &ContainerUser, is_init: bool) ->
     }
 }
 
-/// So that a program without root can reopen `/dev/stdout`. Best effort: some streams have no owner.
+/// So that a program without root can reopen `/dev/stdout`. Best effort: some streams have no
+/// owner.
 fn give_to(stream: &OwnedFd, user: &ContainerUser) {
     // SAFETY: plain descriptor and numbers.
     unsafe { libc::fchown(stream.as_raw_fd(), user.uid, u32::MAX) };
@@ -231,13 +236,15 @@ fn duplicate(from: &OwnedFd, to: i32) -> io::Result<()> {
 /// The last line of defence against a descriptor of the node leaking into a container.
 fn close_on_exec_from(first: u32) {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
-    // SAFETY: only marks descriptors; kernels before 5.11 refuse, and ours are all marked when opened.
+    // SAFETY: only marks descriptors; kernels before 5.11 refuse, and ours are all marked when
+    // opened.
     unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, CLOSE_RANGE_CLOEXEC) };
 }
 
 // === privileges ===
 
-/// Lowering needs CAP_SYS_RESOURCE, which a node inside a container may lack: the process then keeps its score.
+/// Lowering needs CAP_SYS_RESOURCE, which a node inside a container may lack: the process then
+/// keeps its score.
 fn set_oom_score(score: i64) -> io::Result<()> {
     match fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
@@ -250,7 +257,8 @@ fn drop_privileges(process: &ProcessSpec, user: &ContainerUser) -> Result<(), St
         load_seccomp(process)?;
     }
     process.capabilities.limit_bounding().step(|| "limit capabilities".into())?;
-    // SAFETY: takes no pointer. Keeps the capabilities across the change of user, to be set exactly below.
+    // SAFETY: takes no pointer. Keeps the capabilities across the change of user, to be set exactly
+    // below.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_KEEPCAPS, 1, 0, 0, 0) })
         .step(|| "keep capabilities".into())?;
     let groups: Vec<Gid> = user.supplemental_groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
@@ -259,8 +267,8 @@ fn drop_privileges(process: &ProcessSpec, user: &ContainerUser) -> Result<(), St
     let uid = Uid::from_raw(user.uid);
     setresuid(uid, uid, uid).step(|| format!("set user {}", user.uid))?;
     process.capabilities.apply().step(|| "set capabilities".into())?;
-    // After the change of user, which clears it. A container must not outlive the shim that keeps its logs.
-    // SAFETY: takes no pointer.
+    // After the change of user, which clears it. A container must not outlive the shim that keeps
+    // its logs. SAFETY: takes no pointer.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })
         .step(|| "bind to the shim".into())?;
     Ok(())

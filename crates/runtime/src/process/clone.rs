@@ -1,6 +1,7 @@
 //! The fork itself: a child, optionally in a new PID namespace or another process's.
 //!
-//! Counterpart: runc's `nsexec`. The shim is in the pod's network, IPC and UTS namespaces already, so children have them.
+//! Counterpart: runc's `nsexec`. The shim is in the pod's network, IPC and UTS namespaces already,
+//! so children have them.
 
 use std::{
     fs::File,
@@ -41,8 +42,8 @@ pub(crate) fn clone_child(namespace: PidNamespace, home: &OwnedFd) -> io::Result
 
 fn fork(flags: libc::c_int) -> io::Result<Child> {
     let flags = flags | libc::SIGCHLD;
-    // SAFETY: without CLONE_VM and with no stack this is fork(2) plus namespaces; the shim has one thread, so the
-    // child's copy of memory holds no lock taken by anybody else.
+    // SAFETY: without CLONE_VM and with no stack this is fork(2) plus namespaces; the shim has one
+    // thread, so the child's copy of memory holds no lock taken by anybody else.
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_ulong, 0, 0, 0, 0) };
     match pid {
         -1 => Err(io::Error::last_os_error()),

@@ -1,8 +1,9 @@
 //! Mounts as file descriptors: taken on one side of a namespace, attached on the other.
 //!
-//! Counterpart: runc's bind mounts through `/proc/self/fd`. Differs from upstream: sources are cloned with `open_tree`
-//! before the root changes and attached after it, so every target path is resolved by the kernel inside the
-//! container's own root, and a link in a volume cannot lead out. Needs Linux 5.12.
+//! Counterpart: runc's bind mounts through `/proc/self/fd`. Differs from upstream: sources are
+//! cloned with `open_tree` before the root changes and attached after it, so every target path is
+//! resolved by the kernel inside the container's own root, and a link in a volume cannot lead out.
+//! Needs Linux 5.12.
 
 use std::{
     ffi::CString,
@@ -51,7 +52,8 @@ impl Detached {
         Ok(Detached { tree, is_dir })
     }
 
-    /// Attaches at `target`, which is made to fit: a directory for a directory, a file for anything else.
+    /// Attaches at `target`, which is made to fit: a directory for a directory, a file for anything
+    /// else.
     pub fn attach(self, target: &Path) -> io::Result<()> {
         make_target(target, self.is_dir)?;
         let name = c_path(target)?;
@@ -63,7 +65,8 @@ impl Detached {
                 c"".as_ptr(),
                 libc::AT_FDCWD,
                 name.as_ptr(),
-                // Follow links in the target: inside the container's root they are harmless and expected (/var/run).
+                // Follow links in the target: inside the container's root they are harmless and
+                // expected (/var/run).
                 MOVE_MOUNT_F_EMPTY_PATH | 0x10,
             )
         };
@@ -158,7 +161,8 @@ pub(super) fn bind(source: &Path, target: &Path) -> io::Result<()> {
     Ok(mount(Some(source), target, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>)?)
 }
 
-/// Hides what is there: a directory behind an empty one, a file behind `/dev/null`. Nothing there is fine.
+/// Hides what is there: a directory behind an empty one, a file behind `/dev/null`. Nothing there
+/// is fine.
 pub(super) fn mask(path: &Path) -> io::Result<()> {
     let Ok(found) = fs::metadata(path) else {
         return Ok(());

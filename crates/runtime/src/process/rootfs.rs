@@ -1,8 +1,8 @@
 //! Builds the container's file system and enters it.
 //!
-//! Consumes the layers and mounts of a spec, emits a mount namespace whose root is the container's. Order is law:
-//! sources are taken before the root changes, standard mounts come before volumes (a volume may cover one),
-//! masks after volumes, and the root turns read-only last.
+//! Consumes the layers and mounts of a spec, emits a mount namespace whose root is the container's.
+//! Order is law: sources are taken before the root changes, standard mounts come before volumes (a
+//! volume may cover one), masks after volumes, and the root turns read-only last.
 //! Counterpart: runc's `rootfs_linux.go`.
 //! Invariant: every mount made here lives in this namespace only and dies with its last process.
 
@@ -24,7 +24,7 @@ use super::{
     mounts::{Detached, bind, make_target, mask, protect, set_propagation, set_readonly},
     spec::{ContainerSpec, MountSpec, RootfsSpec},
 };
-use crate::overlay::mount_overlay;
+use crate::{cgroup, overlay::mount_overlay};
 
 /// Names the step that failed.
 pub(super) trait Step<T> {
@@ -113,7 +113,7 @@ fn fresh(kind: &str, target: &str, flags: MsFlags, options: &str) -> Result<(), 
 /// The container's own groups only: the cgroup namespace makes them look like the root.
 fn cgroup_mounts(spec: &ContainerSpec, flags: MsFlags) -> Result<(), String> {
     const BASE: &str = "/sys/fs/cgroup";
-    if spec.cgroup.unified {
+    if matches!(spec.cgroup, cgroup::Handle::V2(_)) {
         return fresh("cgroup2", BASE, flags, "nsdelegate")
             .or_else(|_| fresh("cgroup2", BASE, flags, ""));
     }
@@ -152,7 +152,8 @@ fn attach(mount: &MountSpec, source: Detached) -> io::Result<()> {
     }
 }
 
-/// Before the root turns read-only, and before the user changes: the directory may not exist in the image.
+/// Before the root turns read-only, and before the user changes: the directory may not exist in the
+/// image.
 fn make_working_dir(dir: &Path) -> Result<(), String> {
     match dir.is_dir() {
         true => Ok(()),

@@ -1,4 +1,5 @@
-//! A container as the shim reads it: every default taken, every name but the image's own users resolved.
+//! A container as the shim reads it: every default taken, every name but the image's own users
+//! resolved.
 //!
 //! Counterpart: the OCI runtime `config.json`, cut to what the embedded runtime uses.
 

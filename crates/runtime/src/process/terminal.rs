@@ -19,7 +19,8 @@ use nix::{
 
 use super::mounts::{bind, make_target};
 
-/// Opens a terminal, makes it the session's own and answers its inner end; the outer one goes over `socket`.
+/// Opens a terminal, makes it the session's own and answers its inner end; the outer one goes over
+/// `socket`.
 pub(super) fn take_terminal(socket: &OwnedFd) -> io::Result<OwnedFd> {
     let outer =
         OpenOptions::new().read(true).write(true).custom_flags(libc::O_NOCTTY).open("/dev/ptmx")?;

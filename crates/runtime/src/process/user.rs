@@ -1,6 +1,7 @@
 //! Who the process runs as: numbers and names against the image's `/etc/passwd` and `/etc/group`.
 //!
-//! Counterpart: `moby/sys/user`, `GetExecUser`, with CRI's group rules on top. Called inside the container's root.
+//! Counterpart: `moby/sys/user`, `GetExecUser`, with CRI's group rules on top. Called inside the
+//! container's root.
 
 use std::fs;
 

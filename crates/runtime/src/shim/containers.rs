@@ -1,7 +1,8 @@
 //! The containers of one pod, as their parent process sees them.
 //!
-//! Consumes start, exec and attach requests, emits processes and the two files that tell their fate: `run.json` before a
-//! start is answered, `exit.json` before an exit is announced. Counterpart: containerd-shim's process table.
+//! Consumes start, exec and attach requests, emits processes and the two files that tell their
+//! fate: `run.json` before a start is answered, `exit.json` before an exit is announced.
+//! Counterpart: containerd-shim's process table.
 
 use std::{
     fs::File,
@@ -142,7 +143,8 @@ impl Container {
         if all {
             self.cgroup.kill_all();
         }
-        // SAFETY: plain numbers, and a real-time signal is one too. The pid is our child's and not yet reaped.
+        // SAFETY: plain numbers, and a real-time signal is one too. The pid is our child's and not
+        // yet reaped.
         Errno::result(unsafe { libc::kill(pid.as_raw(), signal) }).map(drop).map_err(internal)
     }
 

@@ -1,7 +1,8 @@
 //! The shim's only loop: wait for anything, handle it, write it down, tell the daemon.
 //!
-//! Consumes signals, connections and container output, emits answers and events. Invariant: nothing in here waits for the
-//! daemon or for an attached reader; the only wait besides poll is for a child between fork and exec.
+//! Consumes signals, connections and container output, emits answers and events. Invariant: nothing
+//! in here waits for the daemon or for an attached reader; the only wait besides poll is for a
+//! child between fork and exec.
 
 use std::{
     collections::VecDeque,
@@ -160,7 +161,8 @@ impl EventLoop {
             self.execs.swap_remove(at);
             self.publish(|| Message::ExecExited { exec: pid.as_raw(), exit_code });
         } else if self.sandbox.pause == Some(pid) {
-            // The kernel has killed everything in the pod's PID namespace; nothing can be started in it again.
+            // The kernel has killed everything in the pod's PID namespace; nothing can be started
+            // in it again.
             eprintln!("the pod's init ended with {exit_code}");
             self.shut_down();
         }

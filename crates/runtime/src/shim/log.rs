@@ -1,9 +1,11 @@
 //! Container logs in the CRI format: `<time> <stream> <F|P> <content>`.
 //!
-//! Consumes raw output, cuts it into lines of at most 16 KiB, emits one record per line. Counterpart: containerd's
-//! `pkg/cri/io/logger.go` and conmon. A line is `F` when its end was seen, `P` when more follows or when the
-//! stream ended without one, so that the reader can restore the exact bytes.
-//! Invariant: one write per chunk read, always of whole records, so a log cut by rotation or a crash has no half of one.
+//! Consumes raw output, cuts it into lines of at most 16 KiB, emits one record per line.
+//! Counterpart: containerd's `pkg/cri/io/logger.go` and conmon. A line is `F` when its end was
+//! seen, `P` when more follows or when the stream ended without one, so that the reader can restore
+//! the exact bytes.
+//! Invariant: one write per chunk read, always of whole records, so a log cut by rotation or a
+//! crash has no half of one.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -44,7 +46,8 @@ impl LogFile {
         Ok(())
     }
 
-    /// A full disk must not stop the container: output that cannot be kept is lost, and the shim's own log says so.
+    /// A full disk must not stop the container: output that cannot be kept is lost, and the shim's
+    /// own log says so.
     fn append(&mut self, records: &[u8]) {
         if let Some(file) = &mut self.file
             && let Err(error) = file.write_all(records)

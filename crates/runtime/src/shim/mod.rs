@@ -1,11 +1,11 @@
 //! The shim: one small process per pod that holds the sandbox and parents its containers.
 //!
-//! Consumes requests on a unix socket, output of containers and their deaths; emits log lines, exit files and
-//! events. Counterpart: containerd-shim, conmon and the pause container in one.
-//! The shim itself lives in the pod's network, IPC and UTS namespaces, so no other process has to hold them, and it has
-//! a mount namespace of its own, so nothing it mounts can outlive it.
-//! Invariant: one thread, no runtime, and nothing known only in memory that a restarted daemon needs: what happened is
-//! in files before anybody is told.
+//! Consumes requests on a unix socket, output of containers and their deaths; emits log lines, exit
+//! files and events. Counterpart: containerd-shim, conmon and the pause container in one. The shim
+//! itself lives in the pod's network, IPC and UTS namespaces, so no other process has to hold them,
+//! and it has a mount namespace of its own, so nothing it mounts can outlive it.
+//! Invariant: one thread, no runtime, and nothing known only in memory that a restarted daemon
+//! needs: what happened is in files before anybody is told.
 
 mod containers;
 mod event_loop;
@@ -41,7 +41,8 @@ pub(crate) enum Ready {
     Failed(String),
 }
 
-/// Runs as a shim if the arguments (without the program's name) say so; call first thing in `main`, before any thread exists.
+/// Runs as a shim if the arguments (without the program's name) say so; call first thing in `main`,
+/// before any thread exists.
 pub fn shim_main_if_asked(mut args: impl Iterator<Item = OsString>) {
     if args.next().is_some_and(|first| first == SHIM_COMMAND) {
         shim_main(args)

@@ -1,8 +1,10 @@
-//! What daemon and shim say to each other: JSON frames with a length in front, descriptors beside them.
+//! What daemon and shim say to each other: JSON frames with a length in front, descriptors beside
+//! them.
 //!
-//! Counterpart: containerd's ttrpc task API. Both ends use this file, so a request the shim cannot read is a version
-//! difference: it answers with an error and goes on.
-//! Invariant: a frame's descriptors travel with its first byte, so they arrive no later than the frame does.
+//! Counterpart: containerd's ttrpc task API. Both ends use this file, so a request the shim cannot
+//! read is a version difference: it answers with an error and goes on.
+//! Invariant: a frame's descriptors travel with its first byte, so they arrive no later than the
+//! frame does.
 
 use std::{
     collections::VecDeque,
@@ -110,7 +112,8 @@ pub(crate) fn encode<T: Serialize>(id: u64, body: T, descriptors: usize) -> io::
     Ok(frame)
 }
 
-/// Sends as much as the socket takes; descriptors go with the first byte and must not be repeated after that.
+/// Sends as much as the socket takes; descriptors go with the first byte and must not be repeated
+/// after that.
 pub(crate) fn send(socket: RawFd, bytes: &[u8], descriptors: &[RawFd]) -> io::Result<usize> {
     let rights = [ControlMessage::ScmRights(descriptors)];
     let rights: &[_] = if descriptors.is_empty() { &[] } else { &rights };

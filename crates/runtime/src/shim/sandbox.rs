@@ -1,8 +1,9 @@
 //! Turns a fresh process into a pod's shim: detached from the daemon, inside the pod's namespaces.
 //!
-//! Consumes a [`SandboxSpec`], emits a [`Sandbox`]. Counterpart: the pause container and containerd's sandbox setup.
-//! Order is law: the daemon's mount namespace is remembered before it is left; the shim joins its own cgroup
-//! before it makes namespaces, so that stopping the daemon's cgroup does not stop pods.
+//! Consumes a [`SandboxSpec`], emits a [`Sandbox`]. Counterpart: the pause container and
+//! containerd's sandbox setup.
+//! Order is law: the daemon's mount namespace is remembered before it is left; the shim joins its
+//! own cgroup before it makes namespaces, so that stopping the daemon's cgroup does not stop pods.
 
 use std::{
     collections::BTreeMap,
@@ -58,7 +59,8 @@ pub(super) struct Sandbox {
     pub pause: Option<Pid>,
 }
 
-/// As the common runtimes choose: a pod's network namespace is its own, so it may bind any port and ping.
+/// As the common runtimes choose: a pod's network namespace is its own, so it may bind any port and
+/// ping.
 const NETWORK_SYSCTLS: [(&str, &str); 2] =
     [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
 
@@ -104,7 +106,8 @@ fn detach() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    // SAFETY: descriptors from 3 on are not ours: whatever the daemon leaked. Nothing was opened yet.
+    // SAFETY: descriptors from 3 on are not ours: whatever the daemon leaked. Nothing was opened
+    // yet.
     unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, 0) };
     Ok(())
 }
@@ -113,7 +116,8 @@ fn open_namespace(kind: &str) -> io::Result<OwnedFd> {
     Ok(File::open(format!("/proc/self/ns/{kind}"))?.into())
 }
 
-/// Bound through the directory, because a socket's path may have 107 bytes and a data directory's may have more.
+/// Bound through the directory, because a socket's path may have 107 bytes and a data directory's
+/// may have more.
 fn listen(dir: &std::path::Path) -> io::Result<UnixListener> {
     let handle = File::open(dir)?;
     let path = format!("/proc/self/fd/{}/{SOCKET_FILE}", handle.as_raw_fd());

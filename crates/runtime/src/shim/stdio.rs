@@ -1,7 +1,7 @@
 //! The outputs of a container: read here, logged here, copied to whoever is attached.
 //!
-//! Counterpart: conmon's and containerd-shim's copy loops. Invariant: an attached reader that does not read never holds
-//! up the container or its log: beyond a bounded queue it is let go.
+//! Counterpart: conmon's and containerd-shim's copy loops. Invariant: an attached reader that does
+//! not read never holds up the container or its log: beyond a bounded queue it is let go.
 
 use std::{
     fs::File,
@@ -88,7 +88,8 @@ impl Output {
         }
     }
 
-    /// The container is gone: takes what is left and ends, even if a stray process still holds the other end.
+    /// The container is gone: takes what is left and ends, even if a stray process still holds the
+    /// other end.
     pub fn drain(&mut self, log: &mut LogFile) {
         while self.pump(log) {}
         self.end(log);

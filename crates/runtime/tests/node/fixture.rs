@@ -1,4 +1,5 @@
-//! A node of a test's own: a directory, a cgroup, a runtime; gone when the test is, however it ends.
+//! A node of a test's own: a directory, a cgroup, a runtime; gone when the test is, however it
+//! ends.
 
 use std::{
     fs,
@@ -12,7 +13,8 @@ use std::{
 
 use skiff_runtime::{
     ContainerConfig, ContainerState, ContainerStatus, Embedded, EmbeddedConfig, ExecSyncOutput,
-    ImageService, LoopbackOnly, PodSandboxConfig, PodSandboxMetadata, Runtime, ShimCommand,
+    ImageService, LoopbackOnly, PodSandboxConfig, PodSandboxMetadata, Runtime, SandboxNetwork,
+    ShimCommand,
 };
 
 use crate::archive::{ImageBuilder, Packing, write_archive};
@@ -56,7 +58,7 @@ impl Node {
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).unwrap();
         let cgroup = format!("/{name}");
-        let runtime = open(&dir, &cgroup).await;
+        let runtime = open(&dir, &cgroup, Arc::new(LoopbackOnly)).await;
         let node = Node { runtime, dir, cgroup };
         node.load(&ImageBuilder::new(IMAGE).oci(Packing::Plain)).await;
         node
@@ -70,7 +72,12 @@ impl Node {
 
     /// A second daemon on the same directory, as after a restart.
     pub async fn reopen(&self) -> Arc<Embedded> {
-        open(&self.dir, &self.cgroup).await
+        open(&self.dir, &self.cgroup, Arc::new(LoopbackOnly)).await
+    }
+
+    /// A daemon with another network.
+    pub async fn reopen_with(&self, network: Arc<dyn SandboxNetwork>) -> Arc<Embedded> {
+        open(&self.dir, &self.cgroup, network).await
     }
 
     pub fn sandbox_config(&self, name: &str) -> PodSandboxConfig {
@@ -179,11 +186,11 @@ pub fn content(log: &Path) -> String {
     text
 }
 
-async fn open(dir: &Path, cgroup: &str) -> Arc<Embedded> {
+async fn open(dir: &Path, cgroup: &str, network: Arc<dyn SandboxNetwork>) -> Arc<Embedded> {
     let config = EmbeddedConfig {
         root: dir.join("root"),
         cgroup_root: cgroup.to_owned(),
-        network: Arc::new(LoopbackOnly),
+        network,
         shim: ShimCommand { program: env!("CARGO_BIN_EXE_skiff-shim").into(), args: Vec::new() },
     };
     Embedded::open(config).await.unwrap()

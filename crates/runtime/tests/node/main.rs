@@ -1,13 +1,15 @@
-//! The runtime on a real kernel: every test makes its own node out of a directory and a cgroup, and removes it whole.
+//! The runtime on a real kernel: every test makes its own node out of a directory and a cgroup, and
+//! removes it whole.
 //!
-//! Needs root and a static busybox (Debian: `busybox-static`). Without root each test says so and passes: there is
-//! nothing it could look at.
+//! Needs root and a static busybox (Debian: `busybox-static`). Without root each test says so and
+//! passes: there is nothing it could look at.
 
 mod archive;
 mod exec;
 mod fixture;
 mod images;
 mod lifecycle;
+mod network;
 mod recovery;
 mod resources;
 mod security;

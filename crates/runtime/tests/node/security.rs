@@ -44,6 +44,10 @@ fn users_and_groups() {
         named.image = "as-app:1".to_owned();
         check(node, named, "app\napp\nCapEff:\t0000000000000000\n").await;
 
+        let mut streams = script("streams", "echo out >/dev/stdout; echo err 2>&1 >/dev/stderr");
+        streams.linux.security.run_as_user = Some(1000);
+        check(node, streams, "out\nerr\n").await;
+
         let sandbox = node.sandbox("nobody").await;
         let mut unknown = script("unknown", "true");
         unknown.linux.security.run_as_username = Some("ghost".to_owned());
@@ -207,6 +211,45 @@ fn devices_are_few_unless_privileged() {
         let own = own.lines().find(|line| line.starts_with("CapEff")).unwrap().to_owned();
         let (_, log) = node.run(privileged).await;
         assert!(log.starts_with(&format!("{own}\nkmsg\nmounted\n")), "{log}");
+    });
+}
+
+#[test]
+fn volumes_may_be_files_and_lie_in_one_another() {
+    on_node(|node| async move {
+        let volume = node.dir.join("volume");
+        fs::create_dir_all(volume.join("inner")).unwrap();
+        fs::write(volume.join("file"), "content").unwrap();
+        let mount = |container_path: &str, host: &str, readonly| Mount {
+            container_path: container_path.into(),
+            host_path: volume.join(host),
+            readonly,
+            ..Mount::default()
+        };
+        let mut config = script(
+            "main",
+            "cat /etc/new/app.conf /etc/passwd; echo; ls /data/inner/deep; touch /data/inner/x 2>&1; touch /data/y",
+        );
+        // Out of order on purpose: the outer one must be mounted first.
+        config.mounts = vec![
+            mount("/data/inner/deep", "", false),
+            mount("/data/inner", "inner", true),
+            mount("/data", "", false),
+            mount("/etc/new/app.conf", "file", true),
+            mount("/etc/passwd", "file", true),
+        ];
+        fs::create_dir_all(volume.join("inner/deep")).unwrap();
+        let (code, log) = node.run(config).await;
+        assert_eq!(code, 0);
+        let expected = "contentcontent\nfile\ninner\ntouch: /data/inner/x: Read-only file system\n";
+        assert_eq!(log, expected);
+
+        let sandbox = node.sandbox("absent").await;
+        let mut config = script("absent", "true");
+        config.mounts = vec![mount("/data", "no-such", false)];
+        let id = node.runtime.create_container(&sandbox, config).await.unwrap();
+        let error = node.runtime.start_container(&id).await.unwrap_err();
+        assert!(error.to_string().contains("no-such"), "{error}");
     });
 }
 

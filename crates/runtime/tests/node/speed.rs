@@ -1,4 +1,5 @@
-//! How long things take; run with `cargo test -p skiff-runtime --test node -- --ignored --nocapture speed`.
+//! How long things take; run with `cargo test -p skiff-runtime --test node -- --ignored --nocapture
+//! speed`.
 
 use std::{
     fs,

@@ -25,6 +25,7 @@ use kube::Client;
 use skiff_apiserver::ApiServer;
 use skiff_cluster::report::{Report, Reporter};
 use skiff_controllers::ControllersConfig;
+use skiff_scheduler::SchedulerConfig;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
@@ -41,7 +42,8 @@ use terms::Terms;
 const DRAIN: Duration = Duration::from_secs(5);
 
 pub fn run(args: ServerArgs) -> Done {
-    let filter = EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter =
+        EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| EnvFilter::new("info,nlink=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let reporter = match args.report_fd {
         // SAFETY: the starter passes this descriptor for the reporter alone.
@@ -197,6 +199,8 @@ impl Parts {
             let client_for = move |user: &str| -> Client { for_controllers.user(user) };
             skiff_controllers::run(client_for, config, token).await;
         });
+        let (client, token) = (clients.user("system:kube-scheduler"), self.token());
+        self.spawn(skiff_scheduler::run(client, SchedulerConfig::default(), token));
     }
 
     async fn stop(mut self) {

@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use skiff_apiserver::ApiServer;
+use skiff_dns::{DnsConfig, DnsServer};
 use skiff_kubelet::{Kubelet, KubeletConfig};
 use skiff_net::{PodNetwork, PodNetworkConfig, ServiceProxy, ServiceProxyConfig};
 use skiff_runtime::{Embedded, EmbeddedConfig, PodSandboxState, Runtime};
@@ -23,6 +24,7 @@ use crate::node_socket::Health;
 
 const BRIDGE: &str = "skiff0";
 const KUBELET_PORT: u16 = 10250;
+const DNS_PORT: u16 = 53;
 const MTU: u32 = 1500;
 
 pub struct Node {
@@ -32,6 +34,7 @@ pub struct Node {
     kubelet: Kubelet,
     kubelet_listener: TcpListener,
     proxy: ServiceProxy,
+    dns: DnsServer,
 }
 
 impl Node {
@@ -63,6 +66,7 @@ impl Node {
             bridge: BRIDGE.to_owned(),
         })
         .await?;
+        let dns = DnsServer::bind(&[SocketAddr::new(network.gateway().into(), DNS_PORT)]).await?;
         let client = clients.node(&terms.node_name);
         let config = kubelet_config(terms, api)?;
         let kubelet = Kubelet::build(config, client, runtime.clone())?;
@@ -74,6 +78,7 @@ impl Node {
             kubelet,
             kubelet_listener,
             proxy,
+            dns,
         })
     }
 
@@ -93,15 +98,33 @@ impl Node {
         kubelet.serve(self.kubelet_listener)?;
         parts.spawn(kubelet.run(parts.token().cancelled_owned()));
 
-        let dns_address = SocketAddr::new(self.network.gateway().into(), 53);
+        let dns_address = SocketAddr::new(self.network.gateway().into(), DNS_PORT);
         system_objects::apply_dns(clients.system(), terms, dns_address).await?;
         let mut proxied = self.proxy.status();
         parts.spawn_until_stop(self.proxy.run(clients.user("system:kube-proxy")));
+        let mut answered = self.dns.status();
+        parts.spawn_until_stop(answer_dns(self.dns, clients, terms.cluster_domain.clone()));
 
         wait_until_ready(clients.node(&self.name), &self.name).await?;
+        system_objects::label_control_plane(clients.system(), &self.name).await?;
         proxied.wait_for(|status| status.synced).await?;
+        answered.wait_for(|status| status.synced).await?;
         health.node.store(true, Ordering::Relaxed);
         Ok(())
+    }
+}
+
+fn answer_dns(
+    dns: DnsServer,
+    clients: &Clients,
+    cluster_domain: String,
+) -> impl Future<Output = ()> + Send + 'static {
+    let client = clients.user(system_objects::DNS_USER);
+    async move {
+        let config = DnsConfig { cluster_domain, ..DnsConfig::default() };
+        if let Err(error) = dns.run(client, config).await {
+            tracing::error!(%error, "DNS can no longer be answered");
+        }
     }
 }
 
@@ -114,8 +137,6 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     config.cluster_domain = terms.cluster_domain.clone();
     config.pod_cidr = Some(terms.pod_cidr.to_string());
     config.port = KUBELET_PORT;
-    let role = "node-role.kubernetes.io/control-plane";
-    config.node_labels.insert(role.to_owned(), String::new());
     config.serving = Some(serving::kubelet(api.pki(), &terms.node_name, terms.node_ip)?);
     Ok(config)
 }

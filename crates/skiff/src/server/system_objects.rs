@@ -1,35 +1,98 @@
-//! The objects that tell users and charts of what lives in this process: Service `kube-dns` and
-//! where it is answered.
+//! The objects that tell users and charts of what lives in this process: Service `kube-dns`, where
+//! it is answered, and what its answerer may read.
 //!
 //! Applied by server-side apply at every start, so that an upgrade brings them up to date.
 
 use std::net::SocketAddr;
 
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{Patch, PatchParams};
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
 use kube::{Api, Client};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::terms::Terms;
 
 const NAMESPACE: &str = "kube-system";
+/// As which user DNS reads Services.
+pub const DNS_USER: &str = "system:serviceaccount:kube-system:coredns";
 
 /// Makes DNS at `address` the one that pods ask.
 pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> kube::Result<()> {
-    let params = PatchParams::apply("skiff").force();
-    let services: Api<Service> = Api::namespaced(client.clone(), NAMESPACE);
-    let ports = |key: &str, port: u16| {
-        json!([
-            { "name": "dns", "protocol": "UDP", key: port },
-            { "name": "dns-tcp", "protocol": "TCP", key: port },
-        ])
+    for (plural, object) in [
+        ("clusterroles", dns_role()),
+        ("clusterrolebindings", dns_role_binding()),
+        ("services", dns_service(terms)),
+        ("endpointslices", dns_endpoints(terms, address)),
+    ] {
+        apply(client.clone(), plural, &object).await?;
+    }
+    Ok(())
+}
+
+/// Says that the control plane runs on this node. A kubelet may not give itself such a label.
+pub async fn label_control_plane(client: Client, node: &str) -> kube::Result<()> {
+    let nodes: Api<Node> = Api::all(client);
+    let labels = json!({ "node-role.kubernetes.io/control-plane": "" });
+    let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+    nodes.patch(node, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+async fn apply(client: Client, plural: &str, object: &Value) -> kube::Result<()> {
+    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
+    let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", "v1"));
+    let kind = GroupVersionKind::gvk(group, version, text("/kind"));
+    let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+        "" => Api::all_with(client, &resource),
+        namespace => Api::namespaced_with(client, namespace, &resource),
     };
-    let service = json!({
+    let params = PatchParams::apply("skiff").force();
+    api.patch(text("/metadata/name"), &params, &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+fn dns_role() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": { "name": "system:coredns" },
+        "rules": [
+            {
+                "apiGroups": [""],
+                "resources": ["services", "pods", "namespaces"],
+                "verbs": ["list", "watch"],
+            },
+            {
+                "apiGroups": ["discovery.k8s.io"],
+                "resources": ["endpointslices"],
+                "verbs": ["list", "watch"],
+            },
+        ],
+    })
+}
+
+fn dns_role_binding() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": "system:coredns" },
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": "system:coredns",
+        },
+        "subjects": [{ "kind": "ServiceAccount", "namespace": NAMESPACE, "name": "coredns" }],
+    })
+}
+
+fn dns_service(terms: &Terms) -> Value {
+    json!({
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": {
             "name": "kube-dns",
+            "namespace": NAMESPACE,
             "labels": {
                 "k8s-app": "kube-dns",
                 "kubernetes.io/cluster-service": "true",
@@ -40,16 +103,18 @@ pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> ku
             "type": "ClusterIP",
             "clusterIP": terms.cluster_dns,
             "clusterIPs": [terms.cluster_dns],
-            "ports": ports("port", 53),
+            "ports": ports(53),
         },
-    });
-    services.patch("kube-dns", &params, &Patch::Apply(service)).await?;
-    let slices: Api<EndpointSlice> = Api::namespaced(client, NAMESPACE);
-    let slice = json!({
+    })
+}
+
+fn dns_endpoints(terms: &Terms, address: SocketAddr) -> Value {
+    json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
         "metadata": {
             "name": format!("kube-dns-{}", terms.node_name),
+            "namespace": NAMESPACE,
             "labels": {
                 "kubernetes.io/service-name": "kube-dns",
                 "endpointslice.kubernetes.io/managed-by": "skiff",
@@ -61,8 +126,13 @@ pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> ku
             "conditions": { "ready": true, "serving": true, "terminating": false },
             "nodeName": terms.node_name,
         }],
-        "ports": ports("port", address.port()),
-    });
-    slices.patch(&format!("kube-dns-{}", terms.node_name), &params, &Patch::Apply(slice)).await?;
-    Ok(())
+        "ports": ports(address.port()),
+    })
+}
+
+fn ports(port: u16) -> Value {
+    json!([
+        { "name": "dns", "protocol": "UDP", "port": port },
+        { "name": "dns-tcp", "protocol": "TCP", "port": port },
+    ])
 }

@@ -1,16 +1,29 @@
 //! ControllerRevision: an immutable snapshot of a template.
 
+use crate::kinds::at::At;
 use serde_json::Value;
 
 use crate::field::{ErrorList, Path};
 use crate::kind::Strategy;
-use crate::kinds::fill::{flag, text};
+use crate::kinds::fill::{flag, int, text};
 use crate::meta::meta;
 
 pub struct ControllerRevision;
 
 impl Strategy for ControllerRevision {
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let data = root.child("data");
+        match data.value {
+            Value::Null => data.required(errors, "data is mandatory"),
+            Value::Object(_) => {}
+            _ => data.required(errors, "data must be a valid JSON object"),
+        }
+        root.child("revision").not_negative(errors);
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         if object.get("data") != old.get("data") {
             let data = object.get("data").cloned().unwrap_or_default();
             errors.invalid(&Path::new("data"), data, "field is immutable");
@@ -20,7 +33,7 @@ impl Strategy for ControllerRevision {
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "Controller" => controller(object).into(),
-            "Revision" => object["revision"].to_string().into(),
+            "Revision" => int(object, "/revision").unwrap_or(0).into(),
             _ => Value::Null,
         }
     }

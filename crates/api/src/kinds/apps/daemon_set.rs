@@ -1,14 +1,23 @@
 //! DaemonSet: one Pod on every node that fits.
 
+use crate::kinds::at::{At, Internal, printed};
+use crate::kinds::pod_spec::validate::{validate_selected, validate_template};
+use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
+use crate::kinds::selectors::{is_everything, validate_label_selector};
+use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, Strategy, keep};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{pairs, validate_selector_unchanged, workload_cell};
+use crate::meta::{meta, meta_mut};
 
 pub struct DaemonSet;
+
+/// Once a field of the spec.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
@@ -32,10 +41,55 @@ impl Strategy for DaemonSet {
             "numberMisscheduled": 0,
             "numberReady": 0,
         });
+        set_template_generation(object, 1);
+    }
+
+    /// The annotation counts changes of the template; nobody else may set it.
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+        let before = meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
+        let template = |object: &Value| object.pointer("/spec/template").cloned();
+        let changed = template(object) != template(old);
+        set_template_generation(object, before.unwrap_or(0) + i64::from(changed));
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        let (selector, template) = (spec.child("selector"), spec.child("template"));
+        validate_label_selector(&selector, errors);
+        validate_selected(&template, &selector, errors);
+        if is_everything(&selector) {
+            selector.invalid(errors, "empty selector is invalid for daemonset");
+        }
+        validate_daemon_template(&template, errors);
+        spec.child("minReadySeconds").not_negative(errors);
+        validate_strategy(&spec.child("updateStrategy"), errors);
+        spec.child("revisionHistoryLimit").not_negative(errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        const COUNTS: &[&str] = &[
+            "currentNumberScheduled",
+            "numberMisscheduled",
+            "desiredNumberScheduled",
+            "numberReady",
+            "observedGeneration",
+            "updatedNumberScheduled",
+            "numberAvailable",
+            "numberUnavailable",
+            "collisionCount",
+        ];
+        At::root(object).child("status").not_negative_each(errors, COUNTS);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_selector_unchanged(object, old, errors);
+        self.validate(object, errors);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -49,5 +103,56 @@ impl Strategy for DaemonSet {
             "Node Selector" => pairs(object.pointer("/spec/template/spec/nodeSelector")).into(),
             _ => workload_cell(object, column),
         }
+    }
+}
+
+fn set_template_generation(object: &mut Value, generation: i64) {
+    let annotations = meta_mut(object).and_then(|meta| made(meta, "annotations"));
+    if let Some(annotations) = annotations {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
+fn validate_daemon_template(template: &At, errors: &mut ErrorList) {
+    validate_template(template, errors);
+    let spec = template.child("spec");
+    let restart = spec.child("restartPolicy");
+    if restart.text() != "Always" {
+        restart.not_supported(errors, &["Always"]);
+    }
+    if spec.has("activeDeadlineSeconds") {
+        let detail = "activeDeadlineSeconds in DaemonSet is not Supported";
+        spec.child("activeDeadlineSeconds").forbidden(errors, detail);
+    }
+}
+
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
+
+fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text_of("type") {
+        "OnDelete" => {}
+        "RollingUpdate" if rolling.is_set() => validate_rolling_update(&rolling, errors),
+        "RollingUpdate" => rolling.required(errors, ""),
+        _ => {
+            strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]);
+            errors.print_last(printed(strategy.value, STRATEGY));
+        }
+    }
+}
+
+/// Exactly one of the two: a node has either one Pod less for a while, or one more.
+fn validate_rolling_update(rolling: &At, errors: &mut ErrorList) {
+    let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
+    for limit in [&unavailable, &surge] {
+        validate_int_or_percent(limit, errors);
+        validate_at_most_100_percent(limit, errors);
+    }
+    match (int_or_percent(unavailable.value) != 0, int_or_percent(surge.value) != 0) {
+        (true, true) => {
+            surge.invalid(errors, "may not be set when maxUnavailable is non-zero");
+        }
+        (false, false) => unavailable.required(errors, "cannot be 0 when maxSurge is 0"),
+        _ => {}
     }
 }

@@ -1,12 +1,18 @@
 //! Deployment: rolling update by quarters, ten old revisions, ten minutes to make progress.
 
+use crate::kinds::at::{At, Internal, printed};
+use crate::kinds::pod_spec::validate::validate_controlled_template;
+use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
+use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::Strategy;
+use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{validate_selector_unchanged, workload_cell};
+use crate::kinds::workload::{
+    validate_counts, validate_selector_unchanged, validate_workload_selector, workload_cell,
+};
 
 pub struct Deployment;
 
@@ -27,8 +33,51 @@ impl Strategy for Deployment {
         }
     }
 
+    /// Annotations count as well: some of them are handed down to ReplicaSets.
+    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
+        let counted =
+            |object: &Value| json!([object["spec"], object.pointer("/metadata/annotations")]);
+        counted(object) != counted(old)
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        spec.child("replicas").not_negative(errors);
+        validate_workload_selector(&spec, "deployment", errors);
+        let template = spec.child("template");
+        validate_controlled_template(&template, &spec.child("selector"), "ReplicaSet", errors);
+        validate_strategy(&spec.child("strategy"), errors);
+        spec.not_negative_each(errors, &["minReadySeconds", "revisionHistoryLimit"]);
+        let deadline = spec.child("progressDeadlineSeconds");
+        deadline.not_negative(errors);
+        if deadline.is_set() && deadline.int() <= spec.child("minReadySeconds").int() {
+            deadline.invalid(errors, "must be greater than minReadySeconds");
+        }
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         validate_selector_unchanged(object, old, errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        const CAPPED: &[&str] = &["updatedReplicas", "readyReplicas", "availableReplicas"];
+        const COUNTS: &[&str] = &[
+            "observedGeneration",
+            "replicas",
+            "updatedReplicas",
+            "readyReplicas",
+            "availableReplicas",
+            "unavailableReplicas",
+            "terminatingReplicas",
+            "collisionCount",
+        ];
+        validate_counts(&At::root(object).child("status"), COUNTS, CAPPED, errors);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -38,9 +87,94 @@ impl Strategy for Deployment {
                 let ready = number("/status/readyReplicas");
                 json!(format!("{ready}/{}", number("/spec/replicas")))
             }
-            "Up-to-date" => number("/status/updatedReplicas").to_string().into(),
-            "Available" => number("/status/availableReplicas").to_string().into(),
+            "Up-to-date" => number("/status/updatedReplicas").into(),
+            "Available" => number("/status/availableReplicas").into(),
             _ => workload_cell(object, column),
         }
+    }
+}
+
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
+
+fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
+    let rolling = strategy.child("rollingUpdate");
+    match strategy.text_of("type") {
+        "Recreate" if rolling.is_set() => {
+            let detail = "may not be specified when strategy `type` is 'Recreate'";
+            rolling.forbidden(errors, detail);
+        }
+        "Recreate" => {}
+        "RollingUpdate" if !rolling.is_set() => {
+            rolling.required(errors, "this should be defaulted and never be nil");
+        }
+        "RollingUpdate" => validate_rolling_update(&rolling, errors),
+        _ => {
+            strategy.not_supported(errors, &["Recreate", "RollingUpdate"]);
+            errors.print_last(printed(strategy.value, STRATEGY));
+        }
+    }
+}
+
+/// Nothing could ever change if neither one Pod less nor one more were allowed.
+fn validate_rolling_update(rolling: &At, errors: &mut ErrorList) {
+    let (unavailable, surge) = (rolling.child("maxUnavailable"), rolling.child("maxSurge"));
+    validate_int_or_percent(&unavailable, errors);
+    validate_int_or_percent(&surge, errors);
+    if int_or_percent(unavailable.value) == 0 && int_or_percent(surge.value) == 0 {
+        unavailable.invalid(errors, "may not be 0 when `maxSurge` is 0");
+    }
+    validate_at_most_100_percent(&unavailable, errors);
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::{check, check_update};
+
+    const PATH: &str = "apps/v1/deployments";
+    const TEMPLATE: &str =
+        "{metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: i}]}}";
+
+    #[test]
+    fn selector_and_template_belong_together() {
+        let spec = |selector: &str| format!("spec: {{selector: {selector}, template: {TEMPLATE}}}");
+        check(PATH, &spec("{matchLabels: {a: b}}"), &[]);
+        check(
+            PATH,
+            &spec("{matchLabels: {a: x}}"),
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+            ],
+        );
+        check(
+            PATH,
+            &spec("{}"),
+            &["spec.selector: Invalid value: {}: empty selector is invalid for deployment"],
+        );
+    }
+
+    #[test]
+    fn a_rolling_update_must_be_able_to_move() {
+        let spec = |unavailable: &str| {
+            format!(
+                "spec: {{selector: {{matchLabels: {{a: b}}}}, template: {TEMPLATE}, strategy: {{rollingUpdate: {{maxSurge: 0, maxUnavailable: {unavailable}}}}}}}"
+            )
+        };
+        let at = "spec.strategy.rollingUpdate.maxUnavailable: Invalid value";
+        check(PATH, &spec("0%"), &[&format!("{at}: \"0%\": may not be 0 when `maxSurge` is 0")]);
+        check(PATH, &spec("101%"), &[&format!("{at}: \"101%\": must not be greater than 100%")]);
+        check(PATH, &spec("1"), &[]);
+    }
+
+    #[test]
+    fn the_selector_is_fixed() {
+        let spec = |key: &str| {
+            format!("spec: {{selector: {{matchLabels: {{{key}: b}}}}, template: {TEMPLATE}}}")
+        };
+        check_update(
+            PATH,
+            &spec("a"),
+            &spec("z"),
+            &["spec.selector: Invalid value: {\"matchLabels\":{\"z\":\"b\"}}: field is immutable"],
+        );
     }
 }

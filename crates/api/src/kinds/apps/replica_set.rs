@@ -1,12 +1,17 @@
 //! ReplicaSet: a number of equal Pods.
 
+use crate::kinds::at::At;
+use crate::kinds::pod_spec::validate::validate_controlled_template;
+use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{validate_selector_unchanged, workload_cell};
+use crate::kinds::workload::{
+    validate_replica_counts, validate_selector_unchanged, validate_workload_selector, workload_cell,
+};
 
 pub struct ReplicaSet;
 
@@ -22,12 +27,30 @@ impl Strategy for ReplicaSet {
         object["status"] = json!({ "replicas": 0 });
     }
 
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        spec.not_negative_each(errors, &["replicas", "minReadySeconds"]);
+        validate_workload_selector(&spec, "deployment", errors);
+        let template = spec.child("template");
+        validate_controlled_template(&template, &spec.child("selector"), "ReplicaSet", errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        validate_replica_counts(&At::root(object).child("status"), errors);
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         validate_selector_unchanged(object, old, errors);
     }
 
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
         &[("status.replicas", "/status/replicas")]
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

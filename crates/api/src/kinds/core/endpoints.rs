@@ -1,5 +1,9 @@
 //! Endpoints: the addresses behind a Service, in the older form.
 
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::kinds::rules::{lenient_ip, not_special};
+use crate::validation::{dns_label, dns_subdomain, label_key};
 use serde_json::Value;
 
 use crate::kind::Strategy;
@@ -17,6 +21,24 @@ impl Strategy for Endpoints {
         }
     }
 
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        for subset in root.child("subsets").items() {
+            let (addresses, waiting) =
+                (subset.child("addresses"), subset.child("notReadyAddresses"));
+            if addresses.is_empty() && waiting.is_empty() {
+                subset.required(errors, "must specify `addresses` or `notReadyAddresses`");
+            }
+            addresses
+                .items()
+                .chain(waiting.items())
+                .for_each(|address| validate_address(&address, errors));
+            let ports = subset.child("ports");
+            let many = ports.list().len() > 1;
+            ports.items().for_each(|port| validate_port(&port, many, errors));
+        }
+    }
+
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "Endpoints" => addresses(object).into(),
@@ -30,16 +52,18 @@ fn addresses(endpoints: &Value) -> String {
     let mut shown = Vec::new();
     let mut total = 0;
     for subset in list(endpoints, "/subsets") {
+        let ips = list(subset, "/addresses").iter().map(|address| text(address, "/ip"));
         let ports = list(subset, "/ports");
-        for address in list(subset, "/addresses") {
-            let ip = text(address, "/ip");
-            let targets = match ports.is_empty() {
-                true => vec![ip.to_owned()],
-                false => ports.iter().map(|port| join(ip, &port["port"])).collect(),
-            };
-            total += targets.len();
-            shown.extend(targets.into_iter().take(3usize.saturating_sub(shown.len())));
-        }
+        let targets: Vec<String> = match ports.is_empty() {
+            true => ips.map(str::to_owned).collect(),
+            false => {
+                let of_port =
+                    |port| ips.clone().map(move |ip| join(ip, port)).collect::<Vec<String>>();
+                ports.iter().flat_map(|port| of_port(&port["port"])).collect()
+            }
+        };
+        total += targets.len();
+        shown.extend(targets.into_iter().take(3usize.saturating_sub(shown.len())));
     }
     match (shown.is_empty(), total - shown.len()) {
         (true, _) => "<none>".to_owned(),
@@ -53,4 +77,26 @@ fn join(ip: &str, port: &Value) -> String {
         true => format!("[{ip}]:{port}"),
         false => format!("{ip}:{port}"),
     }
+}
+
+fn validate_address(address: &At, errors: &mut ErrorList) {
+    let ip = address.child("ip");
+    match lenient_ip(ip.text()) {
+        None => ip.obeys(errors, crate::kinds::rules::ip),
+        Some(parsed) => not_special(parsed).into_iter().for_each(|fault| ip.invalid(errors, fault)),
+    }
+    address.child("hostname").obeys_if_set(errors, dns_label);
+    address.child("nodeName").obeys_if_set(errors, dns_subdomain);
+}
+
+fn validate_port(port: &At, needs_name: bool, errors: &mut ErrorList) {
+    let name = port.child("name");
+    match name.is_empty() {
+        true if needs_name => name.required(errors, ""),
+        true => {}
+        false => name.obeys(errors, dns_label),
+    }
+    port.child("port").port(errors);
+    port.child("protocol").needed_one_of(errors, &["SCTP", "TCP", "UDP"]);
+    port.child("appProtocol").obeys_if_set(errors, label_key);
 }

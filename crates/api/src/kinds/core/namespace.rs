@@ -1,6 +1,9 @@
 //! Namespace: born Active with the `kubernetes` finalizer in its spec, which holds it back until
 //! the namespace controller has emptied it.
 
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::validation::qualified_name;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, NameRule, Strategy, keep};
@@ -38,12 +41,20 @@ impl Strategy for Namespace {
         keep(object, old, "status");
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
-    }
-
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let finalizers = root.child("spec");
+        let finalizers = finalizers.child("finalizers");
+        for finalizer in finalizers.items() {
+            let name = finalizer.text();
+            let faults = qualified_name(name);
+            let plain = faults.is_empty() && !name.contains('/') && name != "kubernetes";
+            faults.into_iter().for_each(|fault| finalizers.invalid_as(errors, name, fault));
+            if plain {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                finalizers.invalid_as(errors, name, detail);
+            }
+        }
     }
 
     fn name_rule(&self) -> NameRule {

@@ -1,9 +1,14 @@
 //! PersistentVolumeClaim: defaults and Table cells.
 
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::kinds::resources::quantity;
+use crate::kinds::selectors::validate_label_selector;
+use crate::validation::dns_subdomain;
 use serde_json::{Value, json};
 
-use crate::kind::{KindDef, Strategy};
-use crate::kinds::fill::{object_at, set, text};
+use crate::kind::{KindDef, Strategy, keep};
+use crate::kinds::fill::{Object, object_at, set, text};
 use crate::kinds::volume::{access_modes, class_of, deleting_phase};
 
 pub struct PersistentVolumeClaim;
@@ -16,15 +21,20 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            normalize_sources(spec);
+        }
         object["status"] = json!({ "phase": "Pending" });
     }
 
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        false
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        validate_claim_spec(&At::root(object).child("spec"), errors);
     }
 
-    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
-        false
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        let (root, old) = (At::root(object), At::root(old));
+        validate_change(&root, &old, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -47,4 +57,125 @@ impl Strategy for PersistentVolumeClaim {
 
 fn unset(value: &str) -> &str {
     if value.is_empty() { "<unset>" } else { value }
+}
+
+/// The older `dataSource` takes claims and snapshots alone; either field says what the other does.
+fn normalize_sources(spec: &mut Object) {
+    let is_source = |source: &Value| match (text(source, "/apiGroup"), text(source, "/kind")) {
+        ("", "PersistentVolumeClaim") => true,
+        ("snapshot.storage.k8s.io", "VolumeSnapshot") => true,
+        _ => false,
+    };
+    if spec.get("dataSource").is_some_and(|source| !is_source(source)) {
+        spec.remove("dataSource");
+    }
+    let reference = spec.get("dataSourceRef").filter(|reference| is_source(reference)).cloned();
+    let local = reference.filter(|reference| text(reference, "/namespace").is_empty());
+    match (spec.get("dataSource").cloned(), local) {
+        (Some(source), _) => set(spec, "dataSourceRef", source),
+        (None, Some(reference)) => set(spec, "dataSource", reference),
+        (None, None) => {}
+    }
+}
+
+// === validation ===
+
+pub(super) const ACCESS_MODES: &[&str] =
+    &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+
+/// The spec of a claim, also of one that a StatefulSet or an ephemeral volume is a template for.
+pub fn validate_claim_spec(spec: &At, errors: &mut ErrorList) {
+    let modes = spec.child("accessModes");
+    if modes.is_empty() {
+        modes.required(errors, "at least 1 access mode is required");
+    }
+    validate_label_selector(&spec.child("selector"), errors);
+    validate_access_modes(&modes, errors);
+    let resources = spec.child("resources");
+    let requests = resources.child("requests");
+    let place = resources.path.key("storage");
+    match requests.value.get("storage").and_then(quantity) {
+        None => errors.required(&place, ""),
+        Some(amount) if amount.is_zero() || amount.is_negative() => {
+            errors.invalid(&place, amount.to_string(), "must be greater than zero");
+        }
+        Some(_) => {}
+    }
+    let class = spec.child("storageClassName");
+    class.obeys_if_set(errors, dns_subdomain);
+    spec.child("volumeMode").one_of_if_set(errors, &["Block", "Filesystem"]);
+    validate_sources(spec, errors);
+    spec.child("volumeAttributesClassName").obeys_if_set(errors, dns_subdomain);
+}
+
+pub(super) fn validate_access_modes(modes: &At, errors: &mut ErrorList) {
+    for mode in modes.items() {
+        if !ACCESS_MODES.contains(&mode.text()) {
+            errors.not_supported(&modes.path, mode.text(), ACCESS_MODES);
+        }
+    }
+    let exclusive = modes.list().iter().any(|mode| mode == "ReadWriteOncePod");
+    if exclusive && modes.list().len() > 1 {
+        modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+/// The older `dataSource` repeats what `dataSourceRef` says.
+fn validate_sources(spec: &At, errors: &mut ErrorList) {
+    for field in ["dataSource", "dataSourceRef"] {
+        let source = spec.child(field);
+        if !source.is_set() {
+            continue;
+        }
+        source.child("name").needed(errors);
+        source.child("kind").needed(errors);
+        let group = source.child("apiGroup");
+        if group.is_empty() && source.text_of("kind") != "PersistentVolumeClaim" {
+            source.invalid_as(
+                errors,
+                source.text_of("kind"),
+                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
+            );
+        }
+        group.obeys_if_set(errors, dns_subdomain);
+    }
+    let (source, reference) = (spec.child("dataSource"), spec.child("dataSourceRef"));
+    let same = ["apiGroup", "kind", "name"]
+        .iter()
+        .all(|field| source.child(field).text() == reference.child(field).text());
+    if source.is_set() && reference.is_set() && !same {
+        spec.invalid_as(errors, json!({}), "must match dataSourceRef");
+    }
+}
+
+const ONLY_THESE_CHANGE: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
+
+/// A bound claim may ask for more room; everything else stays, but for a volume or a class that
+/// was not decided yet.
+fn validate_change(root: &At, old: &At, errors: &mut ErrorList) {
+    let (spec, was) = (root.child("spec"), old.child("spec"));
+    let mut compared = spec.value.clone();
+    let bound = old.child("status").text_of("phase") == "Bound";
+    let free = |field: &str| was.child(field).is_empty() && spec.has(field);
+    let mut allowed: Vec<&str> = Vec::new();
+    if bound {
+        allowed.extend(["resources", "volumeAttributesClassName"]);
+    }
+    if free("volumeName") {
+        allowed.push("volumeName");
+    }
+    if !was.has("storageClassName") && spec.has("storageClassName") {
+        allowed.push("storageClassName");
+    }
+    allowed.iter().for_each(|field| keep(&mut compared, was.value, field));
+    if compared != *was.value {
+        spec.forbidden(errors, ONLY_THESE_CHANGE);
+    }
+    let request = |at: &At| at.value.pointer("/spec/resources/requests/storage").and_then(quantity);
+    if bound && request(root) < request(old) {
+        let resources = spec.child("resources");
+        let requests = resources.child("requests");
+        let place = requests.child("storage");
+        place.forbidden(errors, "field can not be less than status.capacity");
+    }
 }

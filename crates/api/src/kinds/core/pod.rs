@@ -2,11 +2,17 @@
 //!
 //! Counterpart: `pkg/registry/core/pod/strategy.go` and `printPod`.
 
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::kinds::pod_spec::merge_label_keys;
+use crate::kinds::pod_spec::validate::validate_pod_spec;
+use crate::kinds::pod_spec::warnings::warn_pod_spec;
+use crate::validation::{dns_label, dns_subdomain};
 use serde_json::{Value, json};
 
 use crate::age;
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{flag, int, list, object_at, text};
+use crate::kinds::fill::{flag, int, list, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
 use crate::meta::meta;
 
@@ -14,12 +20,19 @@ pub struct Pod;
 
 impl Strategy for Pod {
     fn default(&self, object: &mut Value) {
-        let Some(spec) = object_at(object, "/spec") else { return };
+        let Some(spec) = made_at(object, "/spec") else { return };
         default_running_pod(spec);
         default_pod_spec(spec);
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec").cloned() {
+            let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+            object["spec"] = Value::Object(merge_label_keys(spec, &labels));
+        }
+        if int(object, "/spec/terminationGracePeriodSeconds").is_some_and(|grace| grace < 0) {
+            object["spec"]["terminationGracePeriodSeconds"] = json!(1);
+        }
         let qos = qos_class(object);
         object["status"] = json!({ "phase": "Pending", "qosClass": qos });
         if !list(object, "/spec/schedulingGates").is_empty() {
@@ -38,12 +51,56 @@ impl Strategy for Pod {
         keep(object, old, "status");
     }
 
-    /// `qosClass` is decided once, when the Pod is made.
+    /// `qosClass` is decided once, when the Pod is made; a status that leaves it out keeps it.
     fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
-        if let Some(class) = old.pointer("/status/qosClass") {
-            object["status"]["qosClass"] = class.clone();
+        if let (Some(class), Some(status)) =
+            (old.pointer("/status/qosClass"), object_at(object, "/status"))
+        {
+            set(status, "qosClass", class.clone());
         }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        validate_pod_spec(&spec, errors);
+        tokens_need_an_account(&spec, errors);
+        let gates = spec.child("schedulingGates");
+        if !gates.is_empty() && !spec.text_of("nodeName").is_empty() {
+            let detail = "cannot be set until all schedulingGates have been cleared";
+            spec.child("nodeName").forbidden(errors, detail);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        validate_spec_change(&At::root(object).child("spec"), &At::root(old).child("spec"), errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        let (root, old) = (At::root(object), At::root(old));
+        let (status, was) = (root.child("status"), old.child("status"));
+        let nominated = status.child("nominatedNodeName");
+        nominated.obeys_if_set(errors, dns_subdomain);
+        status.child("qosClass").unchanged(errors, &was.child("qosClass"));
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        if old.is_some_and(|old| old.get("spec") == object.get("spec")) {
+            return Vec::new();
+        }
+        let root = At::root(object);
+        let mut warnings = Vec::new();
+        let faults = dns_label(meta(object).name());
+        if old.is_none() && !faults.is_empty() {
+            warnings.push(format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
+                faults.join(" ")
+            ));
+        }
+        warn_pod_spec(&root.child("spec"), &mut warnings);
+        warnings
     }
 
     /// A Pod that no node has taken, or that has ended, is deleted at once.
@@ -260,9 +317,115 @@ fn readiness_gates(pod: &Value) -> String {
     format!("{}/{}", met.count(), gates.len())
 }
 
+// === what may be wrong with a Pod and not with a template ===
+
+fn tokens_need_an_account(spec: &At, errors: &mut ErrorList) {
+    if !spec.text_of("serviceAccountName").is_empty() {
+        return;
+    }
+    for volume in spec.child("volumes").items() {
+        for source in volume.child("projected").child("sources").items() {
+            if source.has("serviceAccountToken") {
+                let detail = "must not be specified when serviceAccountName is not set";
+                source.child("serviceAccountToken").forbidden(errors, detail);
+            }
+        }
+    }
+}
+
+const ONLY_THESE_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// A Pod's spec is fixed but for a few fields, each with a rule of its own.
+fn validate_spec_change(spec: &At, old: &At, errors: &mut ErrorList) {
+    let before = errors.0.len();
+    for field in ["containers", "initContainers"] {
+        let (now, was) = (spec.child(field), old.child(field));
+        if now.list().len() != was.list().len() {
+            now.forbidden(errors, "pod updates may not add or remove containers");
+        }
+    }
+    if errors.0.len() > before {
+        return;
+    }
+    deadline_change(
+        &spec.child("activeDeadlineSeconds"),
+        &old.child("activeDeadlineSeconds"),
+        errors,
+    );
+    tolerations_only_grow(&spec.child("tolerations"), &old.child("tolerations"), errors);
+    gates_only_shrink(&spec.child("schedulingGates"), &old.child("schedulingGates"), errors);
+    if errors.0.len() == before && mutable_parts_from(old.value, spec.value) != *old.value {
+        spec.forbidden(errors, ONLY_THESE_CHANGE);
+    }
+}
+
+/// A deadline may be set or brought forward, never lifted.
+fn deadline_change(deadline: &At, old: &At, errors: &mut ErrorList) {
+    if !old.is_set() {
+        return;
+    }
+    match deadline.is_set() {
+        false => deadline.invalid(errors, "must not update from a positive integer to nil value"),
+        true if deadline.int() > old.int() => {
+            deadline.invalid(errors, "must be less than or equal to previous value");
+        }
+        true => {}
+    }
+}
+
+fn tolerations_only_grow(tolerations: &At, old: &At, errors: &mut ErrorList) {
+    let same = |a: &Value, b: &Value| {
+        ["key", "operator", "value", "effect"]
+            .iter()
+            .all(|field| text(a, &format!("/{field}")) == text(b, &format!("/{field}")))
+    };
+    for was in old.list() {
+        if !tolerations.list().iter().any(|now| same(now, was)) {
+            let detail = "existing toleration can not be modified except its tolerationSeconds";
+            tolerations.forbidden(errors, detail);
+            return;
+        }
+    }
+}
+
+fn gates_only_shrink(gates: &At, old: &At, errors: &mut ErrorList) {
+    if gates.list().iter().any(|gate| !old.list().contains(gate)) {
+        let detail = "only deletion is allowed, but found new scheduling gate";
+        let added = gates.list().iter().find(|gate| !old.list().contains(gate));
+        let name = added.map_or("", |gate| text(gate, "/name"));
+        gates.forbidden(errors, format!("{detail} '{name}'"));
+    }
+}
+
+/// The new spec with everything that may change set back to what it was.
+fn mutable_parts_from(old: &Value, new: &Value) -> Value {
+    let mut spec = new.clone();
+    for field in ["containers", "initContainers"] {
+        let images = list(old, &format!("/{field}")).iter().map(|container| container.get("image"));
+        let containers = spec.get_mut(field).and_then(Value::as_array_mut);
+        for (container, image) in containers.into_iter().flatten().zip(images) {
+            container["image"] = image.cloned().unwrap_or_default();
+        }
+    }
+    for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
+        keep(&mut spec, old, field);
+    }
+    let grace = |spec: &Value| int(spec, "/terminationGracePeriodSeconds").unwrap_or(0);
+    if grace(old) < 0 && grace(new) == 1 {
+        keep(&mut spec, old, "terminationGracePeriodSeconds");
+    }
+    // While a Pod is held back by gates, where it may run can still be narrowed.
+    if !list(old, "/schedulingGates").is_empty() {
+        keep(&mut spec, old, "nodeSelector");
+        keep(&mut spec, old, "affinity");
+    }
+    spec
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kinds::at::tests::{check, check_update};
 
     #[test]
     fn quality_of_service_follows_requests_and_limits() {
@@ -271,6 +434,67 @@ mod tests {
         assert_eq!(qos_class(&pod(json!({"requests": {"cpu": "1"}}))), "Burstable");
         let both = json!({"cpu": "1", "memory": "1Gi"});
         assert_eq!(qos_class(&pod(json!({"limits": both, "requests": both}))), "Guaranteed");
+    }
+
+    const PATH: &str = "v1/pods";
+
+    #[test]
+    fn containers_are_checked_in_upstreams_order() {
+        check(
+            PATH,
+            "spec: {containers: [{name: C, image: i, ports: [{containerPort: 0}]}]}",
+            &[
+                "spec.containers[0].name: Invalid value: \"C\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')",
+                "spec.containers[0].ports[0].containerPort: Required value",
+            ],
+        );
+        check(
+            PATH,
+            "spec: {containers: [{name: c, image: i, livenessProbe: {periodSeconds: -1}}]}",
+            &[
+                "spec.containers[0].livenessProbe: Required value: must specify a handler type",
+                "spec.containers[0].livenessProbe.periodSeconds: Invalid value: -1: must be greater than or equal to 0",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_mount_of_a_faulty_volume_is_reported_too() {
+        let volumes = "volumes: [{name: v, hostPath: {path: /a/../b}}]";
+        let mounts = "volumeMounts: [{name: v, mountPath: /v, subPath: /x}]";
+        check(
+            PATH,
+            &format!("spec: {{{volumes}, containers: [{{name: c, image: i, {mounts}}}]}}"),
+            &[
+                "spec.volumes[0].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
+                "spec.containers[0].volumeMounts[0].name: Not found: \"v\"",
+                "spec.containers[0].volumeMounts.subPath: Invalid value: \"/x\": must be a relative path",
+            ],
+        );
+    }
+
+    #[test]
+    fn of_a_spec_only_images_and_a_few_more_change() {
+        let pod = |image: &str, more: &str| {
+            format!("spec: {{containers: [{{name: c, image: \"{image}\"}}], {more}}}")
+        };
+        let old = pod("a:1", "activeDeadlineSeconds: 9");
+        check_update(PATH, &old, &pod("b:1", "activeDeadlineSeconds: 5"), &[]);
+        check_update(
+            PATH,
+            &old,
+            &pod("a:1", "activeDeadlineSeconds: 10"),
+            &[
+                "spec.activeDeadlineSeconds: Invalid value: 10: must be less than or equal to previous value",
+            ],
+        );
+        let forbidden = format!("spec: Forbidden: {ONLY_THESE_CHANGE}");
+        check_update(
+            PATH,
+            &old,
+            &pod("a:1", "activeDeadlineSeconds: 9, hostname: h"),
+            &[&forbidden],
+        );
     }
 
     #[test]

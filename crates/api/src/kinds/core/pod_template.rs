@@ -1,5 +1,9 @@
 //! PodTemplate: a template on its own.
 
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::kinds::pod_spec::validate::validate_template;
+use crate::kinds::workload::template_warnings;
 use serde_json::Value;
 
 use crate::kind::Strategy;
@@ -13,8 +17,12 @@ impl Strategy for PodTemplate {
         default_template(object, "/template/spec");
     }
 
-    fn counts_generation(&self, _kind: &crate::KindDef) -> bool {
-        true
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        validate_template(&At::root(object).child("template"), errors);
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(object, old, "/template")
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

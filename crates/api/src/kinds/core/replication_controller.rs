@@ -1,11 +1,14 @@
 //! ReplicationController: ReplicaSet's elder, with a plain map as its selector.
 
-use serde_json::Value;
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::kinds::pod_spec::validate::validate_controlled_template;
+use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{pairs, template_cell};
+use crate::kinds::workload::{pairs, template_cell, template_warnings, validate_replica_counts};
 
 pub struct ReplicationController;
 
@@ -27,7 +30,41 @@ impl Strategy for ReplicationController {
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
-        object["status"] = serde_json::json!({ "replicas": 0 });
+        object["status"] = json!({ "replicas": 0 });
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        spec.child("minReadySeconds").not_negative(errors);
+        let selector = spec.child("selector");
+        selector.needed(errors);
+        spec.child("replicas").not_negative(errors);
+        let template = spec.child("template");
+        if !template.is_set() {
+            return template.required(errors, "");
+        }
+        let as_labels = json!({ "matchLabels": selector.value });
+        let selector = At::new(&as_labels, selector.path);
+        validate_controlled_template(&template, &selector, "ReplicationController", errors);
+    }
+
+    /// Upstream validates the spec once as a new one and once as a changed one.
+    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        self.validate(object, errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        validate_replica_counts(&At::root(object).child("status"), errors);
+    }
+
+    fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
+        &[("status.replicas", "/status/replicas")]
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

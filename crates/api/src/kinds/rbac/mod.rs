@@ -4,13 +4,19 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::field::{ErrorList, Path};
+use crate::field::ErrorList;
 use crate::kind::{NameRule, Strategy};
-use crate::kinds::fill::{each, list, object, set, text};
+use crate::kinds::at::{At, Internal};
+use crate::kinds::fill::{each, list, made, set, text};
+use crate::kinds::selectors::validate_label_selector;
+use crate::meta::meta;
+use crate::selector::Labels;
+use crate::validation::path_segment;
 
 pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
     Some(match kind {
-        "ClusterRole" | "Role" => Arc::new(Role),
+        "ClusterRole" => Arc::new(Role { namespaced: false }),
+        "Role" => Arc::new(Role { namespaced: true }),
         "ClusterRoleBinding" | "RoleBinding" => Arc::new(Binding),
         _ => return None,
     })
@@ -18,20 +24,40 @@ pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
-struct Role;
+struct Role {
+    namespaced: bool,
+}
 
 impl Strategy for Role {
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        root.child("rules").items().for_each(|rule| validate_rule(&rule, self.namespaced, errors));
+        let aggregation = root.child("aggregationRule");
+        if !aggregation.is_set() {
+            return;
+        }
+        let selectors = aggregation.child("clusterRoleSelectors");
+        if selectors.is_empty() {
+            let detail = "at least one clusterRoleSelector required if aggregationRule is non-nil";
+            selectors.required(errors, detail);
+        }
+        selectors.items().for_each(|selector| validate_selector(&selector, errors));
+    }
+
     fn name_rule(&self) -> NameRule {
         NameRule::PathSegment
     }
 }
+
+const ROLE_REF: Internal =
+    &[("APIGroup", "apiGroup", "\"\""), ("Kind", "kind", "\"\""), ("Name", "name", "\"\"")];
 
 struct Binding;
 
 impl Strategy for Binding {
     fn default(&self, binding: &mut Value) {
         let Some(root) = binding.as_object_mut() else { return };
-        if let Some(role) = object(root, "roleRef") {
+        if let Some(role) = made(root, "roleRef") {
             set(role, "apiGroup", GROUP);
         }
         for subject in each(root, "subjects") {
@@ -41,10 +67,20 @@ impl Strategy for Binding {
         }
     }
 
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let namespaced = !meta(object).namespace().is_empty();
+        validate_role_ref(&root.child("roleRef"), namespaced, errors);
+        root.child("subjects")
+            .items()
+            .for_each(|subject| validate_subject(&subject, namespaced, errors));
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         if object.get("roleRef") != old.get("roleRef") {
-            let shown = object.get("roleRef").cloned().unwrap_or_default();
-            errors.invalid(&Path::new("roleRef"), shown, "cannot change roleRef");
+            let root = At::root(object);
+            root.child("roleRef").invalid_internal(errors, ROLE_REF, "cannot change roleRef");
         }
     }
 
@@ -76,4 +112,66 @@ fn subjects(binding: &Value, kind: &str) -> String {
         })
         .collect();
     names.join(", ")
+}
+
+// === validation ===
+
+fn validate_rule(rule: &At, namespaced: bool, errors: &mut ErrorList) {
+    let (verbs, urls) = (rule.child("verbs"), rule.child("nonResourceURLs"));
+    let (groups, resources) = (rule.child("apiGroups"), rule.child("resources"));
+    if verbs.is_empty() {
+        verbs.required(errors, "verbs must contain at least one value");
+    }
+    if !urls.is_empty() {
+        if namespaced {
+            urls.invalid(errors, "namespaced rules cannot apply to non-resource URLs");
+        }
+        if [&groups, &resources, &rule.child("resourceNames")].iter().any(|at| !at.is_empty()) {
+            let detail = "rules cannot apply to both regular resources and non-resource URLs";
+            urls.invalid(errors, detail);
+        }
+        return;
+    }
+    if groups.is_empty() {
+        groups.required(errors, "resource rules must supply at least one api group");
+    }
+    if resources.is_empty() {
+        resources.required(errors, "resource rules must supply at least one resource");
+    }
+}
+
+fn validate_selector(selector: &At, errors: &mut ErrorList) {
+    validate_label_selector(selector, errors);
+    if Labels::from_object(selector.value).is_err() {
+        selector.invalid_as(errors, Value::Null, "invalid label selector.");
+    }
+}
+
+fn validate_role_ref(role: &At, namespaced: bool, errors: &mut ErrorList) {
+    let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    if role.text_of("apiGroup") != GROUP {
+        role.child("apiGroup").not_supported(errors, &[GROUP]);
+    }
+    role.child("kind").one_of(errors, kinds);
+    role.child("name").needed_and_obeys(errors, path_segment);
+}
+
+fn validate_subject(subject: &At, namespaced: bool, errors: &mut ErrorList) {
+    let name = subject.child("name");
+    name.needed(errors);
+    let group = match subject.text_of("kind") {
+        "ServiceAccount" => {
+            name.obeys_if_set(errors, crate::validation::dns_subdomain);
+            if !namespaced {
+                subject.child("namespace").needed(errors);
+            }
+            ""
+        }
+        "User" | "Group" => GROUP,
+        _ => {
+            let kinds = ["ServiceAccount", "User", "Group"];
+            return subject.child("kind").not_supported(errors, &kinds);
+        }
+    };
+    subject.child("apiGroup").one_of(errors, &[group]);
 }

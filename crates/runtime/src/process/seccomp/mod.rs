@@ -1,10 +1,12 @@
 //! Seccomp: which system calls a container may make.
 //!
-//! Consumes a [`Policy`] (the default, or a profile in the OCI JSON form) and the granted capabilities, emits BPF
-//! programs in the kernel. Counterpart: runc's `seccomp` with the profile of `containerd/contrib/seccomp`.
-//! seccompiler builds programs with one action each, so a profile becomes a stack of them: the kernel takes the
-//! strictest answer. Loaded with seccomp(2) directly, because `no_new_privs` is the pod's choice, not ours.
-//! Differs from upstream: programs for another ABI (32-bit on a 64-bit node) are killed under any profile.
+//! Consumes a [`Policy`] (the default, or a profile in the OCI JSON form) and the granted
+//! capabilities, emits BPF programs in the kernel. Counterpart: runc's `seccomp` with the profile
+//! of `containerd/contrib/seccomp`. seccompiler builds programs with one action each, so a profile
+//! becomes a stack of them: the kernel takes the strictest answer. Loaded with seccomp(2) directly,
+//! because `no_new_privs` is the pod's choice, not ours.
+//! Differs from upstream: programs for another ABI (32-bit on a 64-bit node) are killed under any
+//! profile.
 
 mod oci;
 mod syscalls;
@@ -124,7 +126,8 @@ fn install(filter: &BpfProgram) -> io::Result<()> {
         len: filter.len() as u16,
         filter: filter.as_ptr() as *mut libc::sock_filter,
     };
-    // SAFETY: `program` points to `filter`, which outlives the call; sock_filter has seccompiler's layout, the kernel's.
+    // SAFETY: `program` points to `filter`, which outlives the call; sock_filter has seccompiler's
+    // layout, the kernel's.
     match unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, 0, &program) } {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),

@@ -1,7 +1,8 @@
 //! A seccomp profile in the OCI JSON form, as `Localhost` profiles are written.
 //!
-//! Counterpart: `LinuxSeccomp` of the OCI runtime specification. Actions that need a listener (`SCMP_ACT_NOTIFY`) are
-//! refused. Names this kernel's table does not have are skipped, as upstream does: they cannot be called by name anyway.
+//! Counterpart: `LinuxSeccomp` of the OCI runtime specification. Actions that need a listener
+//! (`SCMP_ACT_NOTIFY`) are refused. Names this kernel's table does not have are skipped, as
+//! upstream does: they cannot be called by name anyway.
 
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompRule,
@@ -44,7 +45,8 @@ struct Argument {
 // === impl Profile ===
 
 impl Profile {
-    /// One program that sends everything unnamed to the default, and one for each action that is not `allow`.
+    /// One program that sends everything unnamed to the default, and one for each action that is
+    /// not `allow`.
     pub fn filters(&self) -> Result<Vec<BpfProgram>, String> {
         let default = action(&self.default_action, self.default_errno_ret)?;
         let mut by_action: Vec<(SeccompAction, Rules)> = Vec::new();

@@ -1,11 +1,12 @@
 //! System calls by name, and which of them the default profile allows.
 //!
-//! Counterpart: the default profile common to Docker, containerd and CRI-O. Absent on purpose: keys, io_uring,
-//! userfaultfd, kexec, swap and pivot_root; each has been a way out of a container.
+//! Counterpart: the default profile common to Docker, containerd and CRI-O. Absent on purpose:
+//! keys, io_uring, userfaultfd, kexec, swap and pivot_root; each has been a way out of a container.
 
 use nix::libc;
 
-/// Every call a profile can name, with its number here. From 424 on, numbers are the same on every architecture.
+/// Every call a profile can name, with its number here. From 424 on, numbers are the same on every
+/// architecture.
 pub(super) const NUMBERS: &[(&str, i64)] = &[
     ("accept", libc::SYS_accept),
     ("accept4", libc::SYS_accept4),

@@ -1,0 +1,23 @@
+//! The admissionregistration.k8s.io group: webhooks and policies, and what both match requests by.
+//!
+//! Expressions are not compiled here: that is the policy engine's to do when it takes them over.
+
+mod matching;
+mod policy;
+mod webhook;
+
+use std::sync::Arc;
+
+use crate::kind::Strategy;
+
+pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
+    Some(match kind {
+        "MutatingAdmissionPolicy" => Arc::new(policy::MutatingPolicy),
+        "MutatingAdmissionPolicyBinding" => Arc::new(policy::Binding { validating: false }),
+        "MutatingWebhookConfiguration" => Arc::new(webhook::Configuration { mutating: true }),
+        "ValidatingAdmissionPolicy" => Arc::new(policy::ValidatingPolicy),
+        "ValidatingAdmissionPolicyBinding" => Arc::new(policy::Binding { validating: true }),
+        "ValidatingWebhookConfiguration" => Arc::new(webhook::Configuration { mutating: false }),
+        _ => return None,
+    })
+}

@@ -1,0 +1,308 @@
+//! Validating- and MutatingAdmissionPolicy, and the bindings that put them to work.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::matching::{
+    FAILURE_POLICIES, default_match, default_rules, validate_conditions, validate_match_resources,
+};
+use crate::field::ErrorList;
+use crate::kind::{KindDef, Strategy};
+use crate::kinds::at::At;
+use crate::kinds::fill::{Object, list, object as object_in, object_at, set, text};
+use crate::kinds::rules::one_line;
+use crate::kinds::selectors::validate_label_selector;
+use crate::meta::meta;
+use crate::validation::{dns_label, dns_subdomain, path_segment, qualified_name};
+
+pub struct ValidatingPolicy;
+pub struct MutatingPolicy;
+
+pub struct Binding {
+    pub validating: bool,
+}
+
+// === impl ValidatingPolicy ===
+
+impl Strategy for ValidatingPolicy {
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            default_policy(spec);
+        }
+    }
+
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        object["status"] = json!({});
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        validate_policy(&spec, errors);
+        let (validations, audits) = (spec.child("validations"), spec.child("auditAnnotations"));
+        if validations.is_empty() && audits.is_empty() {
+            let detail = "validations or auditAnnotations must contain at least one item";
+            validations.required(errors, detail);
+            return audits.required(errors, detail);
+        }
+        validations.items().for_each(|validation| validate_validation(&validation, errors));
+        validate_audits(meta(object).name(), &audits, errors);
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "Validations" => list(object, "/spec/validations").len().into(),
+            "ParamKind" => param_kind(object).into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+fn validate_validation(validation: &At, errors: &mut ErrorList) {
+    const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
+    let expression = validation.child("expression");
+    if expression.text().trim().is_empty() {
+        expression.required(errors, "expression is not specified");
+    }
+    let message_expression = validation.child("messageExpression");
+    if message_expression.is_set() && message_expression.text().trim().is_empty() {
+        message_expression.invalid(errors, "must be non-empty if specified");
+    }
+    let message = validation.child("message");
+    if !message.text().is_empty() && message.text().trim().is_empty() {
+        message.invalid(errors, "message must be non-empty if specified");
+    } else {
+        message.obeys_if_set(errors, one_line);
+    }
+    validation.child("reason").one_of_if_set(errors, REASONS);
+}
+
+/// Keys are qualified with the policy's name when they are written.
+fn validate_audits(policy: &str, audits: &At, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
+    for audit in audits.items() {
+        let key = audit.child("key");
+        let full = format!("{policy}/{}", key.text());
+        for fault in qualified_name(&full) {
+            key.invalid_as(errors, full.as_str(), fault);
+        }
+        let value = audit.child("valueExpression");
+        if value.text().trim().is_empty() {
+            value.required(errors, "valueExpression is not specified");
+        }
+        if !seen.insert(key.text()) {
+            key.duplicate(errors);
+        }
+    }
+}
+
+// === impl MutatingPolicy ===
+
+impl Strategy for MutatingPolicy {
+    fn default(&self, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            default_policy(spec);
+        }
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        validate_policy(&spec, errors);
+        let mutations = spec.child("mutations");
+        if mutations.is_empty() {
+            mutations.required(errors, "mutations must contain at least one item");
+        }
+        mutations.items().for_each(|mutation| validate_mutation(&mutation, errors));
+        let again = spec.child("reinvocationPolicy");
+        again.needed_one_of(errors, &["IfNeeded", "Never"]);
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "Mutations" => list(object, "/spec/mutations").len().into(),
+            "ParamKind" => param_kind(object).into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+fn validate_mutation(mutation: &At, errors: &mut ErrorList) {
+    let of = mutation.child("patchType");
+    let (wanted, other) = match of.text() {
+        "" => return of.required(errors, ""),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
+        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+        _ => return of.not_supported(errors, &["ApplyConfiguration", "JSONPatch"]),
+    };
+    if !mutation.has(wanted) {
+        let detail = format!("must be specified when patchType is {}", of.text());
+        mutation.child(wanted).required(errors, &detail);
+    } else if mutation.child(wanted).text_of("expression").trim().is_empty() {
+        let holder = mutation.child(wanted);
+        holder.child("expression").required(errors, "expression is not specified");
+    }
+    if mutation.has(other) {
+        let detail = format!("must not be specified when patchType is {}", of.text());
+        mutation.child(other).invalid_as(errors, format!("{{{other}}}"), detail);
+    }
+}
+
+// === what both policies share ===
+
+fn default_policy(spec: &mut Object) {
+    set(spec, "failurePolicy", "Fail");
+    if let Some(constraints) = object_in(spec, "matchConstraints") {
+        default_match(constraints);
+        default_rules(constraints, "resourceRules");
+        default_rules(constraints, "excludeResourceRules");
+    }
+}
+
+fn validate_policy(spec: &At, errors: &mut ErrorList) {
+    spec.child("failurePolicy").needed_one_of(errors, FAILURE_POLICIES);
+    let kind = spec.child("paramKind");
+    if kind.is_set() {
+        validate_param_kind(&kind, errors);
+    }
+    let constraints = spec.child("matchConstraints");
+    if constraints.is_set() {
+        validate_match_resources(&constraints, errors);
+        constraints.child("resourceRules").needed(errors);
+    } else {
+        constraints.required(errors, "");
+    }
+    validate_conditions(&spec.child("matchConditions"), errors);
+    validate_variables(&spec.child("variables"), errors);
+}
+
+fn validate_param_kind(kind: &At, errors: &mut ErrorList) {
+    let version = kind.child("apiVersion");
+    if version.needed(errors) && version.text().split('/').count() > 2 {
+        version.invalid(errors, format!("unexpected GroupVersion string: {}", version.text()));
+    }
+    kind.child("kind").needed(errors);
+}
+
+fn validate_variables(variables: &At, errors: &mut ErrorList) {
+    let mut names = HashSet::new();
+    for variable in variables.items() {
+        let (name, expression) = (variable.child("name"), variable.child("expression"));
+        if name.text().trim().is_empty() {
+            name.required(errors, "name is not specified");
+        } else if !is_identifier(name.text()) {
+            name.invalid(errors, "must be a valid CEL identifier");
+        }
+        if expression.text().trim().is_empty() {
+            expression.required(errors, "expression is not specified");
+        }
+        if !names.insert(name.text()) {
+            name.duplicate(errors);
+        }
+    }
+}
+
+fn is_identifier(text: &str) -> bool {
+    let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+    starts && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+fn param_kind(policy: &Value) -> String {
+    match policy.pointer("/spec/paramKind") {
+        Some(kind) => format!("{}/{}", text(kind, "/apiVersion"), text(kind, "/kind")),
+        None => "<unset>".to_owned(),
+    }
+}
+
+// === impl Binding ===
+
+impl Strategy for Binding {
+    fn default(&self, object: &mut Value) {
+        let resources =
+            object_at(object, "/spec").and_then(|spec| object_in(spec, "matchResources"));
+        if let Some(resources) = resources {
+            default_match(resources);
+            default_rules(resources, "resourceRules");
+            default_rules(resources, "excludeResourceRules");
+        }
+    }
+
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        let policy = spec.child("policyName");
+        policy.needed_and_obeys(errors, dns_subdomain);
+        let params = spec.child("paramRef");
+        if params.is_set() {
+            validate_params(&params, errors);
+        }
+        let resources = spec.child("matchResources");
+        if resources.is_set() {
+            validate_match_resources(&resources, errors);
+        }
+        if self.validating {
+            validate_actions(&spec.child("validationActions"), errors);
+        }
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "PolicyName" => text(object, "/spec/policyName").into(),
+            "ParamRef" => param_ref(object).into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// `namespace/name`, with a star for any.
+fn param_ref(binding: &Value) -> String {
+    let Some(params) = binding.pointer("/spec/paramRef") else { return "<unset>".to_owned() };
+    let or_star = |value: &str| if value.is_empty() { "*".to_owned() } else { value.to_owned() };
+    format!("{}/{}", or_star(text(params, "/namespace")), or_star(text(params, "/name")))
+}
+
+fn validate_params(params: &At, errors: &mut ErrorList) {
+    let (name, selector) = (params.child("name"), params.child("selector"));
+    match (name.is_empty(), selector.is_set()) {
+        (false, true) => {
+            name.forbidden(errors, "name and selector are mutually exclusive");
+            selector.forbidden(errors, "name and selector are mutually exclusive");
+        }
+        (true, false) => params.required(errors, "one of name or selector must be specified"),
+        (false, false) => name.obeys(errors, path_segment),
+        (true, true) => validate_label_selector(&selector, errors),
+    }
+    let action = params.child("parameterNotFoundAction");
+    action.needed_one_of(errors, &["Deny", "Allow"]);
+    params.child("namespace").obeys_if_set(errors, dns_label);
+}
+
+fn validate_actions(actions: &At, errors: &mut ErrorList) {
+    if actions.is_empty() {
+        return actions.required(errors, "at least one validation action is required");
+    }
+    let mut seen = HashSet::new();
+    for action in actions.items() {
+        action.one_of(errors, &["Audit", "Deny", "Warn"]);
+        if !seen.insert(action.text()) {
+            action.duplicate(errors);
+        }
+    }
+    if seen.contains("Deny") && seen.contains("Warn") {
+        let detail = "must not contain both Deny and Warn (repeating the same validation failure information in the API response and headers serves no purpose)";
+        actions.invalid(errors, detail);
+    }
+}

@@ -1,0 +1,14 @@
+//! The autoscaling group.
+
+mod horizontal_pod_autoscaler;
+
+use std::sync::Arc;
+
+use crate::kind::Strategy;
+
+pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
+    Some(match kind {
+        "HorizontalPodAutoscaler" => Arc::new(horizontal_pod_autoscaler::HorizontalPodAutoscaler),
+        _ => return None,
+    })
+}

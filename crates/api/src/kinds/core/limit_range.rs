@@ -1,0 +1,142 @@
+//! LimitRange: bounds and defaults for what Pods, containers and claims of a namespace ask for.
+//!
+//! Counterparts: `SetDefaults_LimitRangeItem`, `ValidateLimitRange`.
+
+use std::collections::{BTreeMap, HashSet};
+
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::kind::Strategy;
+use crate::kinds::at::At;
+use crate::kinds::fill::{Object, each, made, object_at};
+use crate::kinds::resources::{quantity, validate_amount, validate_resource_name};
+use crate::quantity::Quantity;
+use crate::validation::qualified_name;
+
+pub struct LimitRange;
+
+impl Strategy for LimitRange {
+    fn default(&self, root: &mut Value) {
+        let Some(spec) = object_at(root, "/spec") else { return };
+        for item in each(spec, "limits") {
+            if item.get("type").and_then(Value::as_str) == Some("Container") {
+                default_container(item);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        let mut types = HashSet::new();
+        for item in spec.child("limits").items() {
+            let of = item.child("type");
+            validate_type(&of, errors);
+            if !types.insert(of.text().to_owned()) {
+                of.duplicate(errors);
+            }
+            validate_item(&item, of.text(), errors);
+        }
+    }
+}
+
+/// The default limit is the most that is allowed, the default request the default limit, or else
+/// the least.
+fn default_container(item: &mut Object) {
+    for (field, from) in
+        [("default", "max"), ("defaultRequest", "default"), ("defaultRequest", "min")]
+    {
+        let source = item.get(from).and_then(Value::as_object).cloned().unwrap_or_default();
+        // Written even where nothing is known, as upstream's maps are made first.
+        let Some(target) = made(item, field) else { continue };
+        for (name, amount) in source {
+            target.entry(name).or_insert(amount);
+        }
+    }
+}
+
+fn validate_type(of: &At, errors: &mut ErrorList) {
+    let faults = qualified_name(of.text());
+    let plain = !of.text().contains('/');
+    let known = ["Pod", "Container", "PersistentVolumeClaim"].contains(&of.text());
+    if faults.is_empty() && plain && !known {
+        of.invalid(errors, "must be a standard limit type or fully qualified");
+    }
+    faults.into_iter().for_each(|fault| of.invalid_as(errors, of.text(), fault));
+}
+
+const FIELDS: &[&str] = &["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+
+fn validate_item(item: &At, of: &str, errors: &mut ErrorList) {
+    let mut amounts: BTreeMap<&str, BTreeMap<String, Quantity>> = BTreeMap::new();
+    for field in FIELDS {
+        let given = item.child(field);
+        for (name, at) in given.entries() {
+            validate_resource_name(name, &at, errors);
+            validate_amount(name, &at, errors);
+            if let Some(amount) = quantity(at.value) {
+                amounts.entry(field).or_default().insert(name.to_owned(), amount);
+            }
+        }
+    }
+    if of == "Pod" {
+        for field in ["default", "defaultRequest"] {
+            if !item.child(field).is_empty() {
+                item.child(field).forbidden(errors, "may not be specified when `type` is 'Pod'");
+            }
+        }
+    }
+    if of == "PersistentVolumeClaim" {
+        let bounded = |field: &str| amounts.get(field).is_some_and(|m| m.contains_key("storage"));
+        if !bounded("min") && !bounded("max") {
+            let detail =
+                "either minimum or maximum storage value is required, but neither was provided";
+            item.child("limits").required(errors, detail);
+        }
+    }
+    let names: HashSet<&String> = amounts.values().flat_map(BTreeMap::keys).collect();
+    for name in names {
+        let of = |field: &str| amounts.get(field).and_then(|amounts| amounts.get(name)).copied();
+        compare(item, name, of, errors);
+    }
+}
+
+/// Which amounts may not pass which: field, what it is called, the other, what that is called, and
+/// which of the two is reported.
+const ORDER: &[(&str, &str, &str, &str, &str)] = &[
+    ("min", "min value", "max", "max value", "min"),
+    ("min", "min value", "defaultRequest", "default request value", "defaultRequest"),
+    ("defaultRequest", "default request value", "max", "max value", "defaultRequest"),
+    ("defaultRequest", "default request value", "default", "default limit value", "defaultRequest"),
+    ("min", "min value", "default", "default value", "default"),
+    ("default", "default value", "max", "max value", "default"),
+];
+
+fn compare(item: &At, name: &str, of: impl Fn(&str) -> Option<Quantity>, errors: &mut ErrorList) {
+    for (less, less_name, more, more_name, reported) in ORDER {
+        let (Some(less_amount), Some(more_amount)) = (of(less), of(more)) else { continue };
+        if less_amount > more_amount {
+            // Upstream shows the bound where a default passes the maximum.
+            let shown = match (*less, *more) {
+                ("min", "max" | "default") => less_amount,
+                ("default", _) => more_amount,
+                _ if reported == less => less_amount,
+                _ => more_amount,
+            };
+            let detail =
+                format!("{less_name} {less_amount} is greater than {more_name} {more_amount}");
+            let place = item.child(reported);
+            errors.invalid(&place.path.key(name), shown.to_string(), detail);
+        }
+    }
+    let ratio = of("maxLimitRequestRatio");
+    if let Some(ratio) = ratio.filter(|ratio| *ratio < Quantity::from_units(1)) {
+        let place = item.child("maxLimitRequestRatio");
+        errors.invalid(
+            &place.path.key(name),
+            ratio.to_string(),
+            format!("ratio {ratio} is less than 1"),
+        );
+    }
+}

@@ -1,0 +1,184 @@
+//! EndpointSlice: up to a thousand endpoints of a Service, all of one address type.
+//!
+//! Counterparts: `SetDefaults_EndpointPort`, `ValidateEndpointSlice`, `printEndpointSlice`.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use crate::field::ErrorList;
+use crate::kind::{KindDef, Strategy};
+use crate::kinds::at::At;
+use crate::kinds::fill::{each, list, set, text};
+use crate::kinds::rules::{lenient_ip, not_special, strict_ip};
+use crate::validation::{dns_label, dns_subdomain, label_key};
+
+pub struct EndpointSlice;
+
+const ENDPOINTS_MAX: usize = 1000;
+const ADDRESSES_MAX: usize = 100;
+const HINTS_MAX: usize = 8;
+const TYPES: &[&str] = &["FQDN", "IPv4", "IPv6"];
+
+impl Strategy for EndpointSlice {
+    fn default(&self, object: &mut Value) {
+        let Some(root) = object.as_object_mut() else { return };
+        for port in each(root, "ports") {
+            set(port, "name", "");
+            set(port, "protocol", "TCP");
+        }
+    }
+
+    /// What topology was before it had fields is no longer taken.
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        let Some(root) = object.as_object_mut() else { return };
+        for endpoint in each(root, "endpoints") {
+            endpoint.remove("deprecatedTopology");
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let of = root.child("addressType");
+        of.needed_one_of(errors, TYPES);
+        let endpoints = root.child("endpoints");
+        if endpoints.list().len() > ENDPOINTS_MAX {
+            errors.too_many(&endpoints.path, endpoints.list().len(), ENDPOINTS_MAX);
+        }
+        endpoints.items().for_each(|endpoint| validate_endpoint(&endpoint, of.text(), errors));
+        let ports = root.child("ports");
+        if ports.list().len() > ADDRESSES_MAX {
+            return errors.too_many(&ports.path, ports.list().len(), ADDRESSES_MAX);
+        }
+        let mut names = HashSet::new();
+        for port in ports.items() {
+            let name = port.child("name");
+            name.obeys_if_set(errors, dns_label);
+            if !names.insert(name.text()) {
+                name.duplicate(errors);
+            }
+            port.child("protocol").needed_one_of(errors, &["SCTP", "TCP", "UDP"]);
+            port.child("appProtocol").obeys_if_set(errors, label_key);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        let (root, old) = (At::root(object), At::root(old));
+        root.child("addressType").unchanged(errors, &old.child("addressType"));
+    }
+
+    /// Labels count as well: they say which Service the slice belongs to.
+    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
+        let counted = |object: &Value| {
+            json!([
+                object["addressType"],
+                object["endpoints"],
+                object["ports"],
+                object["metadata"]["labels"],
+            ])
+        };
+        counted(object) != counted(old)
+    }
+
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        match text(object, "/addressType") {
+            "FQDN" if old.is_none() => {
+                vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "AddressType" => text(object, "/addressType").into(),
+            "Ports" => ports(object).into(),
+            "Endpoints" => addresses(object).into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+fn validate_endpoint(endpoint: &At, of: &str, errors: &mut ErrorList) {
+    let addresses = endpoint.child("addresses");
+    match addresses.list().len() {
+        0 => addresses.required(errors, "must contain at least 1 address"),
+        many if many > ADDRESSES_MAX => errors.too_many(&addresses.path, many, ADDRESSES_MAX),
+        _ => {}
+    }
+    for address in addresses.items().take(ADDRESSES_MAX) {
+        validate_address(&addresses, &address, of, errors);
+    }
+    endpoint.child("nodeName").obeys_if_set(errors, dns_subdomain);
+    let topology = endpoint.child("deprecatedTopology");
+    topology.labels(errors);
+    endpoint.child("hostname").obeys_if_set(errors, dns_label);
+    let hints = endpoint.child("hints");
+    for field in ["forZones", "forNodes"] {
+        let list = hints.child(field);
+        if list.list().len() > HINTS_MAX {
+            errors.too_many(&list.path, list.list().len(), HINTS_MAX);
+            continue;
+        }
+        let mut seen = HashSet::new();
+        for hint in list.items() {
+            let name = hint.child("name");
+            if !seen.insert(name.text()) {
+                name.duplicate(errors);
+            }
+            name.obeys(errors, if field == "forZones" { label_key } else { dns_subdomain });
+        }
+    }
+}
+
+/// Upstream reports a wrong family at the list, and a special address at its entry.
+fn validate_address(list: &At, address: &At, of: &str, errors: &mut ErrorList) {
+    let parsed = lenient_ip(address.text());
+    match of {
+        "IPv4" | "IPv6" => {
+            address.obeys(errors, strict_ip);
+            let Some(ip) = parsed.filter(|_| strict_ip(address.text()).is_empty()) else { return };
+            let wanted = of == "IPv4";
+            if ip.is_ipv4() != wanted {
+                let detail =
+                    if wanted { "must be an IPv4 address" } else { "must be an IPv6 address" };
+                list.invalid_as(errors, address.text(), detail);
+            }
+            not_special(ip).into_iter().for_each(|fault| address.invalid(errors, fault));
+        }
+        "FQDN" => address.obeys(errors, dns_subdomain),
+        _ => {}
+    }
+}
+
+fn ports(slice: &Value) -> String {
+    let ports = list(slice, "/ports");
+    if ports.is_empty() {
+        return "<unset>".to_owned();
+    }
+    let shown: Vec<String> = ports
+        .iter()
+        .filter(|port| port["port"].is_number())
+        .map(|port| port["port"].to_string())
+        .collect();
+    shorten(&shown)
+}
+
+fn addresses(slice: &Value) -> String {
+    let all: Vec<String> = list(slice, "/endpoints")
+        .iter()
+        .flat_map(|endpoint| list(endpoint, "/addresses"))
+        .filter_map(|address| address.as_str().map(str::to_owned))
+        .collect();
+    shorten(&all)
+}
+
+/// The first three, and how many more there are.
+fn shorten(items: &[String]) -> String {
+    match items.len() {
+        0 => "<unset>".to_owned(),
+        1..=3 => items.join(","),
+        more => format!("{} + {} more...", items[..3].join(","), more - 3),
+    }
+}

@@ -1,0 +1,120 @@
+//! NetworkPolicy: who may speak to Pods, and to whom they may speak.
+//!
+//! Counterparts: `SetDefaults_NetworkPolicy`, `ValidateNetworkPolicySpec`.
+
+use serde_json::{Value, json};
+
+use crate::field::ErrorList;
+use crate::kind::Strategy;
+use crate::kinds::at::At;
+use crate::kinds::fill::{count, each, object_at, set};
+use crate::kinds::rules::{cidr, masked, parse_cidr};
+use crate::kinds::selectors::validate_label_selector;
+use crate::kinds::workload::label_selector;
+
+pub struct NetworkPolicy;
+
+impl Strategy for NetworkPolicy {
+    fn default(&self, object: &mut Value) {
+        let egress = count(object, "/spec/egress") > 0;
+        let Some(spec) = object_at(object, "/spec") else { return };
+        if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
+            let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
+            spec.insert("policyTypes".into(), types);
+        }
+        for direction in ["ingress", "egress"] {
+            for rule in each(spec, direction) {
+                each(rule, "ports").for_each(|port| set(port, "protocol", "TCP"));
+            }
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        validate_label_selector(&spec.child("podSelector"), errors);
+        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+            for rule in spec.child(direction).items() {
+                rule.child("ports").items().for_each(|port| validate_port(&port, errors));
+                rule.child(peers).items().for_each(|peer| validate_peer(&peer, errors));
+            }
+        }
+        let types = spec.child("policyTypes");
+        if types.list().len() > 2 {
+            return types.invalid(errors, "may not specify more than two policyTypes");
+        }
+        types.items().for_each(|of| of.one_of(errors, &["Ingress", "Egress"]));
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "Pod-Selector" => label_selector(object.pointer("/spec/podSelector")).into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+fn validate_port(port: &At, errors: &mut ErrorList) {
+    port.child("protocol").one_of_if_set(errors, &["TCP", "UDP", "SCTP"]);
+    let (number, end) = (port.child("port"), port.child("endPort"));
+    match number.value {
+        Value::Null if end.is_set() => {
+            end.invalid(errors, "may not be specified when `port` is not specified");
+        }
+        Value::Null => {}
+        Value::String(_) => {
+            if end.is_set() {
+                end.invalid(errors, "may not be specified when `port` is non-numeric");
+            }
+            number.port_or_name(errors);
+        }
+        _ => {
+            number.port(errors);
+            if end.is_set() && end.int() < number.int() {
+                // The port is what upstream shows here.
+                end.invalid_as(errors, number.int(), "must be greater than or equal to `port`");
+            }
+            if end.is_set() && end.int() > 65535 {
+                end.port(errors);
+            }
+        }
+    }
+}
+
+fn validate_peer(peer: &At, errors: &mut ErrorList) {
+    let mut selectors = 0;
+    for field in ["podSelector", "namespaceSelector"] {
+        if peer.has(field) {
+            selectors += 1;
+            validate_label_selector(&peer.child(field), errors);
+        }
+    }
+    let block = peer.child("ipBlock");
+    if block.is_set() {
+        validate_block(&block, errors);
+    }
+    match (selectors > 0, block.is_set()) {
+        (true, true) => peer.forbidden(errors, "may not specify both ipBlock and another peer"),
+        (false, false) => peer.required(errors, "must specify a peer"),
+        _ => {}
+    }
+}
+
+fn validate_block(block: &At, errors: &mut ErrorList) {
+    let range = block.child("cidr");
+    if !range.needed(errors) {
+        return;
+    }
+    range.obeys(errors, cidr);
+    let Some(outer) = parse_cidr(range.text()) else { return };
+    for except in block.child("except").items() {
+        except.obeys(errors, cidr);
+        let Some(inner) = parse_cidr(except.text()) else { continue };
+        let inside = inner.0.is_ipv4() == outer.0.is_ipv4()
+            && inner.1 > outer.1
+            && masked((inner.0, outer.1)) == masked(outer);
+        if !inside {
+            except.invalid(errors, "must be a strict subset of `cidr`");
+        }
+    }
+}

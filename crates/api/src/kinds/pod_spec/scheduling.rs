@@ -1,0 +1,189 @@
+//! What can be wrong with where a Pod may run: affinity, tolerations, spreading, gates.
+//!
+//! Counterparts: `validateAffinity`, `ValidateTolerations`, `validateTopologySpreadConstraints`.
+
+use std::collections::HashSet;
+
+use serde_json::json;
+
+use crate::field::ErrorList;
+use crate::kinds::at::At;
+use crate::kinds::rules::label_name;
+use crate::kinds::selectors::{
+    validate_label_selector, validate_node_selector, validate_node_selector_term,
+};
+use crate::validation::{dns_label, label_value, qualified_name};
+
+const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
+const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";
+const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
+
+// === affinity ===
+
+pub fn validate_affinity(affinity: &At, errors: &mut ErrorList) {
+    let node = affinity.child("nodeAffinity");
+    if node.has(REQUIRED) {
+        validate_node_selector(&node.child(REQUIRED), errors);
+    }
+    for term in node.child(PREFERRED).items() {
+        weight(&term, errors);
+        validate_node_selector_term(&term.child("preference"), errors);
+    }
+    for kind in ["podAffinity", "podAntiAffinity"] {
+        let pod = affinity.child(kind);
+        pod.child(REQUIRED).items().for_each(|term| pod_term(&term, errors));
+        for term in pod.child(PREFERRED).items() {
+            weight(&term, errors);
+            pod_term(&term.child("podAffinityTerm"), errors);
+        }
+    }
+}
+
+fn weight(term: &At, errors: &mut ErrorList) {
+    let weight = term.child("weight");
+    if !(1..=100).contains(&weight.int()) {
+        weight.invalid_as(errors, weight.int(), "must be in the range 1-100");
+    }
+}
+
+fn pod_term(term: &At, errors: &mut ErrorList) {
+    validate_label_selector(&term.child("labelSelector"), errors);
+    validate_label_selector(&term.child("namespaceSelector"), errors);
+    for namespace in term.child("namespaces").items() {
+        for fault in dns_label(namespace.text()) {
+            term.child("namespace").invalid_as(errors, namespace.text(), fault);
+        }
+    }
+    label_keys(term, "matchLabelKeys", errors);
+    label_keys(term, "mismatchLabelKeys", errors);
+    topology_key(term, errors);
+}
+
+fn topology_key(term: &At, errors: &mut ErrorList) {
+    let key = term.child("topologyKey");
+    if key.is_empty() {
+        key.required(errors, "can not be empty");
+    }
+    label_key_or_empty(&key, errors);
+}
+
+/// Reported even where it is empty, as upstream does.
+fn label_key_or_empty(key: &At, errors: &mut ErrorList) {
+    for fault in label_name(key.text()) {
+        key.invalid_as(errors, key.text(), fault);
+    }
+}
+
+fn label_keys(term: &At, field: &str, errors: &mut ErrorList) {
+    let keys = term.child(field);
+    if keys.is_empty() {
+        return;
+    }
+    if !term.has("labelSelector") {
+        keys.forbidden(errors, "must not be specified when labelSelector is not set");
+    }
+    keys.items().for_each(|key| key.obeys(errors, label_name));
+}
+
+// === tolerations ===
+
+pub fn validate_tolerations(tolerations: &At, errors: &mut ErrorList) {
+    for toleration in tolerations.items() {
+        let (key, operator) = (toleration.child("key"), toleration.child("operator"));
+        let (value, effect) = (toleration.text_of("value"), toleration.child("effect"));
+        key.obeys_if_set(errors, label_name);
+        if key.is_empty() && operator.text() != "Exists" {
+            let detail = "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
+            operator.invalid_as(errors, operator.text(), detail);
+        }
+        if toleration.has("tolerationSeconds") && effect.text() != "NoExecute" {
+            let detail = "effect must be 'NoExecute' when `tolerationSeconds` is set";
+            effect.invalid_as(errors, effect.text(), detail);
+        }
+        match operator.text() {
+            "Equal" | "" => {
+                let faults = label_value(value);
+                if !faults.is_empty() {
+                    operator.invalid_as(errors, value, faults.join(";"));
+                }
+            }
+            "Exists" if value.is_empty() => {}
+            "Exists" => {
+                operator.invalid_as(
+                    errors,
+                    value,
+                    "value must be empty when `operator` is 'Exists'",
+                );
+            }
+            _ => operator.not_supported(errors, &["Equal", "Exists"]),
+        }
+        if !effect.is_empty() {
+            effect.one_of(errors, EFFECTS);
+        }
+    }
+}
+
+pub fn validate_taint_effect(effect: &At, errors: &mut ErrorList) {
+    effect.needed_one_of(errors, EFFECTS);
+}
+
+// === spreading ===
+
+pub fn validate_spread_constraints(constraints: &At, errors: &mut ErrorList) {
+    let list = constraints.list();
+    for (at, constraint) in constraints.items().enumerate() {
+        constraint.child("maxSkew").positive(errors);
+        topology_key(&constraint, errors);
+        let unsatisfiable = constraint.child("whenUnsatisfiable");
+        unsatisfiable.one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
+        let pair =
+            |value: &serde_json::Value| json!([value["topologyKey"], value["whenUnsatisfiable"]]);
+        if list[at + 1..].iter().any(|other| pair(other) == pair(constraint.value)) {
+            let shown =
+                format!("{{{}, {}}}", constraint.text_of("topologyKey"), unsatisfiable.text());
+            errors.duplicate(&constraint.child("{topologyKey, whenUnsatisfiable}").path, shown);
+        }
+        min_domains(&constraint, errors);
+        for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
+            constraint.child(policy).one_of_if_set(errors, &["Honor", "Ignore"]);
+        }
+        label_keys(&constraint, "matchLabelKeys", errors);
+        validate_label_selector(&constraint.child("labelSelector"), errors);
+    }
+}
+
+fn min_domains(constraint: &At, errors: &mut ErrorList) {
+    let domains = constraint.child("minDomains");
+    if !domains.is_set() {
+        return;
+    }
+    domains.positive(errors);
+    let unsatisfiable = constraint.text_of("whenUnsatisfiable");
+    if unsatisfiable != "DoNotSchedule" {
+        let detail = format!(
+            "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not {unsatisfiable}"
+        );
+        domains.invalid(errors, detail);
+    }
+}
+
+// === gates ===
+
+pub fn validate_readiness_gates(gates: &At, errors: &mut ErrorList) {
+    for gate in gates.items() {
+        gate.child("conditionType").obeys(errors, qualified_name);
+    }
+}
+
+pub fn validate_scheduling_gates(gates: &At, errors: &mut ErrorList) {
+    let mut seen = HashSet::new();
+    for gate in gates.items() {
+        let name = gate.text_of("name");
+        for fault in qualified_name(name) {
+            gate.invalid_as(errors, name, fault);
+        }
+        if !seen.insert(name) {
+            errors.duplicate(&gate.path, name);
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! CSINode: the storage drivers of a node.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::kind::Strategy;
+use crate::kinds::at::{At, NOT_NEGATIVE};
+use crate::kinds::fill::list;
+use crate::kinds::pod_spec::volumes::validate_driver_name;
+use crate::validation::qualified_name;
+
+pub struct CSINode;
+
+const NODE_ID_MAX: usize = 192;
+
+impl Strategy for CSINode {
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        let mut names = HashSet::new();
+        for driver in spec.child("drivers").items() {
+            validate_driver(&driver, errors);
+            let name = driver.child("name");
+            if !names.insert(name.text()) {
+                name.duplicate(errors);
+            }
+        }
+    }
+
+    /// A driver may come and go, and tell again how much it can hold; nothing else of it changes.
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        let (root, old) = (At::root(object), At::root(old));
+        let (spec, was) = (root.child("spec"), old.child("spec"));
+        for driver in spec.child("drivers").items() {
+            let before = was.child("drivers");
+            let Some(before) =
+                before.items().find(|was| was.text_of("name") == driver.text_of("name"))
+            else {
+                continue;
+            };
+            for field in ["nodeID", "topologyKeys"] {
+                driver.child(field).unchanged(errors, &before.child(field));
+            }
+        }
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "Drivers" => list(object, "/spec/drivers").len().into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+fn validate_driver(driver: &At, errors: &mut ErrorList) {
+    validate_driver_name(&driver.child("name"), errors);
+    let id = driver.child("nodeID");
+    if id.text().len() > NODE_ID_MAX {
+        id.invalid(errors, format!("must be {NODE_ID_MAX} characters or less"));
+    }
+    id.needed(errors);
+    let count = driver.child("allocatable");
+    let count = count.child("count");
+    if count.int() < 0 {
+        count.invalid(errors, NOT_NEGATIVE);
+    }
+    let mut keys = HashSet::new();
+    for key in driver.child("topologyKeys").items() {
+        if key.is_empty() {
+            driver.required(errors, "");
+        }
+        if !keys.insert(key.text()) {
+            errors.duplicate(&driver.path, key.text());
+        }
+        for fault in qualified_name(key.text()) {
+            driver.invalid_as(errors, key.text(), fault);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! CSIStorageCapacity: how much of a class a driver still has in one part of the cluster.
+
+use serde_json::Value;
+
+use crate::field::ErrorList;
+use crate::kind::Strategy;
+use crate::kinds::at::At;
+use crate::kinds::resources::validate_not_negative;
+use crate::kinds::selectors::validate_label_selector;
+use crate::validation::dns_subdomain;
+
+pub struct CSIStorageCapacity;
+
+impl Strategy for CSIStorageCapacity {
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let class = root.child("storageClassName");
+        for fault in dns_subdomain(class.text()) {
+            class.invalid_as(errors, class.text(), fault);
+        }
+        validate_not_negative(&root.child("capacity"), errors);
+        validate_not_negative(&root.child("maximumVolumeSize"), errors);
+        validate_label_selector(&root.child("nodeTopology"), errors);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        let (root, old) = (At::root(object), At::root(old));
+        for field in ["nodeTopology", "storageClassName"] {
+            root.child(field).unchanged(errors, &old.child(field));
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! VolumeAttachment: a volume that is to be attached to a node.
+
+use serde_json::{Value, json};
+
+use crate::field::ErrorList;
+use crate::kind::{KindDef, Strategy};
+use crate::kinds::at::At;
+use crate::kinds::core::persistent_volume::validate_inline_volume;
+use crate::kinds::fill::{flag, text};
+use crate::kinds::pod_spec::volumes::validate_driver_name;
+use crate::validation::dns_subdomain;
+
+pub struct VolumeAttachment;
+
+impl Strategy for VolumeAttachment {
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        object["status"] = json!({ "attached": false });
+    }
+
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let spec = root.child("spec");
+        validate_driver_name(&spec.child("attacher"), errors);
+        validate_source(&spec.child("source"), errors);
+        let node = spec.child("nodeName");
+        for fault in dns_subdomain(node.text()) {
+            node.invalid_as(errors, node.text(), fault);
+        }
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        let (root, old) = (At::root(object), At::root(old));
+        root.child("spec").unchanged(errors, &old.child("spec"));
+    }
+
+    fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
+        match column {
+            "Attacher" => text(object, "/spec/attacher").into(),
+            "PV" => text(object, "/spec/source/persistentVolumeName").into(),
+            "Node" => text(object, "/spec/nodeName").into(),
+            "Attached" => flag(object, "/status/attached").into(),
+            _ => Value::Null,
+        }
+    }
+}
+
+/// Fields of a volume that mean nothing where it is spelt out in place.
+const FOREIGN: &[&str] = &["storageClassName", "claimRef"];
+
+fn validate_source(source: &At, errors: &mut ErrorList) {
+    let (name, inline) = (source.child("persistentVolumeName"), source.child("inlineVolumeSpec"));
+    match (inline.is_set(), name.is_set()) {
+        (false, false) => {
+            source.required(
+                errors,
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            );
+        }
+        (true, true) => {
+            source.forbidden(
+                errors,
+                "must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+            );
+        }
+        (false, true) if name.is_empty() => {
+            name.required(errors, "must specify non empty persistentVolumeName");
+        }
+        (false, true) => name.obeys(errors, dns_subdomain),
+        (true, false) => validate_inline(&inline, errors),
+    }
+}
+
+fn validate_inline(inline: &At, errors: &mut ErrorList) {
+    let before = errors.0.len();
+    for field in FOREIGN {
+        if !inline.child(field).is_empty() {
+            let detail = "may not be specified in the context of inline volumes";
+            inline.child(field).forbidden(errors, detail);
+        }
+    }
+    if errors.0.len() > before {
+        return;
+    }
+    if !inline.has("csi") {
+        let detail = "has to be specified in the context of inline volumes";
+        inline.child("csi").required(errors, detail);
+    }
+    validate_inline_volume(inline, errors);
+}

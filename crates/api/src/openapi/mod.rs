@@ -1,0 +1,150 @@
+//! The served API as OpenAPI v3 documents, one per group and version.
+//!
+//! [`Kinds`] -> index and documents; schemas come from the schema graph, their prose from the types
+//! of `k8s-openapi`, paths from names and verbs. Everything is made on demand: a server whose clients
+//! never ask never pays. Counterpart: `kube-openapi/pkg/builder3` and `handler3`. The v2 document
+//! would be another writer over [`schemas`] and [`paths`].
+
+mod paths;
+mod prose;
+mod schemas;
+
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha512};
+
+use crate::codec::api_version;
+use crate::kind::{KindDef, Kinds};
+
+/// `/openapi/v3`: where each document is; the hash changes with what is served. `version` is the
+/// release, so that a newer server's documents are fetched anew.
+pub fn index(kinds: &Kinds, version: &str) -> Value {
+    let entry = |path: String, group: &str, of: &str| {
+        let hash = hash(kinds, group, of, version);
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        (path, json!({"serverRelativeURL": url}))
+    };
+    let mut found: Map<String, Value> = Map::new();
+    for kind in kinds.iter() {
+        let path = path_of(&kind.group, &kind.version);
+        if !found.contains_key(&path) {
+            found.extend([entry(path, &kind.group, &kind.version)]);
+        }
+    }
+    json!({"paths": found})
+}
+
+/// The document of one group and version; `None` if nothing is served there.
+pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+    let served: Vec<&KindDef> = kinds.in_version(group, version).map(AsRef::as_ref).collect();
+    if served.is_empty() {
+        return None;
+    }
+    let mut components = schemas::Components::default();
+    let mut found = Map::new();
+    for kind in served {
+        paths::add(kind, &mut components, &mut found);
+    }
+    Some(json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": "unversioned"},
+        "paths": found,
+        "components": {"schemas": components.finish()},
+    }))
+}
+
+/// `api/v1` or `apis/apps/v1`: the path of a document below `/openapi/v3/`.
+pub fn path_of(group: &str, version: &str) -> String {
+    match group.is_empty() {
+        true => format!("api/{version}"),
+        false => format!("apis/{group}/{version}"),
+    }
+}
+
+/// Names and shapes of what is served there: for custom kinds their schemas, for built-in ones the
+/// release says all.
+fn hash(kinds: &Kinds, group: &str, version: &str, release: &str) -> String {
+    let mut digest = Sha512::new();
+    digest.update(release);
+    digest.update(api_version(group, version));
+    for kind in kinds.in_version(group, version) {
+        digest.update(&kind.resource);
+        digest.update(&kind.kind);
+        if let Some(schema) = &kind.document {
+            digest.update(schema.to_string());
+        }
+        kind.subresources.iter().for_each(|sub| digest.update(&sub.name));
+    }
+    digest.finalize().iter().map(|byte| format!("{byte:02X}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds;
+
+    #[test]
+    fn documents_say_what_explain_and_validation_need() {
+        let kinds = kinds::builtin();
+        let document = document(&kinds, "apps", "v1").expect("served");
+        let schemas = &document["components"]["schemas"];
+        let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
+        assert_eq!(
+            deployment["x-kubernetes-group-version-kind"],
+            json!([{"group": "apps", "kind": "Deployment", "version": "v1"}])
+        );
+        let spec = &schemas["io.k8s.api.apps.v1.DeploymentSpec"];
+        assert_eq!(spec["required"], json!(["selector", "template"]));
+        let replicas = &spec["properties"]["replicas"];
+        assert!(replicas["description"].as_str().is_some_and(|text| text.starts_with("Number of")));
+        assert_eq!(
+            spec["properties"]["template"]["allOf"][0]["$ref"],
+            "#/components/schemas/io.k8s.api.core.v1.PodTemplateSpec"
+        );
+        let patch =
+            &document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"];
+        assert_eq!(patch["x-kubernetes-action"], "patch");
+        let names: Vec<&str> = patch["parameters"]
+            .as_array()
+            .expect("a list")
+            .iter()
+            .filter_map(|p| p["name"].as_str())
+            .collect();
+        assert!(names.contains(&"fieldValidation") && names.contains(&"dryRun"), "{names:?}");
+    }
+
+    #[test]
+    fn every_reference_leads_somewhere() {
+        let kinds = kinds::builtin();
+        let index = index(&kinds, "v1.36.2");
+        for path in index["paths"].as_object().expect("a map").keys() {
+            let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
+                ["api", version] => ("", version),
+                ["apis", group, version] => (group, version),
+                _ => panic!("{path}"),
+            };
+            let document = document(&kinds, group, version).expect("in the index");
+            let known = document["components"]["schemas"].as_object().expect("a map");
+            let text = document.to_string();
+            for part in text.split("\"#/components/schemas/").skip(1) {
+                let name = part.split('"').next().unwrap_or_default();
+                assert!(known.contains_key(name), "{path}: {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn custom_kinds_are_published_with_their_prose() {
+        let definition = json!({"spec": {"group": "g.example.com", "scope": "Cluster",
+            "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": true, "storage": true,
+            "schema": {"openAPIV3Schema": {"type": "object", "description": "A thing.", "properties": {"spec": {"type": "object", "description": "What it is."}}}}}]}});
+        let kinds: Kinds = crate::custom::kinds(&definition).expect("valid").into_iter().collect();
+        let document = document(&kinds, "g.example.com", "v1").expect("served");
+        let thing = &document["components"]["schemas"]["com.example.g.v1.Thing"];
+        assert_eq!(thing["properties"]["spec"]["description"], "What it is.");
+        assert_eq!(
+            thing["properties"]["metadata"]["allOf"][0]["$ref"],
+            "#/components/schemas/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"
+        );
+        assert!(document["paths"].get("/apis/g.example.com/v1/things/{name}").is_some());
+    }
+}

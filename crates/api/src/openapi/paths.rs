@@ -1,0 +1,211 @@
+//! The paths of a kind with their operations.
+//!
+//! What clients read from them: which kind and action an operation is about, and which parameters it
+//! takes (kubectl looks for `fieldValidation` and `dryRun` before it relies on them).
+
+use serde_json::{Map, Value, json};
+
+use super::schemas::Components;
+use crate::codec::api_version;
+use crate::kind::{KindDef, Subresource};
+
+const WRITE: &[&str] = &["pretty", "dryRun", "fieldManager", "fieldValidation"];
+const PATCH: &[&str] = &["pretty", "dryRun", "fieldManager", "fieldValidation", "force"];
+const DELETE: &[&str] =
+    &["pretty", "dryRun", "gracePeriodSeconds", "orphanDependents", "propagationPolicy"];
+const LIST: &[&str] = &[
+    "pretty",
+    "allowWatchBookmarks",
+    "continue",
+    "fieldSelector",
+    "labelSelector",
+    "limit",
+    "resourceVersion",
+    "resourceVersionMatch",
+    "sendInitialEvents",
+    "timeoutSeconds",
+    "watch",
+];
+
+/// Verb, method, action, parameters, whether the path names one object.
+const OPERATIONS: &[(&str, &str, &str, &[&str], bool)] = &[
+    ("list", "get", "list", LIST, false),
+    ("create", "post", "post", WRITE, false),
+    ("deletecollection", "delete", "deletecollection", LIST, false),
+    ("get", "get", "get", &["pretty"], true),
+    ("update", "put", "put", WRITE, true),
+    ("patch", "patch", "patch", PATCH, true),
+    ("delete", "delete", "delete", DELETE, true),
+];
+
+/// Adds every path of a kind.
+pub fn add(kind: &KindDef, components: &mut Components, paths: &mut Map<String, Value>) {
+    let root = match kind.group.is_empty() {
+        true => format!("/api/{}", kind.version),
+        false => format!("/apis/{}", api_version(&kind.group, &kind.version)),
+    };
+    let scope = if kind.namespaced { "/namespaces/{namespace}" } else { "" };
+    let all = format!("{root}{scope}/{}", kind.resource);
+    let one = format!("{all}/{{name}}");
+    let refs = Refs { own: components.kind(kind), list: None };
+    let refs = match kind.has_verb("list") {
+        true => Refs { list: Some(components.list(kind)), ..refs },
+        false => refs,
+    };
+    for (path, named) in [(&all, false), (&one, true)] {
+        let operations = operations(kind, named, &refs, components);
+        insert(paths, path.clone(), operations, kind.namespaced, named);
+    }
+    if kind.namespaced && kind.has_verb("list") {
+        let everywhere = json!({"get": operation(kind, "list", LIST, &refs, None)});
+        insert(paths, format!("{root}/{}", kind.resource), everywhere, false, false);
+    }
+    for sub in &kind.subresources {
+        let operations = subresource(kind, sub, &refs, components);
+        insert(paths, format!("{one}/{}", sub.name), operations, kind.namespaced, true);
+    }
+}
+
+struct Refs {
+    own: Value,
+    list: Option<Value>,
+}
+
+fn operations(kind: &KindDef, named: bool, refs: &Refs, components: &mut Components) -> Value {
+    let mut out = Map::new();
+    for (verb, method, action, parameters, on_one) in OPERATIONS {
+        if *on_one == named && kind.has_verb(verb) {
+            let body = body(verb, &refs.own, components);
+            out.insert((*method).to_owned(), operation(kind, action, parameters, refs, body));
+        }
+    }
+    Value::Object(out)
+}
+
+fn subresource(
+    parent: &KindDef,
+    sub: &Subresource,
+    refs: &Refs,
+    components: &mut Components,
+) -> Value {
+    let own = match crate::codec::Target::known(&sub.group, &sub.version, &sub.kind) {
+        Some(target) if sub.kind != parent.kind => components.named(&target.schema.name),
+        _ => refs.own.clone(),
+    };
+    let refs = Refs { own, list: None };
+    let mut out = Map::new();
+    let write = [
+        ("get", "get", &["pretty"][..]),
+        ("create", "post", WRITE),
+        ("update", "put", WRITE),
+        ("patch", "patch", PATCH),
+    ];
+    for (verb, method, parameters) in write {
+        if sub.verbs.iter().any(|known| known == verb) {
+            let body = body(verb, &refs.own, components);
+            let mut made = operation(parent, method, parameters, &refs, body);
+            made["x-kubernetes-group-version-kind"] =
+                json!({"group": sub.group, "version": sub.version, "kind": sub.kind});
+            out.insert(method.to_owned(), made);
+        }
+    }
+    Value::Object(out)
+}
+
+fn operation(
+    kind: &KindDef,
+    action: &str,
+    parameters: &[&str],
+    refs: &Refs,
+    body: Option<Value>,
+) -> Value {
+    let answer = match (action, &refs.list) {
+        ("list", Some(list)) => list.clone(),
+        _ => refs.own.clone(),
+    };
+    let content =
+        json!({"application/json": {"schema": answer}, "application/yaml": {"schema": answer}});
+    let mut out = json!({
+        "tags": [tag(kind)],
+        "description": format!("{action} {}", kind.kind),
+        "operationId": operation_id(kind, action),
+        "parameters": parameters.iter().map(|name| parameter(name)).collect::<Vec<_>>(),
+        "responses": {
+            "200": {"description": "OK", "content": content},
+            "401": {"description": "Unauthorized"},
+        },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": {
+            "group": kind.group, "version": kind.version, "kind": kind.kind,
+        },
+    });
+    if let Some(body) = body {
+        out["requestBody"] = body;
+    }
+    out
+}
+
+fn body(verb: &str, own: &Value, components: &mut Components) -> Option<Value> {
+    let content = match verb {
+        "create" | "update" => json!({"*/*": {"schema": own}}),
+        "delete" => json!({"*/*": {"schema": components.named("meta.v1.DeleteOptions")}}),
+        "patch" => {
+            let patch = json!({"schema": {"type": "object"}});
+            json!({
+                "application/apply-patch+yaml": patch,
+                "application/json-patch+json": patch,
+                "application/merge-patch+json": patch,
+                "application/strategic-merge-patch+json": patch,
+            })
+        }
+        _ => return None,
+    };
+    Some(json!({"content": content, "required": verb != "delete"}))
+}
+
+fn parameter(name: &str) -> Value {
+    let of = match name {
+        "limit" | "timeoutSeconds" | "gracePeriodSeconds" => "integer",
+        "watch" | "allowWatchBookmarks" | "sendInitialEvents" | "force" | "orphanDependents" => {
+            "boolean"
+        }
+        _ => "string",
+    };
+    json!({"name": name, "in": "query", "schema": {"type": of, "uniqueItems": true}})
+}
+
+fn tag(kind: &KindDef) -> String {
+    let group = kind.group.split('.').next().unwrap_or_default();
+    let group = if group.is_empty() { "core" } else { group };
+    format!("{group}_{}", kind.version)
+}
+
+fn operation_id(kind: &KindDef, action: &str) -> String {
+    let scope = if kind.namespaced { "Namespaced" } else { "" };
+    format!("{action}_{}_{scope}{}", tag(kind), kind.kind)
+}
+
+fn insert(
+    paths: &mut Map<String, Value>,
+    path: String,
+    operations: Value,
+    in_namespace: bool,
+    named: bool,
+) {
+    let Value::Object(mut item) = operations else { return };
+    if item.is_empty() {
+        return;
+    }
+    let names = [("name", named), ("namespace", in_namespace)];
+    let parameters: Vec<Value> = names
+        .iter()
+        .filter(|(_, there)| *there)
+        .map(|(name, _)| {
+            json!({"name": name, "in": "path", "required": true, "schema": {"type": "string", "uniqueItems": true}})
+        })
+        .collect();
+    if !parameters.is_empty() {
+        item.insert("parameters".to_owned(), parameters.into());
+    }
+    paths.insert(path, Value::Object(item));
+}

@@ -1,0 +1,106 @@
+//! Priority: the name of a priority class becomes a number, once and for all.
+//!
+//! Counterpart: `plugin/pkg/admission/priority`.
+
+use futures::future::BoxFuture;
+use serde_json::Value;
+use skiff_api::Status;
+use skiff_api::meta::meta;
+
+use super::{Operation, Plugin, Request};
+use crate::objects;
+
+pub struct Priority;
+
+impl Plugin for Priority {
+    fn name(&self) -> &'static str {
+        "Priority"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        request.creates("", "pods") || request.is("scheduling.k8s.io", "priorityclasses")
+    }
+
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            match request.kind.resource.as_str() {
+                "pods" => resolve(request, object).await,
+                _ => Ok(()),
+            }
+        })
+    }
+
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let class = request.kind.resource == "priorityclasses"
+                && request.operation != Operation::Delete;
+            if class && object["globalDefault"] == true {
+                only_default(request, object).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+async fn resolve(request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
+    let named = pod["spec"]["priorityClassName"].as_str().unwrap_or("").to_owned();
+    let class = match named.as_str() {
+        "" => default_class(request).await?,
+        name => match objects::find(request.server, "priorityclasses", "", name).await? {
+            Some(class) => Some(class),
+            None => {
+                return Err(
+                    request.forbidden(pod, &format!("no PriorityClass with name {name} was found"))
+                );
+            }
+        },
+    };
+    let value = class.as_ref().and_then(|class| class["value"].as_i64()).unwrap_or(0);
+    let given = pod["spec"]["priority"].as_i64();
+    if given.is_some_and(|given| given != value) {
+        let given = given.unwrap_or(0);
+        let why = format!(
+            "the integer value of priority ({given}) must not be provided in pod spec; priority admission controller computed {value} from the given PriorityClass name"
+        );
+        return Err(request.forbidden(pod, &why));
+    }
+    if let Some(class) = &class {
+        pod["spec"]["priorityClassName"] = meta(class).name().into();
+    }
+    pod["spec"]["priority"] = value.into();
+    let policy = class
+        .as_ref()
+        .and_then(|class| class["preemptionPolicy"].as_str())
+        .unwrap_or("PreemptLowerPriority");
+    if pod["spec"]["preemptionPolicy"].as_str().is_none_or(str::is_empty) {
+        pod["spec"]["preemptionPolicy"] = policy.into();
+    }
+    Ok(())
+}
+
+/// The default with the lowest value, should there be several.
+async fn default_class(request: &Request<'_>) -> Result<Option<Value>, Status> {
+    let classes = objects::all(request.server, "priorityclasses/").await?;
+    let defaults = classes.into_iter().filter(|class| class["globalDefault"] == true);
+    Ok(defaults.min_by_key(|class| class["value"].as_i64()))
+}
+
+async fn only_default(request: &Request<'_>, class: &Value) -> Result<(), Status> {
+    let Some(other) = default_class(request).await? else { return Ok(()) };
+    if meta(&other).name() == meta(class).name() {
+        return Ok(());
+    }
+    let why = format!(
+        "PriorityClass {} is already marked as default. Only one default can exist",
+        meta(&other).name()
+    );
+    Err(request.forbidden(class, &why))
+}

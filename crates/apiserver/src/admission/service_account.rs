@@ -1,0 +1,142 @@
+//! ServiceAccount: every pod runs as one, and finds its token mounted.
+//!
+//! Counterpart: `plugin/pkg/admission/serviceaccount`. Mirror pods are left alone: they exist already.
+
+use futures::future::BoxFuture;
+use serde_json::{Value, json};
+use skiff_api::Status;
+use skiff_api::meta::meta;
+
+use super::{Plugin, Request};
+use crate::objects;
+use crate::verbs::write::generated_name;
+
+pub struct ServiceAccount;
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+const VOLUME_PREFIX: &str = "kube-api-access-";
+/// An hour and a little, so that the kubelet's hourly renewal comes in time.
+const TOKEN_SECONDS: i64 = 3607;
+
+impl Plugin for ServiceAccount {
+    fn name(&self) -> &'static str {
+        "ServiceAccount"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        request.creates("", "pods")
+    }
+
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        pod: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            if meta(pod).annotation(MIRROR).is_some() {
+                return Ok(());
+            }
+            let name = match pod["spec"]["serviceAccountName"].as_str().unwrap_or("") {
+                "" => "default".to_owned(),
+                name => name.to_owned(),
+            };
+            pod["spec"]["serviceAccountName"] = name.clone().into();
+            pod["spec"]["serviceAccount"] = name.clone().into();
+            let account =
+                objects::find(request.server, "serviceaccounts", request.namespace, &name).await?;
+            let Some(account) = account else {
+                let why = format!(
+                    "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                    request.namespace
+                );
+                return Err(request.forbidden(pod, &why));
+            };
+            if mounts_token(pod, &account) {
+                mount_token(pod);
+            }
+            if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty)
+                && account["imagePullSecrets"].is_array()
+            {
+                pod["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
+            }
+            Ok(())
+        })
+    }
+}
+
+/// The pod's word counts before the account's; without either it is yes.
+fn mounts_token(pod: &Value, account: &Value) -> bool {
+    let said = |object: &Value| object["automountServiceAccountToken"].as_bool();
+    said(&pod["spec"]).or_else(|| said(account)).unwrap_or(true)
+}
+
+fn mount_token(pod: &mut Value) {
+    let volumes = pod["spec"]["volumes"].as_array().into_iter().flatten();
+    let existing = volumes
+        .filter_map(|volume| volume["name"].as_str())
+        .find(|name| name.starts_with(VOLUME_PREFIX));
+    let had = existing.is_some();
+    let name = existing.map_or_else(|| generated_name(VOLUME_PREFIX), str::to_owned);
+    let mut mounted = false;
+    for containers in ["initContainers", "containers"] {
+        for container in
+            pod["spec"].get_mut(containers).and_then(Value::as_array_mut).into_iter().flatten()
+        {
+            let mounts = container["volumeMounts"].as_array();
+            if mounts
+                .is_some_and(|mounts| mounts.iter().any(|mount| mount["mountPath"] == MOUNT_PATH))
+            {
+                continue;
+            }
+            push(
+                container,
+                "volumeMounts",
+                json!({ "name": name, "readOnly": true, "mountPath": MOUNT_PATH }),
+            );
+            mounted = true;
+        }
+    }
+    if mounted && !had {
+        push(&mut pod["spec"], "volumes", token_volume(&name));
+    }
+}
+
+fn push(object: &mut Value, list: &str, item: Value) {
+    match object.get_mut(list).and_then(Value::as_array_mut) {
+        Some(items) => items.push(item),
+        None => object[list] = json!([item]),
+    }
+}
+
+fn token_volume(name: &str) -> Value {
+    json!({
+        "name": name,
+        "projected": {
+            "defaultMode": 420,
+            "sources": [
+                { "serviceAccountToken": { "expirationSeconds": TOKEN_SECONDS, "path": "token" } },
+                { "configMap": { "name": "kube-root-ca.crt", "items": [{ "key": "ca.crt", "path": "ca.crt" }] } },
+                { "downwardAPI": { "items": [{ "path": "namespace", "fieldRef": { "apiVersion": "v1", "fieldPath": "metadata.namespace" } }] } },
+            ],
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_that_is_taken_stays_taken() {
+        let mount = json!([{ "name": "v", "mountPath": MOUNT_PATH }]);
+        let mut pod = json!({ "spec": { "containers": [{ "name": "a", "volumeMounts": mount }] } });
+        mount_token(&mut pod);
+        assert_eq!(pod["spec"].get("volumes"), None);
+        pod["spec"]["containers"] = json!([{ "name": "a" }]);
+        mount_token(&mut pod);
+        assert_eq!(pod["spec"]["volumes"].as_array().map(Vec::len), Some(1));
+        mount_token(&mut pod);
+        assert_eq!(pod["spec"]["containers"][0]["volumeMounts"].as_array().map(Vec::len), Some(1));
+    }
+}

@@ -1,0 +1,168 @@
+//! A language for in-process tests: a server in a directory of its own, requests without sockets.
+
+#![allow(dead_code, reason = "each test binary uses its part")]
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Method, Request, StatusCode};
+use http_body_util::{BodyExt, BodyStream, Full};
+use serde_json::{Value, json};
+use skiff_apiserver::{ApiServer, ApiServerConfig, Body, LocalService, UserInfo};
+use tower::Service;
+
+/// A server that is gone, with its directory, when the test is.
+pub struct Cluster {
+    pub server: ApiServer,
+    directory: Directory,
+}
+
+struct Directory(std::path::PathBuf);
+
+/// Someone who asks.
+#[derive(Clone)]
+pub struct Client {
+    service: LocalService,
+}
+
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: http::HeaderMap,
+    pub bytes: Bytes,
+}
+
+pub async fn cluster() -> Cluster {
+    cluster_with(|config| config).await
+}
+
+pub async fn cluster_with(change: impl FnOnce(ApiServerConfig) -> ApiServerConfig) -> Cluster {
+    let directory = std::env::temp_dir().join(format!("skiff-apiserver-{}", uuid::Uuid::new_v4()));
+    let config = change(ApiServerConfig::new(&directory));
+    let server = ApiServer::build(config).await.expect("a new directory can be opened");
+    let cluster = Cluster { server, directory: Directory(directory) };
+    let account = json!({ "metadata": { "name": "default" } });
+    cluster.admin().post("/api/v1/namespaces/default/serviceaccounts", &account).await.created();
+    cluster
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl Cluster {
+    /// The same directory under a new server.
+    pub async fn restart(self) -> Cluster {
+        let Cluster { server, directory } = self;
+        server.close().await.expect("the store closes");
+        drop(server);
+        let config = ApiServerConfig::new(&directory.0);
+        let server = ApiServer::build(config).await.expect("the same directory opens again");
+        Cluster { server, directory }
+    }
+
+    pub fn admin(&self) -> Client {
+        self.user(UserInfo::new("admin", &["system:masters"]))
+    }
+
+    pub fn user(&self, user: UserInfo) -> Client {
+        Client { service: self.server.local(user) }
+    }
+}
+
+impl Client {
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(Method::GET, path, "", Bytes::new()).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::POST, path, "application/json", body.to_string().into()).await
+    }
+
+    pub async fn put(&self, path: &str, body: &Value) -> Answer {
+        self.send(Method::PUT, path, "application/json", body.to_string().into()).await
+    }
+
+    pub async fn patch(&self, path: &str, language: &str, body: &Value) -> Answer {
+        let content_type = format!("application/{language}");
+        self.send(Method::PATCH, path, &content_type, body.to_string().into()).await
+    }
+
+    pub async fn delete(&self, path: &str) -> Answer {
+        self.send(Method::DELETE, path, "", Bytes::new()).await
+    }
+
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Answer {
+        let request = Request::builder().method(method).uri(path).header("user-agent", "test/1");
+        let request = if content_type.is_empty() {
+            request
+        } else {
+            request.header("content-type", content_type)
+        };
+        self.request(request.body(Full::new(body)).expect("a well-formed request")).await
+    }
+
+    pub async fn request(&self, request: Request<Full<Bytes>>) -> Answer {
+        let response = self.service.clone().call(request).await.expect("infallible");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("a complete body").to_bytes();
+        Answer { status: parts.status, headers: parts.headers, bytes }
+    }
+
+    /// Opens a watch; events come from [`Events::next`].
+    pub async fn watch(&self, path: &str) -> Events {
+        let request =
+            Request::builder().uri(path).body(Full::new(Bytes::new())).expect("well-formed");
+        let response = self.service.clone().call(request).await.expect("infallible");
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        Events { body: BodyStream::new(response.into_body()) }
+    }
+}
+
+pub struct Events {
+    body: BodyStream<Body>,
+}
+
+impl Events {
+    /// Type and object of the next event; panics if none comes in good time.
+    pub async fn next(&mut self) -> (String, Value) {
+        let wait = std::time::Duration::from_secs(5);
+        let frame = tokio::time::timeout(wait, self.body.next()).await.expect("an event in time");
+        let data = frame.expect("the watch goes on").expect("no error").into_data().expect("data");
+        let event: Value = serde_json::from_slice(&data).expect("JSON");
+        (event["type"].as_str().expect("a type").to_owned(), event["object"].clone())
+    }
+}
+
+impl Answer {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.bytes).expect("a JSON body")
+    }
+
+    pub fn ok(self) -> Value {
+        self.expect(StatusCode::OK)
+    }
+
+    pub fn created(self) -> Value {
+        self.expect(StatusCode::CREATED)
+    }
+
+    pub fn expect(self, status: StatusCode) -> Value {
+        assert_eq!(self.status, status, "{}", String::from_utf8_lossy(&self.bytes));
+        self.json()
+    }
+
+    /// Code, reason and message of a refusal.
+    pub fn refused(self) -> (u16, String, String) {
+        let status = self.json();
+        assert_eq!(status["status"], "Failure", "{status}");
+        let text = |field: &str| status[field].as_str().unwrap_or("").to_owned();
+        (self.status.as_u16(), text("reason"), text("message"))
+    }
+}

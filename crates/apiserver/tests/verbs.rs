@@ -1,0 +1,386 @@
+//! Every verb, in process: no socket, the whole path from authorisation to the store.
+
+mod common;
+
+use common::cluster;
+use http::{Method, StatusCode};
+use serde_json::{Value, json};
+use skiff_apiserver::UserInfo;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn map(name: &str) -> Value {
+    json!({ "metadata": { "name": name }, "data": { "k": name } })
+}
+
+fn pod(name: &str) -> Value {
+    json!({ "metadata": { "name": name }, "spec": { "containers": [{ "name": "c", "image": "i" }] } })
+}
+
+#[tokio::test]
+async fn an_object_is_created_read_changed_and_deleted() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let created = admin.post(MAPS, &map("a")).await.created();
+    assert_eq!((&created["kind"], &created["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
+    let read = admin.get(&format!("{MAPS}/a")).await.ok();
+    assert_eq!(read, created);
+    let mut changed = read.clone();
+    changed["data"]["k"] = "b".into();
+    let updated = admin.put(&format!("{MAPS}/a"), &changed).await.ok();
+    assert_ne!(updated["metadata"]["resourceVersion"], read["metadata"]["resourceVersion"]);
+    assert_eq!(updated["metadata"]["uid"], read["metadata"]["uid"]);
+    let (code, reason, _) = admin.put(&format!("{MAPS}/a"), &changed).await.refused();
+    assert_eq!((code, reason.as_str()), (409, "Conflict"));
+    admin.delete(&format!("{MAPS}/a")).await.ok();
+    let (code, _, message) = admin.get(&format!("{MAPS}/a")).await.refused();
+    assert_eq!((code, message.as_str()), (404, r#"configmaps "a" not found"#));
+}
+
+#[tokio::test]
+async fn a_write_that_changes_nothing_keeps_the_revision() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let created = admin.post(MAPS, &map("a")).await.created();
+    let path = format!("{MAPS}/a");
+    let same = admin.patch(&path, "merge-patch+json", &json!({ "data": { "k": "a" } })).await.ok();
+    assert_eq!(same["metadata"]["resourceVersion"], created["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn a_dry_run_leaves_nothing_behind() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post(&format!("{MAPS}?dryRun=All"), &map("a")).await.created();
+    assert_eq!(admin.get(&format!("{MAPS}/a")).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn patches_speak_four_languages() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post(PODS, &pod("p")).await.created();
+    let path = format!("{PODS}/p");
+    let json_patch = json!([{ "op": "add", "path": "/metadata/labels", "value": { "a": "1" } }]);
+    admin.patch(&path, "json-patch+json", &json_patch).await.ok();
+    admin
+        .patch(&path, "merge-patch+json", &json!({ "metadata": { "labels": { "b": "2" } } }))
+        .await
+        .ok();
+    let image = json!({ "spec": { "containers": [{ "name": "c", "image": "j" }] } });
+    let merged = admin.patch(&path, "strategic-merge-patch+json", &image).await.ok();
+    assert_eq!(merged["metadata"]["labels"], json!({ "a": "1", "b": "2" }));
+    assert_eq!(merged["spec"]["containers"][0]["image"], "j");
+    let config = json!({ "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "p", "labels": { "a": "3" } } });
+    let applied = format!("{path}?fieldManager=other");
+    let (code, _, message) = admin.patch(&applied, "apply-patch+yaml", &config).await.refused();
+    assert_eq!(code, 409);
+    assert!(
+        message.starts_with("Apply failed with 1 conflict: conflict with \"test\""),
+        "{message}"
+    );
+    let forced =
+        admin.patch(&format!("{applied}&force=true"), "apply-patch+yaml", &config).await.ok();
+    assert_eq!(forced["metadata"]["labels"]["a"], "3");
+    assert_eq!(
+        admin.patch(&path, "unknown+json", &config).await.status,
+        StatusCode::UNSUPPORTED_MEDIA_TYPE
+    );
+}
+
+#[tokio::test]
+async fn lists_come_in_pages_of_one_revision() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for name in ["a", "b", "c", "d", "e"] {
+        admin.post(MAPS, &map(name)).await.created();
+    }
+    let first = admin.get(&format!("{MAPS}?limit=2")).await.ok();
+    assert_eq!(first["items"].as_array().map(Vec::len), Some(2));
+    assert_eq!(first["metadata"]["remainingItemCount"], 3);
+    assert_eq!(first["items"][0].get("kind"), None, "items of a typed list leave it out");
+    admin.delete(&format!("{MAPS}/e")).await.ok();
+    let token = first["metadata"]["continue"].as_str().expect("there is more");
+    let rest = admin.get(&format!("{MAPS}?limit=9&continue={token}")).await.ok();
+    let names: Vec<&str> = rest["items"]
+        .as_array()
+        .expect("items")
+        .iter()
+        .filter_map(|item| item["metadata"]["name"].as_str())
+        .collect();
+    assert_eq!(names, ["c", "d", "e"], "e was there at that revision");
+    assert_eq!(rest["metadata"]["resourceVersion"], first["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn selectors_choose_and_unknown_fields_are_refused() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for (name, tier) in [("a", "web"), ("b", "db"), ("c", "web")] {
+        let object = json!({ "metadata": { "name": name, "labels": { "tier": tier } } });
+        admin.post(MAPS, &object).await.created();
+    }
+    let chosen = admin.get(&format!("{MAPS}?labelSelector=tier%3Dweb&limit=1")).await.ok();
+    assert_eq!(chosen["items"].as_array().map(Vec::len), Some(1));
+    assert!(chosen["metadata"]["continue"].is_string());
+    let one = admin.get(&format!("{MAPS}?fieldSelector=metadata.name%3Db")).await.ok();
+    assert_eq!(one["items"][0]["metadata"]["name"], "b");
+    let (code, ..) = admin.get(&format!("{MAPS}?fieldSelector=data.k%3Db")).await.refused();
+    assert_eq!(code, 400);
+}
+
+#[tokio::test]
+async fn a_watch_shows_objects_enter_and_leave_its_selector() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let list = admin.get(MAPS).await.ok();
+    let revision = list["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let mut events =
+        admin.watch(&format!("{MAPS}?watch=1&resourceVersion={revision}&labelSelector=on")).await;
+    admin.post(MAPS, &map("a")).await.created();
+    let path = format!("{MAPS}/a");
+    admin
+        .patch(&path, "merge-patch+json", &json!({ "metadata": { "labels": { "on": "1" } } }))
+        .await
+        .ok();
+    assert_eq!(events.next().await.0, "ADDED");
+    admin
+        .patch(&path, "merge-patch+json", &json!({ "metadata": { "labels": { "on": "2" } } }))
+        .await
+        .ok();
+    assert_eq!(events.next().await.0, "MODIFIED");
+    let left = admin
+        .patch(&path, "merge-patch+json", &json!({ "metadata": { "labels": { "on": null } } }))
+        .await
+        .ok();
+    let (kind, object) = events.next().await;
+    assert_eq!(kind, "DELETED");
+    assert_eq!(object["metadata"]["labels"]["on"], "2", "the state the watcher knew");
+    assert_eq!(object["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"]);
+}
+
+#[tokio::test]
+async fn a_streaming_list_ends_with_a_bookmark() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post(MAPS, &map("a")).await.created();
+    let query =
+        "watch=1&sendInitialEvents=true&allowWatchBookmarks=true&resourceVersionMatch=NotOlderThan";
+    let mut events = admin.watch(&format!("{MAPS}?{query}")).await;
+    assert_eq!(events.next().await.0, "ADDED");
+    let (kind, bookmark) = events.next().await;
+    assert_eq!(kind, "BOOKMARK");
+    assert_eq!(bookmark["metadata"]["annotations"]["k8s.io/initial-events-end"], "true");
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_back() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let held = json!({ "metadata": { "name": "a", "finalizers": ["example.com/f"] } });
+    admin.post(MAPS, &held).await.created();
+    let path = format!("{MAPS}/a");
+    let marked = admin.delete(&path).await.ok();
+    assert!(marked["metadata"]["deletionTimestamp"].is_string());
+    admin
+        .patch(&path, "merge-patch+json", &json!({ "metadata": { "finalizers": null } }))
+        .await
+        .ok();
+    assert_eq!(admin.get(&path).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_bound_pod_is_given_its_grace() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post(PODS, &pod("p")).await.created();
+    let binding = json!({ "metadata": { "name": "p" }, "target": { "kind": "Node", "name": "n" } });
+    admin.post(&format!("{PODS}/p/binding"), &binding).await.created();
+    let (code, ..) = admin.post(&format!("{PODS}/p/binding"), &binding).await.refused();
+    assert_eq!(code, 409, "a pod is bound once");
+    let marked = admin.delete(&format!("{PODS}/p")).await.ok();
+    assert_eq!(marked["metadata"]["deletionGracePeriodSeconds"], 30);
+    admin.delete(&format!("{PODS}/p?gracePeriodSeconds=0")).await.ok();
+    assert_eq!(admin.get(&format!("{PODS}/p")).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_collection_is_deleted_by_selector() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    for (name, label) in [("a", "x"), ("b", "y")] {
+        let object = json!({ "metadata": { "name": name, "labels": { "l": label } } });
+        admin.post(MAPS, &object).await.created();
+    }
+    admin.delete(&format!("{MAPS}?labelSelector=l%3Dx")).await.ok();
+    assert_eq!(admin.get(&format!("{MAPS}/a")).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(admin.get(&format!("{MAPS}/b")).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn scale_changes_replicas_and_counts_a_generation() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let labels = json!({ "app": "web" });
+    let object = json!({
+        "metadata": { "name": "web" },
+        "spec": {
+            "selector": { "matchLabels": labels },
+            "template": { "metadata": { "labels": labels }, "spec": pod("x")["spec"] },
+        },
+    });
+    admin.post(deployments, &object).await.created();
+    let scale = admin.get(&format!("{deployments}/web/scale")).await.ok();
+    assert_eq!(
+        (&scale["spec"]["replicas"], &scale["status"]["selector"]),
+        (&json!(1), &json!("app=web"))
+    );
+    let patch = json!({ "spec": { "replicas": 3 } });
+    admin.patch(&format!("{deployments}/web/scale"), "merge-patch+json", &patch).await.ok();
+    let scaled = admin.get(&format!("{deployments}/web")).await.ok();
+    assert_eq!(
+        (&scaled["spec"]["replicas"], &scaled["metadata"]["generation"]),
+        (&json!(3), &json!(2))
+    );
+    let status = json!({ "status": { "replicas": 3 }, "spec": { "replicas": 9 } });
+    let counted =
+        admin.patch(&format!("{deployments}/web/status"), "merge-patch+json", &status).await.ok();
+    assert_eq!(
+        (&counted["spec"]["replicas"], &counted["status"]["replicas"]),
+        (&json!(3), &json!(3))
+    );
+}
+
+#[tokio::test]
+async fn a_custom_kind_is_served_from_the_next_request_until_its_definition_goes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    let schema = json!({ "type": "object", "properties": { "spec": { "type": "object", "properties": { "n": { "type": "integer" } } } } });
+    let definition = json!({
+        "metadata": { "name": "things.x.test" },
+        "spec": {
+            "group": "x.test",
+            "scope": "Namespaced",
+            "names": { "plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList" },
+            "versions": [{ "name": "v1", "served": true, "storage": true, "schema": { "openAPIV3Schema": schema } }],
+        },
+    });
+    admin.post(definitions, &definition).await.created();
+    let things = "/apis/x.test/v1/namespaces/default/things";
+    let thing = json!({ "apiVersion": "x.test/v1", "kind": "Thing", "metadata": { "name": "t" }, "spec": { "n": 1, "unknown": 2 } });
+    let stored = admin.post(things, &thing).await.created();
+    assert_eq!(stored["spec"], json!({ "n": 1 }), "what the schema does not know is pruned");
+    let list = admin.get("/apis/x.test/v1").await.ok();
+    assert_eq!(list["resources"][0]["name"], "things");
+    admin.delete(&format!("{definitions}/things.x.test")).await.ok();
+    assert_eq!(admin.get(things).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(
+        admin.get(&format!("{definitions}/things.x.test")).await.status,
+        StatusCode::NOT_FOUND
+    );
+}
+
+#[tokio::test]
+async fn services_get_addresses_that_nobody_else_has() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let fixed = |name: &str| json!({ "metadata": { "name": name }, "spec": { "clusterIP": "10.96.7.7", "ports": [{ "port": 80 }] } });
+    admin.post(services, &fixed("a")).await.created();
+    let (code, _, message) = admin.post(services, &fixed("b")).await.refused();
+    assert_eq!(code, 422);
+    assert!(
+        message.ends_with("failed to allocate IP 10.96.7.7: provided IP is already allocated"),
+        "{message}"
+    );
+    admin.get("/apis/networking.k8s.io/v1/ipaddresses/10.96.7.7").await.ok();
+    admin.delete(&format!("{services}/a")).await.ok();
+    admin.post(services, &fixed("b")).await.created();
+    let node_port = json!({ "metadata": { "name": "n" }, "spec": { "type": "NodePort", "ports": [{ "port": 80 }] } });
+    let created = admin.post(services, &node_port).await.created();
+    assert!(
+        created["spec"]["ports"][0]["nodePort"]
+            .as_u64()
+            .is_some_and(|port| (30000..=32767).contains(&port))
+    );
+}
+
+#[tokio::test]
+async fn rbac_decides_at_once_and_says_what_it_refused() {
+    let cluster = cluster().await;
+    let (admin, jane) =
+        (cluster.admin(), cluster.user(UserInfo::new("jane", &["system:authenticated"])));
+    let (code, _, message) = jane.get(MAPS).await.refused();
+    assert_eq!(code, 403);
+    assert_eq!(
+        message,
+        r#"configmaps is forbidden: User "jane" cannot list resource "configmaps" in API group "" in the namespace "default""#
+    );
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({ "metadata": { "name": "r" }, "rules": [{ "apiGroups": [""], "resources": ["configmaps"], "verbs": ["list"] }] });
+    let binding = json!({
+        "metadata": { "name": "b" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "r" },
+        "subjects": [{ "kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io" }],
+    });
+    admin.post(&format!("{rbac}/roles"), &role).await.created();
+    admin.post(&format!("{rbac}/rolebindings"), &binding).await.created();
+    jane.get(MAPS).await.ok();
+    assert_eq!(jane.post(MAPS, &map("x")).await.status, StatusCode::FORBIDDEN);
+    let review = json!({ "spec": { "resourceAttributes": { "verb": "list", "resource": "configmaps", "namespace": "default" } } });
+    let answer = jane
+        .post("/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", &review)
+        .await
+        .created();
+    assert_eq!(answer["status"]["allowed"], true);
+}
+
+#[tokio::test]
+async fn a_token_dies_with_its_account() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    let token =
+        admin.post(&format!("{accounts}/default/token"), &json!({ "spec": {} })).await.created();
+    let review = json!({ "spec": { "token": token["status"]["token"] } });
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let known = admin.post(reviews, &review).await.created();
+    assert_eq!(known["status"]["user"]["username"], "system:serviceaccount:default:default");
+    admin.delete(&format!("{accounts}/default")).await.ok();
+    let gone = admin.post(reviews, &review).await.created();
+    assert_eq!(gone["status"].get("authenticated"), None);
+}
+
+#[tokio::test]
+async fn bad_input_is_answered_with_a_status() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let send = |body: Vec<u8>| admin.send(Method::POST, MAPS, "application/json", body.into());
+    assert_eq!(send(b"{\"metadata\":".to_vec()).await.refused().0, 400);
+    assert_eq!(send(b"[]".to_vec()).await.refused().0, 400);
+    assert_eq!(send(vec![b' '; 3 * 1024 * 1024 + 1]).await.refused().0, 413);
+    let (code, _, message) = admin.post(MAPS, &map("Not_A_Name")).await.refused();
+    assert_eq!(code, 422);
+    assert!(message.contains("metadata.name"), "{message}");
+    let strict = json!({ "metadata": { "name": "a" }, "nonsense": 1 });
+    let (code, _, message) =
+        admin.post(&format!("{MAPS}?fieldValidation=Strict"), &strict).await.refused();
+    assert_eq!(code, 400);
+    assert!(message.contains(r#"unknown field "nonsense""#), "{message}");
+    let missing = admin.post("/api/v1/namespaces/nowhere/configmaps", &map("a")).await.refused();
+    assert_eq!((missing.0, missing.2.as_str()), (404, r#"namespaces "nowhere" not found"#));
+    assert_eq!(admin.get(&format!("{MAPS}/Not_A_Name")).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_a_restart() {
+    let cluster = cluster().await;
+    let written = cluster.admin().post(MAPS, &map("a")).await.created();
+    let ca = cluster.server.pki().ca_pem().to_owned();
+    let cluster = cluster.restart().await;
+    assert_eq!(cluster.admin().get(&format!("{MAPS}/a")).await.ok(), written);
+    assert_eq!(cluster.server.pki().ca_pem(), ca);
+}

@@ -1,0 +1,212 @@
+//! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, Resource};
+use serde_json::{Value, json};
+use skiff_apiserver::{ApiServer, ApiServerConfig, UserInfo};
+use skiff_controllers::ControllersConfig;
+use skiff_controllers::runtime::Object;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+pub struct TestCluster {
+    client: Client,
+    server: ApiServer,
+    shutdown: CancellationToken,
+    tasks: JoinSet<()>,
+    data_dir: PathBuf,
+}
+
+impl TestCluster {
+    pub async fn start(name: &str) -> TestCluster {
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
+        let data_dir =
+            std::env::temp_dir().join(format!("skiff-controllers-{name}-{}", std::process::id()));
+        let server =
+            ApiServer::build(ApiServerConfig::new(&data_dir)).await.expect("the API server starts");
+        let client_for = {
+            let server = server.clone();
+            move |user: &str| Client::new(server.local(identity(user)), "default")
+        };
+        let client = Client::new(server.local(UserInfo::system("test")), "default");
+        let shutdown = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let config = skiff_scheduler::SchedulerConfig::default();
+        tasks.spawn(skiff_scheduler::run(
+            client_for(skiff_scheduler::USER),
+            config,
+            shutdown.clone(),
+        ));
+        tasks.spawn(pretend_kubelet(client.clone(), shutdown.clone()));
+        tasks.spawn(skiff_controllers::run(
+            client_for,
+            ControllersConfig::new("TEST CA".into()),
+            shutdown.clone(),
+        ));
+        let cluster = TestCluster { client, server, shutdown, tasks, data_dir };
+        // Pods are admitted only once their service account is there.
+        cluster
+            .eventually("a service account", async |c| {
+                let accounts = c.api::<k8s_openapi::api::core::v1::ServiceAccount>("default");
+                accounts.get_opt("default").await.unwrap().is_some()
+            })
+            .await;
+        cluster
+    }
+
+    pub fn api<K: Object + Resource<Scope = NamespaceResourceScope>>(
+        &self,
+        namespace: &str,
+    ) -> Api<K> {
+        Api::namespaced(self.client.clone(), namespace)
+    }
+
+    pub fn cluster_api<K: Object + Resource<Scope = ClusterResourceScope>>(&self) -> Api<K> {
+        Api::all(self.client.clone())
+    }
+
+    pub async fn create<K: Object + Resource<Scope = NamespaceResourceScope>>(
+        &self,
+        namespace: &str,
+        object: Value,
+    ) {
+        let object: K = serde_json::from_value(object).expect("a test object is valid");
+        self.api::<K>(namespace)
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("a test object is accepted");
+    }
+
+    pub async fn create_cluster<K: Object + Resource<Scope = ClusterResourceScope>>(
+        &self,
+        object: Value,
+    ) {
+        let object: K = serde_json::from_value(object).expect("a test object is valid");
+        self.cluster_api::<K>()
+            .create(&PostParams::default(), &object)
+            .await
+            .expect("a test object is accepted");
+    }
+
+    pub async fn list<K: Object + Resource<Scope = NamespaceResourceScope>>(
+        &self,
+        namespace: &str,
+    ) -> Vec<K> {
+        self.api::<K>(namespace)
+            .list(&ListParams::default())
+            .await
+            .expect("a list is answered")
+            .items
+    }
+
+    pub async fn add_node(&self, name: &str) {
+        let capacity = json!({"cpu": "4", "memory": "8Gi", "pods": "110"});
+        self.create_cluster::<Node>(json!({"apiVersion": "v1", "kind": "Node",
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}}}))
+            .await;
+        let status = json!({"status": {"capacity": capacity, "allocatable": capacity,
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}});
+        let nodes = self.cluster_api::<Node>();
+        nodes
+            .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
+            .await
+            .expect("node status is accepted");
+    }
+
+    pub async fn label_node(&self, name: &str, key: &str, value: &str) {
+        let patch = json!({"metadata": {"labels": {key: value}}});
+        self.cluster_api::<Node>()
+            .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+            .expect("a label is accepted");
+    }
+
+    /// The revision the cluster has reached: it moves with every write.
+    pub async fn revision(&self) -> String {
+        let nodes = self
+            .cluster_api::<Node>()
+            .list(&ListParams::default())
+            .await
+            .expect("a list is answered");
+        nodes.metadata.resource_version.expect("a list has a version")
+    }
+
+    pub async fn eventually(&self, what: &str, condition: impl AsyncFn(&TestCluster) -> bool) {
+        for _ in 0..600 {
+            if condition(self).await {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("did not happen within 30 s: {what}");
+    }
+
+    pub async fn stop(mut self) {
+        self.shutdown.cancel();
+        let drained = async { while self.tasks.join_next().await.is_some() {} };
+        tokio::time::timeout(Duration::from_secs(10), drained)
+            .await
+            .expect("everything stops when told");
+        self.server.close().await.expect("the store closes");
+        let _ = std::fs::remove_dir_all(&self.data_dir);
+    }
+}
+
+/// Each part acts as itself, so that missing permissions show.
+fn identity(user: &str) -> UserInfo {
+    match user.strip_prefix("system:serviceaccount:kube-system:") {
+        Some(account) => UserInfo::service_account("kube-system", account),
+        None => UserInfo::new(user, &["system:authenticated"]),
+    }
+}
+
+pub async fn count<K: Object + Resource<Scope = NamespaceResourceScope>>(
+    cluster: &TestCluster,
+    namespace: &str,
+) -> usize {
+    cluster.list::<K>(namespace).await.len()
+}
+
+pub fn json_path<K: Object>(object: &K, pointer: &str) -> Value {
+    serde_json::to_value(object)
+        .expect("an object encodes")
+        .pointer(pointer)
+        .cloned()
+        .unwrap_or(Value::Null)
+}
+
+async fn pretend_kubelet(client: Client, shutdown: CancellationToken) {
+    let mut pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default())
+        .default_backoff()
+        .applied_objects()
+        .boxed();
+    let mut next_ip = 0u32;
+    while let Some(Some(pod)) = shutdown.run_until_cancelled(pods.next()).await {
+        let Ok(pod) = pod else { continue };
+        let (name, namespace) =
+            (pod.metadata.name.unwrap_or_default(), pod.metadata.namespace.unwrap_or_default());
+        let api = Api::<Pod>::namespaced(client.clone(), &namespace);
+        let scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        let running =
+            pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+        if pod.metadata.deletion_timestamp.is_some() {
+            let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
+        } else if scheduled && !running {
+            next_ip += 1;
+            let ip = format!("10.244.{}.{}", next_ip / 250, next_ip % 250 + 1);
+            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
+            let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+            let _ =
+                api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! All controllers and the scheduler against the real API server in one process; only the kubelet is played by the test.
+//!
+//! Each test drives the cluster as a user would and waits for the state that upstream would reach.
+
+mod cluster;
+
+use cluster::{TestCluster, count, json_path};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Pod, Service, ServiceAccount,
+};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use serde_json::json;
+
+fn web(replicas: i32, image: &str) -> serde_json::Value {
+    json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {
+        "replicas": replicas, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": image}]}}}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn namespaces_are_furnished() {
+    let cluster = TestCluster::start("furnished").await;
+    cluster
+        .eventually("default service account", async |c| {
+            c.api::<ServiceAccount>("default").get_opt("default").await.unwrap().is_some()
+        })
+        .await;
+    cluster
+        .eventually("root CA", async |c| {
+            let map = c.api::<ConfigMap>("kube-system").get_opt("kube-root-ca.crt").await.unwrap();
+            map.and_then(|map| map.data).is_some_and(|data| data["ca.crt"] == "TEST CA")
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_runs_rolls_scales_and_is_collected() {
+    let cluster = TestCluster::start("deployment").await;
+    cluster.add_node("n1").await;
+    cluster.add_node("n2").await;
+    cluster
+        .create::<Service>(
+            "default",
+            json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "web"},
+        "spec": {"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]}}),
+        )
+        .await;
+    cluster.create::<Deployment>("default", web(3, "app:1")).await;
+
+    let deployments = cluster.api::<Deployment>("default");
+    cluster
+        .eventually("three available replicas", async |c| {
+            let web = c.api::<Deployment>("default").get("web").await.unwrap();
+            json_path(&web, "/status/availableReplicas") == json!(3)
+                && json_path(&web, "/status/updatedReplicas") == json!(3)
+        })
+        .await;
+    cluster
+        .eventually("three endpoints in both APIs", async |c| {
+            let ours = ListParams::default().labels("kubernetes.io/service-name=web");
+            let slices = c.api::<EndpointSlice>("default").list(&ours).await.unwrap().items;
+            let endpoints: usize =
+                slices.iter().map(|slice| slice.endpoints.iter().flatten().count()).sum();
+            let legacy = c.api::<Endpoints>("default").get_opt("web").await.unwrap();
+            let legacy: usize = legacy
+                .iter()
+                .flat_map(|e| e.subsets.iter().flatten())
+                .map(|subset| subset.addresses.iter().flatten().count())
+                .sum();
+            (slices.len(), endpoints, legacy) == (1, 3, 3)
+        })
+        .await;
+    let nodes: std::collections::BTreeSet<_> = cluster
+        .list::<Pod>("default")
+        .await
+        .into_iter()
+        .filter_map(|pod| pod.spec.and_then(|spec| spec.node_name))
+        .collect();
+    assert_eq!(nodes.len(), 2, "replicas are spread over both nodes");
+
+    let merge = PatchParams::default();
+    deployments.patch("web", &merge, &Patch::Merge(web(3, "app:2"))).await.unwrap();
+    cluster
+        .eventually("all pods of the new image", async |c| {
+            let pods = c.list::<Pod>("default").await;
+            pods.len() == 3
+                && pods.iter().all(|pod| {
+                    pod.spec.as_ref().unwrap().containers[0].image.as_deref() == Some("app:2")
+                })
+        })
+        .await;
+    let sets = cluster.list::<ReplicaSet>("default").await;
+    assert_eq!(sets.len(), 2, "the old replica set stays for undo");
+
+    deployments
+        .patch("web", &merge, &Patch::Merge(json!({"spec": {"replicas": 5}})))
+        .await
+        .unwrap();
+    cluster.eventually("five pods", async |c| count::<Pod>(c, "default").await == 5).await;
+    let events = cluster.list::<Event>("default").await;
+    let said = |text: &str| {
+        events.iter().any(|event| event.message.as_deref().is_some_and(|m| m.contains(text)))
+    };
+    assert!(said("Scaled up replica set web-"), "the deployment says what it does");
+    assert!(said("Created pod: web-"), "the replica set says what it does");
+
+    deployments.delete("web", &DeleteParams::background()).await.unwrap();
+    cluster
+        .eventually("everything collected", async |c| {
+            count::<Pod>(c, "default").await == 0 && count::<ReplicaSet>(c, "default").await == 0
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_written_once_all_is_well() {
+    let cluster = TestCluster::start("quiet").await;
+    cluster.add_node("n1").await;
+    cluster.create::<Deployment>("default", web(3, "app:1")).await;
+    cluster
+        .eventually("three available replicas", async |c| {
+            let web = c.api::<Deployment>("default").get("web").await.unwrap();
+            json_path(&web, "/status/availableReplicas") == json!(3)
+        })
+        .await;
+    tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let before = cluster.revision().await;
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(cluster.revision().await, before, "a settled cluster writes nothing");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deletion_in_the_foreground_waits_for_dependents_and_orphaning_keeps_them() {
+    let cluster = TestCluster::start("deletion").await;
+    cluster.add_node("n1").await;
+    let deployments = cluster.api::<Deployment>("default");
+    cluster.create::<Deployment>("default", web(2, "app:1")).await;
+    cluster.eventually("two pods", async |c| count::<Pod>(c, "default").await == 2).await;
+    deployments.delete("web", &DeleteParams::foreground()).await.unwrap();
+    cluster
+        .eventually("all gone", async |c| {
+            count::<Pod>(c, "default").await
+                + count::<ReplicaSet>(c, "default").await
+                + count::<Deployment>(c, "default").await
+                == 0
+        })
+        .await;
+
+    cluster.create::<Deployment>("default", web(2, "app:1")).await;
+    cluster.eventually("two pods again", async |c| count::<Pod>(c, "default").await == 2).await;
+    deployments.delete("web", &DeleteParams::orphan()).await.unwrap();
+    cluster
+        .eventually("only the deployment gone", async |c| {
+            let sets = c.list::<ReplicaSet>("default").await;
+            count::<Deployment>(c, "default").await == 0
+                && sets.len() == 1
+                && sets[0].metadata.owner_references.as_ref().is_none_or(Vec::is_empty)
+        })
+        .await;
+    assert_eq!(count::<Pod>(&cluster, "default").await, 2);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_namespace_is_emptied_first() {
+    let cluster = TestCluster::start("namespace").await;
+    cluster.add_node("n1").await;
+    cluster
+        .create_cluster::<Namespace>(
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}),
+        )
+        .await;
+    cluster
+        .eventually("its account", async |c| {
+            c.api::<ServiceAccount>("team").get_opt("default").await.unwrap().is_some()
+        })
+        .await;
+    cluster.create::<Deployment>("team", web(2, "app:1")).await;
+    cluster.eventually("two pods", async |c| count::<Pod>(c, "team").await == 2).await;
+    cluster.cluster_api::<Namespace>().delete("team", &DeleteParams::default()).await.unwrap();
+    cluster
+        .eventually("namespace gone", async |c| {
+            c.cluster_api::<Namespace>().get_opt("team").await.unwrap().is_none()
+        })
+        .await;
+    assert_eq!(count::<Pod>(&cluster, "team").await, 0);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_fits_nowhere_says_why_and_starts_when_it_fits() {
+    let cluster = TestCluster::start("unschedulable").await;
+    cluster.create::<Pod>("default", json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "big"},
+        "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"cpu": "2"}}}],
+                 "nodeSelector": {"disk": "ssd"}}})).await;
+    let condition = async |c: &TestCluster, text: &str| {
+        let pod = c.api::<Pod>("default").get("big").await.unwrap();
+        let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
+        conditions.iter().any(|condition| {
+            condition.type_ == "PodScheduled"
+                && condition.message.as_deref().is_some_and(|m| m.contains(text))
+        })
+    };
+    cluster.eventually("no nodes", async |c| condition(c, "no nodes available").await).await;
+    cluster.add_node("n1").await;
+    cluster
+        .eventually("no match", async |c| {
+            condition(
+                c,
+                "0/1 nodes are available: 1 node(s) didn't match Pod's node affinity/selector.",
+            )
+            .await
+        })
+        .await;
+    cluster.label_node("n1", "disk", "ssd").await;
+    cluster
+        .eventually("running", async |c| {
+            let pod = c.api::<Pod>("default").get("big").await.unwrap();
+            json_path(&pod, "/spec/nodeName") == json!("n1")
+        })
+        .await;
+    cluster.stop().await;
+}

@@ -1,0 +1,325 @@
+//! `/stats/summary`, `/metrics/resource` and `/metrics`.
+//!
+//! Consumes the runtime's counters and the machine's, emits them in the two forms monitoring reads. Counterpart:
+//! `pkg/kubelet/server/stats` and `pkg/kubelet/metrics/collectors`.
+//! Invariant: counters come straight from the kernel; a rate is taken between two questions of the same reader.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    fmt::Write,
+    sync::Mutex,
+    time::{Duration, SystemTime},
+};
+
+use http::Response;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use skiff_runtime::{ContainerStats, ContainerStatus, PodSandboxMetadata};
+
+use super::{Body, Refusal, Server, json as json_response, typed};
+use crate::node::machine::meminfo;
+
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+const CLOCK_TICKS_PER_SECOND: u64 = 100;
+
+/// The last CPU counter of each container (and of the node, under the empty name).
+#[derive(Default)]
+pub struct Samples(Mutex<HashMap<String, (SystemTime, Duration)>>);
+
+// === impl Samples ===
+
+impl Samples {
+    /// Nanoseconds of CPU per second since the last question; since `start` the first time.
+    fn rate(&self, id: &str, at: SystemTime, cpu: Duration, start: Option<SystemTime>) -> u64 {
+        let mut samples = self.0.lock().expect("no holder panics");
+        let before = samples.insert(id.to_owned(), (at, cpu));
+        let (since, base) = before.or(start.map(|s| (s, Duration::ZERO))).unwrap_or((at, cpu));
+        let seconds = at.duration_since(since).unwrap_or_default().as_secs_f64();
+        if seconds <= 0.0 {
+            0
+        } else {
+            (cpu.saturating_sub(base).as_nanos() as f64 / seconds) as u64
+        }
+    }
+
+    fn keep_only(&self, alive: &[ContainerStats]) {
+        let mut samples = self.0.lock().expect("no holder panics");
+        samples.retain(|id, _| id.is_empty() || alive.iter().any(|s| s.id == *id));
+    }
+}
+
+/// One pod with the statistics of its running containers.
+struct PodStats {
+    pod: PodSandboxMetadata,
+    created: SystemTime,
+    containers: Vec<(ContainerStats, Option<ContainerStatus>)>,
+}
+
+async fn collect(server: &Server) -> Result<Vec<PodStats>, Refusal> {
+    let runtime = &server.ctx.runtime;
+    let (sandboxes, containers, stats) = tokio::join!(
+        runtime.list_pod_sandboxes(),
+        runtime.list_containers(),
+        runtime.list_container_stats()
+    );
+    let containers = containers.map_err(Refusal::internal)?;
+    let stats = stats.map_err(Refusal::internal)?;
+    server.samples.keep_only(&stats);
+    let mut pods: BTreeMap<String, PodStats> = sandboxes
+        .map_err(Refusal::internal)?
+        .into_iter()
+        .map(|s| {
+            (s.id, PodStats { pod: s.metadata, created: s.created_at, containers: Vec::new() })
+        })
+        .collect();
+    for stat in stats {
+        let status = containers.iter().find(|c| c.id == stat.id).cloned();
+        if let Some(pod) = pods.get_mut(&stat.sandbox_id) {
+            pod.containers.push((stat, status));
+        }
+    }
+    Ok(pods.into_values().filter(|p| !p.containers.is_empty()).collect())
+}
+
+pub async fn summary(server: &Server) -> Result<Response<Body>, Refusal> {
+    let pods = collect(server).await?;
+    let pods: Vec<Value> = pods.iter().map(|p| pod_summary(server, p)).collect();
+    json_response(&json!({ "node": node_summary(server), "pods": pods }))
+}
+
+fn node_summary(server: &Server) -> Value {
+    let now = SystemTime::now();
+    let (cpu, memory) = (node_cpu(), node_memory());
+    let (size, free) = crate::node::machine::disk(&server.ctx.config.root_dir);
+    json!({
+        "nodeName": server.ctx.config.node_name,
+        "startTime": rfc3339(now - uptime()),
+        "cpu": cpu_value(now, cpu, server.samples.rate("", now, cpu, None)),
+        "memory": {
+            "time": rfc3339(now),
+            "availableBytes": server.ctx.machine.memory_bytes.saturating_sub(memory),
+            "usageBytes": memory,
+            "workingSetBytes": memory,
+        },
+        "fs": { "time": rfc3339(now), "availableBytes": free, "capacityBytes": size, "usedBytes": size - free },
+    })
+}
+
+fn pod_summary(server: &Server, pod: &PodStats) -> Value {
+    let mut total = (Duration::ZERO, 0, 0, 0);
+    let mut latest = pod.created;
+    let containers: Vec<Value> = pod
+        .containers
+        .iter()
+        .map(|(stat, status)| {
+            let started = status.as_ref().and_then(|s| s.started_at);
+            let rate = server.samples.rate(&stat.id, stat.timestamp, stat.cpu, started);
+            total.0 += stat.cpu;
+            total.1 += rate;
+            total.2 += stat.memory_usage_bytes;
+            total.3 += stat.memory_working_set_bytes;
+            latest = latest.max(stat.timestamp);
+            json!({
+                "name": stat.metadata.name,
+                "startTime": rfc3339(started.unwrap_or(pod.created)),
+                "cpu": cpu_value(stat.timestamp, stat.cpu, rate),
+                "memory": {
+                    "time": rfc3339(stat.timestamp),
+                    "usageBytes": stat.memory_usage_bytes,
+                    "workingSetBytes": stat.memory_working_set_bytes,
+                    "rssBytes": stat.memory_rss_bytes,
+                    "pageFaults": stat.page_faults,
+                    "majorPageFaults": stat.major_page_faults,
+                },
+                "rootfs": { "time": rfc3339(stat.timestamp), "usedBytes": stat.rootfs_used_bytes,
+                            "inodesUsed": stat.rootfs_inodes_used },
+            })
+        })
+        .collect();
+    json!({
+        "podRef": { "name": pod.pod.name, "namespace": pod.pod.namespace, "uid": pod.pod.uid },
+        "startTime": rfc3339(pod.created),
+        "containers": containers,
+        "cpu": cpu_value(latest, total.0, total.1),
+        "memory": { "time": rfc3339(latest), "usageBytes": total.2, "workingSetBytes": total.3 },
+    })
+}
+
+fn cpu_value(at: SystemTime, cpu: Duration, rate: u64) -> Value {
+    json!({ "time": rfc3339(at), "usageNanoCores": rate, "usageCoreNanoSeconds": cpu.as_nanos() as u64 })
+}
+
+fn rfc3339(t: SystemTime) -> String {
+    Timestamp::try_from(t)
+        .and_then(|t| Timestamp::from_second(t.as_second()))
+        .map(|t| t.to_string())
+        .unwrap_or_default()
+}
+
+// === Prometheus text ===
+
+pub async fn resource_metrics(server: &Server) -> Result<Response<Body>, Refusal> {
+    let pods = collect(server).await?;
+    let mut text = Exposition::default();
+    let now = SystemTime::now();
+    let each = || pods.iter().flat_map(|p| p.containers.iter().map(move |c| (p, c)));
+    text.family(
+        "container_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the container in core-seconds",
+    );
+    for (pod, (stat, _)) in each() {
+        text.sample(&container_labels(pod, stat), stat.cpu.as_secs_f64(), Some(stat.timestamp));
+    }
+    text.family(
+        "container_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the container in bytes",
+    );
+    for (pod, (stat, _)) in each() {
+        text.sample(
+            &container_labels(pod, stat),
+            stat.memory_working_set_bytes as f64,
+            Some(stat.timestamp),
+        );
+    }
+    text.family(
+        "container_start_time_seconds",
+        "gauge",
+        "Start time of the container since unix epoch in seconds",
+    );
+    for (pod, (stat, status)) in each() {
+        let started = status.as_ref().and_then(|s| s.started_at).unwrap_or(pod.created);
+        let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        text.sample(&container_labels(pod, stat), since.as_secs_f64(), None);
+    }
+    text.family(
+        "node_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the node in core-seconds",
+    );
+    text.sample("", node_cpu().as_secs_f64(), Some(now));
+    text.family(
+        "node_memory_working_set_bytes",
+        "gauge",
+        "Current working set of the node in bytes",
+    );
+    text.sample("", node_memory() as f64, Some(now));
+    text.family(
+        "pod_cpu_usage_seconds_total",
+        "counter",
+        "Cumulative cpu time consumed by the pod in core-seconds",
+    );
+    for pod in &pods {
+        let cpu: Duration = pod.containers.iter().map(|(s, _)| s.cpu).sum();
+        text.sample(&pod_labels(pod), cpu.as_secs_f64(), Some(now));
+    }
+    text.family("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
+    for pod in &pods {
+        let memory: u64 = pod.containers.iter().map(|(s, _)| s.memory_working_set_bytes).sum();
+        text.sample(&pod_labels(pod), memory as f64, Some(now));
+    }
+    text.family(
+        "scrape_error",
+        "gauge",
+        "1 if there was an error while getting container metrics, 0 otherwise",
+    );
+    text.sample("", 0.0, None);
+    Ok(typed(PROMETHEUS, text.text))
+}
+
+pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {
+    let containers = server.ctx.runtime.list_containers().await.map_err(Refusal::internal)?;
+    let sandboxes = server.ctx.runtime.list_pod_sandboxes().await.map_err(Refusal::internal)?;
+    let mut text = Exposition::default();
+    text.family("kubelet_node_name", "gauge", "The node's name. The count is always 1.");
+    text.sample(&format!("node=\"{}\"", server.ctx.config.node_name), 1.0, None);
+    text.family("kubelet_running_pods", "gauge", "Number of pods that have a running pod sandbox");
+    let running =
+        sandboxes.iter().filter(|s| s.state == skiff_runtime::PodSandboxState::Ready).count();
+    text.sample("", running as f64, None);
+    text.family("kubelet_running_containers", "gauge", "Number of containers currently running");
+    let mut states: BTreeMap<&str, usize> = BTreeMap::new();
+    for c in &containers {
+        *states.entry(state_name(c.state)).or_default() += 1;
+    }
+    for (state, count) in states {
+        text.sample(&format!("container_state=\"{state}\""), count as f64, None);
+    }
+    text.family(
+        "kubelet_desired_pods",
+        "gauge",
+        "The number of pods the kubelet is being instructed to run.",
+    );
+    let desired = server.index.read().expect("no writer panics").len();
+    text.sample("static=\"\"", desired as f64, None);
+    Ok(typed(PROMETHEUS, text.text))
+}
+
+fn state_name(state: skiff_runtime::ContainerState) -> &'static str {
+    match state {
+        skiff_runtime::ContainerState::Created => "created",
+        skiff_runtime::ContainerState::Running => "running",
+        skiff_runtime::ContainerState::Exited => "exited",
+        skiff_runtime::ContainerState::Unknown => "unknown",
+    }
+}
+
+fn container_labels(pod: &PodStats, stat: &ContainerStats) -> String {
+    format!("container=\"{}\",{}", stat.metadata.name, pod_labels(pod))
+}
+
+fn pod_labels(pod: &PodStats) -> String {
+    format!("namespace=\"{}\",pod=\"{}\"", pod.pod.namespace, pod.pod.name)
+}
+
+/// The text format, one family after another.
+#[derive(Default)]
+struct Exposition {
+    text: String,
+    name: &'static str,
+}
+
+// === impl Exposition ===
+
+impl Exposition {
+    fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.name = name;
+        let _ = writeln!(self.text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+    }
+
+    fn sample(&mut self, labels: &str, value: f64, at: Option<SystemTime>) {
+        let labels = if labels.is_empty() { String::new() } else { format!("{{{labels}}}") };
+        let _ = write!(self.text, "{}{labels} {value}", self.name);
+        if let Some(since) = at.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok()) {
+            let _ = write!(self.text, " {}", since.as_millis());
+        }
+        self.text.push('\n');
+    }
+}
+
+// === the machine ===
+
+/// All CPU time that was not idle, since boot.
+fn node_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let fields = text.lines().next().unwrap_or_default().split_whitespace().skip(1).take(8);
+    // user, nice, system, (idle, iowait), irq, softirq, steal
+    let busy: u64 = fields
+        .enumerate()
+        .filter(|(i, _)| !matches!(i, 3 | 4))
+        .filter_map(|(_, f)| f.parse::<u64>().ok())
+        .sum();
+    Duration::from_millis(busy * 1000 / CLOCK_TICKS_PER_SECOND)
+}
+
+fn node_memory() -> u64 {
+    let read = |field| meminfo(field).unwrap_or(0);
+    read("MemTotal").saturating_sub(read("MemAvailable"))
+}
+
+fn uptime() -> Duration {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    let seconds = text.split_whitespace().next().and_then(|s| s.parse::<f64>().ok());
+    Duration::from_secs_f64(seconds.unwrap_or(0.0))
+}

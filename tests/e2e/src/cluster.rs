@@ -1,0 +1,191 @@
+//! A cluster on a test's host, and kubectl against it.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+use crate::host::Host;
+use crate::run::Outcome;
+
+/// Dropping it deletes the cluster, whatever became of the test.
+pub struct Cluster<'a> {
+    pub host: &'a Host,
+    pub name: String,
+}
+
+impl<'a> Cluster<'a> {
+    /// Starts a cluster with the sample app's blue image loaded.
+    pub fn start(host: &'a Host) -> Cluster<'a> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        // Cgroups are the machine's: names must differ between test processes.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let cluster = Cluster { host, name: format!("e2e-{}-{number}", std::process::id()) };
+        cluster.skiff(&["start"]).ok();
+        cluster.load("kuard-blue.tar");
+        cluster
+    }
+
+    /// A cluster that is not there yet.
+    pub fn named(host: &'a Host, name: &str) -> Cluster<'a> {
+        Cluster { host, name: format!("{name}-{}", std::process::id()) }
+    }
+
+    /// Runs `skiff ARGS --name NAME`.
+    pub fn skiff(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.skiff_command().args(args).args(["--name", &self.name]), "")
+    }
+
+    pub fn skiff_command(&self) -> Command {
+        let mut command = self.host.command(artifact("skiff"));
+        command.env("SKIFF_ROOT", self.host.dir().join("root"));
+        command.env("KUBECONFIG", self.kubeconfig());
+        command
+    }
+
+    pub fn load(&self, image: &str) {
+        let archive = images().join(image);
+        self.skiff(&["image", "load", &archive.display().to_string()]).ok();
+    }
+
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.host.dir().join(format!("{}.kubeconfig", self.name))
+    }
+
+    /// Runs kubectl; `args` are split at spaces.
+    pub fn kubectl(&self, args: &str) -> Outcome {
+        self.kubectl_with(args, "")
+    }
+
+    /// The same with something on standard input.
+    pub fn kubectl_with(&self, args: &str, input: &str) -> Outcome {
+        Outcome::of(self.kubectl_command().args(args.split(' ')), input)
+    }
+
+    /// For arguments with spaces.
+    pub fn kubectl_args(&self, args: &[&str]) -> Outcome {
+        Outcome::of(self.kubectl_command().args(args), "")
+    }
+
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = self.host.command(kubectl());
+        command.env("KUBECONFIG", self.kubeconfig()).env("HOME", self.host.dir());
+        command
+    }
+
+    /// Starts a kubectl that runs on, with its output piped.
+    pub fn kubectl_running(&self, args: &str) -> Running {
+        let mut command = self.kubectl_command();
+        command.args(args.split(' ')).stdin(Stdio::null());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        Running(command.spawn().expect("kubectl can be run"))
+    }
+
+    pub fn apply(&self, object: &Value) {
+        self.kubectl_with("apply -f -", &object.to_string()).ok();
+    }
+
+    pub fn get(&self, what: &str) -> Value {
+        let text = self.kubectl(&format!("get {what} -o json")).ok();
+        serde_json::from_str(&text).expect("kubectl prints JSON")
+    }
+
+    /// One field, as kubectl's JSONPath prints it; empty if there is no such object.
+    pub fn field(&self, what: &str, path: &str) -> String {
+        let args: Vec<&str> = std::iter::once("get").chain(what.split(' ')).collect();
+        let template = format!("jsonpath={path}");
+        self.kubectl_args(&[&args[..], &["--ignore-not-found", "-o", &template]].concat()).ok()
+    }
+
+    pub fn wait_for_rollout(&self, name: &str) {
+        self.kubectl(&format!("rollout status {name} --timeout=60s")).ok();
+    }
+
+    pub fn wait_until_ready(&self, pod: &str) {
+        self.kubectl(&format!("wait --for=condition=Ready pod/{pod} --timeout=60s")).ok();
+    }
+
+    pub fn node_address(&self) -> IpAddr {
+        let path = "{.items[0].status.addresses[?(@.type==\"InternalIP\")].address}";
+        self.field("nodes", path).parse().expect("the node has an address")
+    }
+
+    /// A port on the node, as seen from the host.
+    pub fn node_port(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.node_address(), port)
+    }
+
+    /// The process of the server.
+    pub fn server_pid(&self) -> i32 {
+        let node = self.host.dir().join("root/clusters").join(&self.name).join("cluster.json");
+        let state: Value = serde_json::from_slice(&std::fs::read(node).expect("it is running"))
+            .expect("the state is JSON");
+        let holder = state["node"]["pid"].as_i64().expect("the node has a process");
+        let children = std::fs::read_to_string(format!("/proc/{holder}/task/{holder}/children"));
+        let children = children.expect("the node is running");
+        let servers = children.split_whitespace().filter_map(|pid| pid.parse().ok());
+        servers.into_iter().find(|pid| is_server(*pid)).expect("the server is running")
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.host.dir().join("root/clusters").join(&self.name).join("node.log");
+            let log = std::fs::read_to_string(log).unwrap_or_default();
+            let tail: Vec<&str> = log.lines().rev().take(40).collect();
+            eprintln!("--- the end of the node's log, backwards\n{}", tail.join("\n"));
+        }
+        let done = Outcome::of(self.skiff_command().args(["delete", "--name", &self.name]), "");
+        if done.code != Some(0) {
+            eprintln!("cannot delete cluster {}: {}", self.name, done.stderr);
+        }
+    }
+}
+
+/// A kubectl that is ended when it is no longer needed.
+pub struct Running(pub Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn is_server(pid: i32) -> bool {
+    let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    command.split(|byte| *byte == 0).nth(1) == Some(b"server")
+}
+
+/// A binary of this repository: what `SKIFF_BIN_DIR` holds, else the release build.
+fn artifact(name: &str) -> PathBuf {
+    let dir =
+        std::env::var_os("SKIFF_BIN_DIR").map_or_else(|| target().join("release"), PathBuf::from);
+    let path = dir.join(name);
+    assert!(path.exists(), "{} is missing: build it first", path.display());
+    path
+}
+
+fn images() -> PathBuf {
+    repository().join("target/images")
+}
+
+/// The newest kubectl that was fetched, else the machine's own.
+fn kubectl() -> PathBuf {
+    let fetched = repository().join("target/clients/kubectl");
+    if let Some(chosen) = std::env::var_os("SKIFF_E2E_KUBECTL") {
+        return chosen.into();
+    }
+    if fetched.exists() { fetched } else { "kubectl".into() }
+}
+
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| repository().join("target"), PathBuf::from)
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}

@@ -1,0 +1,90 @@
+//! Input that is wrong gets upstream's kind of answer, and nothing is stored.
+
+use std::fs;
+
+use e2e::{Cluster, Host, kuard_pod};
+use serde_json::json;
+
+#[test]
+fn what_is_wrong_is_named_and_not_stored() {
+    let host = Host::new("bad-objects");
+    let cluster = Cluster::start(&host);
+    let refused = |input: &str, words: &[&str]| {
+        let said = cluster.kubectl_with("create -f -", input).fails();
+        for word in words {
+            assert!(said.contains(word), "{word:?} is not in: {said}");
+        }
+    };
+    refused("{\"kind\": \"Pod\", \"apiVersion\": ", &["error"]);
+    refused("kind: [Pod\n", &["yaml"]);
+    refused(
+        &json!({"apiVersion": "v1", "kind": "Pdo", "metadata": {"name": "x"}}).to_string(),
+        &["no matches for kind \"Pdo\""],
+    );
+    let mut pod = kuard_pod("x");
+    pod["spec"]["replicas"] = json!(3);
+    refused(&pod.to_string(), &["unknown field \"spec.replicas\""]);
+    refused(&kuard_pod("Not_A_Name").to_string(), &["Invalid value: \"Not_A_Name\"", "RFC 1123"]);
+    let mut pod = kuard_pod("x");
+    pod["spec"]["containers"][0].as_object_mut().expect("a container").remove("image");
+    refused(&pod.to_string(), &["spec.containers[0].image", "Required value"]);
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "x"},
+        "spec": {
+            "selector": {"matchLabels": {"a": "b"}},
+            "template": {"metadata": {"labels": {"a": "c"}}, "spec": kuard_pod("x")["spec"]},
+        },
+    });
+    refused(&deployment.to_string(), &["`selector` does not match template `labels`"]);
+    let big = json!({
+        "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "big"},
+        "data": {"x": "y".repeat(4 << 20)},
+    });
+    refused(&big.to_string(), &["too large"]);
+    assert_eq!(
+        cluster.kubectl("get pods,deployments,configmaps -o name").ok(),
+        "configmap/kube-root-ca.crt\n"
+    );
+    assert_eq!(cluster.skiff(&["status"]).code, Some(0), "the server lives");
+}
+
+#[test]
+fn a_corrupt_image_archive_leaves_nothing() {
+    let host = Host::new("bad-image");
+    let cluster = Cluster::start(&host);
+    let before = cluster.skiff(&["image", "ls"]).ok();
+    let broken = host.dir().join("broken.tar");
+    let load = || cluster.skiff(&["image", "load", &broken.display().to_string()]).fails();
+    fs::write(&broken, b"this is no archive").expect("writable");
+    assert!(load().contains("error"));
+    let whole = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/images/kuard-green.tar");
+    let mut bytes = fs::read(whole).expect("the image was packed");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0xff;
+    fs::write(&broken, &bytes).expect("writable");
+    load();
+    bytes.truncate(middle);
+    fs::write(&broken, &bytes).expect("writable");
+    load();
+    assert_eq!(cluster.skiff(&["image", "ls"]).ok(), before);
+}
+
+#[test]
+fn commands_say_what_stands_in_their_way() {
+    let host = Host::new("bad-commands");
+    let cluster = Cluster::named(&host, "none");
+    assert!(cluster.skiff(&["stop"]).fails().contains("does not exist"));
+    assert!(cluster.skiff(&["image", "ls"]).fails().contains("is not running"));
+    let taken = host.inside(|| std::net::TcpListener::bind("127.0.0.1:7443").expect("it is free"));
+    let said = cluster.skiff(&["start", "--port", "7443"]).fails();
+    assert!(said.contains("port 7443") && said.contains("taken"), "{said}");
+    drop(taken);
+    let bad = e2e::Outcome::of(cluster.skiff_command().args(["start", "--name", "Not/A/Name"]), "");
+    assert!(bad.fails().contains("is no cluster name"));
+
+    let mut command = cluster.skiff_command();
+    command.args(["start", "--name", &cluster.name]);
+    std::os::unix::process::CommandExt::uid(&mut command, 65534);
+    let said = e2e::Outcome::of(&mut command, "");
+    assert_ne!(said.code, Some(0));
+}

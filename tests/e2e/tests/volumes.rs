@@ -1,0 +1,70 @@
+//! Configuration and data inside of a container.
+
+use e2e::{Cluster, Host, eventually, kuard_pod};
+use serde_json::json;
+
+#[test]
+fn a_changed_config_map_is_seen_in_the_volume() {
+    let host = Host::new("config-map");
+    let cluster = Cluster::start(&host);
+    cluster
+        .kubectl("create configmap conf --from-literal=mode=first --from-literal=other=kept")
+        .ok();
+    cluster.kubectl("create secret generic key --from-literal=password=hunter2").ok();
+    let mut pod = kuard_pod("kuard");
+    pod["spec"]["volumes"] = json!([
+        { "name": "conf", "configMap": { "name": "conf" } },
+        { "name": "key", "secret": { "secretName": "key", "defaultMode": 0o400 } },
+        { "name": "scratch", "emptyDir": {} },
+    ]);
+    let container = &mut pod["spec"]["containers"][0];
+    container["volumeMounts"] = json!([
+        { "name": "conf", "mountPath": "/conf" },
+        { "name": "key", "mountPath": "/key", "readOnly": true },
+        { "name": "scratch", "mountPath": "/scratch" },
+    ]);
+    container["env"] = json!([
+        { "name": "MODE", "valueFrom": { "configMapKeyRef": { "name": "conf", "key": "mode" } } },
+        { "name": "POD", "valueFrom": { "fieldRef": { "fieldPath": "metadata.name" } } },
+        { "name": "GREETING", "value": "$(MODE) of $(POD), $$(not)" },
+    ]);
+    container["envFrom"] = json!([{ "prefix": "SECRET_", "secretRef": { "name": "key" } }]);
+    container["securityContext"] = json!({ "runAsUser": 0 });
+    cluster.apply(&pod);
+    cluster.wait_until_ready("kuard");
+
+    let exec =
+        |script: &str| cluster.kubectl_args(&["exec", "kuard", "--", "sh", "-c", script]).ok();
+    assert_eq!(
+        exec("cat /conf/mode; echo $GREETING; echo $SECRET_password"),
+        "firstfirst of kuard, $(not)\nhunter2\n"
+    );
+    assert_eq!(exec("cat /key/password; stat -Lc %a /key/password"), "hunter2400\n");
+    exec("echo kept > /scratch/file");
+    cluster
+        .kubectl_args(&["patch", "configmap", "conf", "-p", r#"{"data":{"mode":"second"}}"#])
+        .ok();
+    eventually("the volume shows the change", || exec("cat /conf/mode") == "second");
+    assert_eq!(exec("cat /conf/other; cat /scratch/file"), "keptkept\n");
+    // The token of the service account is there, and works.
+    let api = "wget -qO- --no-check-certificate --header \"Authorization: Bearer $(cat /var/run/secrets/kubernetes.io/serviceaccount/token)\" https://kubernetes.default.svc/version";
+    assert!(exec(api).contains("gitVersion"));
+}
+
+#[test]
+fn a_host_path_outlives_the_pod() {
+    let host = Host::new("host-path");
+    let cluster = Cluster::start(&host);
+    let dir = host.dir().join("data");
+    let mut pod = kuard_pod("writer");
+    pod["spec"]["volumes"] =
+        json!([{ "name": "data", "hostPath": { "path": dir, "type": "DirectoryOrCreate" } }]);
+    pod["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "data", "mountPath": "/data" }]);
+    pod["spec"]["containers"][0]["securityContext"] = json!({ "runAsUser": 0 });
+    cluster.apply(&pod);
+    cluster.wait_until_ready("writer");
+    cluster.kubectl_args(&["exec", "writer", "--", "sh", "-c", "echo there > /data/file"]).ok();
+    cluster.kubectl("delete pod writer --grace-period=0 --force").ok();
+    assert_eq!(std::fs::read_to_string(dir.join("file")).expect("it was written"), "there\n");
+}
