@@ -203,3 +203,118 @@ fn no_fit(cycle: Cycle<'_>, search: &Search<'_>) -> Outcome {
     let message = preemption::message(cycle, &search.reasons.sentence(), &search.resolvable);
     Outcome::Unschedulable { message, rejected_by: search.rejected_by }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::node_info::NodeFacts;
+    use crate::pod_info::HostPort;
+    use crate::resources::{PodRequests, Resources};
+
+    fn amount(milli_cpu: u64, memory: u64, gpus: u64) -> Resources {
+        let scalars = if gpus == 0 { Vec::new() } else { vec![("gpu".into(), gpus as i64)] };
+        let (milli_cpu, memory) = (milli_cpu as i64, memory as i64);
+        Resources { milli_cpu, memory, scalars, ..Resources::default() }
+    }
+
+    fn node(name: usize, chance: &mut Chance) -> NodeFacts {
+        let mut allocatable = amount(chance.below(3000), chance.below(5) * 1000, chance.below(3));
+        allocatable.pods = chance.below(6) as i64;
+        NodeFacts { name: format!("n{name}"), allocatable, ..NodeFacts::default() }
+    }
+
+    fn pod(uid: usize, chance: &mut Chance) -> PodInfo {
+        let declared = amount(chance.below(1200), chance.below(2) * 900, chance.below(5) / 3);
+        let ports = match chance.below(4) {
+            0 => vec![HostPort { address: String::new(), protocol: "TCP".into(), port: 80 }],
+            _ => Vec::new(),
+        };
+        let requests = PodRequests { declared, ..PodRequests::default() };
+        PodInfo { uid: format!("p{uid}"), requests, ports, ..PodInfo::default() }
+    }
+
+    #[track_caller]
+    fn check(cache: &Cache) {
+        for node in cache.nodes() {
+            let mut sum = Resources::default();
+            node.pods.iter().for_each(|pod| sum.add(&pod.requests.declared));
+            let (all, used) = (&node.facts.allocatable, &node.requested);
+            assert_eq!((sum.milli_cpu, sum.memory), (used.milli_cpu, used.memory));
+            assert_eq!(sum.scalar("gpu"), used.scalar("gpu"));
+            assert!(used.milli_cpu <= all.milli_cpu && used.memory <= all.memory, "{node:?}");
+            assert!(used.scalar("gpu") <= all.scalar("gpu"), "{node:?}");
+            assert!(node.pods.len() as i64 <= all.pods, "{node:?}");
+            assert!(node.ports.len() <= 1, "{node:?}");
+            let grouped: u32 = node.groups.iter().map(|(_, pods)| pods).sum();
+            assert_eq!(grouped as usize, node.pods.len());
+        }
+    }
+
+    /// Whatever comes and goes: no node holds more than it has, and none is left out that would do.
+    #[test]
+    fn never_overcommits_and_never_gives_up_too_early() {
+        for seed in 1..=300 {
+            let mut chance = Chance(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+            let mut cache = Cache::default();
+            (0..1 + chance.below(8) as usize).for_each(|n| {
+                cache.set_node(node(n, &mut chance));
+            });
+            cache.settle();
+            let listers = Listers::default();
+            let mut scheduling =
+                Scheduling { percentage_of_nodes_to_score: 0, start: 0, chance: Chance(seed) };
+            for uid in 0..60 {
+                if chance.below(3) == 0 {
+                    cache.remove_pod(&format!("p{}", chance.below(uid as u64 + 1)));
+                }
+                let mut pod = pod(uid, &mut chance);
+                match scheduling.schedule(&pod, &cache, &listers) {
+                    Outcome::Placed { node } => {
+                        pod.node_name = Some(node);
+                        cache.assume(Arc::new(pod));
+                    }
+                    Outcome::Unschedulable { message, .. } => {
+                        let room = cache.nodes().iter().find(|node| has_room(node, &pod));
+                        assert!(room.is_none(), "{room:?} would do: {message}");
+                    }
+                }
+                check(&cache);
+            }
+        }
+    }
+
+    fn has_room(node: &NodeInfo, pod: &PodInfo) -> bool {
+        let mut after = node.requested.clone();
+        after.add(&pod.requests.declared);
+        let (all, asked) = (&node.facts.allocatable, &pod.requests.declared);
+        let enough = |asked: i64, after: i64, all: i64| asked == 0 || after <= all;
+        enough(asked.milli_cpu, after.milli_cpu, all.milli_cpu)
+            && enough(asked.memory, after.memory, all.memory)
+            && enough(asked.scalar("gpu"), after.scalar("gpu"), all.scalar("gpu"))
+            && (node.pods.len() as i64) < all.pods
+            && (pod.ports.is_empty() || node.ports.is_empty())
+    }
+
+    #[test]
+    fn a_large_cluster_is_searched_in_part() {
+        let scheduling = |percentage| Scheduling {
+            percentage_of_nodes_to_score: percentage,
+            start: 0,
+            chance: Chance(1),
+        };
+        for (percentage, nodes, wanted) in [
+            (0, 99, 99),
+            (0, 100, 100),
+            (0, 1000, 420),
+            (0, 5000, 500),
+            (0, 10_000, 500),
+            (10, 5000, 500),
+            (100, 5000, 5000),
+            (1, 5000, 100),
+        ] {
+            assert_eq!(scheduling(percentage).nodes_to_find(nodes), wanted, "{nodes} nodes");
+        }
+    }
+}

@@ -138,3 +138,50 @@ async fn many_pods_never_overcommit_a_node() {
         }
     });
 }
+
+#[tokio::test]
+async fn a_claim_that_waits_for_its_consumer_is_provisioned_at_the_chosen_node() {
+    let api = FakeApi::new();
+    api.put("nodes", node("one", "2"));
+    api.put(
+        "storageclasses",
+        json!({"metadata": {"name": "late"}, "provisioner": "example.com/disk", "volumeBindingMode": "WaitForFirstConsumer"}),
+    );
+    let claim = json!({"metadata": {"name": "data", "namespace": "default"}, "spec": {"storageClassName": "late"}});
+    api.put("persistentvolumeclaims", claim);
+    let _running = start(&api);
+    let mut db = pod("db", "1");
+    db["spec"]["volumes"] = json!([{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]);
+    api.put("pods", db);
+
+    let key = "persistentvolumeclaims/default/data";
+    let selected = "volume.kubernetes.io/selected-node";
+    let mut claim = api
+        .until("the node on the claim", |state| {
+            let claim = &state.objects[key];
+            (claim["metadata"]["annotations"][selected] == "one").then(|| claim.clone())
+        })
+        .await;
+    api.change(|state| assert_eq!(state.node_of("db"), None, "bound before its volume"));
+
+    // What a provisioner and the volume controller do.
+    api.put(
+        "persistentvolumes",
+        json!({"metadata": {"name": "pv"}, "spec": {"storageClassName": "late"}}),
+    );
+    claim["spec"]["volumeName"] = "pv".into();
+    claim["metadata"]["annotations"]["pv.kubernetes.io/bind-completed"] = "yes".into();
+    api.put("persistentvolumeclaims", claim);
+    api.until("the binding", |state| state.node_of("db")).await;
+}
+
+#[tokio::test]
+async fn a_pod_is_bound_at_once_when_a_node_comes() {
+    let api = FakeApi::new();
+    let _running = start(&api);
+    api.put("pods", pod("web", "1"));
+    let condition = api.until("a condition", |state| state.condition_of("web").cloned()).await;
+    assert_eq!(condition["message"], "no nodes available to schedule pods");
+    api.put("nodes", node("one", "2"));
+    api.until("the binding", |state| state.node_of("web")).await;
+}
