@@ -114,10 +114,13 @@ fn check_method(method: &Method, collection: bool, kind: &KindDef) -> Result<(),
 
 /// A list by `metadata.name` has a name, but its path has none.
 fn path_has_name(call: &Call) -> bool {
-    !call.info.name.is_empty()
-        && !matches!(call.info.verb.as_str(), "list" | "deletecollection")
-        && !(call.info.verb == "watch"
-            && call.query.text("fieldSelector").contains("metadata.name"))
+    let info = &call.info;
+    let selects = call.query.text("fieldSelector").contains("metadata.name");
+    match info.verb.as_str() {
+        "list" | "deletecollection" => false,
+        "watch" if selects => false,
+        _ => !info.name.is_empty(),
+    }
 }
 
 async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
@@ -125,7 +128,7 @@ async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let Some(sub) = kind.subresource(&info.subresource).cloned() else {
         return Err(Status::no_such_path());
     };
-    if !sub.verbs.iter().any(|verb| *verb == info.verb) {
+    if !sub.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
     match (sub.name.as_str(), info.verb.as_str()) {

@@ -163,7 +163,7 @@ fn written(media: Media, json: Bytes, _kind: Option<&Arc<KindDef>>) -> Result<By
     match media.format {
         Format::Json if media.pretty => Ok(codec::to_json_pretty(&decode_stored(&json)?)),
         Format::Json => Ok(json),
-        Format::Yaml => Ok(Bytes::from(codec::to_yaml(&decode_stored(&json)?))),
+        Format::Yaml => Ok(codec::to_yaml(&decode_stored(&json)?)),
         Format::Protobuf => {
             codec::to_proto(&decode_stored(&json)?).ok_or_else(Media::not_acceptable)
         }

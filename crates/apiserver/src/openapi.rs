@@ -21,7 +21,13 @@ use crate::reply::{Reply, empty, with_type};
 /// What was made for one set of kinds.
 #[derive(Default)]
 pub struct Documents {
-    made: Mutex<(Option<Arc<Kinds>>, HashMap<String, Document>)>,
+    made: Mutex<Made>,
+}
+
+#[derive(Default)]
+struct Made {
+    of: Option<Arc<Kinds>>,
+    by_path: HashMap<String, Document>,
 }
 
 #[derive(Clone)]
@@ -65,16 +71,16 @@ impl Documents {
     ) -> Option<Document> {
         let kinds = call.server.kinds();
         let mut made = self.made.lock().expect("no panic while held");
-        if !made.0.as_ref().is_some_and(|of| Arc::ptr_eq(of, &kinds)) {
-            *made = (Some(kinds.clone()), HashMap::new());
+        if !made.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &kinds)) {
+            *made = Made { of: Some(kinds.clone()), by_path: HashMap::new() };
         }
-        if let Some(document) = made.1.get(path) {
+        if let Some(document) = made.by_path.get(path) {
             return Some(document.clone());
         }
         let bytes = Bytes::from(make(&kinds)?.to_string());
         let tag = hex(&Sha512::digest(&bytes)).to_uppercase();
         let document = Document { bytes, tag };
-        made.1.insert(path.to_owned(), document.clone());
+        made.by_path.insert(path.to_owned(), document.clone());
         Some(document)
     }
 }

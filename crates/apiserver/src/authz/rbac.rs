@@ -205,7 +205,7 @@ impl Subject {
 }
 
 pub fn missing_role(kind: &str, name: &str) -> String {
-    let resource = GroupResource::new(GROUP, format!("{}", kind.to_lowercase()));
+    let resource = GroupResource::new(GROUP, kind.to_lowercase());
     format!("{resource} {name:?} not found")
 }
 
