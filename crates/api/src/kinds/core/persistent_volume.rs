@@ -42,6 +42,8 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        // Upstream validates the volume once as a new one and once as a changed one.
+        self.validate(object, errors);
         self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
