@@ -438,7 +438,7 @@ impl<'a> Write<'a> {
             }
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&self.kind.group_kind(), meta(object).name(), errors));
+            return Err(Status::invalid(&self.stored.group_kind(), meta(object).name(), errors));
         }
         strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
         Ok(())

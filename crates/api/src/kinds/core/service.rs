@@ -191,7 +191,6 @@ fn by_type(spec: &At, of: &str, headless: bool, errors: &mut ErrorList) {
 
 fn first_address(spec: &At, errors: &mut ErrorList, detail: &str) {
     let addresses = spec.child("clusterIPs");
-    addresses.path.index(0);
     errors.invalid(&addresses.path.index(0), spec.text_of("clusterIP"), detail);
 }
 
@@ -409,11 +408,6 @@ fn warnings(spec: &At) -> Vec<String> {
     if !spec.child("externalIPs").is_empty() {
         let detail = "is deprecated and may no longer be implemented in some clusters";
         warnings.push(format!("spec.externalIPs {detail}"));
-    }
-    if spec.text_of("clusterIP") != "None" && spec.text_of("type") == "ExternalName" {
-        if !spec.child("externalIPs").is_empty() {
-            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
-        }
     }
     warnings
 }
