@@ -7,7 +7,7 @@ use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::Strategy;
+use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
@@ -17,6 +17,12 @@ use crate::kinds::workload::{
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    /// A change of annotations counts as well: they reach the ReplicaSets.
+    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
+        let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();
+        object.get("spec") != old.get("spec") || annotations(object) != annotations(old)
+    }
+
     fn default(&self, object: &mut Value) {
         default_template(object, "/spec/template/spec");
         let Some(spec) = object_at(object, "/spec") else { return };
