@@ -45,6 +45,8 @@ pub struct FieldError {
     pub kind: ErrorType,
     pub field: String,
     pub bad_value: Option<Value>,
+    /// How the bad value reads where that is not its JSON: upstream's internal structs.
+    pub printed: Option<String>,
     pub detail: String,
 }
 
@@ -133,6 +135,19 @@ impl ErrorList {
         self.push(ErrorType::Forbidden, path, None, detail);
     }
 
+    /// As [`ErrorList::invalid`], for a value whose print is not its JSON.
+    pub fn invalid_printed(&mut self, path: &Path<'_>, printed: String, detail: impl Into<String>) {
+        self.invalid(path, Value::Null, detail);
+        self.print_last(printed);
+    }
+
+    /// Lets the last fault show a value that prints in another form than its JSON.
+    pub fn print_last(&mut self, printed: String) {
+        if let Some(last) = self.0.last_mut() {
+            last.printed = Some(printed);
+        }
+    }
+
     /// `Unsupported value: "x": supported values: "a", "b"`; the values are printed in the given order.
     pub fn not_supported(&mut self, path: &Path<'_>, value: impl Into<Value>, supported: &[&str]) {
         let list: Vec<String> = supported.iter().map(|value| format!("{value:?}")).collect();
@@ -161,7 +176,8 @@ impl ErrorList {
         bad_value: Option<Value>,
         detail: impl Into<String>,
     ) {
-        self.0.push(FieldError { kind, field: path.to_string(), bad_value, detail: detail.into() });
+        let (field, detail) = (path.to_string(), detail.into());
+        self.0.push(FieldError { kind, field, bad_value, printed: None, detail });
     }
 }
 
@@ -207,7 +223,7 @@ impl FieldError {
         let mut text = self.kind.text().to_owned();
         if let Some(value) = &self.bad_value {
             text.push_str(": ");
-            text.push_str(&shown(value));
+            text.push_str(&self.printed.clone().unwrap_or_else(|| shown(value)));
         }
         if !self.detail.is_empty() {
             text.push_str(": ");

@@ -131,8 +131,10 @@ pub trait Strategy: Send + Sync {
     /// Faults of an object, apart from metadata, which is validated for every kind.
     fn validate(&self, _object: &Value, _errors: &mut ErrorList) {}
 
-    /// Faults of a change; called beside [`Strategy::validate`] of the new object.
-    fn validate_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
+    /// Faults of a change: those of the new object, in upstream's order among those of the change.
+    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+    }
 
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}

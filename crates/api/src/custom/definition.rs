@@ -54,6 +54,7 @@ impl Strategy for Definition {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let at = Path::new("spec");
         for (pointer, names) in [("/spec/group", &["group"][..]), ("/spec/scope", &["scope"])] {
             if object.pointer(pointer) != old.pointer(pointer) {

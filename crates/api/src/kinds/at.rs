@@ -143,6 +143,26 @@ impl At<'_, '_> {
     }
 }
 
+/// How upstream prints a struct of its own: Go names, in the struct's order, zero values and all.
+/// Each field is its Go name, its JSON name and its zero value.
+pub type Internal<'a> = &'a [(&'a str, &'a str, &'a str)];
+
+/// `{"Type":"X","RollingUpdate":null}`
+pub fn printed(value: &Value, fields: Internal) -> String {
+    let field = |(name, json, zero): &(&str, &str, &str)| {
+        let shown = value.get(json).map_or_else(|| (*zero).to_owned(), Value::to_string);
+        format!("\"{name}\":{shown}")
+    };
+    format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(","))
+}
+
+impl At<'_, '_> {
+    /// As [`At::invalid`], printed as the internal struct it is upstream.
+    pub fn invalid_internal(&self, errors: &mut ErrorList, fields: Internal, detail: &str) {
+        errors.invalid_printed(&self.path, printed(self.value, fields), detail);
+    }
+}
+
 // === rules ===
 
 impl At<'_, '_> {

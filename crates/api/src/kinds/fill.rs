@@ -28,6 +28,12 @@ pub fn made<'a>(parent: &'a mut Object, field: &str) -> Option<&'a mut Object> {
     parent.entry(field).or_insert_with(|| Value::Object(Map::new())).as_object_mut()
 }
 
+/// The object at a JSON pointer, made if absent together with all above it.
+pub fn made_at<'a>(root: &'a mut Value, pointer: &str) -> Option<&'a mut Object> {
+    let mut steps = pointer.split('/').skip(1);
+    steps.try_fold(root.as_object_mut()?, |parent, step| made(parent, step))
+}
+
 /// Every object of the list in a field.
 pub fn each<'a>(parent: &'a mut Object, field: &str) -> impl Iterator<Item = &'a mut Object> {
     let list = parent.get_mut(field).and_then(Value::as_array_mut);

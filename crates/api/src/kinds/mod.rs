@@ -44,7 +44,8 @@ pub fn builtin() -> Kinds {
 /// The strategy of a built-in kind.
 fn strategy(group: &str, kind: &str) -> Arc<dyn Strategy> {
     let found = match group {
-        "" | "events.k8s.io" => core::strategy(kind),
+        "" => core::strategy(kind),
+        "events.k8s.io" => core::strict_event(kind),
         "admissionregistration.k8s.io" => admissionregistration::strategy(kind),
         "apiregistration.k8s.io" => apiregistration::strategy(kind),
         "apps" => apps::strategy(kind),

@@ -12,12 +12,12 @@ pub mod validate;
 pub mod volumes;
 pub mod warnings;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 pub use scheduling::{validate_taint_effect, validate_tolerations};
 pub use volumes::Volumes;
 
-use super::fill::{Object, each, made, object, set};
+use super::fill::{Object, each, made, made_at, object, set};
 
 /// Fills in a PodSpec, whichever kind it stands in.
 pub fn default_pod_spec(spec: &mut Object) {
@@ -41,7 +41,7 @@ pub fn default_pod_spec(spec: &mut Object) {
 
 /// The template of a workload at `spec.template`.
 pub fn default_template(root: &mut Value, pointer: &str) {
-    if let Some(spec) = root.pointer_mut(pointer).and_then(Value::as_object_mut) {
+    if let Some(spec) = made_at(root, pointer) {
         default_pod_spec(spec);
     }
 }
@@ -66,6 +66,43 @@ pub fn mirror_service_account(spec: &mut Object) {
     if let Some(name) = name {
         spec.insert("serviceAccountName".into(), name.clone());
         spec.insert("serviceAccount".into(), name);
+    }
+}
+
+/// Turns `matchLabelKeys` and `mismatchLabelKeys` into requirements on this Pod's own labels.
+pub fn merge_label_keys(mut spec: Object, labels: &Value) -> Object {
+    if let Some(affinity) = object(&mut spec, "affinity") {
+        for of in ["podAffinity", "podAntiAffinity"] {
+            let Some(terms) = object(affinity, of) else { continue };
+            let required = "requiredDuringSchedulingIgnoredDuringExecution";
+            each(terms, required).for_each(|term| require_own_labels(term, labels));
+            for weighted in each(terms, "preferredDuringSchedulingIgnoredDuringExecution") {
+                if let Some(term) = object(weighted, "podAffinityTerm") {
+                    require_own_labels(term, labels);
+                }
+            }
+        }
+    }
+    each(&mut spec, "topologySpreadConstraints").for_each(|term| require_own_labels(term, labels));
+    spec
+}
+
+fn require_own_labels(term: &mut Object, labels: &Value) {
+    let mut found = Vec::new();
+    for (field, operator) in [("matchLabelKeys", "In"), ("mismatchLabelKeys", "NotIn")] {
+        let keys = term.get(field).and_then(Value::as_array).into_iter().flatten();
+        for key in keys.filter_map(Value::as_str) {
+            if let Some(value) = labels.get(key) {
+                found.push(json!({"key": key, "operator": operator, "values": [value]}));
+            }
+        }
+    }
+    let Some(selector) = object(term, "labelSelector").filter(|_| !found.is_empty()) else {
+        return;
+    };
+    let expressions = selector.entry("matchExpressions").or_insert_with(|| json!([]));
+    if let Some(expressions) = expressions.as_array_mut() {
+        expressions.extend(found);
     }
 }
 
@@ -151,6 +188,9 @@ fn default_volume(volume: &mut Object) {
     }
     if let Some(path) = object(volume, "hostPath") {
         set(path, "type", "");
+    }
+    if let Some(disk) = object(volume, "azureDisk") {
+        set(disk, "readOnly", false);
     }
     if let Some(projected) = object(volume, "projected") {
         set(projected, "defaultMode", 420);

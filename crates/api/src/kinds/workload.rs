@@ -60,7 +60,7 @@ pub fn label_selector(selector: Option<&Value>) -> String {
         };
         terms.push((key, term));
     }
-    terms.sort();
+    terms.sort_by(|(one, _), (other, _)| one.cmp(other));
     match terms.is_empty() {
         true => "<none>".to_owned(),
         false => terms.into_iter().map(|(_, term)| term).collect::<Vec<_>>().join(","),

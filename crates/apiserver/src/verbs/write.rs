@@ -416,7 +416,8 @@ impl<'a> Write<'a> {
     // --- shared ---
 
     fn refuse_faults(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
-        let (strategy, mut errors) = (&self.stored.strategy, ErrorList::default());
+        // The rules are those of the group the request speaks: events are held to two sets of them.
+        let (strategy, mut errors) = (&self.kind.strategy, ErrorList::default());
         match (old, self.subresource.as_str()) {
             (None, _) => {
                 validate_meta(&self.stored, object, &mut errors);
@@ -442,7 +443,6 @@ impl<'a> Write<'a> {
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
                 validate_meta_update(object, old, &mut errors);
-                strategy.validate(object, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }

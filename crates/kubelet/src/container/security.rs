@@ -185,3 +185,63 @@ fn verify_non_root(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn decide(
+        shared: Value,
+        own: Value,
+        image: Image,
+    ) -> Result<LinuxContainerSecurityContext, SecurityError> {
+        let pod = json!({
+            "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
+            "spec": { "securityContext": shared, "containers": [{ "name": "c", "securityContext": own }] },
+        });
+        let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod")));
+        security_context(&pod, &pod.containers[0].spec, &image, None, Path::new("/seccomp"))
+    }
+
+    #[test]
+    fn the_containers_own_fields_win() {
+        let shared = json!({
+            "runAsUser": 1, "runAsGroup": 2, "fsGroup": 3, "supplementalGroups": [4],
+            "seccompProfile": { "type": "RuntimeDefault" },
+        });
+        let context = decide(shared, json!({ "runAsUser": 9 }), Image::default()).expect("decided");
+        assert_eq!((context.run_as_user, context.run_as_group), (Some(9), Some(2)));
+        assert_eq!(context.supplemental_groups, [4, 3]);
+        assert_eq!(context.seccomp, SeccompProfile::RuntimeDefault);
+        assert!(!context.masked_paths.is_empty() && !context.no_new_privs);
+    }
+
+    #[test]
+    fn privileged_sees_everything() {
+        let own = json!({ "privileged": true, "seccompProfile": { "type": "RuntimeDefault" } });
+        let context = decide(json!({}), own, Image::default()).expect("decided");
+        assert!(context.privileged && context.masked_paths.is_empty());
+        assert_eq!(context.seccomp, SeccompProfile::Unconfined);
+    }
+
+    #[test]
+    fn non_root_is_verified() {
+        let named = Image { username: "www".into(), ..Image::default() };
+        let numbered = Image { uid: Some(101), ..Image::default() };
+        let wanted = || json!({ "runAsNonRoot": true });
+        assert!(decide(wanted(), json!({}), numbered).is_ok());
+        assert!(decide(wanted(), json!({ "runAsUser": 5 }), Image::default()).is_ok());
+        for (own, image, text) in [
+            (json!({}), Image::default(), "image will run as root"),
+            (json!({ "runAsUser": 0 }), Image::default(), "breaks non-root policy"),
+            (json!({}), named, "non-numeric user (www)"),
+        ] {
+            let error = decide(wanted(), own, image).expect_err("refused").to_string();
+            assert!(error.contains(text), "{error}");
+        }
+    }
+}

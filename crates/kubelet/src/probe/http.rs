@@ -228,3 +228,75 @@ impl ServerCertVerifier for AnyCertificate {
         self.0.clone()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    /// Answers each connection by its path, and says what it was asked.
+    async fn server() -> (u16, tokio::sync::mpsc::UnboundedReceiver<String>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        let (asked, seen) = tokio::sync::mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut buffer = vec![0; 4096];
+                let n = stream.read(&mut buffer).await.unwrap_or(0);
+                let head = String::from_utf8_lossy(&buffer[..n]).into_owned();
+                let answer = match head.split(' ').nth(1).unwrap_or_default() {
+                    "/ok" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi",
+                    "/moved" => "HTTP/1.1 302 Found\r\nlocation: /ok\r\ncontent-length: 0\r\n\r\n",
+                    "/away" => {
+                        "HTTP/1.1 302 Found\r\nlocation: http://192.0.2.1/\r\ncontent-length: 0\r\n\r\n"
+                    }
+                    "/hang" => {
+                        tokio::time::sleep(Duration::from_secs(60)).await;
+                        ""
+                    }
+                    _ => "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n",
+                };
+                let _ = asked.send(head);
+                let _ = stream.write_all(answer.as_bytes()).await;
+            }
+        });
+        (port, seen)
+    }
+
+    async fn ask(port: u16, path: &str) -> Result<String, String> {
+        let action = json!({ "path": path, "port": "web", "httpHeaders": [{ "name": "X-Own", "value": "1" }] });
+        let action: HTTPGetAction = serde_json::from_value(action).expect("an action");
+        let container = json!({ "name": "c", "ports": [{ "name": "web", "containerPort": port }] });
+        let container: Container = serde_json::from_value(container).expect("a container");
+        let request = Request::resolve(&action, &container, "127.0.0.1".into()).expect("resolved");
+        get(&request, Duration::from_millis(300)).await
+    }
+
+    #[tokio::test]
+    async fn judges_answers() {
+        let (port, mut seen) = server().await;
+        assert_eq!(ask(port, "/ok").await.as_deref(), Ok("hi"));
+        let head = seen.recv().await.expect("asked").to_lowercase();
+        assert!(head.contains("x-own: 1") && head.contains("user-agent: kube-probe/"), "{head}");
+        assert_eq!(ask(port, "moved").await.as_deref(), Ok("hi"));
+        assert!(
+            ask(port, "/away").await.is_ok(),
+            "a redirect elsewhere counts and is not followed"
+        );
+        assert_eq!(ask(port, "/bad").await.unwrap_err(), "HTTP probe failed with statuscode: 503");
+        let hang = ask(port, "/hang").await.unwrap_err();
+        assert!(hang.contains("context deadline exceeded"), "{hang}");
+    }
+
+    #[tokio::test]
+    async fn says_where_nobody_listens() {
+        let expected =
+            "Get \"http://127.0.0.1:1/ok\": dial tcp 127.0.0.1:1: connect: connection refused";
+        assert_eq!(ask(1, "/ok").await.unwrap_err(), expected);
+    }
+}

@@ -7,14 +7,18 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, OwnedFd},
-    path::{Component, Path},
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::fs::PermissionsExt,
+    },
+    path::{Component, Path, PathBuf},
 };
 
 use nix::{
+    errno::Errno,
     fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     mount::{MsFlags, mount},
-    sys::stat::{Mode, fstat},
+    sys::stat::{Mode, SFlag, fstat, mkdirat},
 };
 
 /// Binds `root/sub` at `target`, making directories that are missing.
@@ -26,8 +30,8 @@ pub fn bind(root: &Path, sub: &Path, target: &Path) -> io::Result<()> {
         ));
     }
     let source = resolve(root, sub)?;
-    let is_dir =
-        fstat(&source)?.st_mode & libc_mode_mask() == nix::sys::stat::SFlag::S_IFDIR.bits();
+    let kind = SFlag::from_bits_truncate(fstat(&source)?.st_mode) & SFlag::S_IFMT;
+    let is_dir = kind == SFlag::S_IFDIR;
     if super::tmpfs::is_mount_point(target).unwrap_or(false) {
         super::tmpfs::unmount_below(target)?;
     }
@@ -43,10 +47,6 @@ pub fn bind(root: &Path, sub: &Path, target: &Path) -> io::Result<()> {
         .map_err(io::Error::from)
 }
 
-fn libc_mode_mask() -> u32 {
-    nix::sys::stat::SFlag::S_IFMT.bits()
-}
-
 fn resolve(root: &Path, sub: &Path) -> io::Result<OwnedFd> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
     let dir = open(root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
@@ -54,7 +54,7 @@ fn resolve(root: &Path, sub: &Path) -> io::Result<OwnedFd> {
         .flags(flags)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     match openat2(&dir, sub, how) {
-        Err(nix::errno::Errno::ENOENT) => {
+        Err(Errno::ENOENT) => {
             create_beneath(&dir, sub)?;
             openat2(&dir, sub, how).map_err(io::Error::from)
         }
@@ -66,13 +66,61 @@ fn create_beneath(root: &OwnedFd, sub: &Path) -> io::Result<()> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_DIRECTORY)
         .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+    // As open as the volume itself, whatever the umask says.
+    let mode = Mode::from_bits_truncate(fstat(root)?.st_mode & 0o777);
     let mut dir = openat2(root, ".", how)?;
     for part in sub.components() {
-        match nix::sys::stat::mkdirat(&dir, part.as_os_str(), Mode::from_bits_truncate(0o750)) {
-            Ok(()) | Err(nix::errno::Errno::EEXIST) => {}
+        let made = match mkdirat(&dir, part.as_os_str(), mode) {
+            Ok(()) => true,
+            Err(Errno::EEXIST) => false,
             Err(error) => return Err(error.into()),
-        }
+        };
         dir = openat2(&dir, Path::new(part.as_os_str()), how)?;
+        if made {
+            let held = PathBuf::from(format!("/proc/self/fd/{}", dir.as_raw_fd()));
+            let present = std::fs::metadata(&held)?.permissions().mode();
+            let wanted = present & !0o777 | mode.bits();
+            std::fs::set_permissions(&held, std::fs::Permissions::from_mode(wanted))?;
+        }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn volume(name: &str) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("skiff-subpath-{}-{name}", std::process::id()));
+        std::fs::create_dir_all(dir.join("volume")).expect("a directory");
+        dir
+    }
+
+    #[test]
+    fn stays_inside_and_makes_what_is_missing() {
+        let dir = volume("inside");
+        let root = dir.join("volume");
+        std::fs::set_permissions(&root, std::fs::Permissions::from_mode(0o777)).expect("chmod");
+        resolve(&root, Path::new("a/b")).expect("made");
+        let made = std::fs::metadata(root.join("a/b")).expect("a directory");
+        assert_eq!(made.permissions().mode() & 0o777, 0o777);
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
+
+    #[test]
+    fn refuses_links_that_lead_out() {
+        let dir = volume("outside");
+        let root = dir.join("volume");
+        for target in ["/etc", ".."] {
+            let link = root.join("link");
+            std::os::unix::fs::symlink(target, &link).expect("a link");
+            assert!(resolve(&root, Path::new("link/x")).is_err(), "{target}");
+            std::fs::remove_file(&link).expect("removed");
+        }
+        for path in ["../x", "/etc", "a/../../x"] {
+            assert!(bind(&root, Path::new(path), &dir.join("target")).is_err(), "{path}");
+        }
+        assert!(!dir.join("x").exists());
+        std::fs::remove_dir_all(&dir).expect("removed");
+    }
 }

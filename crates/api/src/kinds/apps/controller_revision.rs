@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::field::{ErrorList, Path};
 use crate::kind::Strategy;
-use crate::kinds::fill::{flag, text};
+use crate::kinds::fill::{flag, int, text};
 use crate::meta::meta;
 
 pub struct ControllerRevision;
@@ -23,6 +23,7 @@ impl Strategy for ControllerRevision {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         if object.get("data") != old.get("data") {
             let data = object.get("data").cloned().unwrap_or_default();
             errors.invalid(&Path::new("data"), data, "field is immutable");
@@ -32,7 +33,7 @@ impl Strategy for ControllerRevision {
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "Controller" => controller(object).into(),
-            "Revision" => object["revision"].to_string().into(),
+            "Revision" => int(object, "/revision").unwrap_or(0).into(),
             _ => Value::Null,
         }
     }

@@ -1,6 +1,6 @@
 //! DaemonSet: one Pod on every node that fits.
 
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::pod_spec::validate::{validate_selected, validate_template};
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::selectors::{is_everything, validate_label_selector};
@@ -8,12 +8,16 @@ use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, Strategy, keep};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{pairs, validate_selector_unchanged, workload_cell};
+use crate::meta::{meta, meta_mut};
 
 pub struct DaemonSet;
+
+/// Once a field of the spec.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
@@ -37,6 +41,16 @@ impl Strategy for DaemonSet {
             "numberMisscheduled": 0,
             "numberReady": 0,
         });
+        set_template_generation(object, 1);
+    }
+
+    /// The annotation counts changes of the template; nobody else may set it.
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+        let before = meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
+        let template = |object: &Value| object.pointer("/spec/template").cloned();
+        let changed = template(object) != template(old);
+        set_template_generation(object, before.unwrap_or(0) + i64::from(changed));
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -71,6 +85,7 @@ impl Strategy for DaemonSet {
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_selector_unchanged(object, old, errors);
+        self.validate(object, errors);
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -91,6 +106,13 @@ impl Strategy for DaemonSet {
     }
 }
 
+fn set_template_generation(object: &mut Value, generation: i64) {
+    let annotations = meta_mut(object).and_then(|meta| made(meta, "annotations"));
+    if let Some(annotations) = annotations {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
 fn validate_daemon_template(template: &At, errors: &mut ErrorList) {
     validate_template(template, errors);
     let spec = template.child("spec");
@@ -104,13 +126,18 @@ fn validate_daemon_template(template: &At, errors: &mut ErrorList) {
     }
 }
 
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
+
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text_of("type") {
         "OnDelete" => {}
         "RollingUpdate" if rolling.is_set() => validate_rolling_update(&rolling, errors),
         "RollingUpdate" => rolling.required(errors, ""),
-        _ => strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]),
+        _ => {
+            strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]);
+            errors.print_last(printed(strategy.value, STRATEGY));
+        }
     }
 }
 

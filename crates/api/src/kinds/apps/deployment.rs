@@ -1,6 +1,6 @@
 //! Deployment: rolling update by quarters, ten old revisions, ten minutes to make progress.
 
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::pod_spec::validate::validate_controlled_template;
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::workload::template_warnings;
@@ -39,6 +39,13 @@ impl Strategy for Deployment {
         }
     }
 
+    /// Annotations count as well: some of them are handed down to ReplicaSets.
+    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
+        let counted =
+            |object: &Value| json!([object["spec"], object.pointer("/metadata/annotations")]);
+        counted(object) != counted(old)
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
@@ -56,6 +63,7 @@ impl Strategy for Deployment {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         validate_selector_unchanged(object, old, errors);
     }
 
@@ -85,12 +93,14 @@ impl Strategy for Deployment {
                 let ready = number("/status/readyReplicas");
                 json!(format!("{ready}/{}", number("/spec/replicas")))
             }
-            "Up-to-date" => number("/status/updatedReplicas").to_string().into(),
-            "Available" => number("/status/availableReplicas").to_string().into(),
+            "Up-to-date" => number("/status/updatedReplicas").into(),
+            "Available" => number("/status/availableReplicas").into(),
             _ => workload_cell(object, column),
         }
     }
 }
+
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
 
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
@@ -104,7 +114,10 @@ fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
             rolling.required(errors, "this should be defaulted and never be nil");
         }
         "RollingUpdate" => validate_rolling_update(&rolling, errors),
-        _ => strategy.not_supported(errors, &["Recreate", "RollingUpdate"]),
+        _ => {
+            strategy.not_supported(errors, &["Recreate", "RollingUpdate"]);
+            errors.print_last(printed(strategy.value, STRATEGY));
+        }
     }
 }
 

@@ -41,6 +41,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         validate_selector_unchanged(object, old, errors);
     }
 

@@ -1,10 +1,9 @@
 //! StatefulSet: ordered Pods with names and claims of their own.
 
 use crate::field::ErrorList;
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal};
 use crate::kinds::core::persistent_volume_claim::validate_claim_spec;
 use crate::kinds::pod_spec::validate::validate_controlled_template;
-use crate::kinds::rules::{validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
@@ -31,6 +30,8 @@ impl Strategy for StatefulSet {
                 && let Some(rolling) = made(strategy, "rollingUpdate")
             {
                 set(rolling, "partition", 0);
+                // A feature that is not served: dropped, as upstream does.
+                rolling.remove("maxUnavailable");
             }
         }
         if let Some(policy) = made(spec, "persistentVolumeClaimRetentionPolicy") {
@@ -81,6 +82,7 @@ impl Strategy for StatefulSet {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         const FIXED: &[&str] =
@@ -121,22 +123,23 @@ impl Strategy for StatefulSet {
     }
 }
 
+const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
+const ROLLING: Internal =
+    &[("Partition", "partition", "null"), ("MaxUnavailable", "maxUnavailable", "null")];
+
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text_of("type") {
         "" => strategy.required(errors, ""),
         "OnDelete" if rolling.is_set() => {
-            rolling.invalid(errors, "only allowed for updateStrategy 'RollingUpdate'");
+            let detail = "only allowed for updateStrategy 'RollingUpdate'";
+            rolling.invalid_internal(errors, ROLLING, detail);
         }
         "OnDelete" => {}
-        "RollingUpdate" => {
-            rolling.child("partition").not_negative(errors);
-            let unavailable = rolling.child("maxUnavailable");
-            if unavailable.is_set() {
-                validate_int_or_percent(&unavailable, errors);
-                validate_at_most_100_percent(&unavailable, errors);
-            }
+        "RollingUpdate" => rolling.child("partition").not_negative(errors),
+        _ => {
+            let detail = "must be 'RollingUpdate' or 'OnDelete'";
+            strategy.invalid_internal(errors, STRATEGY, detail);
         }
-        _ => strategy.invalid(errors, "must be 'RollingUpdate' or 'OnDelete'"),
     }
 }

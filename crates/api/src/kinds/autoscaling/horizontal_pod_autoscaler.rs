@@ -314,6 +314,10 @@ fn validate_metric(metric: &At, errors: &mut ErrorList) {
         of.not_supported(errors, METRIC_TYPES);
         return of.not_supported(errors, METRIC_TYPES);
     };
+    if !metric.has(wanted) {
+        let detail = "must populate information for the given metric source";
+        return metric.child(wanted).required(errors, detail);
+    }
     for (kind, field) in SOURCES.iter().filter(|(_, field)| metric.has(field)) {
         let source = metric.child(field);
         if field != wanted {
@@ -322,10 +326,6 @@ fn validate_metric(metric: &At, errors: &mut ErrorList) {
             continue;
         }
         validate_metric_source(kind, &source, errors);
-    }
-    if !metric.has(wanted) {
-        let detail = "must populate information for the given metric source";
-        metric.child(wanted).required(errors, detail);
     }
 }
 

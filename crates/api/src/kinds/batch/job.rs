@@ -14,22 +14,17 @@ use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{Object, flag, int, list, made, object, object_at, set, text};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::workload_cell;
-use crate::meta::meta;
+use crate::meta::{meta, meta_mut};
 
 pub struct Job;
 
 impl Strategy for Job {
     fn default(&self, root: &mut Value) {
-        let template = root.pointer("/spec/template/metadata/labels").cloned();
         default_template(root, "/spec/template/spec");
         if let Some(spec) = object_at(root, "/spec") {
             default_spec(spec);
         }
-        // Labels of the template are the Job's own unless it has some.
-        let labels = template.filter(|labels| labels.as_object().is_some_and(|m| !m.is_empty()));
-        if let (Some(labels), Some(meta)) = (labels, object_at(root, "/metadata")) {
-            set(meta, "labels", labels);
-        }
+        label_as_template(root);
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, root: &mut Value) {
@@ -40,6 +35,7 @@ impl Strategy for Job {
         if !flag(root, "/spec/manualSelector") {
             select_by_uid(root, &uid, &name);
         }
+        label_as_template(root);
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -50,6 +46,9 @@ impl Strategy for Job {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
+        // Upstream validates the spec once more before it looks at what changed.
+        validate_spec(&At::root(object).child("spec"), true, errors);
         validate_change(object, old, errors);
     }
 
@@ -98,9 +97,14 @@ pub(super) fn default_spec(spec: &mut Object) {
             }
         }
     }
-    // Written by the server only when a Job is made, so that an absent one stays absent.
-    if spec.get("manualSelector") == Some(&Value::Bool(false)) {
-        spec.remove("manualSelector");
+}
+
+/// Labels of the template are the Job's own unless it has some.
+fn label_as_template(root: &mut Value) {
+    let labels = root.pointer("/spec/template/metadata/labels").cloned();
+    let labels = labels.filter(|labels| labels.as_object().is_some_and(|map| !map.is_empty()));
+    if let (Some(labels), Some(meta)) = (labels, meta_mut(root)) {
+        set(meta, "labels", labels);
     }
 }
 

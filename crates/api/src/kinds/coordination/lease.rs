@@ -3,10 +3,9 @@
 use serde_json::Value;
 
 use crate::field::ErrorList;
-use crate::kind::Strategy;
+use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::text;
-use crate::validation::qualified_name;
+use crate::kinds::fill::{object_at, text};
 
 pub struct Lease;
 
@@ -19,6 +18,17 @@ impl Strategy for Lease {
         false
     }
 
+    /// Fields of a feature that is not served are dropped, as upstream does.
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            spec.retain(|field, _| field != "strategy" && field != "preferredHolder");
+        }
+    }
+
+    fn prepare_for_update(&self, kind: &KindDef, object: &mut Value, _old: &Value) {
+        self.prepare_for_create(kind, object);
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
@@ -27,18 +37,6 @@ impl Strategy for Lease {
             duration.invalid(errors, "must be greater than 0");
         }
         spec.child("leaseTransitions").not_negative(errors);
-        let strategy = spec.child("strategy");
-        if strategy.is_set() && strategy.text() != "OldestEmulationVersion" {
-            strategy.obeys(errors, qualified_name);
-        }
-        let holder = spec.child("holderIdentity");
-        if holder.is_set() && holder.is_empty() {
-            holder.invalid(errors, "must not be empty");
-        }
-        if spec.has("preferredHolder") && strategy.is_empty() {
-            let detail = "may only be specified if `strategy` is defined";
-            spec.child("preferredHolder").forbidden(errors, detail);
-        }
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

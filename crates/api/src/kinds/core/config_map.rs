@@ -22,17 +22,19 @@ impl Strategy for ConfigMap {
         }
         let total: usize = data.entries().chain(binary.entries()).map(|(_, at)| size(&at)).sum();
         if total > SIZE_MAX {
-            errors.too_long(&Path::new(""), SIZE_MAX);
+            // The path of nothing, as upstream prints it.
+            errors.too_long(&Path::ROOT.key(""), SIZE_MAX);
         }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_immutable(object, old, &["data", "binaryData"], errors);
+        self.validate(object, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
-            "Data" => (count(object, "/data") + count(object, "/binaryData")).to_string().into(),
+            "Data" => (count(object, "/data") + count(object, "/binaryData")).into(),
             _ => Value::Null,
         }
     }

@@ -52,16 +52,18 @@ fn addresses(endpoints: &Value) -> String {
     let mut shown = Vec::new();
     let mut total = 0;
     for subset in list(endpoints, "/subsets") {
+        let ips = list(subset, "/addresses").iter().map(|address| text(address, "/ip"));
         let ports = list(subset, "/ports");
-        for address in list(subset, "/addresses") {
-            let ip = text(address, "/ip");
-            let targets = match ports.is_empty() {
-                true => vec![ip.to_owned()],
-                false => ports.iter().map(|port| join(ip, &port["port"])).collect(),
-            };
-            total += targets.len();
-            shown.extend(targets.into_iter().take(3usize.saturating_sub(shown.len())));
-        }
+        let targets: Vec<String> = match ports.is_empty() {
+            true => ips.map(str::to_owned).collect(),
+            false => {
+                let of_port =
+                    |port| ips.clone().map(move |ip| join(ip, port)).collect::<Vec<String>>();
+                ports.iter().flat_map(|port| of_port(&port["port"])).collect()
+            }
+        };
+        total += targets.len();
+        shown.extend(targets.into_iter().take(3usize.saturating_sub(shown.len())));
     }
     match (shown.is_empty(), total - shown.len()) {
         (true, _) => "<none>".to_owned(),

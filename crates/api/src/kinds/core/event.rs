@@ -3,13 +3,38 @@
 use serde_json::{Map, Value};
 
 use crate::age;
+use crate::field::ErrorList;
 use crate::kind::{GroupVersion, KindDef, Strategy};
+use crate::kinds::at::At;
 use crate::kinds::fill::{int, text};
 use crate::meta::meta;
+use crate::validation::qualified_name;
 
-pub struct Event;
+/// `strict`: reached as events.k8s.io/v1, which demands what core v1 leaves open.
+pub struct Event {
+    pub strict: bool,
+}
+
+const MESSAGE_MAX: usize = 1024;
+const SHORT_MAX: usize = 128;
 
 impl Strategy for Event {
+    fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        let core = in_core_form(object);
+        let root = At::root(&core);
+        if self.strict {
+            validate_strict(&root, errors);
+        } else {
+            validate_place(&root, errors);
+        }
+    }
+
+    /// Of an event only its series goes on.
+    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        let core = in_core_form(object);
+        validate_place(&At::root(&core), errors);
+    }
+
     /// Events have no status subresource, and every field is the reporter's to write.
     fn prepare_for_create(&self, _kind: &KindDef, _object: &mut Value) {}
 
@@ -40,7 +65,10 @@ impl Strategy for Event {
             "Last Seen" => seen(last_seen(object), now).into(),
             "Type" => text(object, "/type").into(),
             "Reason" => text(object, "/reason").into(),
-            "Object" => format!("{kind}/{}", text(object, "/involvedObject/name")).into(),
+            "Object" => match text(object, "/involvedObject/name") {
+                "" => kind.into(),
+                name => format!("{kind}/{name}").into(),
+            },
             "Subobject" => text(object, "/involvedObject/fieldPath").into(),
             "Source" => source(object).into(),
             "Message" => text(object, "/message").trim().into(),
@@ -133,5 +161,69 @@ fn source(event: &Value) -> String {
     match host.is_empty() {
         true => component.to_owned(),
         false => format!("{component}, {host}"),
+    }
+}
+
+// === validation ===
+
+/// An event stands beside what it is about; those of the cluster stand in `default`.
+fn validate_place(root: &At, errors: &mut ErrorList) {
+    let object = root.child("involvedObject");
+    let namespace = object.child("namespace");
+    let own = meta(root.value).namespace();
+    let fits = match namespace.text() {
+        "" => own.is_empty() || own == "default",
+        about => about == own,
+    };
+    if !fits {
+        namespace.invalid_as(errors, namespace.text(), "does not match event.namespace");
+    }
+}
+
+/// Upstream shows no value in the faults of the newer form.
+fn validate_strict(root: &At, errors: &mut ErrorList) {
+    validate_place(root, errors);
+    if root.child("eventTime").is_empty() {
+        root.child("eventTime").required(errors, "");
+    }
+    let of = root.child("type");
+    if !["Normal", "Warning"].contains(&of.text()) {
+        of.invalid_as(errors, "", format!("has invalid value: {}", of.text()));
+    }
+    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
+        let at = root.child(field);
+        // The newer name of the field is what its writer knows.
+        let shown = At::new(at.value, root.path);
+        let shown =
+            shown.under(if field == "reportingComponent" { "reportingController" } else { field });
+        if shown.is_empty() {
+            shown.required(errors, "");
+        }
+        if field == "reportingComponent" {
+            for fault in qualified_name(shown.text()) {
+                shown.invalid_as(errors, shown.text(), fault);
+            }
+        }
+        if shown.text().len() > SHORT_MAX {
+            shown.invalid_as(errors, "", format!("can have at most {SHORT_MAX} characters"));
+        }
+    }
+    if root.text_of("message").len() > MESSAGE_MAX {
+        let detail = format!("can have at most {MESSAGE_MAX} characters");
+        root.child("message").invalid_as(errors, "", detail);
+    }
+    let series = root.child("series");
+    if series.is_set() && series.child("count").int() < 2 {
+        series.child("count").invalid_as(errors, "", "should be at least 2");
+    }
+    for field in ["firstTimestamp", "lastTimestamp", "count"] {
+        let at = root.child(field);
+        if at.is_set() && *at.value != Value::from(0) {
+            at.invalid_as(errors, "", "needs to be unset");
+        }
+    }
+    let source = root.child("source");
+    if !source.is_empty() {
+        source.invalid_as(errors, "", "needs to be unset");
     }
 }

@@ -119,7 +119,7 @@ fn compare(item: &At, name: &str, of: impl Fn(&str) -> Option<Quantity>, errors:
         if less_amount > more_amount {
             // Upstream shows the bound where a default passes the maximum.
             let shown = match (*less, *more) {
-                ("min", "max") => less_amount,
+                ("min", "max" | "default") => less_amount,
                 ("default", _) => more_amount,
                 _ if reported == less => less_amount,
                 _ => more_amount,

@@ -20,11 +20,16 @@ use std::sync::Arc;
 
 use crate::kind::Strategy;
 
+/// Events of the events.k8s.io group: the same objects under stricter rules.
+pub(super) fn strict_event(kind: &str) -> Option<Arc<dyn Strategy>> {
+    (kind == "Event").then(|| Arc::new(event::Event { strict: true }) as Arc<dyn Strategy>)
+}
+
 pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
     Some(match kind {
         "ConfigMap" => Arc::new(config_map::ConfigMap),
         "Endpoints" => Arc::new(endpoints::Endpoints),
-        "Event" => Arc::new(event::Event),
+        "Event" => Arc::new(event::Event { strict: false }),
         "LimitRange" => Arc::new(limit_range::LimitRange),
         "Namespace" => Arc::new(namespace::Namespace),
         "Node" => Arc::new(node::Node),

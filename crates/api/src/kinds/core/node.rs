@@ -1,7 +1,7 @@
 //! Node: capacity follows into allocatable, and what a Table shows.
 
 use crate::field::{ErrorList, Path};
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::pod_spec::validate_taint_effect;
 use crate::kinds::resources::validate_amount;
 use crate::kinds::rules::{cidr, parse_cidr};
@@ -11,13 +11,16 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use crate::kind::{KindDef, Strategy};
-use crate::kinds::fill::{flag, list, object_at, set, text};
+use crate::kinds::fill::{Object, flag, list, object_at, set, text};
 use crate::meta::meta;
 
 pub struct Node;
 
 impl Strategy for Node {
     fn default(&self, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            lead_with_range(spec);
+        }
         let Some(status) = object_at(object, "/status") else { return };
         if let Some(capacity) = status.get("capacity").cloned() {
             set(status, "allocatable", capacity);
@@ -25,7 +28,11 @@ impl Strategy for Node {
     }
 
     /// A kubelet registers its node together with the status.
-    fn prepare_for_create(&self, _kind: &KindDef, _object: &mut Value) {}
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            spec.remove("configSource");
+        }
+    }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
@@ -35,6 +42,7 @@ impl Strategy for Node {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         for (field, detail) in [
@@ -67,9 +75,6 @@ impl Strategy for Node {
         let root = At::root(object);
         let spec = root.child("spec");
         let mut warnings = Vec::new();
-        if spec.has("configSource") {
-            warnings.push("spec.configSource: the feature is deprecated since v1.22 and removed in v1.24, and this field will be ignored".to_owned());
-        }
         if !spec.text_of("externalID").is_empty() {
             warnings.push(
                 "spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned(),
@@ -96,6 +101,18 @@ impl Strategy for Node {
             }
             _ => Value::Null,
         }
+    }
+}
+
+/// `podCIDR` is the first of `podCIDRs`.
+fn lead_with_range(spec: &mut Object) {
+    let Some(first) = spec.get("podCIDR").filter(|range| range.as_str() != Some("")).cloned()
+    else {
+        return;
+    };
+    let led = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)) == Some(&first);
+    if !led {
+        spec.insert("podCIDRs".into(), Value::from(vec![first]));
     }
 }
 
@@ -143,6 +160,13 @@ fn address<'a>(node: &'a Value, of: &str) -> &'a str {
 
 // === validation ===
 
+const TAINT: Internal = &[
+    ("Key", "key", "\"\""),
+    ("Value", "value", "\"\""),
+    ("Effect", "effect", "\"\""),
+    ("TimeAdded", "timeAdded", "null"),
+];
+
 /// Upstream reports taints as if they stood in the metadata.
 fn validate_taints(root: &At, errors: &mut ErrorList) {
     let taints = root.child("spec");
@@ -164,6 +188,7 @@ fn validate_taints(root: &At, errors: &mut ErrorList) {
                 taint.value.clone(),
                 "taints must be unique by key and effect pair",
             );
+            errors.print_last(printed(taint.value, TAINT));
         }
     }
 }

@@ -27,6 +27,9 @@ impl Strategy for PersistentVolume {
             if let Some(path) = object(spec, "hostPath") {
                 set(path, "type", "");
             }
+            if let Some(disk) = object(spec, "azureDisk") {
+                set(disk, "readOnly", false);
+            }
         }
     }
 
@@ -39,6 +42,7 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         let changed = SOURCES.iter().any(|(s, _)| spec.child(s).value != was.child(s).value);
@@ -133,11 +137,23 @@ fn csi(at: &At, errors: &mut ErrorList) {
     }
 }
 
-pub fn validate_spec(spec: &At, errors: &mut ErrorList) {
+fn validate_spec(spec: &At, errors: &mut ErrorList) {
     let modes = spec.child("accessModes");
     modes.needed(errors);
     validate_access_modes(&modes, errors);
     capacity(&spec.child("capacity"), errors);
+    validate_rest(spec, errors);
+}
+
+/// A volume spelt out in a VolumeAttachment, which has no capacity of its own.
+pub fn validate_inline_volume(spec: &At, errors: &mut ErrorList) {
+    let modes = spec.child("accessModes");
+    modes.needed(errors);
+    validate_access_modes(&modes, errors);
+    validate_rest(spec, errors);
+}
+
+fn validate_rest(spec: &At, errors: &mut ErrorList) {
     const POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
     spec.child("persistentVolumeReclaimPolicy").one_of_if_set(errors, POLICIES);
     let affinity = spec.child("nodeAffinity");

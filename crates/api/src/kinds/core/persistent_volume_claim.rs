@@ -8,7 +8,7 @@ use crate::validation::dns_subdomain;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{object_at, set, text};
+use crate::kinds::fill::{Object, object_at, set, text};
 use crate::kinds::volume::{access_modes, class_of, deleting_phase};
 
 pub struct PersistentVolumeClaim;
@@ -21,6 +21,9 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec") {
+            normalize_sources(spec);
+        }
         object["status"] = json!({ "phase": "Pending" });
     }
 
@@ -29,6 +32,7 @@ impl Strategy for PersistentVolumeClaim {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         validate_change(&root, &old, errors);
     }
@@ -53,6 +57,25 @@ impl Strategy for PersistentVolumeClaim {
 
 fn unset(value: &str) -> &str {
     if value.is_empty() { "<unset>" } else { value }
+}
+
+/// The older `dataSource` takes claims and snapshots alone; either field says what the other does.
+fn normalize_sources(spec: &mut Object) {
+    let is_source = |source: &Value| match (text(source, "/apiGroup"), text(source, "/kind")) {
+        ("", "PersistentVolumeClaim") => true,
+        ("snapshot.storage.k8s.io", "VolumeSnapshot") => true,
+        _ => false,
+    };
+    if spec.get("dataSource").is_some_and(|source| !is_source(source)) {
+        spec.remove("dataSource");
+    }
+    let reference = spec.get("dataSourceRef").filter(|reference| is_source(reference)).cloned();
+    let local = reference.filter(|reference| text(reference, "/namespace").is_empty());
+    match (spec.get("dataSource").cloned(), local) {
+        (Some(source), _) => set(spec, "dataSourceRef", source),
+        (None, Some(reference)) => set(spec, "dataSource", reference),
+        (None, None) => {}
+    }
 }
 
 // === validation ===

@@ -4,6 +4,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
+use crate::kinds::pod_spec::merge_label_keys;
 use crate::kinds::pod_spec::validate::validate_pod_spec;
 use crate::kinds::pod_spec::warnings::warn_pod_spec;
 use crate::validation::{dns_label, dns_subdomain};
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::age;
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{flag, int, list, object_at, set, text};
+use crate::kinds::fill::{flag, int, list, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
 use crate::meta::meta;
 
@@ -19,12 +20,19 @@ pub struct Pod;
 
 impl Strategy for Pod {
     fn default(&self, object: &mut Value) {
-        let Some(spec) = object_at(object, "/spec") else { return };
+        let Some(spec) = made_at(object, "/spec") else { return };
         default_running_pod(spec);
         default_pod_spec(spec);
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        if let Some(spec) = object_at(object, "/spec").cloned() {
+            let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
+            object["spec"] = Value::Object(merge_label_keys(spec, &labels));
+        }
+        if int(object, "/spec/terminationGracePeriodSeconds").is_some_and(|grace| grace < 0) {
+            object["spec"]["terminationGracePeriodSeconds"] = json!(1);
+        }
         let qos = qos_class(object);
         object["status"] = json!({ "phase": "Pending", "qosClass": qos });
         if !list(object, "/spec/schedulingGates").is_empty() {
@@ -66,6 +74,7 @@ impl Strategy for Pod {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         validate_spec_change(&At::root(object).child("spec"), &At::root(old).child("spec"), errors);
     }
 

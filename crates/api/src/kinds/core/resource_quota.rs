@@ -57,6 +57,7 @@ impl Strategy for ResourceQuota {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         let set = |at: &At| at.list().iter().map(Value::to_string).collect::<BTreeSet<_>>();

@@ -41,6 +41,7 @@ impl Strategy for Secret {
             errors.invalid(&Path::new("type"), text(object, "/type"), "field is immutable");
         }
         validate_immutable(object, old, &["data"], errors);
+        self.validate(object, errors);
     }
 
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
@@ -50,7 +51,7 @@ impl Strategy for Secret {
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "Type" => text(object, "/type").into(),
-            "Data" => count(object, "/data").to_string().into(),
+            "Data" => count(object, "/data").into(),
             _ => Value::Null,
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 
 use crate::field::ErrorList;
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::rules::{cidr, ip, lenient_ip, not_special};
 use crate::validation::{dns_label, dns_subdomain, label_key, qualified_name};
 use serde_json::{Value, json};
@@ -55,6 +55,7 @@ impl Strategy for Service {
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         let (root, old) = (At::root(object), At::root(old));
         validate_change(&root.child("spec"), &old.child("spec"), errors);
+        self.validate(object, errors);
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -62,7 +63,7 @@ impl Strategy for Service {
     }
 
     fn name_rule(&self) -> NameRule {
-        NameRule::Dns1035Label
+        NameRule::DnsLabel
     }
 
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
@@ -214,9 +215,20 @@ fn validate_ports(spec: &At, errors: &mut ErrorList) {
     for (index, port) in ports.items().enumerate() {
         if ports.list()[..index].iter().any(|other| key(other) == key(port.value)) {
             port.duplicate(errors);
+            errors.print_last(printed(port.value, PORT));
         }
     }
 }
+
+/// Upstream compares protocol and number alone, and shows the rest as empty.
+const PORT: Internal = &[
+    ("Name", "", "\"\""),
+    ("Protocol", "protocol", "\"\""),
+    ("AppProtocol", "", "null"),
+    ("Port", "port", "0"),
+    ("TargetPort", "", "0"),
+    ("NodePort", "", "0"),
+];
 
 fn validate_port(port: &At, needs_name: bool, errors: &mut ErrorList) {
     let name = port.child("name");
@@ -421,7 +433,7 @@ mod tests {
             "spec: {ports: [{port: 80}, {name: a, port: 80}]}",
             &[
                 "spec.ports[0].name: Required value",
-                "spec.ports[1]: Duplicate value: {\"name\":\"a\",\"port\":80,\"protocol\":\"TCP\",\"targetPort\":80}",
+                "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,\"TargetPort\":0,\"NodePort\":0}",
             ],
         );
     }

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::kind::Strategy;
+use crate::kind::{KindDef, Strategy};
+use crate::kinds::fill::each;
 use crate::meta::meta;
 
 pub struct ServiceAccount;
@@ -10,6 +11,16 @@ pub struct ServiceAccount;
 const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 impl Strategy for ServiceAccount {
+    /// Of the Secrets that may be mounted only names are kept.
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        let Some(root) = object.as_object_mut() else { return };
+        each(root, "secrets").for_each(|secret| secret.retain(|field, _| field == "name"));
+    }
+
+    fn prepare_for_update(&self, kind: &KindDef, object: &mut Value, _old: &Value) {
+        self.prepare_for_create(kind, object);
+    }
+
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let had = old.is_some_and(|old| meta(old).annotation(MOUNTABLE).is_some());
         match meta(object).annotation(MOUNTABLE) {

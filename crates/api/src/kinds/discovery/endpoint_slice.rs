@@ -29,6 +29,14 @@ impl Strategy for EndpointSlice {
         }
     }
 
+    /// What topology was before it had fields is no longer taken.
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        let Some(root) = object.as_object_mut() else { return };
+        for endpoint in each(root, "endpoints") {
+            endpoint.remove("deprecatedTopology");
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let of = root.child("addressType");
@@ -55,6 +63,7 @@ impl Strategy for EndpointSlice {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         root.child("addressType").unchanged(errors, &old.child("addressType"));
     }
@@ -67,7 +76,6 @@ impl Strategy for EndpointSlice {
                 object["endpoints"],
                 object["ports"],
                 object["metadata"]["labels"],
-                object["metadata"]["annotations"],
             ])
         };
         counted(object) != counted(old)

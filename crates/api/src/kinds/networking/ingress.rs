@@ -11,9 +11,7 @@ use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{list, made, text};
 use crate::meta::meta;
-use crate::validation::{
-    dns_1035_label, dns_subdomain, port_name, port_number, wildcard_dns_subdomain,
-};
+use crate::validation::{dns_label, dns_subdomain, port_name, port_number, wildcard_dns_subdomain};
 
 pub struct Ingress;
 
@@ -208,7 +206,7 @@ fn validate_backend(backend: &At, errors: &mut ErrorList) {
 }
 
 fn validate_service(backend: &At, service: &At, errors: &mut ErrorList) {
-    service.child("name").needed_and_obeys(errors, dns_1035_label);
+    service.child("name").needed_and_obeys(errors, dns_label);
     let port = service.child("port");
     let (name, number) = (port.child("name"), port.child("number"));
     match (name.is_empty(), number.int() == 0) {

@@ -37,6 +37,7 @@ impl Strategy for IngressClass {
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         spec.child("controller").unchanged(errors, &was.child("controller"));
+        self.validate(object, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

@@ -10,7 +10,7 @@ use crate::kinds::at::At;
 use crate::kinds::fill::text;
 use crate::kinds::rules::strict_ip;
 use crate::meta::meta;
-use crate::validation::{dns_label, dns_subdomain, path_segment};
+use crate::validation::{dns_subdomain, path_segment};
 
 pub struct IPAddress;
 
@@ -33,7 +33,7 @@ impl Strategy for IPAddress {
         parent.child("group").obeys_if_set(errors, dns_subdomain);
         parent.child("resource").needed_and_obeys(errors, path_segment);
         parent.child("name").needed_and_obeys(errors, path_segment);
-        parent.child("namespace").obeys_if_set(errors, dns_label);
+        parent.child("namespace").obeys_if_set(errors, path_segment);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {

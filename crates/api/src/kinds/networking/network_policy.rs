@@ -71,7 +71,8 @@ fn validate_port(port: &At, errors: &mut ErrorList) {
         _ => {
             number.port(errors);
             if end.is_set() && end.int() < number.int() {
-                end.invalid(errors, "must be greater than or equal to `port`");
+                // The port is what upstream shows here.
+                end.invalid_as(errors, number.int(), "must be greater than or equal to `port`");
             }
             if end.is_set() && end.int() > 65535 {
                 end.port(errors);

@@ -6,13 +6,21 @@ use serde_json::Value;
 
 use crate::field::ErrorList;
 use crate::kind::Strategy;
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::fill::text;
 use crate::kinds::pod_spec::validate::validate_overhead;
 use crate::kinds::pod_spec::validate_tolerations;
 use crate::validation::dns_label;
 
 pub struct RuntimeClass;
+
+const TOLERATION: Internal = &[
+    ("Key", "key", "\"\""),
+    ("Operator", "operator", "\"\""),
+    ("Value", "value", "\"\""),
+    ("Effect", "effect", "\"\""),
+    ("TolerationSeconds", "tolerationSeconds", "null"),
+];
 
 impl Strategy for RuntimeClass {
     fn allow_unconditional_update(&self) -> bool {
@@ -33,6 +41,7 @@ impl Strategy for RuntimeClass {
         for toleration in tolerations.items() {
             if !seen.insert(toleration.value.to_string()) {
                 toleration.duplicate(errors);
+                errors.print_last(printed(toleration.value, TOLERATION));
             }
         }
     }

@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use crate::field::ErrorList;
-use crate::kinds::at::At;
+use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::rules::descending_path;
 
 const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
@@ -68,6 +68,9 @@ fn escalation(context: &At, errors: &mut ErrorList) {
     }
 }
 
+const PROFILE: Internal =
+    &[("Type", "type", "\"\""), ("LocalhostProfile", "localhostProfile", "null")];
+
 /// A seccomp or AppArmor profile: a type, and a name where the type is `Localhost`.
 fn profile(profile: &At, of: &str, errors: &mut ErrorList) {
     if !profile.is_set() {
@@ -90,7 +93,7 @@ fn profile(profile: &At, of: &str, errors: &mut ErrorList) {
         (true, true) => apparmor_name(&name, errors),
         (false, true) => {
             let detail = format!("can only be set when {of} type is Localhost");
-            name.invalid_as(errors, profile.value.clone(), detail);
+            errors.invalid_printed(&name.path, printed(profile.value, PROFILE), detail);
         }
         (false, false) => {}
     }

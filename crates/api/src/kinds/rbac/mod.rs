@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use crate::field::{ErrorList, Path};
+use crate::field::ErrorList;
 use crate::kind::{NameRule, Strategy};
-use crate::kinds::at::At;
-use crate::kinds::fill::{each, list, object, set, text};
+use crate::kinds::at::{At, Internal};
+use crate::kinds::fill::{each, list, made, set, text};
 use crate::kinds::selectors::validate_label_selector;
 use crate::meta::meta;
 use crate::selector::Labels;
@@ -49,12 +49,15 @@ impl Strategy for Role {
     }
 }
 
+const ROLE_REF: Internal =
+    &[("APIGroup", "apiGroup", "\"\""), ("Kind", "kind", "\"\""), ("Name", "name", "\"\"")];
+
 struct Binding;
 
 impl Strategy for Binding {
     fn default(&self, binding: &mut Value) {
         let Some(root) = binding.as_object_mut() else { return };
-        if let Some(role) = object(root, "roleRef") {
+        if let Some(role) = made(root, "roleRef") {
             set(role, "apiGroup", GROUP);
         }
         for subject in each(root, "subjects") {
@@ -68,13 +71,16 @@ impl Strategy for Binding {
         let root = At::root(object);
         let namespaced = !meta(object).namespace().is_empty();
         validate_role_ref(&root.child("roleRef"), namespaced, errors);
-        root.child("subjects").items().for_each(|subject| validate_subject(&subject, errors));
+        root.child("subjects")
+            .items()
+            .for_each(|subject| validate_subject(&subject, namespaced, errors));
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         if object.get("roleRef") != old.get("roleRef") {
-            let shown = object.get("roleRef").cloned().unwrap_or_default();
-            errors.invalid(&Path::new("roleRef"), shown, "cannot change roleRef");
+            let root = At::root(object);
+            root.child("roleRef").invalid_internal(errors, ROLE_REF, "cannot change roleRef");
         }
     }
 
@@ -143,20 +149,22 @@ fn validate_selector(selector: &At, errors: &mut ErrorList) {
 
 fn validate_role_ref(role: &At, namespaced: bool, errors: &mut ErrorList) {
     let kinds: &[&str] = if namespaced { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
-    if role.text_of("apiGroup") != GROUP && role.is_set() {
+    if role.text_of("apiGroup") != GROUP {
         role.child("apiGroup").not_supported(errors, &[GROUP]);
     }
     role.child("kind").one_of(errors, kinds);
     role.child("name").needed_and_obeys(errors, path_segment);
 }
 
-fn validate_subject(subject: &At, errors: &mut ErrorList) {
+fn validate_subject(subject: &At, namespaced: bool, errors: &mut ErrorList) {
     let name = subject.child("name");
     name.needed(errors);
     let group = match subject.text_of("kind") {
         "ServiceAccount" => {
             name.obeys_if_set(errors, crate::validation::dns_subdomain);
-            subject.child("namespace").needed(errors);
+            if !namespaced {
+                subject.child("namespace").needed(errors);
+            }
             ""
         }
         "User" | "Group" => GROUP,

@@ -46,6 +46,7 @@ impl Strategy for ResourceSlice {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         for field in ["driver", "nodeName"] {

@@ -62,6 +62,7 @@ impl Strategy for CSIDriver {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         for field in ["attachRequired", "volumeLifecycleModes"] {
@@ -69,8 +70,9 @@ impl Strategy for CSIDriver {
         }
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let asks = !list(object, "/spec/tokenRequests").is_empty();
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let asks = |object: &Value| !list(object, "/spec/tokenRequests").is_empty();
+        let asks = asks(object) && !old.is_some_and(asks);
         match object.pointer("/spec/serviceAccountTokenInSecrets") {
             None if asks => vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".to_owned()],
             _ => Vec::new(),

@@ -35,6 +35,7 @@ impl Strategy for CSINode {
 
     /// A driver may come and go, and tell again how much it can hold; nothing else of it changes.
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
         for driver in spec.child("drivers").items() {

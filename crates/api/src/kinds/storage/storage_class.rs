@@ -41,6 +41,7 @@ impl Strategy for StorageClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         for field in ["parameters", "provisioner", "reclaimPolicy", "volumeBindingMode"] {
             root.child(field).unchanged(errors, &old.child(field));

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::core::persistent_volume::validate_spec as validate_volume;
+use crate::kinds::core::persistent_volume::validate_inline_volume;
 use crate::kinds::fill::{flag, text};
 use crate::kinds::pod_spec::volumes::validate_driver_name;
 use crate::validation::dns_subdomain;
@@ -29,6 +29,7 @@ impl Strategy for VolumeAttachment {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         root.child("spec").unchanged(errors, &old.child("spec"));
     }
@@ -65,7 +66,7 @@ fn validate_source(source: &At, errors: &mut ErrorList) {
         (false, true) if name.is_empty() => {
             name.required(errors, "must specify non empty persistentVolumeName");
         }
-        (false, true) => {}
+        (false, true) => name.obeys(errors, dns_subdomain),
         (true, false) => validate_inline(&inline, errors),
     }
 }
@@ -78,7 +79,12 @@ fn validate_inline(inline: &At, errors: &mut ErrorList) {
             inline.child(field).forbidden(errors, detail);
         }
     }
-    if errors.0.len() == before {
-        validate_volume(inline, errors);
+    if errors.0.len() > before {
+        return;
     }
+    if !inline.has("csi") {
+        let detail = "has to be specified in the context of inline volumes";
+        inline.child("csi").required(errors, detail);
+    }
+    validate_inline_volume(inline, errors);
 }

@@ -19,6 +19,7 @@ impl Strategy for VolumeAttributesClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         for field in ["driverName", "parameters"] {
             root.child(field).unchanged(errors, &old.child(field));
