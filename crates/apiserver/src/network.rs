@@ -18,6 +18,7 @@ use skiff_store::{Expect, Op, RangeRequest, Store};
 
 use crate::config::Cidr;
 use crate::objects;
+use crate::ownership;
 
 pub struct ServiceNetwork {
     cidr: Cidr,
@@ -392,6 +393,7 @@ impl<'a> Allocation<'a> {
             },
             "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
         });
+        ownership::track_own(kind, None, &mut object, "");
         let value = objects::encode(kind, &mut object);
         Some(Op::Put { key: kind.key("", &address.to_string()).into(), value, expect: Expect::Any })
     }

@@ -29,6 +29,17 @@ pub fn track_review(call: &Call, kind: &KindDef, object: &mut Value) -> Result<(
     Ok(())
 }
 
+/// Notes what the server itself writes.
+pub fn track_own(kind: &KindDef, old: Option<&Value>, object: &mut Value, subresource: &str) {
+    let manager = Manager {
+        name: "kube-apiserver".to_owned(),
+        api_version: kind.api_version(),
+        subresource: subresource.to_owned(),
+        time: now(),
+    };
+    apply::track(kind, old, object, &manager);
+}
+
 /// A TokenRequest shows its fields' owner too.
 pub fn track_token(call: &Call, object: &mut Value) -> Result<(), Status> {
     let options = call.write_options("CreateOptions")?;

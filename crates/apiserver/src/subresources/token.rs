@@ -118,7 +118,7 @@ async fn bind(call: &Call, to: &Value, account: &str, binding: &mut Binding) -> 
         let why = format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(Status::conflict(&GroupResource::new("", resource), name, &why));
+        return Err(Status::conflict(&GroupResource::new("", kind), name, &why));
     }
     let bound = Some(reference(&object));
     match resource {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
-use skiff_api::codec::{Target, decode_value};
+use skiff_api::codec::{Target, decode_value, strict_text};
 use skiff_api::meta::meta;
 use skiff_api::patch::{self, PatchError};
 use skiff_api::status::Details;
@@ -15,7 +15,7 @@ use skiff_api::{KindDef, Reason, Status, Subresource};
 
 use super::update::reply;
 use super::write::{Proposed, Write};
-use crate::call::Call;
+use crate::call::{Call, FieldValidation};
 use crate::ownership;
 use crate::reply::Reply;
 
@@ -72,15 +72,29 @@ fn propose(
     let before = meta(&current).resource_version().to_owned();
     let document = apply(write, language, current).map_err(PatchError::into_status)?;
     let fixed = meta(&document).resource_version() != before;
-    let shown = document.to_string();
+    let shown = match language {
+        Language::Strategic => shown_patch(&write.call.body),
+        _ => document.to_string(),
+    };
     let target = Target::of(&write.kind);
     let decoded = decode_value(document, &target)
-        .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
-    let object = write.accept(decoded, &target)?;
-    let mut object = object;
+        .map_err(|error| patch::invalid_result(shown.clone(), &error.to_string()))?;
+    if let (FieldValidation::Strict, Some(found)) =
+        (write.options.validation, strict_text(&decoded.strict))
+    {
+        return Err(patch::invalid_result(shown, &found));
+    }
+    let mut object = write.accept(decoded, &target)?;
     write.check_namespace(&mut object)?;
     check_name(write, &object)?;
     Ok(Proposed { object, owned: false, fixed })
+}
+
+/// A strategic patch is shown instead of what it made.
+fn shown_patch(body: &[u8]) -> String {
+    patch::strategic::parse(body)
+        .map(|patch| patch::go_syntax(&Value::Object(patch)))
+        .unwrap_or_default()
 }
 
 fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value, PatchError> {

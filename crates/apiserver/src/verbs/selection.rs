@@ -135,9 +135,12 @@ pub fn check_list_options(query: &Query, watch: bool) -> Result<(), Status> {
 fn check_watch_options(query: &Query, initial: Option<bool>, errors: &mut ErrorList) {
     let matching = Path::new("resourceVersionMatch");
     let rule = query.text("resourceVersionMatch");
+    const WANTED: &str = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
     match initial {
+        Some(_) if rule.is_empty() => errors.forbidden(&matching, WANTED),
         Some(_) if rule != "NotOlderThan" => {
-            errors.forbidden(&matching, "resourceVersionMatch requires sendInitialEvents to be set for watch operations, supported values are [NotOlderThan]");
+            errors.forbidden(&matching, WANTED);
+            errors.not_supported(&matching, rule, &["NotOlderThan"]);
         }
         None if !rule.is_empty() => {
             errors.forbidden(
@@ -146,6 +149,9 @@ fn check_watch_options(query: &Query, initial: Option<bool>, errors: &mut ErrorL
             );
         }
         _ => {}
+    }
+    if initial.is_some() && !query.text("continue").is_empty() {
+        errors.forbidden(&matching, "resourceVersionMatch is forbidden when continue is provided");
     }
 }
 

@@ -17,12 +17,6 @@ use crate::kinds::workload::{
 pub struct Deployment;
 
 impl Strategy for Deployment {
-    /// A change of annotations counts as well: they reach the ReplicaSets.
-    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        let annotations = |object: &Value| object.pointer("/metadata/annotations").cloned();
-        object.get("spec") != old.get("spec") || annotations(object) != annotations(old)
-    }
-
     fn default(&self, object: &mut Value) {
         default_template(object, "/spec/template/spec");
         let Some(spec) = object_at(object, "/spec") else { return };
