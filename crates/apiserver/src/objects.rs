@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use skiff_api::codec::{complete, decode_stored};
+use skiff_api::codec::{self, Target, complete, decode_stored};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Kinds, Reason, Status};
 use skiff_store::{Committed, Entry, Error, EventKind, Txn};
@@ -79,6 +79,11 @@ pub fn value_at_version(kind: &KindDef, mut object: Value) -> Result<Value, Stat
         let to = skiff_api::GroupVersion::new(&kind.group, &kind.version);
         kind.strategy.convert(&mut object, &to).map_err(Status::internal)?;
         object["apiVersion"] = kind.api_version().into();
+        if kind.custom {
+            // Another version of a custom kind may know fewer fields.
+            let decoded = codec::decode_value(object, &Target::of(kind));
+            return decoded.map(|decoded| decoded.object).map_err(Status::internal);
+        }
     }
     Ok(object)
 }

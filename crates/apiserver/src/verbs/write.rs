@@ -22,6 +22,7 @@ use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
 use crate::subresources::part;
+use crate::verbs::privileged;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -307,7 +308,9 @@ impl<'a> Write<'a> {
             }
         }
         let (asked, uid) = (meta(object).uid(), meta(old).uid());
-        match asked.is_empty() || asked == uid {
+        // Only a whole object states a precondition by its uid; in a patch it is a change of the field.
+        let states = self.call.info.verb == "update" && !asked.is_empty();
+        match !states || asked == uid {
             true => Ok(()),
             false => Err(Status::conflict(
                 &resource,
@@ -419,6 +422,12 @@ impl<'a> Write<'a> {
             (None, _) => {
                 validate_meta(&self.stored, object, &mut errors);
                 strategy.validate(object, &mut errors);
+                privileged::check(
+                    self.call.server.config.allow_privileged,
+                    &self.stored,
+                    object,
+                    &mut errors,
+                );
             }
             (Some(old), "status") => {
                 // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
@@ -474,7 +483,10 @@ pub fn generated_name(prefix: &str) -> String {
 
 /// What an update may leave out and never changes.
 fn carry_meta(object: &mut Value, old: &Value) {
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    if let Some(born) = old.pointer("/metadata/creationTimestamp") {
+        set(object, "creationTimestamp", born.clone());
+    }
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let said =
             object.pointer(&format!("/metadata/{field}")).is_some_and(|value| !value.is_null());
         if let (false, Some(value)) = (said, old.pointer(&format!("/metadata/{field}"))) {

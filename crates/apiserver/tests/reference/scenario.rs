@@ -195,11 +195,11 @@ impl Run {
 
     async fn send(&mut self, step: &Value) -> http::Response<skiff_apiserver::Body> {
         let request = self.request(step);
-        let user = match step["auth"].as_str() {
-            Some("none") => UserInfo::new("system:anonymous", &["system:unauthenticated"]),
-            _ => UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]),
+        let admin = UserInfo::new("kubernetes-admin", &["system:masters", "system:authenticated"]);
+        let mut service = match step["auth"].as_str() {
+            Some("none") => self.cluster.server.local_unauthenticated(),
+            _ => self.cluster.server.local(admin),
         };
-        let mut service = self.cluster.server.local(user);
         service.call(request).await.expect("infallible")
     }
 
