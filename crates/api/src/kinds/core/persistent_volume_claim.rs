@@ -61,10 +61,11 @@ fn unset(value: &str) -> &str {
 
 /// The older `dataSource` takes claims and snapshots alone; either field says what the other does.
 fn normalize_sources(spec: &mut Object) {
-    let is_source = |source: &Value| match (text(source, "/apiGroup"), text(source, "/kind")) {
-        ("", "PersistentVolumeClaim") => true,
-        ("snapshot.storage.k8s.io", "VolumeSnapshot") => true,
-        _ => false,
+    let is_source = |source: &Value| {
+        matches!(
+            (text(source, "/apiGroup"), text(source, "/kind")),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
     };
     if spec.get("dataSource").is_some_and(|source| !is_source(source)) {
         spec.remove("dataSource");

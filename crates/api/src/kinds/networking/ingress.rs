@@ -71,7 +71,7 @@ impl Strategy for Ingress {
 
 fn class_of(ingress: &Value) -> &str {
     match text(ingress, "/spec/ingressClassName") {
-        "" => meta(ingress).annotation(CLASS).unwrap_or("<none>"),
+        "" => "<none>",
         class => class,
     }
 }
