@@ -60,7 +60,7 @@ pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     {
         let wanted = rest.join("/");
         return match checks.contains(&wanted) {
-            true => Ok(answer(call, &[wanted], true).await),
+            true => Ok(answer(call, &[wanted]).await),
             false => Ok(not_found()),
         };
     }
@@ -70,12 +70,12 @@ pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let unknown: Vec<&&str> =
         excluded.iter().filter(|name| !checks.iter().any(|check| check == **name)).collect();
     if call.query.has("verbose") {
-        return Ok(verbose(call, parts[0], &left, &checks, &excluded, &unknown).await);
+        return Ok(verbose(call, parts[0], &left, &checks, &unknown).await);
     }
-    Ok(answer(call, &left, false).await)
+    Ok(answer(call, &left).await)
 }
 
-async fn answer(call: &Call, checks: &[String], _single: bool) -> Reply {
+async fn answer(call: &Call, checks: &[String]) -> Reply {
     for check in checks {
         if let Err(why) = perform(call, check).await {
             let text = format!("[-]{check} failed: {why}\n");
@@ -90,7 +90,6 @@ async fn verbose(
     endpoint: &str,
     left: &[String],
     all: &[String],
-    excluded: &[&str],
     unknown: &[&&str],
 ) -> Reply {
     let (mut text, mut failed) = (String::new(), false);
@@ -114,7 +113,6 @@ async fn verbose(
             names.join(",")
         ));
     }
-    tracing::trace!(endpoint, ?excluded, "health asked");
     let (code, verdict) = if failed {
         (StatusCode::INTERNAL_SERVER_ERROR, "failed")
     } else {

@@ -126,7 +126,7 @@ pub async fn all(server: &Server, under: &str) -> Result<Vec<Value>, Status> {
 
 /// Commits and tells whoever keeps a view of this kind.
 pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committed, Error> {
-    let txn = if is_heartbeat(kind) { txn.volatile() } else { txn };
+    let txn = if is_lease(kind) { txn.volatile() } else { txn };
     let committed = server.store.commit(txn).await?;
     server.committed(kind);
     if custom::is_definition(kind) {
@@ -149,7 +149,7 @@ async fn settle(server: &Server, key: &str) {
 }
 
 /// Leases change every few seconds and are worth nothing after a crash.
-fn is_heartbeat(kind: &KindDef) -> bool {
+fn is_lease(kind: &KindDef) -> bool {
     kind.group == "coordination.k8s.io" && kind.resource == "leases"
 }
 

@@ -3,17 +3,32 @@
 //! The engine is [`skiff_api::apply`]; here the request says who the manager is. Counterpart:
 //! `handlers/fieldmanager`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use skiff_api::apply::{self, Manager};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status};
 
 use crate::call::Call;
+use crate::objects;
 use crate::verbs::write::{Proposed, Write};
 
-/// Notes the fields that a create or update sets as the manager's.
-pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) {
-    apply::track(&write.stored, old, object, &manager(write));
+/// Notes the fields that a create or update sets as the manager's, by the names they have at the version the client speaks.
+pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+    let manager = manager(write);
+    if Arc::ptr_eq(&write.kind, &write.stored) {
+        apply::track(&write.stored, old, object, &manager);
+        return Ok(());
+    }
+    let spoken = |object: &Value| objects::value_at_version(&write.kind, object.clone());
+    let (mut seen, before) = (spoken(object)?, old.map(spoken).transpose()?);
+    apply::track(&write.kind, before.as_ref(), &mut seen, &manager);
+    match seen.pointer_mut("/metadata/managedFields") {
+        Some(managed) => crate::verbs::write::set(object, "managedFields", managed.take()),
+        None => crate::verbs::write::remove(object, "managedFields"),
+    }
+    Ok(())
 }
 
 /// Reviews show their fields' owner although they are never stored.

@@ -111,7 +111,6 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
     let observed = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
     if observed < meta(budget).generation() {
         return Err(refused(
-            &name,
             &format!("The disruption budget {name} is still being processed by the server."),
             10,
         ));
@@ -121,7 +120,6 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
         let healthy = budget["status"]["currentHealthy"].as_i64().unwrap_or(0);
         let desired = budget["status"]["desiredHealthy"].as_i64().unwrap_or(0);
         return Err(refused(
-            &name,
             &format!(
                 "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
             ),
@@ -137,7 +135,7 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn refused(_budget: &str, why: &str, retry_after_seconds: u32) -> Status {
+fn refused(why: &str, retry_after_seconds: u32) -> Status {
     let cause = Cause {
         reason: "DisruptionBudget".to_owned(),
         message: why.to_owned(),

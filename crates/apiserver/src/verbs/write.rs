@@ -147,7 +147,7 @@ impl<'a> Write<'a> {
         }
         fill_new_meta(&mut object);
         if !owned {
-            ownership::track(self, &mut object, None);
+            ownership::track(self, &mut object, None)?;
         }
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
@@ -269,7 +269,7 @@ impl<'a> Write<'a> {
         let mut object = self.to_stored(proposed.object)?;
         self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
-            ownership::track(self, &mut object, Some(&old));
+            ownership::track(self, &mut object, Some(&old))?;
         }
         carry_meta(&mut object, &old);
         let mut request = Request::new(self, Operation::Update, Some(&old));
@@ -385,6 +385,7 @@ impl<'a> Write<'a> {
             true => self.call.server.network.removal_ops(&self.stored, old),
             false => allocation.ops(&self.call.server.kinds()),
         });
+        let txn = if self.is_node_heartbeat() { txn.volatile() } else { txn };
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
                 allocation.keep();
@@ -404,6 +405,11 @@ impl<'a> Write<'a> {
             }
             Err(error) => Err(objects::store_status(error)),
         }
+    }
+
+    /// A node's status ticks all the time, and its kubelet tells it again after a crash.
+    fn is_node_heartbeat(&self) -> bool {
+        self.subresource == "status" && self.stored.kind == "Node" && !self.stored.custom
     }
 
     fn lost_race(&self, current: Option<&Entry>, name: &str) -> Status {
@@ -447,7 +453,7 @@ impl<'a> Write<'a> {
             }
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&self.kind.group_kind(), meta(object).name(), errors));
+            return Err(Status::invalid(&self.stored.group_kind(), meta(object).name(), errors));
         }
         strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
         Ok(())
