@@ -180,3 +180,35 @@ fn validate_change(root: &At, old: &At, errors: &mut ErrorList) {
         place.forbidden(errors, "field can not be less than status.capacity");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::at::tests::{check, check_update};
+
+    const PATH: &str = "v1/persistentvolumeclaims";
+
+    fn claim(modes: &str, size: &str) -> String {
+        format!("spec: {{accessModes: [{modes}], resources: {{requests: {{storage: {size}}}}}}}")
+    }
+
+    #[test]
+    fn a_claim_asks_for_something() {
+        check(PATH, &claim("ReadWriteOnce", "1Gi"), &[]);
+        check(
+            PATH,
+            &claim("", "0"),
+            &[
+                "spec.accessModes: Required value: at least 1 access mode is required",
+                "spec.resources[storage]: Invalid value: \"0\": must be greater than zero",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_unbound_claim_stays_as_it_is() {
+        let forbidden = format!("spec: Forbidden: {ONLY_THESE_CHANGE}");
+        let old = claim("ReadWriteOnce", "1Gi");
+        check_update(PATH, &old, &claim("ReadWriteOnce", "2Gi"), &[&forbidden]);
+    }
+}
