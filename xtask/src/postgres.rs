@@ -34,6 +34,7 @@ pub fn pack(out: &Path) -> Result<()> {
         LEFT_OUT,
     )?;
     debian::unpack(&packages, &root)?;
+    debian::busybox(&root)?;
     for bulk in [
         "usr/share/doc",
         "usr/share/man",

@@ -3,6 +3,7 @@
 //! Counterpart: `kube-aggregator`. The proxy itself comes later; until then such a path answers 503, clearly.
 
 use serde_json::Value;
+use skiff_api::meta::meta;
 use skiff_api::{Reason, Status};
 
 use crate::call::Call;
@@ -20,6 +21,7 @@ pub async fn owner(call: &Call) -> Result<Option<Value>, Status> {
     Ok(found.filter(|service| service["spec"]["service"].is_object()))
 }
 
-pub fn unavailable(_service: &Value) -> Status {
+pub fn unavailable(service: &Value) -> Status {
+    tracing::debug!(service = meta(service).name(), "aggregated API servers are not proxied yet");
     Status::new(503, Reason::ServiceUnavailable, "service unavailable")
 }

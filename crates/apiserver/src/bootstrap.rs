@@ -12,6 +12,7 @@ use skiff_api::{KindDef, Status, default};
 use skiff_store::{Entry, Expect, Op, Txn};
 
 use crate::objects;
+use crate::ownership;
 use crate::server::Server;
 use crate::verbs::write::set;
 
@@ -49,6 +50,7 @@ fn kind_of<'a>(kinds: &'a skiff_api::Kinds, object: &Value) -> &'a Arc<KindDef> 
 
 fn create(kind: &Arc<KindDef>, key: String, mut object: Value) -> Op {
     default::apply(&mut object, kind);
+    ownership::track_own(kind, None, &mut object, "");
     set(&mut object, "uid", uuid::Uuid::new_v4().to_string().into());
     set(&mut object, "creationTimestamp", skiff_api::time::format(skiff_api::time::now()).into());
     if kind.strategy.counts_generation(kind) {

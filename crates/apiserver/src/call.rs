@@ -111,6 +111,9 @@ impl Call {
         check_dry_run(&dry_run, &mut errors);
         let manager = self.query.text("fieldManager");
         check_manager(manager, &mut errors);
+        if kind == "PatchOptions" {
+            self.check_patch_options(manager, &mut errors);
+        }
         let validation = self.field_validation(&mut errors);
         if !errors.is_empty() {
             return Err(Status::invalid(&GroupKind::new("meta.k8s.io", kind), "", errors));
@@ -123,6 +126,17 @@ impl Call {
         })
     }
 
+    /// Applying needs a manager's name; forcing needs someone to force.
+    fn check_patch_options(&self, manager: &str, errors: &mut ErrorList) {
+        let apply = self.header(CONTENT_TYPE).starts_with("application/apply-patch");
+        if apply && manager.is_empty() {
+            errors.required(&Path::new("fieldManager"), "is required for apply patch");
+        }
+        if !apply && self.query.has("force") {
+            errors.forbidden(&Path::new("force"), "may not be specified for non-apply patch");
+        }
+    }
+
     fn field_validation(&self, errors: &mut ErrorList) -> FieldValidation {
         match self.query.text("fieldValidation") {
             "Ignore" => FieldValidation::Ignore,
@@ -132,7 +146,7 @@ impl Call {
                 errors.not_supported(
                     &Path::new("fieldValidation"),
                     other,
-                    &["Ignore", "Strict", "Warn"],
+                    &["", "Ignore", "Strict", "Warn"],
                 );
                 FieldValidation::Warn
             }
@@ -161,14 +175,9 @@ fn check_manager(manager: &str, errors: &mut ErrorList) {
     if manager.len() > MAX_MANAGER {
         errors.too_long(&path, MAX_MANAGER);
     }
-    if let Some(at) = manager.chars().position(char::is_control) {
-        let shown: String =
-            manager.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        errors.invalid(
-            &path,
-            manager,
-            format!("should only contain printable characters (invalid char at {at} in {shown:?})"),
-        );
+    if let Some((at, bad)) = manager.chars().enumerate().find(|(_, c)| c.is_control()) {
+        let why = format!("invalid character U+{:04X} (at position {at})", u32::from(bad));
+        errors.invalid(&path, manager, why);
     }
 }
 

@@ -5,13 +5,13 @@
 //! controllers of `apiextensions-apiserver`. Invariant: a kind is served if and only if its definition is stored and Established.
 
 use serde_json::{Value, json};
-use skiff_api::apply::{self, Manager};
 use skiff_api::codec::decode_stored;
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{Entry, Expect, Op, RangeRequest, Txn};
 
 use crate::objects;
+use crate::ownership;
 use crate::server::Server;
 use crate::verbs::write::set;
 
@@ -88,13 +88,8 @@ async fn write(server: &Server, entry: &Entry, mut definition: Value) -> Result<
     let kinds = server.kinds();
     let kind =
         kinds.get(GROUP, "v1", "customresourcedefinitions").ok_or_else(Status::no_such_path)?;
-    let manager = Manager {
-        name: "kube-apiserver".to_owned(),
-        api_version: kind.api_version(),
-        subresource: "status".to_owned(),
-        time: skiff_api::time::format(skiff_api::time::now()),
-    };
-    apply::track(kind, Some(&decode_stored(&entry.value)?), &mut definition, &manager);
+    let old = decode_stored(&entry.value)?;
+    ownership::track_own(kind, Some(&old), &mut definition, "status");
     let value = objects::encode(kind, &mut definition);
     let txn = Txn::put(entry.key.clone(), value, Expect::Mod(entry.mod_revision)).note(NOTE);
     match server.store.commit(txn).await {

@@ -57,8 +57,15 @@ fn warn_of_deprecation(call: &Call, kind: &KindDef) {
 async fn custom_or(call: &Call, unknown: Status) -> Result<Reply, Status> {
     match crate::aggregate::owner(call).await? {
         Some(service) => Err(crate::aggregate::unavailable(&service)),
-        None => Err(unknown),
+        None if has_builtin_kinds(call) => Err(unknown),
+        None => Ok(nonresource::not_found()),
     }
+}
+
+/// In the groups of this server an unknown resource gets a Status; elsewhere nobody answers.
+fn has_builtin_kinds(call: &Call) -> bool {
+    let group = &call.info.group;
+    call.server.kinds().iter().any(|kind| !kind.custom && kind.group == *group)
 }
 
 /// Namespaced objects live in a namespace, others do not.
@@ -126,7 +133,10 @@ fn path_has_name(call: &Call) -> bool {
 async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let info = &call.info;
     let Some(sub) = kind.subresource(&info.subresource).cloned() else {
-        return Err(Status::no_such_path());
+        return Err(match kind.custom {
+            true => Status::not_found(&kind.group_resource(), &info.name),
+            false => Status::no_such_path(),
+        });
     };
     if !sub.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());

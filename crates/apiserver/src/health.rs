@@ -12,9 +12,46 @@ use crate::nonresource::not_found;
 use crate::reply::Reply;
 
 const ROOT_PATHS: &str = include_str!("../facts/root-paths.json");
-/// Upstream runs these first, in this order; the rest follow as listed.
-const ORDER: &[&str] =
-    &["ping", "log", "loopback-serving-certificate", "etcd", "etcd-readiness", "informer-sync"];
+/// The order in which upstream runs its checks.
+const ORDER: &[&str] = &[
+    "ping",
+    "log",
+    "loopback-serving-certificate",
+    "etcd",
+    "etcd-readiness",
+    "informer-sync",
+    "poststarthook/start-apiserver-admission-initializer",
+    "poststarthook/generic-apiserver-start-informers",
+    "poststarthook/priority-and-fairness-config-consumer",
+    "poststarthook/priority-and-fairness-filter",
+    "poststarthook/storage-object-count-tracker-hook",
+    "poststarthook/start-apiextensions-informers",
+    "poststarthook/start-apiextensions-controllers",
+    "poststarthook/crd-informer-synced",
+    "poststarthook/start-system-namespaces-controller",
+    "poststarthook/peer-endpoint-reconciler-controller",
+    "poststarthook/start-cluster-authentication-info-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-controller",
+    "poststarthook/start-kube-apiserver-identity-lease-garbage-collector",
+    "poststarthook/storage-readiness",
+    "poststarthook/start-legacy-token-tracking-controller",
+    "poststarthook/start-service-ip-repair-controllers",
+    "poststarthook/rbac/bootstrap-roles",
+    "poststarthook/scheduling/bootstrap-system-priority-classes",
+    "poststarthook/priority-and-fairness-config-producer",
+    "poststarthook/bootstrap-controller",
+    "poststarthook/start-kubernetes-service-cidr-controller",
+    "poststarthook/start-kube-aggregator-informers",
+    "poststarthook/apiservice-status-local-available-controller",
+    "poststarthook/apiservice-status-remote-available-controller",
+    "poststarthook/apiservice-registration-controller",
+    "poststarthook/apiservice-wait-for-first-sync",
+    "poststarthook/apiservice-discovery-controller",
+    "poststarthook/kube-apiserver-autoregistration",
+    "autoregister-completion",
+    "poststarthook/apiservice-openapi-controller",
+    "poststarthook/apiservice-openapiv3-controller",
+];
 
 pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let checks = checks(parts[0]);
@@ -23,7 +60,7 @@ pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     {
         let wanted = rest.join("/");
         return match checks.contains(&wanted) {
-            true => Ok(answer(call, &[wanted], true).await),
+            true => Ok(answer(call, &[wanted]).await),
             false => Ok(not_found()),
         };
     }
@@ -33,12 +70,12 @@ pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let unknown: Vec<&&str> =
         excluded.iter().filter(|name| !checks.iter().any(|check| check == **name)).collect();
     if call.query.has("verbose") {
-        return Ok(verbose(call, parts[0], &left, &checks, &excluded, &unknown).await);
+        return Ok(verbose(call, parts[0], &left, &checks, &unknown).await);
     }
-    Ok(answer(call, &left, false).await)
+    Ok(answer(call, &left).await)
 }
 
-async fn answer(call: &Call, checks: &[String], _single: bool) -> Reply {
+async fn answer(call: &Call, checks: &[String]) -> Reply {
     for check in checks {
         if let Err(why) = perform(call, check).await {
             let text = format!("[-]{check} failed: {why}\n");
@@ -53,7 +90,6 @@ async fn verbose(
     endpoint: &str,
     left: &[String],
     all: &[String],
-    excluded: &[&str],
     unknown: &[&&str],
 ) -> Reply {
     let (mut text, mut failed) = (String::new(), false);
@@ -77,7 +113,6 @@ async fn verbose(
             names.join(",")
         ));
     }
-    tracing::trace!(endpoint, ?excluded, "health asked");
     let (code, verdict) = if failed {
         (StatusCode::INTERNAL_SERVER_ERROR, "failed")
     } else {

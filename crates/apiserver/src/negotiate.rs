@@ -69,7 +69,7 @@ impl Media {
             ("PartialObjectMetadata", "v1", "meta.k8s.io") => Shape::Partial,
             ("PartialObjectMetadataList", "v1", "meta.k8s.io") => Shape::PartialList,
             // The shape of aggregated discovery is that endpoint's own matter.
-            (_, _, "apidiscovery.k8s.io") => Shape::AsIs,
+            (_, "v2" | "v2beta1", "apidiscovery.k8s.io") => Shape::AsIs,
             _ => return None,
         };
         Some(Media { format, shape, pretty, stream })

@@ -18,6 +18,7 @@ use skiff_store::{Expect, Op, RangeRequest, Store};
 
 use crate::config::Cidr;
 use crate::objects;
+use crate::ownership;
 
 pub struct ServiceNetwork {
     cidr: Cidr,
@@ -99,6 +100,7 @@ impl ServiceNetwork {
             Allocation { network: Some(self), new: BTreeSet::new(), freed: BTreeSet::new(), owner };
         let mut errors = ErrorList::default();
         self.families(service, &mut errors);
+        check_address_kept(service, old, &mut errors);
         if errors.is_empty() {
             self.addresses(service, &before, &mut allocation, &mut errors);
             self.ports(service, &before, &mut allocation, &mut errors);
@@ -391,6 +393,7 @@ impl<'a> Allocation<'a> {
             },
             "spec": { "parentRef": { "resource": "services", "namespace": namespace, "name": name } },
         });
+        ownership::track_own(kind, None, &mut object, "");
         let value = objects::encode(kind, &mut object);
         Some(Op::Put { key: kind.key("", &address.to_string()).into(), value, expect: Expect::Any })
     }
@@ -411,6 +414,23 @@ impl Drop for Allocation<'_> {
 fn delete_address(claim: &Claim) -> Option<Op> {
     let Claim::Address(address) = claim else { return None };
     Some(Op::Delete { key: format!("/registry/ipaddresses/{address}").into(), expect: Expect::Any })
+}
+
+/// An address, once given, stays for as long as the Service has addresses.
+fn check_address_kept(service: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let Some(old) = old else { return };
+    let has = |of: &Value| {
+        of["spec"]["type"] != "ExternalName" && !texts(of["spec"].get("clusterIPs")).is_empty()
+    };
+    let list = |of: &Value| texts(of["spec"].get("clusterIPs"));
+    if has(service) && has(old) && list(service) != list(old) {
+        let spec = Path::new("spec");
+        errors.invalid(
+            &spec.child("clusterIPs").index(0),
+            json!(list(service)),
+            "may not change once set",
+        );
+    }
 }
 
 fn is_service(kind: &KindDef) -> bool {
@@ -451,21 +471,14 @@ fn wants_health_check(service: &Value) -> bool {
 fn keep_allocated(service: &mut Value, old: &Value) {
     let has_address = |of: &Value| of["spec"]["type"] != "ExternalName";
     if has_address(service) && has_address(old) {
-        let open = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("").is_empty();
-        let (first, list) =
-            (service["spec"].get("clusterIP"), texts(service["spec"].get("clusterIPs")));
-        match (open(first), list.is_empty()) {
-            (true, true) => copy(service, old, &["clusterIP", "clusterIPs"]),
-            (false, true) if first == old["spec"].get("clusterIP") => {
-                copy(service, old, &["clusterIPs"])
-            }
-            (false, false)
-                if first != old["spec"].get("clusterIP")
-                    && json!(list) == old["spec"]["clusterIPs"] =>
-            {
-                service["spec"]["clusterIPs"] = json!([first]);
-            }
-            _ => {}
+        normalize_addresses(service, old);
+        let first = service["spec"]["clusterIP"].as_str().unwrap_or("").to_owned();
+        if first.is_empty() {
+            copy(service, old, &["clusterIP"]);
+        }
+        let list = texts(service["spec"].get("clusterIPs"));
+        if list.is_empty() && service["spec"]["clusterIP"] == old["spec"]["clusterIP"] {
+            copy(service, old, &["clusterIPs"]);
         }
     }
     if wants_node_ports(service) && wants_node_ports(old) {
@@ -476,6 +489,19 @@ fn keep_allocated(service: &mut Value, old: &Value) {
         && service["spec"]["healthCheckNodePort"].as_u64().unwrap_or(0) == 0
     {
         copy(service, old, &["healthCheckNodePort"]);
+    }
+}
+
+/// A client that knows one of the two fields only means both: the list follows the single address.
+fn normalize_addresses(service: &mut Value, old: &Value) {
+    let of = |object: &Value| object["spec"]["clusterIP"].as_str().unwrap_or("").to_owned();
+    let (first, was) = (of(service), of(old));
+    let same_list = service["spec"].get("clusterIPs") == old["spec"].get("clusterIPs");
+    if first != was && same_list {
+        match first.is_empty() {
+            true => drop_field(service, "clusterIPs"),
+            false => service["spec"]["clusterIPs"] = json!([first]),
+        }
     }
 }
 

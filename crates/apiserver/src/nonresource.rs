@@ -9,6 +9,7 @@ use skiff_api::{Status, discovery};
 
 use crate::call::Call;
 use crate::health;
+use crate::negotiate::Media;
 use crate::reply::{Reply, empty, with_type};
 
 const VERSION: &str = include_str!("../facts/version.json");
@@ -45,6 +46,9 @@ pub fn not_found() -> Reply {
 
 fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let kinds = call.server.kinds();
+    if call.media().is_none() {
+        return Err(Media::not_acceptable());
+    }
     let aggregated = wants_aggregated(call);
     let value = match parts {
         ["api"] if aggregated.is_some() => {

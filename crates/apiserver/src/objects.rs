@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use skiff_api::codec::{complete, decode_stored};
+use skiff_api::codec::{self, Target, complete, decode_stored};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Kinds, Reason, Status};
 use skiff_store::{Committed, Entry, Error, EventKind, Txn};
@@ -79,6 +79,11 @@ pub fn value_at_version(kind: &KindDef, mut object: Value) -> Result<Value, Stat
         let to = skiff_api::GroupVersion::new(&kind.group, &kind.version);
         kind.strategy.convert(&mut object, &to).map_err(Status::internal)?;
         object["apiVersion"] = kind.api_version().into();
+        if kind.custom {
+            // Another version of a custom kind may know fewer fields.
+            let decoded = codec::decode_value(object, &Target::of(kind));
+            return decoded.map(|decoded| decoded.object).map_err(Status::internal);
+        }
     }
     Ok(object)
 }
@@ -121,7 +126,7 @@ pub async fn all(server: &Server, under: &str) -> Result<Vec<Value>, Status> {
 
 /// Commits and tells whoever keeps a view of this kind.
 pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committed, Error> {
-    let txn = if is_heartbeat(kind) { txn.volatile() } else { txn };
+    let txn = if is_lease(kind) { txn.volatile() } else { txn };
     let committed = server.store.commit(txn).await?;
     server.committed(kind);
     if custom::is_definition(kind) {
@@ -144,7 +149,7 @@ async fn settle(server: &Server, key: &str) {
 }
 
 /// Leases change every few seconds and are worth nothing after a crash.
-fn is_heartbeat(kind: &KindDef) -> bool {
+fn is_lease(kind: &KindDef) -> bool {
     kind.group == "coordination.k8s.io" && kind.resource == "leases"
 }
 

@@ -3,17 +3,32 @@
 //! The engine is [`skiff_api::apply`]; here the request says who the manager is. Counterpart:
 //! `handlers/fieldmanager`.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use skiff_api::apply::{self, Manager};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status};
 
 use crate::call::Call;
+use crate::objects;
 use crate::verbs::write::{Proposed, Write};
 
-/// Notes the fields that a create or update sets as the manager's.
-pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) {
-    apply::track(&write.stored, old, object, &manager(write));
+/// Notes the fields that a create or update sets as the manager's, by the names they have at the version the client speaks.
+pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Result<(), Status> {
+    let manager = manager(write);
+    if Arc::ptr_eq(&write.kind, &write.stored) {
+        apply::track(&write.stored, old, object, &manager);
+        return Ok(());
+    }
+    let spoken = |object: &Value| objects::value_at_version(&write.kind, object.clone());
+    let (mut seen, before) = (spoken(object)?, old.map(spoken).transpose()?);
+    apply::track(&write.kind, before.as_ref(), &mut seen, &manager);
+    match seen.pointer_mut("/metadata/managedFields") {
+        Some(managed) => crate::verbs::write::set(object, "managedFields", managed.take()),
+        None => crate::verbs::write::remove(object, "managedFields"),
+    }
+    Ok(())
 }
 
 /// Reviews show their fields' owner although they are never stored.
@@ -29,6 +44,41 @@ pub fn track_review(call: &Call, kind: &KindDef, object: &mut Value) -> Result<(
     Ok(())
 }
 
+/// Notes what the server itself writes.
+pub fn track_own(kind: &KindDef, old: Option<&Value>, object: &mut Value, subresource: &str) {
+    let manager = Manager {
+        name: "kube-apiserver".to_owned(),
+        api_version: kind.api_version(),
+        subresource: subresource.to_owned(),
+        time: now(),
+    };
+    apply::track(kind, old, object, &manager);
+}
+
+/// A TokenRequest shows its fields' owner too.
+pub fn track_token(call: &Call, object: &mut Value) -> Result<(), Status> {
+    let options = call.write_options("CreateOptions")?;
+    let kinds = call.server.kinds();
+    let Some(account) = kinds.get("", "v1", "serviceaccounts") else { return Ok(()) };
+    let Some(schema) = skiff_api::schema::struct_ref("authentication.v1.TokenRequest") else {
+        return Ok(());
+    };
+    let kind = KindDef {
+        group: "authentication.k8s.io".to_owned(),
+        kind: "TokenRequest".to_owned(),
+        schema,
+        ..KindDef::clone(account)
+    };
+    let manager = Manager {
+        name: options.manager,
+        api_version: kind.api_version(),
+        subresource: "token".to_owned(),
+        time: now(),
+    };
+    apply::track(&kind, None, object, &manager);
+    Ok(())
+}
+
 /// What an apply wants, decoded once for however many attempts it takes.
 pub struct Intent {
     config: Value,
@@ -36,38 +86,63 @@ pub struct Intent {
 
 impl Intent {
     pub fn read(write: &Write<'_>) -> Result<Intent, Status> {
-        let mut config = apply::decode_config(&write.call.body, &write.kind)?;
-        write.check_namespace(&mut config)?;
-        let (given, name) = (meta(&config).name().to_owned(), write.call.info.name.as_str());
-        match given.as_str() {
-            "" => crate::verbs::write::set(&mut config, "name", name.into()),
-            given if given != name => {
-                let message = format!(
-                    "the name of the object ({given}) does not match the name on the URL ({name})"
-                );
-                return Err(Status::bad_request(message));
-            }
-            _ => {}
+        let config = apply::decode_config(&write.call.body, &write.kind)?;
+        let (given, name) = (meta(&config).name(), write.call.info.name.as_str());
+        if !given.is_empty() && given != name {
+            let message = format!(
+                "the name of the object ({given}) does not match the name on the URL ({name})"
+            );
+            return Err(Status::bad_request(message));
         }
+        write.check_namespace(&mut config.clone())?;
         Ok(Intent { config })
     }
 
     pub fn propose(&self, write: &Write<'_>, current: Option<Value>) -> Result<Proposed, Status> {
-        if current.is_none() && !write.subresource.is_empty() {
-            return Err(Status::not_found(&write.kind.group_resource(), &write.call.info.name));
+        if current.is_none() {
+            self.check_new(write)?;
         }
+        let manager = manager(write);
         let mut object = apply::apply(
             &write.kind,
             current.as_ref(),
             &self.config,
-            &manager(write),
+            &manager,
             write.options.force,
         )?;
         let named = meta(&self.config).resource_version();
-        let live = current.as_ref().map_or("", |live| meta(live).resource_version());
-        let revision = if named.is_empty() { live } else { named };
+        let live = current.as_ref().map(|live| meta(live).resource_version());
+        // The revision of an object that is not there yet means nothing.
+        let revision = match live {
+            None => "",
+            Some(live) if named.is_empty() => live,
+            Some(_) => named,
+        };
         crate::verbs::write::set(&mut object, "resourceVersion", revision.into());
+        write.check_namespace(&mut object)?;
         Ok(Proposed { object, owned: true, fixed: !named.is_empty() })
+    }
+
+    /// What an apply that would create must say, and must not.
+    fn check_new(&self, write: &Write<'_>) -> Result<(), Status> {
+        let (resource, name) = (write.kind.group_resource(), &write.call.info.name);
+        if !write.subresource.is_empty() {
+            return Err(Status::not_found(&resource, name));
+        }
+        if meta(&self.config).name().is_empty() {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
+        }
+        match meta(&self.config).uid() {
+            "" => Ok(()),
+            uid => {
+                let why = format!(
+                    "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+                );
+                Err(Status::conflict(&resource, name, &why))
+            }
+        }
     }
 }
 

@@ -69,7 +69,7 @@ pub enum BuildError {
 #[derive(Clone)]
 pub struct LocalService {
     server: Arc<Server>,
-    user: UserInfo,
+    caller: Caller,
 }
 
 // === impl ApiServer ===
@@ -97,7 +97,13 @@ impl ApiServer {
 
     /// A client path for a part of this process acting as `user`: no socket, no TLS, the same code from there on.
     pub fn local(&self, user: UserInfo) -> LocalService {
-        LocalService { server: self.server.clone(), user }
+        LocalService { server: self.server.clone(), caller: Caller::Known(user) }
+    }
+
+    /// As [`ApiServer::local`], for requests that still have to prove who they are from: by a token in their headers, or not at
+    /// all.
+    pub fn local_unauthenticated(&self) -> LocalService {
+        LocalService { server: self.server.clone(), caller: Caller::Remote(None) }
     }
 
     pub fn pki(&self) -> &Pki {
@@ -203,7 +209,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (server, caller) = (self.server.clone(), Caller::Known(self.user.clone()));
+        let (server, caller) = (self.server.clone(), self.caller.clone());
         Box::pin(async move { Ok(path::handle(server, caller, request).await) })
     }
 }

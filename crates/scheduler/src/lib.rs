@@ -1,93 +1,142 @@
-//! The scheduler: which node each new pod runs on.
+//! The scheduler: pods without a node in, bindings out.
 //!
-//! An ordinary Kubernetes client: watches in, bindings out. Counterpart: kube-scheduler with its default profile.
-//! Invariant: it knows neither controllers nor the inside of nodes; it reacts to changes and never polls.
+//! An ordinary Kubernetes client: it holds a `kube::Client` and nothing else, so it schedules for any API server.
+//! Informers parse what they hear, one task (`scheduler`) keeps the `cache` and the `queue` and runs one `cycle` after
+//! another over the `plugins`, writes happen beside it. Counterpart: kube-scheduler.
+//! Invariant: knows neither the store, nor controllers, nor the inside of a node.
 
-mod binding;
-mod cluster;
+mod api_writes;
+mod cache;
+mod cycle;
 mod framework;
+mod groups;
+mod informer;
+mod listers;
+mod node_info;
 mod plugins;
 mod pod_info;
+mod pod_terms;
+mod preemption;
 mod queue;
+mod recorder;
 mod resources;
 mod scheduler;
-mod selectors;
-mod watch;
+mod selector;
+#[cfg(test)]
+mod testing;
+mod topology;
 
-use futures::StreamExt;
-use futures::stream::{self, BoxStream};
-use kube::Client;
+use std::fmt::Debug;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::{Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use binding::Binder;
-use framework::Framework;
+use api_writes::Writer;
+use informer::Change;
+use node_info::NodeFacts;
+use pod_info::PodInfo;
 use scheduler::{Event, Scheduler};
 
-/// Events taken in before the next pod is scheduled: news first, but a storm of news must not stop scheduling.
-const NEWS_PER_POD: usize = 64;
+/// The user the scheduler acts as; RBAC's default roles are bound to it.
+pub const USER: &str = "system:kube-scheduler";
 
-/// What the wiring decides about the scheduler.
-#[derive(Clone, Debug)]
+/// Finished pods hold nothing and are the largest part of a batch cluster's pods.
+const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// Changes heard but not applied yet; more make the watches wait.
+const EVENTS_AHEAD: usize = 4096;
+
+#[derive(Clone)]
 pub struct SchedulerConfig {
-    /// Pods with this `spec.schedulerName` are ours.
+    /// Only pods whose `spec.schedulerName` is this are placed.
     pub scheduler_name: String,
     /// Which running instance reports events: usually the scheduler's name and the host's.
     pub instance: String,
+    /// How much of the cluster to look at for one pod; 0 lets the size of the cluster decide.
+    pub percentage_of_nodes_to_score: usize,
+    pub clock: fn() -> Timestamp,
 }
 
 impl Default for SchedulerConfig {
-    fn default() -> Self {
+    fn default() -> SchedulerConfig {
         let name = "default-scheduler";
-        SchedulerConfig { scheduler_name: name.into(), instance: name.into() }
+        SchedulerConfig {
+            scheduler_name: name.into(),
+            instance: name.into(),
+            percentage_of_nodes_to_score: 0,
+            clock: Timestamp::now,
+        }
     }
 }
 
-/// The user the scheduler acts as.
-pub const USER: &str = "system:kube-scheduler";
+/// How long to wait before starting over after a part panicked, so that a panic at every start is no busy loop.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
 
-/// Schedules pods until `shutdown`, then waits for the bindings already sent.
+/// Places pods until `shutdown`. A panic in a part costs a restart: all state comes back from the watches.
 pub async fn run(client: Client, config: SchedulerConfig, shutdown: CancellationToken) {
-    let mut events = events(&client);
-    let binder =
-        Binder { client, scheduler_name: config.scheduler_name.clone(), instance: config.instance };
-    let mut scheduler =
-        Scheduler::new(config.scheduler_name, Framework::new(plugins::DEFAULT), binder);
-    while shutdown.run_until_cancelled(turn(&mut scheduler, &mut events)).await.is_some() {}
-    while scheduler.bindings.join_next().await.is_some() {}
-}
-
-/// One turn: wait for something to happen, take in what is there, schedule one pod.
-async fn turn(scheduler: &mut Scheduler, events: &mut BoxStream<'static, Event>) {
-    for _ in 0..NEWS_PER_POD {
-        let Some(news) = futures::FutureExt::now_or_never(events.next()) else { break };
-        scheduler.observe(news.expect("watches never end"));
-    }
-    while let Some(bound) = scheduler.bindings.try_join_next() {
-        scheduler.bound(bound.expect("a binding task does not panic"));
-    }
-    if scheduler.schedule_one() {
-        return tokio::task::yield_now().await;
-    }
-    let wakes_at = scheduler.wakes_at();
-    tokio::select! {
-        news = events.next() => scheduler.observe(news.expect("watches never end")),
-        Some(bound) = scheduler.bindings.join_next() => scheduler.bound(bound.expect("a binding task does not panic")),
-        () = tokio::time::sleep_until(wakes_at.unwrap_or_else(tokio::time::Instant::now)), if wakes_at.is_some() => {}
+    loop {
+        let mut parts = start(client.clone(), config.clone());
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => return,
+            ended = parts.join_next() => ended,
+        };
+        tracing::error!(?ended, "a part of the scheduler ended, starting over");
+        drop(parts);
+        if shutdown.run_until_cancelled(tokio::time::sleep(RESTART_DELAY)).await.is_none() {
+            return;
+        }
     }
 }
 
-/// Every watched kind as one stream; each says once when it has told its complete state.
-fn events(client: &Client) -> BoxStream<'static, Event> {
-    let kinds: [BoxStream<'static, Event>; scheduler::WATCHED_KINDS] = [
-        watch::changes(client.clone()).map(Event::Node).boxed(),
-        watch::changes(client.clone()).map(Event::Pod).boxed(),
-        watch::changes(client.clone()).map(Event::Namespace).boxed(),
-        watch::changes(client.clone()).map(Event::Service).boxed(),
-        watch::changes(client.clone()).map(Event::ReplicaSet).boxed(),
-        watch::changes(client.clone()).map(Event::StatefulSet).boxed(),
-        watch::changes(client.clone()).map(Event::Claim).boxed(),
-        watch::changes(client.clone()).map(Event::Volume).boxed(),
-        watch::changes(client.clone()).map(Event::Class).boxed(),
-    ];
-    stream::select_all(kinds).boxed()
+/// The informers, the scheduling task and the recorder; they end when the set is dropped.
+fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
+    let (events, heard) = mpsc::channel(EVENTS_AHEAD);
+    let (reports, reported) = mpsc::unbounded_channel();
+    let (recorder, recording) =
+        recorder::recorder(client.clone(), recorder::Reporter::of(&config), config.clock);
+    let scheduler = Scheduler::new(config, Writer::new(client.clone()), recorder, reports);
+
+    let mut parts = JoinSet::new();
+    parts.spawn(recording);
+    let watch = Watch { client, events };
+    watch.start(&mut parts, Some(UNFINISHED), PodInfo::of, Event::Pods);
+    watch.start(&mut parts, None, NodeFacts::of, Event::Nodes);
+    watch.start(&mut parts, None, listers::namespace, Event::Namespaces);
+    watch.start(&mut parts, None, listers::service, Event::Services);
+    watch.start(&mut parts, None, listers::replication_controller, Event::ReplicationControllers);
+    watch.start(&mut parts, None, listers::replica_set, Event::ReplicaSets);
+    watch.start(&mut parts, None, listers::stateful_set, Event::StatefulSets);
+    watch.start(&mut parts, None, listers::claim, Event::Claims);
+    watch.start(&mut parts, None, listers::volume, Event::Volumes);
+    watch.start(&mut parts, None, listers::class, Event::Classes);
+    parts.spawn(scheduler.run(heard, reported));
+    parts
+}
+
+/// Where every informer watches, and whom it tells.
+struct Watch {
+    client: Client,
+    events: mpsc::Sender<Event>,
+}
+
+// === impl Watch ===
+
+impl Watch {
+    fn start<K, T: Send + 'static>(
+        &self,
+        parts: &mut JoinSet<()>,
+        fields: Option<&'static str>,
+        parse: fn(K) -> T,
+        event: fn(Change<T>) -> Event,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
+    {
+        let (client, events) = (self.client.clone(), self.events.clone());
+        parts.spawn(informer::run(client, fields, parse, event, events));
+    }
 }

@@ -1,277 +1,290 @@
-//! Everything scheduling wants to know of a pod, decided once when the pod is seen.
+//! A pod as the scheduler sees it: the wire object in, decided facts out.
 //!
-//! API object in, integers and compiled selectors out; the object itself is not kept. Counterpart: `framework.PodInfo`.
+//! Counterpart: `framework.PodInfo`. Differs from upstream: the wire object is not kept, since 30,000 pods of it are
+//! most of a scheduler's memory. Invariant: what a plugin needs of a pod is parsed here, once.
 
 use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Affinity, Container, Pod, PodAffinityTerm, PodSpec, Toleration, TopologySpreadConstraint,
-    WeightedPodAffinityTerm,
+    Container, ObjectReference, Pod, PodCondition, PodSpec, PreferredSchedulingTerm, Taint,
+    Toleration,
 };
 
-use crate::resources::{Resources, pod_requests, pod_requests_for_scoring};
-use crate::selectors::{Labels, NodeTerm, Requirement, Selector};
+use crate::listers::Owner;
+use crate::pod_terms::{Own, PodAffinity, Spread};
+use crate::resources::PodRequests;
+use crate::selector::{Labels, NodeTerm, Selector, node_terms};
 
 #[derive(Clone, Debug, Default)]
 pub struct PodInfo {
-    pub uid: String,
     pub namespace: String,
     pub name: String,
-    pub resource_version: Option<String>,
+    pub uid: String,
+    pub resource_version: String,
+    pub generation: Option<i64>,
     pub labels: Labels,
     pub created: Timestamp,
-    pub priority: i32,
     pub scheduler_name: String,
-    /// Where the pod runs already, or must run because it says so.
+    /// Where it runs; `None` until it is bound.
     pub node_name: Option<String>,
-    pub gated: bool,
+    pub priority: i32,
+    pub never_preempts: bool,
+    pub gates: Vec<String>,
     pub terminating: bool,
+    /// Succeeded or failed: it holds no resources any more.
     pub finished: bool,
-    pub requests: Resources,
-    pub scoring_requests: Resources,
+    pub requests: PodRequests,
     pub ports: Vec<HostPort>,
-    pub images: Vec<String>,
-    pub tolerations: Vec<Toleration>,
-    pub node_affinity: NodeAffinity,
-    pub pod_affinity: PodAffinity,
+    pub node_affinity: RequiredNodes,
+    pub preferred_nodes: Vec<Preferred>,
+    pub affinity: PodAffinity,
     pub spread: Vec<Spread>,
-    /// Names of PersistentVolumeClaims; generic ephemeral volumes by the name their claim will have.
-    pub claims: Vec<String>,
-    /// Kind, name of the managing owner.
-    pub owner: Option<(String, String)>,
+    /// The workload it is a replica of.
+    pub owner: Option<Owner>,
+    pub claims: Vec<ClaimName>,
+    pub tolerations: Vec<Toleration>,
+    /// Of every container, in order.
+    pub images: Vec<String>,
+    /// The PodScheduled condition it carries, to write it only when it changes.
+    pub scheduled: Option<Condition>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+}
+
+/// A claim the pod mounts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClaimName {
+    pub name: String,
+    /// Made for this pod by a controller.
+    pub ephemeral: bool,
+}
+
+/// A port taken on the node itself; an empty address is every address.
+#[derive(Clone, Debug, PartialEq)]
 pub struct HostPort {
-    pub ip: String,
+    pub address: String,
     pub protocol: String,
     pub port: i32,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct NodeAffinity {
+/// `nodeSelector` and required node affinity.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RequiredNodes {
     pub selector: Selector,
-    /// Some: at least one must match, so an empty list matches nothing.
-    pub required: Option<Vec<NodeTerm>>,
-    pub preferred: Vec<(i64, NodeTerm)>,
+    pub terms: Option<Vec<NodeTerm>>,
 }
 
-#[derive(Clone, Debug, Default)]
-pub struct PodAffinity {
-    pub required: Vec<PodTerm>,
-    pub required_anti: Vec<PodTerm>,
-    /// Weight is negative for anti-affinity.
-    pub preferred: Vec<(i64, PodTerm)>,
-}
-
-#[derive(Clone, Debug)]
-pub struct PodTerm {
-    pub selector: Selector,
-    pub namespaces: Vec<String>,
-    pub namespace_selector: Selector,
-    pub topology_key: String,
-}
-
-#[derive(Clone, Debug)]
-pub struct Spread {
-    pub max_skew: i64,
-    pub topology_key: String,
-    /// DoNotSchedule, against ScheduleAnyway.
-    pub required: bool,
-    pub selector: Selector,
-    pub min_domains: i64,
-    pub honor_affinity: bool,
-    pub honor_taints: bool,
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preferred {
+    pub term: NodeTerm,
+    pub weight: i64,
 }
 
 // === impl PodInfo ===
 
 impl PodInfo {
-    pub fn new(pod: &Pod) -> PodInfo {
-        let meta = &pod.metadata;
-        let nothing = PodSpec::default();
-        let spec = pod.spec.as_ref().unwrap_or(&nothing);
-        let labels = meta.labels.clone().unwrap_or_default();
-        let namespace = meta.namespace.clone().unwrap_or_default();
-        let name = meta.name.clone().unwrap_or_default();
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
-        let owner =
-            meta.owner_references.iter().flatten().find(|owner| owner.controller == Some(true));
-        PodInfo {
-            uid: meta.uid.clone().unwrap_or_default(),
-            resource_version: meta.resource_version.clone(),
-            created: meta.creation_timestamp.as_ref().map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+    pub fn of(pod: Pod) -> Arc<PodInfo> {
+        let Pod { metadata, spec, status } = pod;
+        let (spec, status) = (spec.unwrap_or_default(), status.unwrap_or_default());
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        let labels = metadata.labels.clone().unwrap_or_default();
+        let own = Own { namespace: &namespace, labels: &labels };
+        let constraints = spec.topology_spread_constraints.iter().flatten();
+        let affinity = spec.affinity.as_ref();
+        let nodes = affinity.and_then(|affinity| affinity.node_affinity.as_ref());
+        let preferred = nodes
+            .and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
+        Arc::new(PodInfo {
+            requests: PodRequests::of(&spec, &status),
+            ports: host_ports(&spec),
+            node_affinity: RequiredNodes::of(&spec),
+            preferred_nodes: preferred.into_iter().flatten().map(Preferred::of).collect(),
+            images: images(&spec),
+            affinity: affinity.map(|affinity| PodAffinity::of(affinity, own)).unwrap_or_default(),
+            spread: constraints.map(|constraint| Spread::of(constraint, own)).collect(),
+            owner: Owner::of(&metadata),
+            claims: claims(&spec, metadata.name.as_deref().unwrap_or_default()),
+            never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
+            gates: spec.scheduling_gates.into_iter().flatten().map(|gate| gate.name).collect(),
+            scheduler_name: spec.scheduler_name.unwrap_or_default(),
+            node_name: spec.node_name.filter(|name| !name.is_empty()),
             priority: spec.priority.unwrap_or(0),
-            scheduler_name: spec
-                .scheduler_name
-                .clone()
-                .unwrap_or_else(|| "default-scheduler".into()),
-            node_name: spec.node_name.clone().filter(|node| !node.is_empty()),
-            gated: spec.scheduling_gates.as_ref().is_some_and(|gates| !gates.is_empty()),
-            terminating: meta.deletion_timestamp.is_some(),
-            finished: matches!(phase, Some("Succeeded" | "Failed")),
-            requests: pod_requests(pod),
-            scoring_requests: pod_requests_for_scoring(pod),
-            ports: host_ports(spec),
-            images: containers(spec).filter_map(|container| container.image.clone()).collect(),
-            tolerations: spec.tolerations.clone().unwrap_or_default(),
-            node_affinity: node_affinity(spec),
-            pod_affinity: pod_affinity(spec.affinity.as_ref(), &namespace, &labels),
-            spread: spec
-                .topology_spread_constraints
-                .iter()
-                .flatten()
-                .map(|c| spread(c, &labels))
-                .collect(),
-            claims: claims(spec, &name),
-            owner: owner.map(|owner| (owner.kind.clone(), owner.name.clone())),
-            labels,
+            tolerations: spec.tolerations.unwrap_or_default(),
+            terminating: metadata.deletion_timestamp.is_some(),
+            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            scheduled: status.conditions.into_iter().flatten().find_map(Condition::scheduled),
+            created: metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            resource_version: metadata.resource_version.unwrap_or_default(),
+            generation: metadata.generation,
             namespace,
-            name,
+            labels,
+        })
+    }
+
+    pub fn reference(&self) -> ObjectReference {
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(self.namespace.clone()),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            resource_version: Some(self.resource_version.clone()),
+            ..ObjectReference::default()
         }
     }
 
-    pub fn arc(pod: &Pod) -> Arc<PodInfo> {
-        Arc::new(PodInfo::new(pod))
+    /// Whether some toleration of the pod bears this taint.
+    pub fn tolerates(&self, taint: &Taint) -> bool {
+        self.tolerations.iter().any(|toleration| bears(toleration, taint))
+    }
+
+    /// Whether the two differ in anything a plugin decides by.
+    pub fn schedules_like(&self, other: &PodInfo) -> bool {
+        self.labels == other.labels
+            && self.gates == other.gates
+            && self.requests == other.requests
+            && self.tolerations == other.tolerations
+            && self.priority == other.priority
+            && self.node_affinity == other.node_affinity
+            && self.affinity == other.affinity
+            && self.spread == other.spread
     }
 }
 
-// === impl PodTerm ===
-
-impl PodTerm {
-    /// Whether the term is about this pod; `namespace_labels` are those of the pod's namespace.
-    pub fn matches(&self, pod: &PodInfo, namespace_labels: &Labels) -> bool {
-        let namespace = self.namespaces.contains(&pod.namespace)
-            || self.namespace_selector.matches(namespace_labels);
-        namespace && self.selector.matches(&pod.labels)
+/// Counterpart: `Toleration.ToleratesTaint`.
+pub fn bears(toleration: &Toleration, taint: &Taint) -> bool {
+    let effect = toleration.effect.as_deref().unwrap_or_default();
+    let key = toleration.key.as_deref().unwrap_or_default();
+    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
+        return false;
+    }
+    let (value, of_taint) = (
+        toleration.value.as_deref().unwrap_or_default(),
+        taint.value.as_deref().unwrap_or_default(),
+    );
+    let numbers = || Some((of_taint.parse::<i64>().ok()?, value.parse::<i64>().ok()?));
+    match toleration.operator.as_deref().unwrap_or_default() {
+        "" | "Equal" => value == of_taint,
+        "Exists" => true,
+        "Lt" => numbers().is_some_and(|(taint, bound)| taint < bound),
+        "Gt" => numbers().is_some_and(|(taint, bound)| taint > bound),
+        _ => false,
     }
 }
 
-fn containers(spec: &PodSpec) -> impl Iterator<Item = &Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers)
+// === impl Condition ===
+
+impl Condition {
+    /// Why the pod has no node.
+    pub fn unscheduled(reason: &str, message: &str) -> Condition {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        Condition { status: "False".into(), reason, message }
+    }
+
+    fn scheduled(condition: PodCondition) -> Option<Condition> {
+        (condition.type_ == "PodScheduled").then(|| Condition {
+            status: condition.status,
+            reason: condition.reason.unwrap_or_default(),
+            message: condition.message.unwrap_or_default(),
+        })
+    }
 }
 
+// === impl RequiredNodes ===
+
+impl RequiredNodes {
+    fn of(spec: &PodSpec) -> RequiredNodes {
+        let nodes = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+        let required = nodes
+            .and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
+        RequiredNodes {
+            selector: spec.node_selector.as_ref().map(Selector::of_map).unwrap_or_default(),
+            terms: required.map(node_terms),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.selector.0.is_empty() && self.terms.is_none()
+    }
+
+    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
+        let any = |terms: &Vec<NodeTerm>| terms.iter().any(|term| term.matches(name, labels));
+        self.selector.matches(labels) && self.terms.as_ref().is_none_or(any)
+    }
+
+    /// The few nodes the pod can be on, if every term names some: a DaemonSet's pods do.
+    pub fn only_names(&self) -> Option<Vec<&str>> {
+        let terms = self.terms.as_ref()?;
+        let mut names = Vec::new();
+        for term in terms {
+            names.extend(term.only_names()?.iter().map(String::as_str));
+        }
+        Some(names)
+    }
+}
+
+// === impl Preferred ===
+
+impl Preferred {
+    fn of(preferred: &PreferredSchedulingTerm) -> Preferred {
+        Preferred { term: NodeTerm::of(&preferred.preference), weight: preferred.weight.into() }
+    }
+}
+
+// === impl HostPort ===
+
+impl HostPort {
+    /// Two pods cannot have the same port of the same protocol unless each keeps to its own address.
+    pub fn conflicts(&self, other: &HostPort) -> bool {
+        let overlap =
+            self.address.is_empty() || other.address.is_empty() || self.address == other.address;
+        self.port == other.port && self.protocol == other.protocol && overlap
+    }
+}
+
+/// Generic ephemeral volumes have a claim named after the pod and the volume.
+fn claims(spec: &PodSpec, pod: &str) -> Vec<ClaimName> {
+    let volumes = spec.volumes.iter().flatten();
+    let claim = volumes.filter_map(|volume| match &volume.persistent_volume_claim {
+        Some(claim) => Some(ClaimName { name: claim.claim_name.clone(), ephemeral: false }),
+        None => volume
+            .ephemeral
+            .as_ref()
+            .map(|_| ClaimName { name: format!("{pod}-{}", volume.name), ephemeral: true }),
+    });
+    claim.collect()
+}
+
+fn images(spec: &PodSpec) -> Vec<String> {
+    let containers = spec.init_containers.iter().flatten().chain(&spec.containers);
+    containers.map(|container| container.image.clone().unwrap_or_default()).collect()
+}
+
+/// Ports of containers and sidecars; those of ordinary init containers are free again when the pod runs.
 fn host_ports(spec: &PodSpec) -> Vec<HostPort> {
     let sidecars = spec.init_containers.iter().flatten();
-    let sidecars =
-        sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
-    let ports =
-        sidecars.chain(&spec.containers).flat_map(|container| container.ports.iter().flatten());
-    let host = spec.host_network == Some(true);
-    ports
-        .filter_map(|port| {
-            let number =
-                port.host_port.filter(|port| *port > 0).or(host.then_some(port.container_port))?;
-            Some(HostPort {
-                ip: port
-                    .host_ip
-                    .clone()
-                    .filter(|ip| !ip.is_empty())
-                    .unwrap_or_else(|| "0.0.0.0".into()),
-                protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
-                port: number,
-            })
+    let sidecars = sidecars.filter(|c| c.restart_policy.as_deref() == Some("Always"));
+    let ports = spec.containers.iter().chain(sidecars).flat_map(container_ports);
+    ports.collect()
+}
+
+fn container_ports(container: &Container) -> impl Iterator<Item = HostPort> + '_ {
+    let ports = container.ports.iter().flatten();
+    ports.filter_map(|port| {
+        let number = port.host_port.filter(|number| *number > 0)?;
+        let address = port.host_ip.as_deref().filter(|address| *address != "0.0.0.0");
+        Some(HostPort {
+            address: address.unwrap_or_default().to_owned(),
+            protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
+            port: number,
         })
-        .collect()
-}
-
-fn node_affinity(spec: &PodSpec) -> NodeAffinity {
-    let selector = spec.node_selector.as_ref().map(Selector::from_map).unwrap_or_default();
-    let Some(affinity) =
-        spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref())
-    else {
-        return NodeAffinity { selector, ..NodeAffinity::default() };
-    };
-    let required = affinity.required_during_scheduling_ignored_during_execution.as_ref();
-    let preferred = affinity.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-    NodeAffinity {
-        selector,
-        required: required.map(|required| {
-            required.node_selector_terms.iter().filter_map(NodeTerm::new).collect()
-        }),
-        preferred: preferred
-            .filter_map(|term| Some((i64::from(term.weight), NodeTerm::new(&term.preference)?)))
-            .collect(),
-    }
-}
-
-fn pod_affinity(affinity: Option<&Affinity>, namespace: &str, labels: &Labels) -> PodAffinity {
-    let mut all = PodAffinity::default();
-    let Some(affinity) = affinity else { return all };
-    let term = |term: &PodAffinityTerm| pod_term(term, namespace, labels);
-    let weighted = |sign: i64, weighted: &WeightedPodAffinityTerm| {
-        (
-            sign * i64::from(weighted.weight),
-            pod_term(&weighted.pod_affinity_term, namespace, labels),
-        )
-    };
-    if let Some(with) = &affinity.pod_affinity {
-        all.required.extend(
-            with.required_during_scheduling_ignored_during_execution.iter().flatten().map(term),
-        );
-        let preferred = with.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        all.preferred.extend(preferred.map(|term| weighted(1, term)));
-    }
-    if let Some(against) = &affinity.pod_anti_affinity {
-        all.required_anti.extend(
-            against.required_during_scheduling_ignored_during_execution.iter().flatten().map(term),
-        );
-        let preferred =
-            against.preferred_during_scheduling_ignored_during_execution.iter().flatten();
-        all.preferred.extend(preferred.map(|term| weighted(-1, term)));
-    }
-    all
-}
-
-fn pod_term(term: &PodAffinityTerm, namespace: &str, labels: &Labels) -> PodTerm {
-    let mut selector = Selector::from_labels(term.label_selector.as_ref());
-    require_label_keys(&mut selector, term.match_label_keys.as_deref(), "In", labels);
-    require_label_keys(&mut selector, term.mismatch_label_keys.as_deref(), "NotIn", labels);
-    let mut namespaces = term.namespaces.clone().unwrap_or_default();
-    if namespaces.is_empty() && term.namespace_selector.is_none() {
-        namespaces.push(namespace.to_owned());
-    }
-    PodTerm {
-        selector,
-        namespaces,
-        namespace_selector: Selector::from_labels(term.namespace_selector.as_ref()),
-        topology_key: term.topology_key.clone(),
-    }
-}
-
-fn require_label_keys(
-    selector: &mut Selector,
-    keys: Option<&[String]>,
-    operator: &str,
-    labels: &Labels,
-) {
-    for key in keys.into_iter().flatten() {
-        if let Some(value) = labels.get(key) {
-            selector.require(Requirement::new(key, operator, std::slice::from_ref(value)));
-        }
-    }
-}
-
-fn spread(constraint: &TopologySpreadConstraint, labels: &Labels) -> Spread {
-    let mut selector = Selector::from_labels(constraint.label_selector.as_ref());
-    require_label_keys(&mut selector, constraint.match_label_keys.as_deref(), "In", labels);
-    Spread {
-        max_skew: i64::from(constraint.max_skew),
-        topology_key: constraint.topology_key.clone(),
-        required: constraint.when_unsatisfiable == "DoNotSchedule",
-        selector,
-        min_domains: constraint.min_domains.map_or(1, i64::from),
-        honor_affinity: constraint.node_affinity_policy.as_deref() != Some("Ignore"),
-        honor_taints: constraint.node_taints_policy.as_deref() == Some("Honor"),
-    }
-}
-
-fn claims(spec: &PodSpec, pod: &str) -> Vec<String> {
-    let volumes = spec.volumes.iter().flatten();
-    let named = |volume: &k8s_openapi::api::core::v1::Volume| {
-        let claim = volume.persistent_volume_claim.as_ref().map(|claim| claim.claim_name.clone());
-        claim.or_else(|| volume.ephemeral.as_ref().map(|_| format!("{pod}-{}", volume.name)))
-    };
-    volumes.filter_map(named).collect()
+    })
 }

@@ -1,7 +1,9 @@
-//! Pods that wait to be scheduled: ready ones by priority and age, failed ones until back-off or a change lets them try.
+//! Pods waiting for a node: what to try next, and when to try again what did not fit.
 //!
-//! Counterpart: `pkg/scheduler/backend/queue` (activeQ, backoffQ, unschedulable pods with queueing hints).
-//! Invariant: every pending pod this scheduler is responsible for is in exactly one place.
+//! Three places: active (by priority, then age), backing off (by time, 1 s doubling to 10 s), and unschedulable
+//! (until an event may help, or five minutes have passed). When nothing is active, a pod may leave its back-off early,
+//! as upstream's does: waiting serves nobody when there is nothing else to do.
+//! Counterpart: `backend/queue`. Invariant: a pod is in one place; a popped pod is in none until it comes back.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -11,214 +13,354 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::cluster::ClusterEvent;
+use crate::framework::ClusterEvent;
+use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::PodInfo;
 
-const FIRST_BACK_OFF: Duration = Duration::from_secs(1);
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(10);
+const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
+const MAX_BACKOFF: Duration = Duration::from_secs(10);
+const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
+
+/// Order of trying: higher priority, then older, then first come.
+type ActiveKey = (Reverse<i32>, Timestamp, u64);
+/// Order of coming due.
+type DueKey = (Instant, u64);
 
 #[derive(Default)]
-pub struct Queue {
-    pods: HashMap<String, Pending>,
-    /// Highest priority first, then oldest, then uid.
-    active: BTreeSet<(Reverse<i32>, Timestamp, String)>,
-    backing_off: BTreeSet<(Instant, String)>,
+pub struct SchedulingQueue {
+    /// By uid.
+    pods: HashMap<String, Waiting>,
+    active: BTreeSet<(ActiveKey, String)>,
+    backoff: BTreeSet<(DueKey, String)>,
+    unschedulable: BTreeSet<(DueKey, String)>,
+    arrivals: u64,
 }
 
-struct Pending {
-    pod: Arc<PodInfo>,
-    attempts: u32,
+/// A pod that is known and has no node.
+struct Waiting {
+    pod: QueuedPod,
     place: Place,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-enum Place {
-    Active,
-    /// Tries again at this moment.
-    BackingOff(Instant),
-    /// Tries again when one of these happens, but not before its back-off ends.
-    Unschedulable {
-        retry_on: Vec<ClusterEvent>,
-        not_before: Instant,
-    },
-    /// Has scheduling gates: only a change of the pod itself helps.
-    Gated,
-    /// Handed out; comes back by `failed` or leaves by `remove`.
-    InFlight,
+#[derive(Clone, Debug)]
+pub struct QueuedPod {
+    pub info: Arc<PodInfo>,
+    pub attempts: u32,
+    /// Who turned it away last time; nobody if the attempt itself failed.
+    pub rejected_by: PluginSet,
+    /// When it may be tried again.
+    due: Instant,
+    arrival: u64,
 }
 
-// === impl Queue ===
+enum Place {
+    Active,
+    /// Being tried or bound.
+    InFlight,
+    Backoff,
+    Unschedulable(Instant),
+    Gated,
+}
 
-impl Queue {
-    /// Adds a pending pod, or takes over a new version of it. A changed pod that did not fit may fit now.
-    pub fn put(&mut self, pod: Arc<PodInfo>) {
-        let uid = pod.uid.clone();
-        let known = self.pods.get(&uid);
-        let attempts = known.map_or(0, |known| known.attempts);
-        let place = match known.map(|known| known.place.clone()) {
-            _ if pod.gated => Place::Gated,
-            Some(place @ (Place::InFlight | Place::BackingOff(_))) => place,
-            Some(place @ Place::Unschedulable { .. }) if !self.asks_differently(&pod) => place,
-            _ => Place::Active,
+// === impl SchedulingQueue ===
+
+impl SchedulingQueue {
+    /// Takes a new pod, or the new state of a known one.
+    pub fn set(&mut self, info: Arc<PodInfo>, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(&info.uid) else {
+            return self.insert(info, now);
         };
-        self.remove(&uid);
-        self.pods.insert(uid.clone(), Pending { pod, attempts, place: Place::InFlight });
-        self.move_to(&uid, place);
+        let matters = !waiting.pod.info.schedules_like(&info);
+        let uid = info.uid.clone();
+        match waiting.place {
+            Place::InFlight => waiting.pod.info = info,
+            Place::Gated => {
+                self.remove(&uid);
+                self.insert(info, now);
+            }
+            Place::Unschedulable(_) if matters => {
+                waiting.pod.info = info;
+                let pod = waiting.pod.clone();
+                if helps(&pod, &ClusterEvent::PodUpdated) {
+                    self.take_out(&uid);
+                    self.wake(pod, now);
+                }
+            }
+            _ => {
+                self.take_out(&uid);
+                let waiting = self.pods.get_mut(&uid).expect("it was there a line ago");
+                waiting.pod.info = info;
+                self.put_back(&uid);
+            }
+        }
     }
 
     pub fn remove(&mut self, uid: &str) {
-        if self.pods.contains_key(uid) {
-            self.move_to(uid, Place::InFlight);
-            self.pods.remove(uid);
-        }
+        self.take_out(uid);
+        self.pods.remove(uid);
     }
 
-    pub fn contains(&self, uid: &str) -> bool {
-        self.pods.contains_key(uid)
+    pub fn get(&self, uid: &str) -> Option<&Arc<PodInfo>> {
+        self.pods.get(uid).map(|waiting| &waiting.pod.info)
     }
 
-    /// The next pod to schedule.
-    pub fn pop(&mut self, now: Instant) -> Option<Arc<PodInfo>> {
-        self.end_back_offs(now);
-        let (_, _, uid) = self.active.first()?.clone();
-        self.move_to(&uid, Place::InFlight);
-        let pending = self.pods.get_mut(&uid).expect("an active pod is pending");
-        pending.attempts += 1;
-        Some(pending.pod.clone())
+    pub fn uids(&self) -> Vec<String> {
+        self.pods.keys().cloned().collect()
     }
 
-    /// When the next back-off ends.
-    pub fn wakes_at(&self) -> Option<Instant> {
-        self.backing_off.first().map(|(at, _)| *at)
-    }
-
-    /// The pod fits nowhere: wait for one of these events.
-    pub fn unschedulable(&mut self, uid: &str, retry_on: Vec<ClusterEvent>, now: Instant) {
-        if let Some(pending) = self.pods.get(uid) {
-            let not_before = now + back_off(pending.attempts);
-            self.move_to(uid, Place::Unschedulable { retry_on, not_before });
-        }
-    }
-
-    /// Something went wrong that has nothing to do with fitting: try again after the back-off.
-    pub fn failed(&mut self, uid: &str, now: Instant) {
-        if let Some(pending) = self.pods.get(uid) {
-            self.move_to(uid, Place::BackingOff(now + back_off(pending.attempts)));
-        }
-    }
-
-    /// The cluster changed: pods that waited for this may try again.
-    pub fn notice(&mut self, event: ClusterEvent, now: Instant) {
-        let waiting = self.pods.iter().filter_map(|(uid, pending)| match &pending.place {
-            Place::Unschedulable { retry_on, not_before } if retry_on.contains(&event) => {
-                Some((uid.clone(), *not_before))
+    /// The next pod to try, if one may be tried now.
+    pub fn pop(&mut self, now: Instant) -> Option<QueuedPod> {
+        self.wake_due(now);
+        let uid = match self.active.pop_first() {
+            Some((_, uid)) => uid,
+            // Nothing else to do. A pod whose attempt failed waits in full: the API server may be in trouble.
+            None => {
+                let early =
+                    self.backoff.iter().find(|(_, uid)| !self.pods[uid].pod.rejected_by.is_empty());
+                let entry = early.cloned()?;
+                self.backoff.remove(&entry);
+                entry.1
             }
-            _ => None,
-        });
-        for (uid, not_before) in waiting.collect::<Vec<_>>() {
-            let place =
-                if not_before <= now { Place::Active } else { Place::BackingOff(not_before) };
-            self.move_to(&uid, place);
+        };
+        let waiting = self.pods.get_mut(&uid).expect("only known pods are queued");
+        waiting.place = Place::InFlight;
+        waiting.pod.attempts += 1;
+        Some(waiting.pod.clone())
+    }
+
+    /// When `pop` may have something new without any event.
+    pub fn next_due(&self) -> Option<Instant> {
+        let backoff = self.backoff.first().map(|((due, _), _)| *due);
+        let unschedulable = self.unschedulable.first().map(|((due, _), _)| *due);
+        backoff.into_iter().chain(unschedulable).min()
+    }
+
+    /// The pod fits nowhere: it waits until something happens that `rejected_by` thinks may help.
+    pub fn unschedulable(&mut self, uid: &str, rejected_by: PluginSet, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        waiting.pod.rejected_by = rejected_by;
+        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        let until = now + MAX_UNSCHEDULABLE;
+        waiting.place = Place::Unschedulable(until);
+        let entry = ((until, waiting.pod.arrival), uid.to_owned());
+        self.unschedulable.insert(entry);
+    }
+
+    /// The attempt itself failed (the API said no): try again after the back-off, whatever happens.
+    pub fn failed(&mut self, uid: &str, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        waiting.pod.rejected_by = PluginSet::default();
+        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        waiting.place = Place::Backoff;
+        self.put_back(uid);
+    }
+
+    /// Wakes the pods that the event may help.
+    pub fn happened(&mut self, event: &ClusterEvent, now: Instant) {
+        let waiting = self.unschedulable.iter().map(|(_, uid)| &self.pods[uid].pod);
+        let helped: Vec<_> = waiting.filter(|pod| helps(pod, event)).cloned().collect();
+        for pod in helped {
+            self.take_out(&pod.info.uid);
+            self.wake(pod, now);
         }
     }
 
-    fn end_back_offs(&mut self, now: Instant) {
-        while let Some((at, uid)) = self.backing_off.first().cloned()
-            && at <= now
-        {
-            self.move_to(&uid, Place::Active);
+    fn insert(&mut self, info: Arc<PodInfo>, now: Instant) {
+        self.arrivals += 1;
+        let uid = info.uid.clone();
+        let gated = PLUGINS.iter().any(|plugin| plugin.pre_enqueue(&info).is_err());
+        let pod = QueuedPod {
+            info,
+            attempts: 0,
+            rejected_by: PluginSet::default(),
+            due: now,
+            arrival: self.arrivals,
+        };
+        let place = if gated { Place::Gated } else { Place::Active };
+        self.pods.insert(uid.clone(), Waiting { pod, place });
+        self.put_back(&uid);
+    }
+
+    fn wake_due(&mut self, now: Instant) {
+        while let Some((_, uid)) = self.backoff.pop_first_if(now) {
+            self.set_place(&uid, Place::Active);
+        }
+        while let Some((_, uid)) = self.unschedulable.pop_first_if(now) {
+            self.set_place(&uid, Place::Active);
         }
     }
 
-    /// Of all a pod's fields, these can make an unschedulable pod schedulable without the cluster changing.
-    fn asks_differently(&self, new: &PodInfo) -> bool {
-        let Some(Pending { pod: old, .. }) = self.pods.get(&new.uid) else { return true };
-        old.requests != new.requests
-            || old.labels != new.labels
-            || old.tolerations != new.tolerations
-            || old.priority != new.priority
+    /// To active, or to back-off for the rest of it.
+    fn wake(&mut self, pod: QueuedPod, now: Instant) {
+        let place = if pod.due <= now { Place::Active } else { Place::Backoff };
+        self.set_place(&pod.info.uid, place);
     }
 
-    fn move_to(&mut self, uid: &str, place: Place) {
-        let Some(pending) = self.pods.get_mut(uid) else { return };
-        let rank = (Reverse(pending.pod.priority), pending.pod.created, uid.to_owned());
-        match pending.place {
-            Place::Active => drop(self.active.remove(&rank)),
-            Place::BackingOff(at) => drop(self.backing_off.remove(&(at, uid.to_owned()))),
-            Place::Unschedulable { .. } | Place::Gated | Place::InFlight => {}
-        }
+    fn set_place(&mut self, uid: &str, place: Place) {
+        self.pods.get_mut(uid).expect("only known pods are queued").place = place;
+        self.put_back(uid);
+    }
+
+    /// Enters the pod into the order its place stands for.
+    fn put_back(&mut self, uid: &str) {
+        let Waiting { pod, place } = &self.pods[uid];
+        let name = uid.to_owned();
         match place {
-            Place::Active => drop(self.active.insert(rank)),
-            Place::BackingOff(at) => drop(self.backing_off.insert((at, uid.to_owned()))),
-            Place::Unschedulable { .. } | Place::Gated | Place::InFlight => {}
-        }
-        pending.place = place;
+            Place::Active => self.active.insert((pod.active_key(), name)),
+            Place::Backoff => self.backoff.insert(((pod.due, pod.arrival), name)),
+            Place::Unschedulable(until) => self.unschedulable.insert(((*until, pod.arrival), name)),
+            Place::InFlight | Place::Gated => false,
+        };
+    }
+
+    fn take_out(&mut self, uid: &str) {
+        let Some(Waiting { pod, place }) = self.pods.get(uid) else { return };
+        let name = uid.to_owned();
+        match place {
+            Place::Active => self.active.remove(&(pod.active_key(), name)),
+            Place::Backoff => self.backoff.remove(&((pod.due, pod.arrival), name)),
+            Place::Unschedulable(until) => {
+                self.unschedulable.remove(&((*until, pod.arrival), name))
+            }
+            Place::InFlight | Place::Gated => false,
+        };
     }
 }
 
-fn back_off(attempts: u32) -> Duration {
-    FIRST_BACK_OFF
-        .saturating_mul(2u32.saturating_pow(attempts.saturating_sub(1)))
-        .min(LONGEST_BACK_OFF)
+/// The first entry of an order by time, once its time has come.
+trait PopDue {
+    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)>;
+}
+
+impl PopDue for BTreeSet<(DueKey, String)> {
+    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)> {
+        if self.first()?.0.0 > now { None } else { self.pop_first() }
+    }
+}
+
+// === impl QueuedPod ===
+
+impl QueuedPod {
+    fn active_key(&self) -> ActiveKey {
+        (Reverse(self.info.priority), self.info.created, self.arrival)
+    }
+}
+
+fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
+    pod.rejected_by.is_empty()
+        || pod.rejected_by.iter().any(|plugin| plugin.may_help(&pod.info, event))
+}
+
+fn backoff(attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(10);
+    (INITIAL_BACKOFF * 2_u32.pow(doublings)).min(MAX_BACKOFF)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resources::{PodRequests, Resources};
 
-    fn pod(uid: &str, priority: i32, second: i64) -> Arc<PodInfo> {
-        let created = Timestamp::from_second(second).unwrap();
-        Arc::new(PodInfo { uid: uid.into(), priority, created, ..PodInfo::default() })
+    fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
+        let declared = Resources { milli_cpu: 100, ..Resources::default() };
+        let requests = PodRequests { declared, ..PodRequests::default() };
+        Arc::new(PodInfo { uid: uid.into(), priority, requests, ..PodInfo::default() })
     }
 
-    fn pop(queue: &mut Queue, now: Instant) -> Option<String> {
-        queue.pop(now).map(|pod| pod.uid.clone())
+    fn popped(queue: &mut SchedulingQueue) -> Option<String> {
+        queue.pop(Instant::now()).map(|pod| pod.info.uid.clone())
+    }
+
+    fn only(plugin: &str) -> PluginSet {
+        let mut set = PluginSet::default();
+        set.insert(PLUGINS.iter().position(|known| known.name() == plugin).unwrap());
+        set
     }
 
     #[tokio::test(start_paused = true)]
-    async fn priority_then_age() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        for pod in [pod("young", 0, 20), pod("important", 9, 30), pod("old", 0, 10)] {
-            queue.put(pod);
+    async fn higher_priority_first_then_first_come() {
+        let mut queue = SchedulingQueue::default();
+        for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
+            queue.set(pod(uid, priority), Instant::now());
         }
-        let order: Vec<String> = std::iter::from_fn(|| pop(&mut queue, now)).collect();
-        assert_eq!(order, ["important", "old", "young"]);
+        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
+        assert_eq!(order, ["b", "d", "a", "c"]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unschedulable_pods_wait_for_their_event_and_their_back_off() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.put(pod("p", 0, 0));
-        pop(&mut queue, now);
-        queue.unschedulable("p", vec![ClusterEvent::NodeAdded], now);
-        queue.notice(ClusterEvent::NodeTaints, now);
-        assert_eq!((pop(&mut queue, now), queue.wakes_at()), (None, None));
-        queue.notice(ClusterEvent::NodeAdded, now);
-        assert_eq!(pop(&mut queue, now), None);
-        let later = queue.wakes_at().unwrap();
-        assert_eq!(later - now, FIRST_BACK_OFF);
-        assert_eq!(pop(&mut queue, later).as_deref(), Some("p"));
-        queue.unschedulable("p", vec![ClusterEvent::NodeAdded], later);
-        queue.notice(ClusterEvent::NodeAdded, later + Duration::from_secs(60));
-        assert_eq!(pop(&mut queue, later + Duration::from_secs(60)).as_deref(), Some("p"));
+    async fn failed_attempts_back_off_longer_each_time() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        for seconds in [1, 2, 4, 8, 10, 10] {
+            assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+            queue.failed("a", Instant::now());
+            assert_eq!(queue.next_due(), Some(Instant::now() + Duration::from_secs(seconds)));
+            tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
+            assert_eq!(popped(&mut queue), None, "before {seconds} s");
+            tokio::time::advance(Duration::from_millis(1)).await;
+        }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn gates_hold_and_updates_do_not_duplicate() {
-        let (mut queue, now) = (Queue::default(), Instant::now());
-        queue.put(Arc::new(PodInfo { gated: true, ..(*pod("p", 0, 0)).clone() }));
-        assert_eq!(pop(&mut queue, now), None);
-        queue.put(pod("p", 0, 0));
-        queue.put(pod("p", 3, 0));
-        assert_eq!(pop(&mut queue, now).as_deref(), Some("p"));
-        queue.put(pod("p", 3, 0));
-        assert_eq!(pop(&mut queue, now), None, "a pod in flight is not handed out twice");
-        queue.remove("p");
-        assert!(queue.pods.is_empty() && queue.active.is_empty());
+    async fn only_an_event_that_may_help_wakes_a_pod() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        popped(&mut queue);
+        queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
+        let other = PodInfo::default();
+        queue.happened(&ClusterEvent::PodPlaced(&other), Instant::now());
+        queue.happened(&ClusterEvent::StorageChanged, Instant::now());
+        assert_eq!(popped(&mut queue), None);
+        let full = crate::node_info::NodeInfo::default();
+        queue.happened(&ClusterEvent::NodeAdded(&full), Instant::now());
+        assert_eq!(popped(&mut queue), None, "a node without room does not help");
+        queue.happened(&ClusterEvent::PodLeft(&other), Instant::now());
+        // It is backing off still, but there is nothing else to do.
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
     }
 
-    #[test]
-    fn back_off_doubles_to_ten_seconds() {
-        assert_eq!([1, 2, 3, 4, 5].map(|attempts| back_off(attempts).as_secs()), [1, 2, 4, 8, 10]);
+    #[tokio::test(start_paused = true)]
+    async fn a_woken_pod_waits_out_its_back_off_behind_active_ones() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 9), Instant::now());
+        popped(&mut queue);
+        queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
+        queue.happened(&ClusterEvent::PodLeft(&PodInfo::default()), Instant::now());
+        queue.set(pod("b", 0), Instant::now());
+        assert_eq!(popped(&mut queue).as_deref(), Some("b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_forgotten_pod_is_tried_again_after_five_minutes() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        popped(&mut queue);
+        queue.unschedulable("a", only("NodeName"), Instant::now());
+        assert_eq!(queue.next_due(), Some(Instant::now() + MAX_UNSCHEDULABLE));
+        tokio::time::advance(MAX_UNSCHEDULABLE).await;
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_gated_pod_is_not_tried_until_the_gate_is_lifted() {
+        let mut queue = SchedulingQueue::default();
+        let gated = PodInfo { gates: vec!["wait".into()], ..PodInfo::clone(&pod("a", 0)) };
+        queue.set(Arc::new(gated), Instant::now());
+        assert_eq!(popped(&mut queue), None);
+        assert_eq!(queue.next_due(), None);
+        queue.set(pod("a", 0), Instant::now());
+        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_popped_or_removed_pod_is_not_given_again() {
+        let mut queue = SchedulingQueue::default();
+        queue.set(pod("a", 0), Instant::now());
+        popped(&mut queue);
+        queue.set(pod("a", 0), Instant::now());
+        assert_eq!(popped(&mut queue), None, "it is being tried");
+        queue.set(pod("b", 0), Instant::now());
+        queue.remove("b");
+        assert_eq!(popped(&mut queue), None);
     }
 }

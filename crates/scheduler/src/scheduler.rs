@@ -1,296 +1,465 @@
-//! The scheduling loop: take in what changed, schedule what waits, sleep otherwise.
+//! The scheduling task: watch events in, placements out.
 //!
-//! Watch changes and binding outcomes in -> one pod after another through the framework -> binds in the background.
-//! Counterpart: `pkg/scheduler/schedule_one.go` and `eventhandlers.go`.
-//! Invariant: a pod is assumed on its node before its binding is sent, so the next decision already counts it.
+//! One task owns the cache and the queue and does one thing at a time: apply what was heard, then place one pod. What
+//! takes time (binding, conditions, events) runs beside it and reports back as one more event.
+//! Counterpart: `scheduler.go`, `eventhandlers.go` and the loop of `schedule_one.go`.
+//! Invariant: no pod is tried before everything that was there at the start is known; nothing here waits for the API.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
+use std::time::Duration;
 
-use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{
-    Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
-};
-use k8s_openapi::api::storage::v1::StorageClass;
-use tokio::task::JoinSet;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::binding::Binder;
-use crate::cluster::{Cluster, ClusterEvent, Key};
-use crate::framework::{Framework, Unschedulable};
-use crate::pod_info::PodInfo;
-use crate::queue::Queue;
-use crate::selectors::Selector;
-use crate::watch::Change;
+use crate::SchedulerConfig;
+use crate::api_writes::Writer;
+use crate::cache::Cache;
+use crate::cycle::{Chance, Outcome, Scheduling};
+use crate::framework::ClusterEvent;
+use crate::informer::Change;
+use crate::listers::{Claim, Class, Listed, Lister, Listers, Volume};
+use crate::node_info::NodeFacts;
+use crate::plugins::volume_binding::{self, ClaimStep};
+use crate::pod_info::{Condition, PodInfo};
+use crate::queue::{QueuedPod, SchedulingQueue};
+use crate::recorder::{Note, Recorder};
+use crate::selector::{Labels, Selector};
 
-/// Everything that can happen to the loop.
+/// Everything the task reacts to.
+#[derive(Debug)]
 pub enum Event {
-    Pod(Change<Pod>),
-    Node(Change<Node>),
-    Namespace(Change<Namespace>),
-    Service(Change<Service>),
-    ReplicaSet(Change<ReplicaSet>),
-    StatefulSet(Change<StatefulSet>),
-    Claim(Change<PersistentVolumeClaim>),
-    Volume(Change<PersistentVolume>),
-    Class(Change<StorageClass>),
+    Pods(Change<Arc<PodInfo>>),
+    Nodes(Change<NodeFacts>),
+    Namespaces(Change<Listed<Labels>>),
+    Services(Change<Listed<Selector>>),
+    ReplicationControllers(Change<Listed<Selector>>),
+    ReplicaSets(Change<Listed<Selector>>),
+    StatefulSets(Change<Listed<Selector>>),
+    Claims(Change<Listed<Claim>>),
+    Volumes(Change<Listed<Volume>>),
+    Classes(Change<Listed<Class>>),
+    /// What a pod's claims need has been asked for.
+    ClaimsSettled {
+        pod: Arc<PodInfo>,
+        node: String,
+    },
+    /// A binding ended.
+    Bound {
+        pod: Arc<PodInfo>,
+        node: String,
+        outcome: Result<(), BindError>,
+    },
 }
 
-macro_rules! any_kind {
-    ($event:expr, $change:pat) => {
-        matches!(
-            $event,
-            Event::Pod($change)
-                | Event::Node($change)
-                | Event::Namespace($change)
-                | Event::Service($change)
-                | Event::ReplicaSet($change)
-                | Event::StatefulSet($change)
-                | Event::Claim($change)
-                | Event::Volume($change)
-                | Event::Class($change)
-        )
-    };
-}
+/// All kinds of which a complete list must have come before the first pod is tried.
+const WATCHED_KINDS: usize = 10;
 
-impl Event {
-    fn is_synced(&self) -> bool {
-        any_kind!(self, Change::Synced)
-    }
-}
+/// How long a pod's claims may take to get their volumes.
+const CLAIMS_TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The number of watched kinds: scheduling starts when each has told its complete state.
-pub const WATCHED_KINDS: usize = 9;
-
-/// How a binding ended.
-pub struct Bound {
+/// A pod with a node whose claims do not have their volumes yet.
+struct AwaitingClaims {
     pod: Arc<PodInfo>,
-    outcome: Result<(), kube::Error>,
+    node: String,
+    until: Instant,
+}
+
+/// Why a pod that was given a node is not bound to it.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    #[error(transparent)]
+    Api(kube::Error),
+    #[error("timed out waiting for the pod's claims to be bound")]
+    ClaimsTimedOut,
+}
+
+/// Whether a change was the whole state of its kind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Whole {
+    Yes,
+    No,
 }
 
 pub struct Scheduler {
-    name: String,
-    cluster: Cluster,
-    queue: Queue,
-    framework: Framework,
-    binder: Binder,
-    pub bindings: JoinSet<Bound>,
-    /// The uid of each pod we were told of; deletions are told by name.
-    uids: HashMap<Key, String>,
-    /// What was last said about a pod that does not fit, so that it is not said again.
-    told: HashMap<String, String>,
-    unsynced: usize,
+    config: SchedulerConfig,
+    cache: Cache,
+    listers: Listers,
+    queue: SchedulingQueue,
+    scheduling: Scheduling,
+    writer: Writer,
+    recorder: Recorder,
+    /// For what runs beside the task to report back.
+    reports: mpsc::UnboundedSender<Event>,
+    /// The kinds of which a complete list has come.
+    complete: HashSet<Discriminant<Event>>,
+    awaiting_claims: Vec<AwaitingClaims>,
+    /// The last write of a condition, by pod.
+    telling: HashMap<String, JoinHandle<()>>,
 }
 
 // === impl Scheduler ===
 
 impl Scheduler {
-    pub fn new(name: String, framework: Framework, binder: Binder) -> Scheduler {
+    pub fn new(
+        config: SchedulerConfig,
+        writer: Writer,
+        recorder: Recorder,
+        reports: mpsc::UnboundedSender<Event>,
+    ) -> Scheduler {
+        let seed = u64::try_from((config.clock)().as_nanosecond()).unwrap_or(1) | 1;
+        let scheduling = Scheduling {
+            percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
+            start: 0,
+            chance: Chance(seed),
+        };
         Scheduler {
-            name,
-            cluster: Cluster::default(),
-            queue: Queue::default(),
-            framework,
-            binder,
-            bindings: JoinSet::new(),
-            uids: HashMap::new(),
-            told: HashMap::new(),
-            unsynced: WATCHED_KINDS,
+            config,
+            cache: Cache::default(),
+            listers: Listers::default(),
+            queue: SchedulingQueue::default(),
+            scheduling,
+            writer,
+            recorder,
+            reports,
+            complete: HashSet::new(),
+            awaiting_claims: Vec::new(),
+            telling: HashMap::new(),
         }
     }
 
-    pub fn is_synced(&self) -> bool {
-        self.unsynced == 0
-    }
-
-    /// When a pod that backs off wants to be looked at.
-    pub fn wakes_at(&self) -> Option<Instant> {
-        if self.is_synced() { self.queue.wakes_at() } else { None }
-    }
-
-    pub fn observe(&mut self, event: Event) {
-        match event {
-            // A restarted watch says so again: the count stays at zero then.
-            event if event.is_synced() => self.unsynced = self.unsynced.saturating_sub(1),
-            Event::Pod(Change::Applied(key, pod)) => self.pod_applied(key, &pod),
-            Event::Pod(Change::Deleted(key)) => self.pod_deleted(&key),
-            Event::Node(Change::Applied(_, node)) => {
-                for event in self.cluster.set_node(&node) {
-                    self.notice(event);
+    /// Runs until both channels are closed or the future is dropped.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut reports: mpsc::UnboundedReceiver<Event>,
+    ) {
+        loop {
+            while let Ok(event) = reports.try_recv() {
+                self.apply(event);
+            }
+            while let Ok(event) = events.try_recv() {
+                self.apply(event);
+            }
+            if self.schedule_one() {
+                // Lets bindings and watches run when there is but one thread.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let due = self.next_due();
+            tokio::select! {
+                Some(event) = reports.recv() => self.apply(event),
+                event = events.recv() => match event {
+                    Some(event) => self.apply(event),
+                    None => return,
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.bind_settled();
                 }
             }
-            Event::Node(Change::Deleted((_, name))) => self.cluster.remove_node(&name),
-            other => self.surroundings(other),
         }
     }
 
-    /// Kinds that only matter to some plugins.
-    fn surroundings(&mut self, event: Event) {
-        let cluster = &mut self.cluster;
-        let notice = match event {
-            Event::Namespace(Change::Applied((_, name), namespace)) => {
-                cluster.namespaces.insert(name, namespace.metadata.labels.unwrap_or_default());
-                Some(ClusterEvent::NamespaceChanged)
-            }
-            Event::Namespace(Change::Deleted((_, name))) => {
-                cluster.namespaces.remove(&name);
-                None
-            }
-            Event::Service(Change::Applied(key, service)) => {
-                cluster.set_service(key, &service);
-                None
-            }
-            Event::Service(Change::Deleted(key)) => {
-                cluster.services.remove(&key);
-                None
-            }
-            Event::ReplicaSet(change) => {
-                workload(cluster, "ReplicaSet", change, |set| set.spec.map(|spec| spec.selector))
-            }
-            Event::StatefulSet(change) => {
-                workload(cluster, "StatefulSet", change, |set| set.spec.map(|spec| spec.selector))
-            }
-            Event::Claim(Change::Applied(key, claim)) => {
-                cluster.set_claim(key, &claim);
-                Some(ClusterEvent::StorageChanged)
-            }
-            Event::Claim(Change::Deleted(key)) => {
-                cluster.claims.remove(&key);
-                None
-            }
-            Event::Volume(Change::Applied((_, name), volume)) => {
-                cluster.set_volume(name, &volume);
-                Some(ClusterEvent::StorageChanged)
-            }
-            Event::Volume(Change::Deleted((_, name))) => {
-                cluster.volumes.remove(&name);
-                None
-            }
-            Event::Class(Change::Applied((_, name), class)) => {
-                cluster.set_class(name, &class);
-                Some(ClusterEvent::StorageChanged)
-            }
-            Event::Class(Change::Deleted((_, name))) => {
-                cluster.classes.remove(&name);
-                None
-            }
-            _told_elsewhere => None,
-        };
-        notice.into_iter().for_each(|event| self.notice(event));
+    /// When there may be something to do without any event.
+    fn next_due(&self) -> Option<Instant> {
+        let claims = self.awaiting_claims.iter().map(|waiting| waiting.until).min();
+        self.queue.next_due().into_iter().chain(claims).min()
     }
 
-    fn notice(&mut self, event: ClusterEvent) {
-        self.queue.notice(event, Instant::now());
-    }
-
-    fn pod_applied(&mut self, key: Key, pod: &Pod) {
-        let pod = PodInfo::arc(pod);
-        // A pod of the same name but another uid: the old one is gone.
-        if self.uids.insert(key.clone(), pod.uid.clone()).is_some_and(|old| old != pod.uid) {
-            self.pod_deleted(&key);
-            self.uids.insert(key, pod.uid.clone());
-        }
-        match &pod.node_name {
-            _ if pod.finished => self.forget_pod(&pod.uid),
-            Some(node) => {
-                self.queue.remove(&pod.uid);
-                self.told.remove(&pod.uid);
-                self.cluster.place(pod.clone(), node);
-                self.notice(ClusterEvent::PodPlaced);
-            }
-            None if pod.scheduler_name != self.name || pod.terminating => {
-                self.queue.remove(&pod.uid)
-            }
-            // Assumed: this is news from before our binding.
-            None if self.cluster.is_placed(&pod.uid) => {}
-            None => self.queue.put(pod),
+    fn apply(&mut self, event: Event) {
+        let kind = discriminant(&event);
+        if self.applied(event) == Whole::Yes {
+            self.complete.insert(kind);
         }
     }
 
-    fn pod_deleted(&mut self, key: &Key) {
-        if let Some(uid) = self.uids.remove(key) {
-            self.forget_pod(&uid);
+    /// Answers whether the whole state of a kind came.
+    fn applied(&mut self, event: Event) -> Whole {
+        match event {
+            Event::Pods(change) => self.apply_pods(change),
+            Event::Nodes(change) => self.apply_nodes(change),
+            Event::Namespaces(change) => {
+                let whole = apply(&mut self.listers.namespaces, change);
+                self.happened(&ClusterEvent::NamespaceChanged, whole)
+            }
+            Event::Services(change) => apply(&mut self.listers.services, change),
+            Event::ReplicationControllers(change) => {
+                apply(&mut self.listers.replication_controllers, change)
+            }
+            Event::ReplicaSets(change) => apply(&mut self.listers.replica_sets, change),
+            Event::StatefulSets(change) => apply(&mut self.listers.stateful_sets, change),
+            Event::Claims(change) => {
+                let whole = apply(&mut self.listers.claims, change);
+                self.bind_settled();
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::Volumes(change) => {
+                let whole = apply(&mut self.listers.volumes, change);
+                self.bind_settled();
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::Classes(change) => {
+                let whole = apply(&mut self.listers.classes, change);
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::ClaimsSettled { pod, node } => {
+                let until = Instant::now() + CLAIMS_TIMEOUT;
+                self.awaiting_claims.push(AwaitingClaims { pod, node, until });
+                self.bind_settled();
+                Whole::No
+            }
+            Event::Bound { pod, node, outcome } => {
+                self.bound(&pod, &node, outcome);
+                Whole::No
+            }
         }
     }
 
-    fn forget_pod(&mut self, uid: &str) {
+    fn happened(&mut self, event: &ClusterEvent, whole: Whole) -> Whole {
+        self.queue.happened(event, Instant::now());
+        whole
+    }
+
+    fn apply_pods(&mut self, change: Change<Arc<PodInfo>>) -> Whole {
+        match change {
+            Change::Set(pod) => self.set_pod(pod),
+            Change::Deleted(pod) => self.remove_pod(&pod.uid),
+            Change::Replaced(pods) => {
+                self.replace_pods(pods);
+                return Whole::Yes;
+            }
+        }
+        Whole::No
+    }
+
+    fn apply_nodes(&mut self, change: Change<NodeFacts>) -> Whole {
+        match change {
+            Change::Set(node) => self.set_node(node),
+            Change::Deleted(node) => self.cache.remove_node(&node.name),
+            Change::Replaced(nodes) => {
+                self.replace_nodes(nodes);
+                return Whole::Yes;
+            }
+        }
+        Whole::No
+    }
+
+    // --- what the watches tell ---
+
+    fn set_pod(&mut self, pod: Arc<PodInfo>) {
+        if pod.finished {
+            return self.remove_pod(&pod.uid);
+        }
+        if pod.node_name.is_some() {
+            return self.set_placed(pod);
+        }
+        let ours = pod.scheduler_name == self.config.scheduler_name && !pod.terminating;
+        if !ours {
+            return self.queue.remove(&pod.uid);
+        }
+        if !pod.gates.is_empty() {
+            self.tell_unscheduled(
+                &pod,
+                "SchedulingGated",
+                "Scheduling is blocked due to non-empty scheduling gates",
+            );
+        }
+        self.queue.set(pod, Instant::now());
+    }
+
+    fn set_placed(&mut self, pod: Arc<PodInfo>) {
+        self.queue.remove(&pod.uid);
+        self.telling.remove(&pod.uid);
+        let before = self.cache.pod(&pod.uid).cloned();
+        self.cache.set_pod(pod.clone());
+        let now = Instant::now();
+        match before {
+            Some(before) if before.requests != pod.requests => {
+                self.queue.happened(&ClusterEvent::PodLeft(&before), now);
+            }
+            Some(before) if before.labels == pod.labels => {}
+            _ => self.queue.happened(&ClusterEvent::PodPlaced(&pod), now),
+        }
+    }
+
+    fn remove_pod(&mut self, uid: &str) {
         self.queue.remove(uid);
-        self.told.remove(uid);
-        if self.cluster.remove_pod(uid) {
-            self.notice(ClusterEvent::PodRemoved);
+        self.telling.remove(uid);
+        if let Some(pod) = self.cache.remove_pod(uid) {
+            self.queue.happened(&ClusterEvent::PodLeft(&pod), Instant::now());
         }
     }
 
-    /// Schedules the next waiting pod; false if none waits.
-    pub fn schedule_one(&mut self) -> bool {
-        if !self.is_synced() {
+    fn replace_pods(&mut self, pods: Vec<Arc<PodInfo>>) {
+        let present: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
+        let known = self.cache.confirmed_uids().into_iter().chain(self.queue.uids());
+        let gone: Vec<_> = known.filter(|uid| !present.contains(uid)).collect();
+        gone.iter().for_each(|uid| self.remove_pod(uid));
+        pods.into_iter().for_each(|pod| self.set_pod(pod));
+    }
+
+    fn set_node(&mut self, facts: NodeFacts) {
+        let name = facts.name.clone();
+        let before = self.cache.set_node(facts);
+        let node = self.cache.node(&name).expect("it was just set");
+        let event = match &before {
+            None => ClusterEvent::NodeAdded(node),
+            // A heartbeat: nothing that a plugin looks at.
+            Some(before) if **before == *node.facts => return,
+            Some(before) => ClusterEvent::NodeUpdated { before, now: node },
+        };
+        self.queue.happened(&event, Instant::now());
+    }
+
+    fn replace_nodes(&mut self, nodes: Vec<NodeFacts>) {
+        let known: Vec<_> = self.cache.nodes().iter().map(|n| n.name().to_owned()).collect();
+        for name in known.iter().filter(|name| !nodes.iter().any(|node| node.name == **name)) {
+            self.cache.remove_node(name);
+        }
+        nodes.into_iter().for_each(|node| self.set_node(node));
+    }
+
+    // --- placing a pod ---
+
+    /// Tries one pod, if one is waiting. Answers whether there was one.
+    fn schedule_one(&mut self) -> bool {
+        if self.complete.len() < WATCHED_KINDS {
             return false;
         }
-        let Some(pod) = self.queue.pop(Instant::now()) else { return false };
-        match self.framework.schedule(&pod, &self.cluster) {
-            Ok(node) => self.assume_and_bind(pod, node),
-            Err(failure) => self.does_not_fit(&pod, &failure),
+        let Some(queued) = self.queue.pop(Instant::now()) else { return false };
+        self.cache.settle();
+        match self.scheduling.schedule(&queued.info, &self.cache, &self.listers) {
+            Outcome::Placed { node } => self.place(&queued, node),
+            Outcome::Unschedulable { message, rejected_by } => {
+                let pod = &queued.info;
+                self.queue.unschedulable(&pod.uid, rejected_by, Instant::now());
+                self.tell(pod, "Unschedulable", message);
+            }
         }
         true
     }
 
-    fn assume_and_bind(&mut self, pod: Arc<PodInfo>, node: String) {
-        self.cluster.place(pod.clone(), &node);
-        let binder = self.binder.clone();
-        self.bindings.spawn(async move {
-            let outcome = binder.bind(&pod, &node).await;
-            Bound { pod, outcome }
+    /// Counts the pod on its node at once; what must be written for that is written beside the task.
+    fn place(&mut self, queued: &QueuedPod, node: String) {
+        let on = self.cache.node(&node).expect("the cycle chose a node of the cache");
+        let steps = volume_binding::claim_steps(&queued.info, &self.listers, on);
+        let mut assumed = PodInfo::clone(&queued.info);
+        assumed.node_name = Some(node.clone());
+        let pod = Arc::new(assumed);
+        self.cache.assume(pod.clone());
+        match steps.is_empty() {
+            true => self.bind(pod, node),
+            false => self.settle_claims(pod, node, steps),
+        }
+    }
+
+    fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
+        let (writer, reports) = (self.writer.clone(), self.reports.clone());
+        let told = self.telling.remove(&pod.uid);
+        tokio::spawn(async move {
+            // A condition that is still on its way must not arrive after the binding and deny it.
+            if let Some(told) = told {
+                let _ = told.await;
+            }
+            let outcome = writer.bind(&pod, &node).await.map_err(BindError::Api);
+            // Nobody listens any more only when the scheduler has stopped.
+            let _ = reports.send(Event::Bound { pod, node, outcome });
         });
     }
 
-    /// A binding ended. A refused one frees the place and tries again.
-    pub fn bound(&mut self, Bound { pod, outcome }: Bound) {
-        let Err(error) = outcome else { return };
-        // Gone meanwhile, or bound after all: the watch knows better than a lost answer.
-        if !self.queue.contains(&pod.uid) {
-            return;
+    fn settle_claims(&mut self, pod: Arc<PodInfo>, node: String, steps: Vec<ClaimStep>) {
+        for step in &steps {
+            if let ClaimStep::Promise { volume, .. } = step
+                && let Some(volume) = self.listers.volumes.get_mut("", volume)
+            {
+                volume.available = false;
+            }
         }
-        tracing::warn!(pod = %format!("{}/{}", pod.namespace, pod.name), %error, "binding was refused");
-        self.cluster.remove_pod(&pod.uid);
-        self.notice(ClusterEvent::PodRemoved);
-        self.queue.failed(&pod.uid, Instant::now());
-        self.report(&pod, "SchedulerError", format!("binding rejected: {error}"));
-    }
-
-    fn does_not_fit(&mut self, pod: &Arc<PodInfo>, failure: &Unschedulable) {
-        let plugins = failure.plugins.iter().flat_map(|plugin| self.framework.retry_on(plugin));
-        let mut retry_on: Vec<ClusterEvent> = plugins.copied().collect();
-        // Whatever the reason, a new node was not among those that rejected.
-        retry_on.push(ClusterEvent::NodeAdded);
-        self.queue.unschedulable(&pod.uid, retry_on, Instant::now());
-        self.report(pod, "Unschedulable", failure.to_string());
-    }
-
-    fn report(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
-        if self.told.insert(pod.uid.clone(), message.clone()).as_ref() == Some(&message) {
-            return;
-        }
-        let (binder, pod) = (self.binder.clone(), pod.clone());
-        self.bindings.spawn(async move {
-            binder.report_failure(&pod, reason, message).await;
-            Bound { pod, outcome: Ok(()) }
+        let (writer, reports) = (self.writer.clone(), self.reports.clone());
+        tokio::spawn(async move {
+            let report = match writer.settle_claims(&pod, &node, &steps).await {
+                Ok(()) => Event::ClaimsSettled { pod, node },
+                Err(error) => Event::Bound { pod, node, outcome: Err(BindError::Api(error)) },
+            };
+            let _ = reports.send(report);
         });
+    }
+
+    /// Binds the pods whose claims have their volumes now, and gives up on those that waited too long.
+    fn bind_settled(&mut self) {
+        let now = Instant::now();
+        for waiting in std::mem::take(&mut self.awaiting_claims) {
+            if !self.cache.is_assumed(&waiting.pod.uid) {
+                continue;
+            }
+            if volume_binding::all_bound(&waiting.pod, &self.listers) {
+                self.bind(waiting.pod, waiting.node);
+            } else if waiting.until <= now {
+                self.bound(&waiting.pod, &waiting.node, Err(BindError::ClaimsTimedOut));
+            } else {
+                self.awaiting_claims.push(waiting);
+            }
+        }
+    }
+
+    fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, outcome: Result<(), BindError>) {
+        let Err(error) = outcome else {
+            return self.recorder.tell(Note {
+                regarding: pod.reference(),
+                type_: "Normal",
+                reason: "Scheduled",
+                action: "Binding",
+                note: format!("Successfully assigned {}/{} to {node}", pod.namespace, pod.name),
+            });
+        };
+        self.cache.forget(&pod.uid);
+        let now = Instant::now();
+        self.queue.happened(&ClusterEvent::PodLeft(pod), now);
+        // Deleted meanwhile, or bound by somebody else: not a failure of ours.
+        let Some(current) = self.queue.get(&pod.uid).cloned() else { return };
+        tracing::warn!(namespace = pod.namespace, pod = pod.name, node, %error, "binding failed");
+        self.queue.failed(&pod.uid, now);
+        self.tell(&current, "SchedulerError", format!("binding rejected: {error}"));
+    }
+
+    // --- telling ---
+
+    fn tell(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
+        self.tell_unscheduled(pod, reason, &message);
+        self.recorder.tell(Note {
+            regarding: pod.reference(),
+            type_: "Warning",
+            reason: "FailedScheduling",
+            action: "Scheduling",
+            note: message,
+        });
+    }
+
+    /// Sets PodScheduled to false, unless the pod says exactly that already. Writes about one pod keep their order.
+    fn tell_unscheduled(&mut self, pod: &Arc<PodInfo>, reason: &str, message: &str) {
+        let condition = Condition::unscheduled(reason, message);
+        if pod.scheduled.as_ref() == Some(&condition) {
+            return;
+        }
+        let (writer, now) = (self.writer.clone(), (self.config.clock)());
+        let (pod, before) = (pod.clone(), self.telling.remove(&pod.uid));
+        let uid = pod.uid.clone();
+        let telling = tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            if let Err(error) = writer.set_condition(&pod, &condition, now).await {
+                tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "condition was not written");
+            }
+        });
+        self.telling.insert(uid, telling);
     }
 }
 
-fn workload<K>(
-    cluster: &mut Cluster,
-    kind: &'static str,
-    change: Change<K>,
-    selector: fn(K) -> Option<k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
-) -> Option<ClusterEvent> {
-    match change {
-        Change::Applied(key, object) => {
-            let selector = Selector::from_labels(selector(*object).as_ref());
-            cluster.workloads.insert((kind, key), selector);
-        }
-        Change::Deleted(key) => drop(cluster.workloads.remove(&(kind, key))),
-        Change::Synced => {}
-    }
-    None
+fn apply<T>(lister: &mut Lister<T>, change: Change<Listed<T>>) -> Whole {
+    let whole = if matches!(change, Change::Replaced(_)) { Whole::Yes } else { Whole::No };
+    lister.apply(change);
+    whole
 }

@@ -63,13 +63,20 @@ enum Error {
 }
 
 impl NodeSocket {
-    /// Answers until `shutdown`. A socket file left by an earlier run is replaced.
-    pub async fn serve(self, path: &Path, shutdown: CancellationToken) -> std::io::Result<()> {
+    /// Listens. A socket file left by an earlier run is replaced.
+    pub fn bind(path: &Path) -> std::io::Result<UnixListener> {
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
-            _ => {}
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+            _ => UnixListener::bind(path),
         }
-        let listener = UnixListener::bind(path)?;
+    }
+
+    /// Answers until `shutdown`.
+    pub async fn serve(
+        self,
+        listener: UnixListener,
+        shutdown: CancellationToken,
+    ) -> std::io::Result<()> {
         let node = Arc::new(self);
         loop {
             let stream = tokio::select! {

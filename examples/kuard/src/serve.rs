@@ -29,6 +29,8 @@ const MAX_BODY: usize = 10 << 20;
 /// After the word to stop, new connections are still taken for as long as it takes everybody to
 /// hear that this pod is leaving.
 const LINGER: Duration = Duration::from_secs(2);
+/// Longer than any honest client takes.
+const HANDSHAKE: Duration = Duration::from_secs(2);
 const DRAIN: Duration = Duration::from_secs(10);
 
 type Error = Box<dyn std::error::Error>;
@@ -94,10 +96,13 @@ async fn accept_tls(
     let Some((listener, acceptor)) = secure else { return std::future::pending().await };
     loop {
         match listener.accept().await {
-            Ok((stream, peer)) => match acceptor.accept(stream).await {
-                Ok(stream) => serve(app, stream, peer, graceful),
-                Err(error) => println!("{} {peer} no TLS: {error}", now()),
-            },
+            Ok((stream, peer)) => {
+                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => serve(app, stream, peer, graceful),
+                    Ok(Err(error)) => println!("{} {peer} no TLS: {error}", now()),
+                    Err(_) => println!("{} {peer} no TLS: too slow", now()),
+                }
+            }
             Err(error) => wait_after(&error).await,
         }
     }
@@ -118,7 +123,9 @@ where
         let app = app.clone();
         async move { Ok::<_, Infallible>(answer(app, request, peer).await.into_response()) }
     });
-    let builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    // `nc` says that it has no more to send, and still wants its answer.
+    builder.http1().half_close(true);
     let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
     let watched = graceful.watch(connection);
     tokio::spawn(async move {

@@ -72,7 +72,9 @@ fn a_forwarded_port_reaches_the_pod() {
     cluster.wait_until_ready("kuard");
     let mut forward = cluster.kubectl_running("port-forward pod/kuard 18080:8080");
     let output = forward.0.stdout.take().expect("stdout is piped");
-    let first = BufReader::new(output).lines().next().expect("it says what it does");
+    // Read to the end of the test: kubectl ends when nobody listens to it.
+    let mut lines = BufReader::new(output).lines();
+    let first = lines.next().expect("it says what it does");
     assert!(first.expect("it prints text").contains("Forwarding from 127.0.0.1:18080"));
     let server: SocketAddr = "127.0.0.1:18080".parse().expect("an address");
     for _ in 0..20 {

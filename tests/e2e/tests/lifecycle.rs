@@ -99,9 +99,11 @@ fn two_clusters_live_side_by_side() {
 #[test]
 fn delete_leaves_nothing_behind() {
     let host = Host::new("delete");
-    let before = Traces::of(&host);
+    let cluster = Cluster::named(&host, "leaves-nothing");
+    let before = Traces::of(&cluster);
     {
-        let cluster = Cluster::start(&host);
+        cluster.skiff(&["start"]).ok();
+        cluster.load("kuard-blue.tar");
         cluster.apply(&deployment("kuard", 2));
         cluster.apply(&service("kuard", 30080));
         cluster.wait_for_rollout("deployment/kuard");
@@ -111,7 +113,7 @@ fn delete_leaves_nothing_behind() {
         let config = fs::read_to_string(cluster.kubeconfig()).expect("the file stays");
         assert!(!config.contains(&name), "{config}");
     }
-    let after = Traces::of(&host);
+    let after = Traces::of(&cluster);
     assert_eq!(after, before);
     assert!(
         !host.dir().join("root/clusters").read_dir().is_ok_and(|mut dirs| dirs.next().is_some())
@@ -130,11 +132,11 @@ struct Traces {
 }
 
 impl Traces {
-    fn of(host: &Host) -> Traces {
+    fn of(cluster: &Cluster) -> Traces {
         let run = |program: &str, args: &[&str]| {
-            e2e::Outcome::of(host.command(program).args(args), "").ok()
+            e2e::Outcome::of(cluster.host.command(program).args(args), "").ok()
         };
-        let own = format!("e2e-{}-", std::process::id());
+        let own = &cluster.name;
         let mounts = run("cat", &["/proc/mounts"]);
         Traces {
             mounts: mounts
@@ -147,9 +149,12 @@ impl Traces {
             rules: run("nft", &["list", "ruleset"]),
             cgroups: cgroups("/sys/fs/cgroup".as_ref(), 2)
                 .into_iter()
-                .filter(|dir| dir.contains(&own))
+                .filter(|dir| dir.contains(own.as_str()))
                 .collect(),
-            processes: commands().into_iter().filter(|command| command.contains(&own)).collect(),
+            processes: commands()
+                .into_iter()
+                .filter(|command| command.contains(own.as_str()))
+                .collect(),
         }
     }
 }

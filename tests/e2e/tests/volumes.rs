@@ -46,9 +46,18 @@ fn a_changed_config_map_is_seen_in_the_volume() {
         .ok();
     eventually("the volume shows the change", || exec("cat /conf/mode") == "second");
     assert_eq!(exec("cat /conf/other; cat /scratch/file"), "keptkept\n");
-    // The token of the service account is there, and works.
-    let api = "wget -qO- --no-check-certificate --header \"Authorization: Bearer $(cat /var/run/secrets/kubernetes.io/serviceaccount/token)\" https://kubernetes.default.svc/version";
-    assert!(exec(api).contains("gitVersion"));
+    // The token of the service account is there, and is believed.
+    let token = exec("cat /var/run/secrets/kubernetes.io/serviceaccount/token");
+    let authority = exec("cat /var/run/secrets/kubernetes.io/serviceaccount/ca.crt");
+    let file = host.dir().join("ca.crt");
+    std::fs::write(&file, authority).expect("the directory is writable");
+    let server =
+        cluster.kubectl("config view --minify -o jsonpath={.clusters[0].cluster.server}").ok();
+    let mut whoami = cluster.kubectl_command();
+    whoami.env("KUBECONFIG", "/dev/null").args(["auth", "whoami", "--token", &token]);
+    whoami.args(["--server", &server, "--certificate-authority"]).arg(&file);
+    let name = e2e::Outcome::of(&mut whoami, "").ok();
+    assert!(name.contains("system:serviceaccount:default:default"), "{name}");
 }
 
 #[test]

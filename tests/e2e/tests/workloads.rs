@@ -92,10 +92,10 @@ fn a_paused_rollout_waits_until_it_is_resumed() {
     assert_eq!(cluster.get("replicasets -l app=kuard")["items"].as_array().map(Vec::len), Some(1));
     cluster.kubectl("rollout resume deployment/kuard").ok();
     cluster.wait_for_rollout("deployment/kuard");
-    assert_eq!(
-        cluster.field("pods -l app=kuard", "{.items[*].spec.containers[0].image}"),
-        "kuard:green"
-    );
+    eventually("only the new image runs", || {
+        let images = "{.items[*].spec.containers[0].image}";
+        cluster.field("pods -l app=kuard", images) == "kuard:green"
+    });
 }
 
 #[test]

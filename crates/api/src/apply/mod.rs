@@ -243,6 +243,7 @@ fn reset_fields(kind: &KindDef, manager: &Manager) -> Set {
     let spec: &[&[&str]] = match (manager.subresource.as_str(), kind.kind.as_str()) {
         ("", "CertificateSigningRequest") => &[&["f:spec"], &["f:status"]],
         ("", _) if has_status => &[&["f:status"]],
+        ("status", _) if kind.custom => &[&["f:metadata"], &["f:spec"]],
         ("status", "CustomResourceDefinition") => &[&["f:metadata"], &["f:spec"]],
         ("status", "Deployment") => &[&["f:spec"], &["f:metadata", "f:labels"]],
         ("status", "Pod") => &[

@@ -1,3 +1,5 @@
+//! What server-side apply decides, by small cases.
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};

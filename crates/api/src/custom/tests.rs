@@ -1,3 +1,5 @@
+//! CustomResourceDefinitions and their objects, by small cases.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -7,7 +7,7 @@ mod containers;
 mod handlers;
 mod network;
 mod scheduling;
-mod security;
+pub mod security;
 pub mod validate;
 pub mod volumes;
 pub mod warnings;

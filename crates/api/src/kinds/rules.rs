@@ -252,7 +252,8 @@ mod tests {
 
     #[test]
     fn texts_are_held_against_their_rule() {
-        let cases: &[(fn(&str) -> Vec<String>, &str, &[&str])] = &[
+        type Rule = fn(&str) -> Vec<String>;
+        let cases: &[(Rule, &str, &[&str])] = &[
             (config_key, "a.b_C-1", &[]),
             (config_key, "..", &["must not be '..'"]),
             (config_key, "..a", &["must not start with '..'"]),

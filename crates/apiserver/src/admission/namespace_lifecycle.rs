@@ -4,7 +4,6 @@
 
 use futures::future::BoxFuture;
 use serde_json::Value;
-use skiff_api::meta::meta;
 use skiff_api::status::{Cause, Details};
 use skiff_api::{GroupResource, Status};
 
@@ -70,7 +69,6 @@ async fn check(request: &Request<'_>, object: &Value) -> Result<(), Status> {
     };
     let details: &mut Details = status.details.get_or_insert_default();
     details.causes.push(cause);
-    tracing::debug!(name = meta(object).name(), namespace, "refused: namespace is going");
     Err(status)
 }
 

@@ -17,6 +17,7 @@ use skiff_store::{Expect, RangeRequest, Txn};
 use super::limit_ranger::pod_total;
 use super::{Operation, Plugin, Request};
 use crate::objects;
+use crate::ownership;
 
 pub struct ResourceQuota;
 
@@ -72,6 +73,8 @@ async fn charge_all(request: &Request<'_>, object: &Value) -> Result<bool, Statu
     for entry in &found.entries {
         let mut quota = decode_stored(&entry.value)?;
         if charge(request, object, &mut quota, &usage)? {
+            let old = decode_stored(&entry.value)?;
+            ownership::track_own(kind, Some(&old), &mut quota, "status");
             let value = objects::encode(kind, &mut quota);
             txn.ops.push(skiff_store::Op::Put {
                 key: entry.key.clone(),

@@ -13,9 +13,9 @@ const GROUP: &str = "system:bootstrappers";
 
 /// The error tells an administrator why; it is never shown to the caller.
 pub async fn user(server: &Server, token: &str) -> Result<UserInfo, String> {
-    let (id, secret) = token.split_once('.').ok_or("not a token this server knows")?;
+    let (id, secret) = token.split_once('.').ok_or("invalid bearer token")?;
     if !is_token_part(id, 6) || !is_token_part(secret, 16) {
-        return Err("not a token this server knows".to_owned());
+        return Err("invalid bearer token".to_owned());
     }
     let key = format!("/registry/secrets/kube-system/bootstrap-token-{id}");
     let entry = server.store.get(&key).await.map_err(|error| error.to_string())?;

@@ -135,8 +135,9 @@ impl ServiceAccountTokens {
             wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
         if audiences.is_empty() {
             return Err(format!(
-                "[invalid bearer token, token audiences {:?} is invalid for the target audiences {wanted:?}]",
-                claims.aud.list()
+                "[invalid bearer token, token audiences {} is invalid for the target audiences {}]",
+                go_list(claims.aud.list()),
+                go_list(wanted)
             ));
         }
         let now = jiff::Timestamp::now().as_second();
@@ -235,6 +236,12 @@ impl Audience {
     fn contains(&self, audience: &str) -> bool {
         self.list().iter().any(|have| have == audience)
     }
+}
+
+/// Texts as Go prints a list of them.
+fn go_list(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }
 
 /// The public key as a JSON web key set; an uncompressed P-256 point is 0x04, x, y.

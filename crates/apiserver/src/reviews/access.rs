@@ -48,7 +48,11 @@ pub async fn of_subject(
         groups,
         extra,
     };
-    decide(call, object, errors, user).await
+    decide(call, object, errors, user).await?;
+    if let Some(namespace) = namespace {
+        object["metadata"]["namespace"] = namespace.into();
+    }
+    Ok(())
 }
 
 async fn decide(

@@ -114,10 +114,7 @@ async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Backend, 
     let node = pod["spec"]["nodeName"].as_str().unwrap_or("");
     let container = container_of(call, &pod, sub)?;
     if node.is_empty() {
-        return match sub {
-            "log" => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
-            _ => Err(Status::bad_request(format!("pod {name} does not have a host assigned"))),
-        };
+        return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
     let kubelet = kubelet(call, node).await?;
     let path = match sub {

@@ -16,6 +16,7 @@ use skiff_store::{Expect, Txn};
 
 use crate::call::Call;
 use crate::objects;
+use crate::ownership;
 use crate::reply::Reply;
 use crate::verbs::delete::{self, DeleteOptions};
 
@@ -74,6 +75,7 @@ async fn take_permission(call: &Call, pod: &Value, dry_run: bool) -> Result<(), 
                 ));
             }
         };
+        let old = budget.clone();
         disrupt(&mut budget, pod)?;
         if dry_run {
             return Ok(());
@@ -83,6 +85,7 @@ async fn take_permission(call: &Call, pod: &Value, dry_run: bool) -> Result<(), 
             kinds.get("policy", "v1", "poddisruptionbudgets").ok_or_else(Status::no_such_path)?;
         let revision = meta(&budget).resource_version().parse().map_err(Status::internal)?;
         let key = kind.key(meta(&budget).namespace(), meta(&budget).name());
+        ownership::track_own(kind, Some(&old), &mut budget, "status");
         let value = objects::encode(kind, &mut budget);
         let txn = Txn::put(key, value, Expect::Mod(skiff_store::Revision(revision)))
             .note(objects::note(call, "kube-apiserver"));
@@ -108,7 +111,6 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
     let observed = budget["status"]["observedGeneration"].as_i64().unwrap_or(0);
     if observed < meta(budget).generation() {
         return Err(refused(
-            &name,
             &format!("The disruption budget {name} is still being processed by the server."),
             10,
         ));
@@ -118,7 +120,6 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
         let healthy = budget["status"]["currentHealthy"].as_i64().unwrap_or(0);
         let desired = budget["status"]["desiredHealthy"].as_i64().unwrap_or(0);
         return Err(refused(
-            &name,
             &format!(
                 "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
             ),
@@ -134,7 +135,7 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn refused(_budget: &str, why: &str, retry_after_seconds: u32) -> Status {
+fn refused(why: &str, retry_after_seconds: u32) -> Status {
     let cause = Cause {
         reason: "DisruptionBudget".to_owned(),
         message: why.to_owned(),

@@ -28,6 +28,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         .ok_or_else(|| Status::not_found(&GroupResource::new("", "serviceaccounts"), name))?;
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
     check(&request, seconds)?;
+    request["spec"]["expirationSeconds"] = seconds.into();
     let audiences = audiences(call, &request);
     let mut binding = Binding {
         namespace: namespace.to_owned(),
@@ -47,7 +48,9 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         kubernetes: binding,
     };
     let token = call.server.tokens.issue(&claims).map_err(Status::internal)?;
-    request["metadata"] = json!({ "name": name, "namespace": namespace, "creationTimestamp": skiff_api::time::format(now) });
+    crate::ownership::track_token(call, &mut request)?;
+    let managed = request["metadata"]["managedFields"].take();
+    request["metadata"] = json!({ "name": name, "namespace": namespace, "uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": skiff_api::time::format(now), "managedFields": managed });
     request["spec"]["audiences"] = json!(audiences);
     request["spec"]["expirationSeconds"] = seconds.into();
     if request["spec"].get("boundObjectRef").is_none() {
@@ -115,7 +118,7 @@ async fn bind(call: &Call, to: &Value, account: &str, binding: &mut Binding) -> 
         let why = format!(
             "the UID in the bound object reference ({uid}) does not match the UID in record. The object might have been deleted and then recreated"
         );
-        return Err(Status::conflict(&GroupResource::new("", resource), name, &why));
+        return Err(Status::conflict(&GroupResource::new("", kind), name, &why));
     }
     let bound = Some(reference(&object));
     match resource {

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status};
 
 use super::write::Write;
@@ -18,10 +17,6 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let write = Write::new(call, kind.clone(), "", call.write_options("CreateOptions")?);
     let mut object: Value = write.decode_body()?;
     write.check_namespace(&mut object)?;
-    if meta(&object).name().is_empty() && meta(&object).generate_name().is_empty() {
-        // Upstream leaves this to validation, which needs the object complete.
-        tracing::debug!(kind = kind.kind, "an object without a name");
-    }
     let object = write.to_stored(object)?;
     let outcome = write.create(object, false).await?;
     Ok(Reply::created(kind, outcome.bytes))

@@ -83,9 +83,7 @@ pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, St
         let stored = decode_stored(&entry.value)?;
         let place = (meta(&stored).namespace().to_owned(), meta(&stored).name().to_owned());
         match one_in(call, &kind, &place.0, &place.1, &options).await {
-            Ok((object, _)) => {
-                items.push(objects::plain_bytes(&kind, &objects::value_at_version(&kind, object)?))
-            }
+            Ok(_) => items.push(objects::at_version(&kind, &entry.value)?),
             Err(gone) if gone.code == 404 => {}
             Err(status) => return Err(status),
         }
@@ -279,7 +277,8 @@ impl DeleteOptions {
             true => DeleteOptions::from_query(call)?,
             false => {
                 let decoded =
-                    codec::decode(&call.body, call.body_format()?, &Target::delete_options())?;
+                    codec::decode(&call.body, call.body_format()?, &Target::delete_options())
+                        .map_err(plain_syntax_error)?;
                 DeleteOptions::from_object(&decoded.object)?
             }
         };
@@ -357,6 +356,15 @@ impl DeleteOptions {
             _ => Ok(()),
         }
     }
+}
+
+/// Options are no object: what is wrong with them is said without naming one.
+fn plain_syntax_error(mut status: Status) -> Status {
+    const PREFIX: &str = "the object provided is unrecognized (must be of type DeleteOptions): ";
+    if let Some(rest) = status.message.strip_prefix(PREFIX) {
+        status.message = rest.rsplit_once(" (").map_or(rest, |(text, _)| text).to_owned();
+    }
+    status
 }
 
 fn check_dry(values: &[&str]) -> Result<(), Status> {

@@ -7,14 +7,15 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
-use skiff_api::codec::{Target, decode_value};
+use skiff_api::codec::{Target, decode_value, strict_text};
 use skiff_api::meta::meta;
 use skiff_api::patch::{self, PatchError};
-use skiff_api::{KindDef, Status, Subresource};
+use skiff_api::status::Details;
+use skiff_api::{KindDef, Reason, Status, Subresource};
 
 use super::update::reply;
 use super::write::{Proposed, Write};
-use crate::call::{Call, unsupported_media_type};
+use crate::call::{Call, FieldValidation};
 use crate::ownership;
 use crate::reply::Reply;
 
@@ -25,10 +26,6 @@ enum Language {
     Strategic,
     Apply,
 }
-
-const ALL: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
-const FOR_CUSTOM: &str =
-    "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
 
 pub async fn run(
     call: &Call,
@@ -56,8 +53,13 @@ fn language(call: &Call, kind: &KindDef) -> Result<Language, Status> {
         "application/merge-patch+json" => Ok(Language::Merge),
         "application/strategic-merge-patch+json" if !kind.custom => Ok(Language::Strategic),
         "application/apply-patch+yaml" | "application/apply-patch+json" => Ok(Language::Apply),
-        other => Err(unsupported_media_type(other, if kind.custom { FOR_CUSTOM } else { ALL })),
+        _ => Err(unsupported()),
     }
+}
+
+fn unsupported() -> Status {
+    let status = Status::new(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type");
+    status.with_details(Details::default())
 }
 
 fn propose(
@@ -70,13 +72,29 @@ fn propose(
     let before = meta(&current).resource_version().to_owned();
     let document = apply(write, language, current).map_err(PatchError::into_status)?;
     let fixed = meta(&document).resource_version() != before;
-    let shown = document.to_string();
+    let shown = match language {
+        Language::Strategic => shown_patch(&write.call.body),
+        _ => document.to_string(),
+    };
     let target = Target::of(&write.kind);
     let decoded = decode_value(document, &target)
-        .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
-    let object = write.accept(decoded, &target)?;
-    check_place(write, &object)?;
+        .map_err(|error| patch::invalid_result(shown.clone(), &error.to_string()))?;
+    if let (FieldValidation::Strict, Some(found)) =
+        (write.options.validation, strict_text(&decoded.strict))
+    {
+        return Err(patch::invalid_result(shown, &found));
+    }
+    let mut object = write.accept(decoded, &target)?;
+    write.check_namespace(&mut object)?;
+    check_name(write, &object)?;
     Ok(Proposed { object, owned: false, fixed })
+}
+
+/// A strategic patch is shown instead of what it made.
+fn shown_patch(body: &[u8]) -> String {
+    patch::strategic::parse(body)
+        .map(|patch| patch::go_syntax(&Value::Object(patch)))
+        .unwrap_or_default()
 }
 
 fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value, PatchError> {
@@ -90,14 +108,9 @@ fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value,
     }
 }
 
-/// A patch does not move an object.
-fn check_place(write: &Write<'_>, object: &Value) -> Result<(), Status> {
+/// A patch does not rename an object.
+fn check_name(write: &Write<'_>, object: &Value) -> Result<(), Status> {
     let info = &write.call.info;
-    if write.kind.namespaced && meta(object).namespace() != info.namespace {
-        return Err(Status::bad_request(
-            "the namespace of the provided object does not match the namespace sent on the request",
-        ));
-    }
     match meta(object).name() {
         "" => Err(Status::bad_request(format!(
             "the name of the object ({} based on URL) was undeterminable: name must be provided",

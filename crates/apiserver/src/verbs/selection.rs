@@ -135,9 +135,12 @@ pub fn check_list_options(query: &Query, watch: bool) -> Result<(), Status> {
 fn check_watch_options(query: &Query, initial: Option<bool>, errors: &mut ErrorList) {
     let matching = Path::new("resourceVersionMatch");
     let rule = query.text("resourceVersionMatch");
+    const WANTED: &str = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
     match initial {
+        Some(_) if rule.is_empty() => errors.forbidden(&matching, WANTED),
         Some(_) if rule != "NotOlderThan" => {
-            errors.forbidden(&matching, "resourceVersionMatch requires sendInitialEvents to be set for watch operations, supported values are [NotOlderThan]");
+            errors.forbidden(&matching, WANTED);
+            errors.not_supported(&matching, rule, &["NotOlderThan"]);
         }
         None if !rule.is_empty() => {
             errors.forbidden(
@@ -146,6 +149,9 @@ fn check_watch_options(query: &Query, initial: Option<bool>, errors: &mut ErrorL
             );
         }
         _ => {}
+    }
+    if initial.is_some() && !query.text("continue").is_empty() {
+        errors.forbidden(&matching, "resourceVersionMatch is forbidden when continue is provided");
     }
 }
 
@@ -182,8 +188,11 @@ impl ContinueToken {
     }
 
     pub fn decode(text: &str) -> Result<ContinueToken, Status> {
-        let bad = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| bad(&error.to_string()))?;
+        let bad = |why: &str| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
+        let bytes =
+            BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| bad(&base64_fault(&error)))?;
         let token: ContinueToken =
             serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
         match (token.v.as_str(), token.rv, token.start.is_empty()) {
@@ -193,12 +202,28 @@ impl ContinueToken {
             (TOKEN_VERSION, _, true) => {
                 Err(bad("encoded start key empty (version meta.k8s.io/v1)"))
             }
+            (TOKEN_VERSION, _, false) if leaves_collection(&token.start) => Err(bad(&token.start)),
             (TOKEN_VERSION, _, false) => Ok(token),
             (other, ..) => {
                 Err(bad(&format!("server does not recognize this encoded version {other:?}")))
             }
         }
     }
+}
+
+/// What Go's decoder says.
+fn base64_fault(error: &base64::DecodeError) -> String {
+    match error {
+        base64::DecodeError::InvalidByte(at, _) => {
+            format!("illegal base64 data at input byte {at}")
+        }
+        other => other.to_string(),
+    }
+}
+
+/// A made-up token must not lead to keys of other kinds.
+fn leaves_collection(start: &str) -> bool {
+    start.starts_with('/') || start.split('/').any(|step| step == ".." || step == ".")
 }
 
 #[cfg(test)]

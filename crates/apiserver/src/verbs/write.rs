@@ -22,6 +22,7 @@ use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
 use crate::subresources::part;
+use crate::verbs::privileged;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -146,7 +147,7 @@ impl<'a> Write<'a> {
         }
         fill_new_meta(&mut object);
         if !owned {
-            ownership::track(self, &mut object, None);
+            ownership::track(self, &mut object, None)?;
         }
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
@@ -268,7 +269,7 @@ impl<'a> Write<'a> {
         let mut object = self.to_stored(proposed.object)?;
         self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
-            ownership::track(self, &mut object, Some(&old));
+            ownership::track(self, &mut object, Some(&old))?;
         }
         carry_meta(&mut object, &old);
         let mut request = Request::new(self, Operation::Update, Some(&old));
@@ -307,7 +308,9 @@ impl<'a> Write<'a> {
             }
         }
         let (asked, uid) = (meta(object).uid(), meta(old).uid());
-        match asked.is_empty() || asked == uid {
+        // Only a whole object states a precondition by its uid; in a patch it is a change of the field.
+        let states = self.call.info.verb == "update" && !asked.is_empty();
+        match !states || asked == uid {
             true => Ok(()),
             false => Err(Status::conflict(
                 &resource,
@@ -382,6 +385,7 @@ impl<'a> Write<'a> {
             true => self.call.server.network.removal_ops(&self.stored, old),
             false => allocation.ops(&self.call.server.kinds()),
         });
+        let txn = if self.is_node_heartbeat() { txn.volatile() } else { txn };
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
                 allocation.keep();
@@ -403,6 +407,11 @@ impl<'a> Write<'a> {
         }
     }
 
+    /// A node's status ticks all the time, and its kubelet tells it again after a crash.
+    fn is_node_heartbeat(&self) -> bool {
+        self.subresource == "status" && self.stored.kind == "Node" && !self.stored.custom
+    }
+
     fn lost_race(&self, current: Option<&Entry>, name: &str) -> Status {
         match current {
             Some(_) => Status::modified(&self.kind.group_resource(), name),
@@ -419,6 +428,12 @@ impl<'a> Write<'a> {
             (None, _) => {
                 validate_meta(&self.stored, object, &mut errors);
                 strategy.validate(object, &mut errors);
+                privileged::check(
+                    self.call.server.config.allow_privileged,
+                    &self.stored,
+                    object,
+                    &mut errors,
+                );
             }
             (Some(old), "status") => {
                 // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
@@ -438,7 +453,7 @@ impl<'a> Write<'a> {
             }
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&self.kind.group_kind(), meta(object).name(), errors));
+            return Err(Status::invalid(&self.stored.group_kind(), meta(object).name(), errors));
         }
         strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
         Ok(())
@@ -474,7 +489,10 @@ pub fn generated_name(prefix: &str) -> String {
 
 /// What an update may leave out and never changes.
 fn carry_meta(object: &mut Value, old: &Value) {
-    for field in ["uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"] {
+    if let Some(born) = old.pointer("/metadata/creationTimestamp") {
+        set(object, "creationTimestamp", born.clone());
+    }
+    for field in ["uid", "deletionTimestamp", "deletionGracePeriodSeconds"] {
         let said =
             object.pointer(&format!("/metadata/{field}")).is_some_and(|value| !value.is_null());
         if let (false, Some(value)) = (said, old.pointer(&format!("/metadata/{field}"))) {

@@ -161,7 +161,7 @@ impl Scrubber {
         if let Some(stem) =
             map.get("generateName").and_then(Value::as_str).filter(|stem| !stem.is_empty())
         {
-            self.stem(&stem.to_owned());
+            self.stem(stem);
         }
         if map.get("kind").is_some_and(|kind| kind == "Table") {
             self.table(&mut map);

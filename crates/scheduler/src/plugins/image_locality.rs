@@ -1,85 +1,68 @@
-//! Prefers nodes that already have the pod's images, weighted by size and by how widespread each image is.
+//! ImageLocality: nodes that have the pod's images already are better, the more so the larger the images.
+//!
+//! Counterpart: `plugins/imagelocality`. An image that few nodes have counts less, or the first node to pull it would
+//! draw every later pod.
 
 use std::collections::HashMap;
 
-use crate::cluster::{Cluster, ClusterEvent, NodeInfo};
-use crate::framework::{Judge, MAX_SCORE, Plugin, Reason};
-use crate::pod_info::PodInfo;
+use crate::framework::{Cycle, MAX_SCORE, Plugin, Score};
+use crate::node_info::NodeInfo;
 
-const MEBIBYTE: i64 = 1024 * 1024;
-/// Sums below this are not worth a point.
-const LEAST: i64 = 23 * MEBIBYTE;
-/// Per container, sums above this are worth all points.
-const MOST_PER_CONTAINER: i64 = 1000 * MEBIBYTE;
+const MB: i64 = 1024 * 1024;
+/// Below this there is nothing to save, above the maximum it no longer matters.
+const MIN_SIZE: i64 = 23 * MB;
+const MAX_SIZE_PER_CONTAINER: i64 = 1000 * MB;
 
 pub struct ImageLocality;
-
-struct Opinion {
-    /// Normalised image name to the share of nodes that have it, in thousandths.
-    spread: HashMap<String, i64>,
-    most: i64,
-}
 
 impl Plugin for ImageLocality {
     fn name(&self) -> &'static str {
         "ImageLocality"
     }
 
-    fn weight(&self) -> i64 {
-        1
-    }
-
-    fn retry_on(&self) -> &'static [ClusterEvent] {
-        &[]
-    }
-
-    fn judge<'a>(
-        &self,
-        pod: &'a PodInfo,
-        cluster: &'a Cluster,
-    ) -> Result<Option<Box<dyn Judge + 'a>>, Reason> {
-        let all = cluster.nodes();
-        let mut spread = HashMap::new();
-        for image in pod.images.iter().map(|image| normalized(image)) {
-            let having = all.iter().filter(|node| node.images.contains_key(&image)).count();
-            if having > 0 {
-                let share = having * 1000 / all.len();
-                spread.insert(image, i64::try_from(share).unwrap_or(1000));
+    fn score<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        let mut spread: HashMap<String, i64> = HashMap::new();
+        for image in &cycle.pod.images {
+            let image = full_name(image);
+            let nodes = cycle.cache.nodes_with_image(&image);
+            if nodes > 0 {
+                spread.insert(image, nodes);
             }
         }
-        let containers = i64::try_from(pod.images.len()).unwrap_or(1).max(1);
-        let most = MOST_PER_CONTAINER * containers;
-        Ok((!spread.is_empty()).then(|| Box::new(Opinion { spread, most }) as Box<dyn Judge>))
+        if spread.is_empty() {
+            return None;
+        }
+        let images = cycle.pod.images.iter().map(|image| full_name(image));
+        let wanted = images.filter_map(|image| Some((spread.get(&image).copied()?, image)));
+        Some(Box::new(PresentImages {
+            wanted: wanted.map(|(nodes, image)| (image, nodes)).collect(),
+            nodes: cycle.cache.len() as i64,
+            containers: cycle.pod.images.len() as i64,
+        }))
     }
 }
 
-impl Judge for Opinion {
+struct PresentImages {
+    /// With how many nodes have each.
+    wanted: Vec<(String, i64)>,
+    nodes: i64,
+    containers: i64,
+}
+
+impl Score for PresentImages {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let present = self
-            .spread
-            .iter()
-            .filter_map(|(image, share)| Some(node.images.get(image)? * share / 1000));
-        let sum = present.sum::<i64>().clamp(LEAST, self.most);
-        MAX_SCORE * (sum - LEAST) / (self.most - LEAST)
+        let present = self.wanted.iter().filter_map(|(image, nodes)| {
+            let size = node.facts.images.get(image)?;
+            Some(i128::from(*size) * i128::from(*nodes) / i128::from(self.nodes))
+        });
+        let saved = i64::try_from(present.sum::<i128>()).unwrap_or(i64::MAX);
+        let most = MAX_SIZE_PER_CONTAINER * self.containers;
+        MAX_SCORE * (saved.clamp(MIN_SIZE, most) - MIN_SIZE) / (most - MIN_SIZE)
     }
 }
 
-/// Nodes list images with a tag or digest.
-fn normalized(image: &str) -> String {
-    let after_path = image.rsplit('/').next().unwrap_or(image);
-    if after_path.contains([':', '@']) { image.to_owned() } else { format!("{image}:latest") }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{choose, cluster};
-    use super::*;
-
-    #[test]
-    fn the_node_with_the_image_wins() {
-        let with = "{metadata: {name: with}, status: {images: [{names: ['registry:5000/app:latest'], sizeBytes: 900000000}]}}";
-        let nodes = cluster(&["{metadata: {name: without}}", with], &[]);
-        let pod = "{spec: {containers: [{name: c, image: 'registry:5000/app'}]}}";
-        assert_eq!(choose(&[&ImageLocality], &nodes, pod).unwrap(), "with");
-    }
+/// Without a tag or digest, `latest` is meant.
+fn full_name(image: &str) -> String {
+    let tagged = image.rfind(':').is_some_and(|colon| image.rfind('/').is_none_or(|s| s < colon));
+    if tagged { image.to_owned() } else { format!("{image}:latest") }
 }

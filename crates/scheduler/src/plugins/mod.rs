@@ -1,69 +1,60 @@
-//! The default profile: one file per plugin, and the one list that names them.
+//! One file per plugin, and the list that says which run and in which order.
 
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
 mod node_name;
 mod node_ports;
-mod node_resources;
+mod node_resources_balanced_allocation;
+mod node_resources_fit;
 mod node_unschedulable;
 mod pod_topology_spread;
+mod scheduling_gates;
 mod taint_toleration;
-mod volume_binding;
+#[cfg(test)]
+mod tests;
+pub mod volume_binding;
 
 use crate::framework::Plugin;
 
-/// Order is meaning: filters run in this order and stop at the first rejection, so the cheapest and most telling come
-/// first, and a node is counted under the first reason that applies.
-pub const DEFAULT: &[&dyn Plugin] = &[
+/// The default profile. Order is meaning: filters run from the top and the first that turns a node down ends its
+/// check, so cheap and decisive ones stand first; a message names the first reason only.
+pub const PLUGINS: &[&dyn Plugin] = &[
+    &scheduling_gates::SchedulingGates,
     &node_unschedulable::NodeUnschedulable,
     &node_name::NodeName,
     &taint_toleration::TaintToleration,
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
-    &node_resources::Fit,
+    &node_resources_fit::NodeResourcesFit,
     &volume_binding::VolumeBinding,
     &pod_topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
-    // These only score.
-    &node_resources::BalancedAllocation,
+    &node_resources_balanced_allocation::NodeResourcesBalancedAllocation,
     &image_locality::ImageLocality,
 ];
 
-#[cfg(test)]
-mod testing {
-    use std::sync::Arc;
+/// A set of plugins, by their place in `PLUGINS`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PluginSet(u32);
 
-    use crate::cluster::Cluster;
-    use crate::framework::{Framework, Plugin};
-    use crate::pod_info::PodInfo;
+// === impl PluginSet ===
 
-    /// A cluster of nodes written as YAML, and pods placed on them as `(node, YAML)`.
-    pub fn cluster(nodes: &[&str], placed: &[(&str, &str)]) -> Cluster {
-        let mut cluster = Cluster::default();
-        for node in nodes {
-            cluster.set_node(&serde_saphyr::from_str(node).expect("a test node is valid YAML"));
-        }
-        for (at, (node, pod)) in placed.iter().enumerate() {
-            let pod = PodInfo { uid: format!("placed-{at}"), ..info(pod) };
-            cluster.place(Arc::new(pod), node);
-        }
-        cluster
+impl PluginSet {
+    pub fn all() -> PluginSet {
+        PluginSet((1 << PLUGINS.len()) - 1)
     }
 
-    pub fn info(pod: &str) -> PodInfo {
-        let mut pod: k8s_openapi::api::core::v1::Pod =
-            serde_saphyr::from_str(pod).expect("a test pod is valid YAML");
-        pod.metadata.namespace.get_or_insert_with(|| "ns".into());
-        PodInfo::new(&pod)
+    pub fn insert(&mut self, place: usize) {
+        self.0 |= 1 << place;
     }
 
-    /// The node that a framework of these plugins alone chooses, or why none.
-    pub fn choose(
-        plugins: &'static [&'static dyn Plugin],
-        cluster: &Cluster,
-        pod: &str,
-    ) -> Result<String, String> {
-        Framework::new(plugins).schedule(&info(pod), cluster).map_err(|failure| failure.to_string())
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'static dyn Plugin> {
+        let named = PLUGINS.iter().enumerate().filter(move |(place, _)| self.0 & 1 << place != 0);
+        named.map(|(_, plugin)| *plugin)
     }
 }

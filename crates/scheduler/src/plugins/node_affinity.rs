@@ -1,94 +1,75 @@
-//! `nodeSelector` and node affinity: required terms filter, preferred terms score by weight.
+//! NodeAffinity: `nodeSelector` and required node affinity filter, preferred node affinity scores.
+//!
+//! Counterpart: `plugins/nodeaffinity`.
 
-use crate::cluster::{Cluster, ClusterEvent, NodeInfo};
-use crate::framework::{Judge, Plugin, Reason, Reasons, normalize_by_largest};
-use crate::pod_info::{self, PodInfo};
+use crate::framework::{
+    ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Score, Verdict, normalise_to_highest,
+};
+use crate::node_info::NodeInfo;
+use crate::pod_info::{PodInfo, Preferred, RequiredNodes};
 
 pub struct NodeAffinity;
-
-struct Opinion<'a>(&'a pod_info::NodeAffinity);
 
 impl Plugin for NodeAffinity {
     fn name(&self) -> &'static str {
         "NodeAffinity"
     }
 
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
+        let required = &cycle.pod.node_affinity;
+        if required.is_empty() {
+            return PreFilter::Skip;
+        }
+        PreFilter::Check(Box::new(Selected { required, only: required.only_names() }))
+    }
+
     fn weight(&self) -> i64 {
         2
     }
 
-    fn retry_on(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::NodeAdded, ClusterEvent::NodeLabels]
+    fn score<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
+        let preferred = &cycle.pod.preferred_nodes;
+        (!preferred.is_empty()).then(|| Box::new(PreferredNodes(preferred)) as Box<dyn Score>)
     }
 
-    fn judge<'a>(
-        &self,
-        pod: &'a PodInfo,
-        _: &'a Cluster,
-    ) -> Result<Option<Box<dyn Judge + 'a>>, Reason> {
-        let affinity = &pod.node_affinity;
-        let silent = affinity.selector.is_empty()
-            && affinity.required.is_none()
-            && affinity.preferred.is_empty();
-        Ok((!silent).then(|| Box::new(Opinion(affinity)) as Box<dyn Judge>))
+    fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        event.node().is_some_and(|node| selects(&pod.node_affinity, node))
+            || matches!(event, ClusterEvent::PodUpdated)
     }
 }
 
-impl Judge for Opinion<'_> {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Reasons> {
-        match matches(self.0, node) {
-            true => Ok(()),
-            false => Err("node(s) didn't match Pod's node affinity/selector".into()),
+struct Selected<'a> {
+    required: &'a RequiredNodes,
+    only: Option<Vec<&'a str>>,
+}
+
+impl Filter for Selected<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        if selects(self.required, node) {
+            return Verdict::Fits;
         }
+        reasons.add("node(s) didn't match Pod's node affinity/selector");
+        Verdict::Unresolvable
     }
 
+    fn only(&self) -> Option<&[&str]> {
+        self.only.as_deref()
+    }
+}
+
+fn selects(required: &RequiredNodes, node: &NodeInfo) -> bool {
+    required.matches(node.name(), &node.facts.labels)
+}
+
+struct PreferredNodes<'a>(&'a [Preferred]);
+
+impl Score for PreferredNodes<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let wanted =
-            self.0.preferred.iter().filter(|(_, term)| term.matches(&node.name, &node.labels));
-        wanted.map(|(weight, _)| weight).sum()
+        let met = self.0.iter().filter(|p| p.term.matches(node.name(), &node.facts.labels));
+        met.map(|preferred| preferred.weight).sum()
     }
 
-    fn normalize(&self, scores: &mut [i64]) {
-        normalize_by_largest(scores, false);
-    }
-}
-
-/// Whether a node is one of those the pod asks for.
-pub fn matches(affinity: &pod_info::NodeAffinity, node: &NodeInfo) -> bool {
-    let any = |terms: &Vec<crate::selectors::NodeTerm>| {
-        terms.iter().any(|term| term.matches(&node.name, &node.labels))
-    };
-    affinity.selector.matches(&node.labels) && affinity.required.as_ref().is_none_or(any)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{choose, cluster};
-    use super::*;
-
-    #[test]
-    fn required_filters_and_preferred_scores() {
-        let nodes = cluster(
-            &[
-                "{metadata: {name: a, labels: {zone: a, disk: ssd}}}",
-                "{metadata: {name: b, labels: {zone: b, disk: ssd}}}",
-            ],
-            &[],
-        );
-        let pod = |affinity: &str| format!("{{spec: {{containers: [], {affinity}}}}}");
-        let choose = |affinity: &str| choose(&[&NodeAffinity], &nodes, &pod(affinity));
-        assert_eq!(choose("nodeSelector: {zone: b}").unwrap(), "b");
-        let required = "affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [
-            {matchExpressions: [{key: zone, operator: In, values: [c]}]},
-            {matchExpressions: [{key: zone, operator: NotIn, values: [b]}]}]}}}";
-        assert_eq!(choose(required).unwrap(), "a");
-        let preferred = "affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [
-            {weight: 10, preference: {matchExpressions: [{key: zone, operator: In, values: [a]}]}},
-            {weight: 50, preference: {matchExpressions: [{key: zone, operator: In, values: [b]}]}}]}}";
-        assert_eq!(choose(preferred).unwrap(), "b");
-        assert_eq!(
-            choose("nodeSelector: {zone: z}").unwrap_err(),
-            "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector."
-        );
+    fn normalise(&self, scores: &mut [i64], _: &[&NodeInfo]) {
+        normalise_to_highest(scores, false);
     }
 }

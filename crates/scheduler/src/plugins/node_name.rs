@@ -1,53 +1,39 @@
-//! A pod that names its node fits that node only.
+//! NodeName: a pod that names its node goes nowhere else.
+//!
+//! Counterpart: `plugins/nodename`. A pod with `spec.nodeName` is bound already and never reaches a cycle; the plugin
+//! keeps its place in the order for profiles that reuse the filters on bound pods.
 
-use crate::cluster::{Cluster, ClusterEvent, NodeInfo};
-use crate::framework::{Judge, Plugin, Reason, Reasons};
+use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 
 pub struct NodeName;
-
-struct Opinion<'a>(&'a str);
 
 impl Plugin for NodeName {
     fn name(&self) -> &'static str {
         "NodeName"
     }
 
-    fn retry_on(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::NodeAdded]
-    }
-
-    fn judge<'a>(
-        &self,
-        pod: &'a PodInfo,
-        _: &'a Cluster,
-    ) -> Result<Option<Box<dyn Judge + 'a>>, Reason> {
-        Ok(pod.node_name.as_deref().map(|name| Box::new(Opinion(name)) as Box<dyn Judge>))
-    }
-}
-
-impl Judge for Opinion<'_> {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Reasons> {
-        if node.name == self.0 {
-            Ok(())
-        } else {
-            Err("node(s) didn't match the requested node name".into())
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
+        match &cycle.pod.node_name {
+            Some(name) => PreFilter::Check(Box::new(Named(name))),
+            None => PreFilter::Skip,
         }
     }
+
+    fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        matches!(event, ClusterEvent::NodeAdded(node) if pod.node_name.as_deref() == Some(node.name()))
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{choose, cluster};
-    use super::*;
+struct Named<'a>(&'a str);
 
-    #[test]
-    fn the_named_node_or_none() {
-        let nodes = cluster(&["{metadata: {name: a}}", "{metadata: {name: b}}"], &[]);
-        assert_eq!(
-            choose(&[&NodeName], &nodes, "{spec: {nodeName: b, containers: []}}").unwrap(),
-            "b"
-        );
-        assert!(choose(&[&NodeName], &nodes, "{spec: {nodeName: c, containers: []}}").is_err());
+impl Filter for Named<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        if node.name() == self.0 {
+            return Verdict::Fits;
+        }
+        reasons.add("node(s) didn't match the requested node name");
+        Verdict::Unresolvable
     }
 }

@@ -1,55 +1,50 @@
-//! Keeps pods off cordoned nodes, unless they tolerate the `unschedulable` taint.
+//! NodeUnschedulable: a cordoned node takes only pods that tolerate the cordon.
+//!
+//! Counterpart: `plugins/nodeunschedulable`.
 
-use crate::cluster::{Cluster, ClusterEvent, NodeInfo};
-use crate::framework::{Judge, Plugin, Reason, Reasons};
-use crate::plugins::taint_toleration::tolerates;
+use k8s_openapi::api::core::v1::Taint;
+
+use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 
 pub struct NodeUnschedulable;
-
-struct Opinion;
 
 impl Plugin for NodeUnschedulable {
     fn name(&self) -> &'static str {
         "NodeUnschedulable"
     }
 
-    fn retry_on(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::NodeAdded, ClusterEvent::NodeTaints]
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
+        if cycle.pod.tolerates(&cordon()) {
+            return PreFilter::Skip;
+        }
+        PreFilter::Check(Box::new(NotCordoned))
     }
 
-    fn judge<'a>(
-        &self,
-        pod: &'a PodInfo,
-        _: &'a Cluster,
-    ) -> Result<Option<Box<dyn Judge + 'a>>, Reason> {
-        let taint = k8s_openapi::api::core::v1::Taint {
-            key: "node.kubernetes.io/unschedulable".into(),
-            effect: "NoSchedule".into(),
-            ..Default::default()
-        };
-        let tolerated = tolerates(&pod.tolerations, &taint);
-        Ok((!tolerated).then(|| Box::new(Opinion) as Box<dyn Judge>))
+    fn may_help(&self, _: &PodInfo, event: &ClusterEvent) -> bool {
+        event.node().is_some_and(|node| !node.facts.unschedulable)
+            || matches!(event, ClusterEvent::PodUpdated)
     }
 }
 
-impl Judge for Opinion {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Reasons> {
-        if node.unschedulable { Err("node(s) were unschedulable".into()) } else { Ok(()) }
+struct NotCordoned;
+
+impl Filter for NotCordoned {
+    fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        if !node.facts.unschedulable {
+            return Verdict::Fits;
+        }
+        reasons.add("node(s) were unschedulable");
+        Verdict::Unresolvable
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{choose, cluster};
-    use super::*;
-
-    #[test]
-    fn cordoned_nodes_take_only_who_tolerates() {
-        let nodes = cluster(&["{metadata: {name: n}, spec: {unschedulable: true}}"], &[]);
-        let rejected = choose(&[&NodeUnschedulable], &nodes, "{spec: {containers: []}}");
-        assert_eq!(rejected.unwrap_err(), "0/1 nodes are available: 1 node(s) were unschedulable.");
-        let daemon = "{spec: {containers: [], tolerations: [{key: node.kubernetes.io/unschedulable, operator: Exists}]}}";
-        assert_eq!(choose(&[&NodeUnschedulable], &nodes, daemon).unwrap(), "n");
+/// The taint that a cordon stands for.
+fn cordon() -> Taint {
+    Taint {
+        key: "node.kubernetes.io/unschedulable".into(),
+        effect: "NoSchedule".into(),
+        ..Taint::default()
     }
 }

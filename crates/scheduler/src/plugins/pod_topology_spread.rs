@@ -1,235 +1,251 @@
-//! Topology spread: declared constraints filter (DoNotSchedule) or score (ScheduleAnyway); pods without any are spread
-//! over nodes and zones with their siblings, by score.
+//! PodTopologySpread: siblings are spread over domains. Declared constraints filter (DoNotSchedule) or score
+//! (ScheduleAnyway); pods that declare none are spread over zones and nodes by score.
+//!
+//! Counterpart: `plugins/podtopologyspread` with the system defaults (zone 5, hostname 3).
 
 use std::collections::HashMap;
 
-use crate::cluster::{Cluster, ClusterEvent, NodeInfo};
-use crate::framework::{Judge, MAX_SCORE, Plugin, Reason, Reasons};
-use crate::plugins::{node_affinity, taint_toleration};
-use crate::pod_info::{PodInfo, Spread};
+use crate::framework::{
+    ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
+};
+use crate::groups::Matching;
+use crate::node_info::NodeInfo;
+use crate::plugins::taint_toleration;
+use crate::pod_info::PodInfo;
+use crate::pod_terms::Spread;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
 
+/// The score of a node that lacks a key, until it is normalised to zero.
+const NO_DOMAIN: i64 = i64::MIN;
+
 pub struct PodTopologySpread;
-
-struct Opinion<'a> {
-    required: Vec<Domains<'a>>,
-    preferred: Vec<Domains<'a>>,
-}
-
-/// How many matching pods each value of the topology key holds.
-struct Domains<'a> {
-    spread: Spread,
-    counts: HashMap<&'a str, i64>,
-    /// The pod itself matches the selector, so placing it adds one.
-    own: i64,
-}
 
 impl Plugin for PodTopologySpread {
     fn name(&self) -> &'static str {
         "PodTopologySpread"
     }
 
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
+        let required: Vec<_> = cycle.pod.spread.iter().filter(|spread| spread.required).collect();
+        if required.is_empty() {
+            return PreFilter::Skip;
+        }
+        PreFilter::Check(Box::new(Skews::of(cycle, &required)))
+    }
+
     fn weight(&self) -> i64 {
         2
     }
 
-    fn retry_on(&self) -> &'static [ClusterEvent] {
-        use ClusterEvent::*;
-        &[NodeAdded, NodeLabels, NodeTaints, PodRemoved, PodPlaced]
-    }
-
-    fn judge<'a>(
+    fn score<'a>(
         &self,
-        pod: &'a PodInfo,
-        cluster: &'a Cluster,
-    ) -> Result<Option<Box<dyn Judge + 'a>>, Reason> {
-        let declared =
-            if pod.spread.is_empty() { system_default(pod, cluster) } else { pod.spread.clone() };
-        if declared.is_empty() {
-            return Ok(None);
+        cycle: Cycle<'a>,
+        feasible: &[&'a NodeInfo],
+    ) -> Option<Box<dyn Score + 'a>> {
+        let declared = !cycle.pod.spread.is_empty();
+        let preferred: Vec<Spread> = match declared {
+            true => cycle.pod.spread.iter().filter(|spread| !spread.required).cloned().collect(),
+            false => system_defaults(cycle),
+        };
+        if preferred.is_empty() {
+            return None;
         }
-        // Only nodes that have the keys of all (declared) constraints of one sort count for any of them.
-        let (required, preferred): (Vec<Spread>, Vec<Spread>) =
-            declared.into_iter().partition(|spread| spread.required);
-        let strict_keys = !pod.spread.is_empty();
-        let required = domains(required, true, pod, cluster);
-        let preferred = domains(preferred, strict_keys, pod, cluster);
-        Ok(Some(Box::new(Opinion { required, preferred })))
+        Some(Box::new(Crowding::of(cycle, feasible, preferred, declared)))
+    }
+
+    fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
+        match event {
+            ClusterEvent::PodPlaced(other) | ClusterEvent::PodLeft(other) => {
+                other.namespace == pod.namespace
+                    && pod.spread.iter().any(|spread| spread.selector.matches(&other.labels))
+            }
+            ClusterEvent::NodeUpdated { before, now } => {
+                before.labels != now.facts.labels || before.taints != now.facts.taints
+            }
+            ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
+            ClusterEvent::NamespaceChanged | ClusterEvent::StorageChanged => false,
+        }
     }
 }
 
-/// The defaults of the scheduler: prefer other nodes (skew 3) and other zones (skew 5) than the siblings'.
-fn system_default(pod: &PodInfo, cluster: &Cluster) -> Vec<Spread> {
-    let Some(selector) = cluster.default_selector(pod) else { return Vec::new() };
-    let spread = |key: &str, max_skew| Spread {
-        max_skew,
-        topology_key: key.to_owned(),
-        required: false,
-        selector: selector.clone(),
-        min_domains: 1,
-        honor_affinity: true,
-        honor_taints: false,
-    };
-    vec![spread(HOSTNAME, 3), spread(ZONE, 5)]
+fn system_defaults(cycle: Cycle<'_>) -> Vec<Spread> {
+    let Some(siblings) = cycle.listers.siblings(cycle.pod) else { return Vec::new() };
+    vec![
+        Spread::system_default(HOSTNAME, 3, siblings.clone()),
+        Spread::system_default(ZONE, 5, siblings),
+    ]
 }
 
-fn domains<'a>(
-    spreads: Vec<Spread>,
-    all_keys: bool,
-    pod: &PodInfo,
-    cluster: &'a Cluster,
-) -> Vec<Domains<'a>> {
-    let keys: Vec<String> = spreads.iter().map(|spread| spread.topology_key.clone()).collect();
-    let has_keys =
-        |node: &NodeInfo| !all_keys || keys.iter().all(|key| node.labels.contains_key(key));
-    let nodes: Vec<&NodeInfo> = cluster.nodes().iter().filter(|node| has_keys(node)).collect();
-    let counted = spreads.into_iter().map(|spread| {
+/// Whether the pods of a node count, by the constraint's inclusion policies.
+fn included(spread: &Spread, pod: &PodInfo, node: &NodeInfo) -> bool {
+    (!spread.honor_affinity || pod.node_affinity.matches(node.name(), &node.facts.labels))
+        && (!spread.honor_taints || taint_toleration::untolerated(pod, node).is_none())
+}
+
+fn siblings<'a>(cycle: Cycle<'a>, spread: Spread) -> Matching<'a> {
+    let namespace = &cycle.pod.namespace;
+    cycle.cache.groups().matching(move |group| spread.counts(group, namespace))
+}
+
+/// The filter: how full every domain of every required constraint is.
+struct Skews<'a>(Vec<Skew<'a>>);
+
+struct Skew<'a> {
+    spread: &'a Spread,
+    counts: HashMap<&'a str, i64>,
+    fewest: i64,
+    /// The pod counts as its own sibling once it is placed.
+    own: i64,
+}
+
+// === impl Skews ===
+
+impl<'a> Skews<'a> {
+    /// Only nodes that have the keys of all constraints count for any of them.
+    fn of(cycle: Cycle<'a>, required: &[&'a Spread]) -> Skews<'a> {
+        let has_keys = |node: &&NodeInfo| {
+            required.iter().all(|spread| node.facts.labels.contains_key(&spread.topology_key))
+        };
+        let nodes: Vec<_> = cycle.cache.nodes().iter().filter(has_keys).collect();
+        Skews(required.iter().map(|spread| Skew::of(cycle, spread, &nodes)).collect())
+    }
+}
+
+impl<'a> Skew<'a> {
+    fn of(cycle: Cycle<'a>, spread: &'a Spread, nodes: &[&'a NodeInfo]) -> Skew<'a> {
+        let matching = siblings(cycle, spread.clone());
         let mut counts: HashMap<&str, i64> = HashMap::new();
-        for node in nodes.iter().filter(|node| is_eligible(&spread, pod, node)) {
-            if let Some(value) = node.labels.get(&spread.topology_key) {
-                *counts.entry(value).or_default() += matching_pods(&spread, pod, node);
-            }
+        for node in nodes.iter().filter(|node| included(spread, cycle.pod, node)) {
+            let value = node.facts.labels[&spread.topology_key].as_str();
+            *counts.entry(value).or_default() += matching.count(&node.groups);
         }
-        let own = i64::from(spread.selector.matches(&pod.labels));
-        Domains { spread, counts, own }
-    });
-    counted.collect()
+        // With fewer domains than asked for, the missing ones are the emptiest.
+        let fewest = match (counts.len() as i64) < spread.min_domains {
+            true => 0,
+            false => counts.values().copied().min().unwrap_or(0),
+        };
+        let own = i64::from(spread.selector.matches(&cycle.pod.labels));
+        Skew { spread, counts, fewest, own }
+    }
 }
 
-/// Whether the node could hold the pod as far as the constraint's policies care.
-fn is_eligible(spread: &Spread, pod: &PodInfo, node: &NodeInfo) -> bool {
-    let strict = node.taints.iter().filter(|taint| taint.effect != "PreferNoSchedule");
-    let tolerated =
-        || strict.clone().all(|taint| taint_toleration::tolerates(&pod.tolerations, taint));
-    (!spread.honor_affinity || node_affinity::matches(&pod.node_affinity, node))
-        && (!spread.honor_taints || tolerated())
-}
-
-fn matching_pods(spread: &Spread, pod: &PodInfo, node: &NodeInfo) -> i64 {
-    let mine =
-        node.pods.iter().filter(|other| other.namespace == pod.namespace && !other.terminating);
-    mine.filter(|other| spread.selector.matches(&other.labels)).map(|_| 1).sum()
-}
-
-impl Judge for Opinion<'_> {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Reasons> {
-        for domains in &self.required {
-            let Some(value) = node.labels.get(&domains.spread.topology_key) else {
-                return Err(
-                    "node(s) didn't match pod topology spread constraints (missing required label)"
-                        .into(),
+impl Filter for Skews<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        for skew in &self.0 {
+            let Some(value) = node.facts.labels.get(&skew.spread.topology_key) else {
+                reasons.add(
+                    "node(s) didn't match pod topology spread constraints (missing required label)",
                 );
+                return Verdict::Unresolvable;
             };
-            let here = domains.counts.get(value.as_str()).copied().unwrap_or(0);
-            if here + domains.own - domains.fewest() > domains.spread.max_skew {
-                return Err("node(s) didn't match pod topology spread constraints".into());
+            let here = skew.counts.get(value.as_str()).copied().unwrap_or(0);
+            if here + skew.own - skew.fewest > skew.spread.max_skew {
+                reasons.add("node(s) didn't match pod topology spread constraints");
+                return Verdict::Unschedulable;
             }
         }
-        Ok(())
+        Verdict::Fits
+    }
+}
+
+/// The score: how crowded the node's domains are with siblings, less being better.
+struct Crowding<'a> {
+    spreads: Vec<CrowdedBy<'a>>,
+    /// Declared constraints: a node that lacks a key is worst.
+    needs_keys: bool,
+}
+
+struct CrowdedBy<'a> {
+    spread: Spread,
+    matching: Matching<'a>,
+    /// Per value of the key; of hostnames each node is asked itself, which saves a pass over the cluster.
+    counts: HashMap<&'a str, i64>,
+    /// More domains make each of them weigh more.
+    weight: f64,
+}
+
+// === impl Crowding ===
+
+impl<'a> Crowding<'a> {
+    fn of(
+        cycle: Cycle<'a>,
+        feasible: &[&'a NodeInfo],
+        preferred: Vec<Spread>,
+        needs_keys: bool,
+    ) -> Crowding<'a> {
+        let keys: Vec<String> =
+            preferred.iter().map(|spread| spread.topology_key.clone()).collect();
+        let counts = |node: &&NodeInfo| {
+            !needs_keys || keys.iter().all(|key| node.facts.labels.contains_key(key))
+        };
+        let feasible: Vec<_> = feasible.iter().copied().filter(counts).collect();
+        let all = cycle.cache.nodes().iter().filter(counts);
+        let by = |spread| CrowdedBy::of(cycle, &feasible, all.clone(), spread);
+        Crowding { spreads: preferred.into_iter().map(by).collect(), needs_keys }
+    }
+}
+
+impl<'a> CrowdedBy<'a> {
+    fn of(
+        cycle: Cycle<'a>,
+        feasible: &[&'a NodeInfo],
+        all: impl Iterator<Item = &'a NodeInfo>,
+        spread: Spread,
+    ) -> CrowdedBy<'a> {
+        let matching = siblings(cycle, spread.clone());
+        let mut counts = HashMap::new();
+        if spread.topology_key != HOSTNAME {
+            let values =
+                feasible.iter().filter_map(|node| node.facts.labels.get(&spread.topology_key));
+            counts.extend(values.map(|value| (value.as_str(), 0)));
+        }
+        let domains = if spread.topology_key == HOSTNAME { feasible.len() } else { counts.len() };
+        if !counts.is_empty() {
+            for node in all.filter(|node| included(&spread, cycle.pod, node)) {
+                let value = node.facts.labels.get(&spread.topology_key);
+                if let Some(count) = value.and_then(|value| counts.get_mut(value.as_str())) {
+                    *count += matching.count(&node.groups);
+                }
+            }
+        }
+        CrowdedBy { spread, matching, counts, weight: (domains as f64 + 2.0).ln() }
     }
 
+    fn at(&self, node: &NodeInfo) -> Option<f64> {
+        let value = node.facts.labels.get(&self.spread.topology_key)?;
+        let siblings = match self.spread.topology_key == HOSTNAME {
+            true => self.matching.count(&node.groups),
+            false => self.counts.get(value.as_str()).copied().unwrap_or(0),
+        };
+        // A large allowed skew evens out small differences.
+        Some(siblings as f64 * self.weight + (self.spread.max_skew - 1) as f64)
+    }
+}
+
+impl Score for Crowding<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {
-        let parts = self.preferred.iter().filter_map(|domains| {
-            let value = node.labels.get(&domains.spread.topology_key)?;
-            let here = domains.counts.get(value.as_str()).copied().unwrap_or(0);
-            // More domains make each of them weigh more; a large allowed skew evens out small differences.
-            let weight = (domains.counts.len() as f64 + 2.0).ln();
-            Some(here as f64 * weight + (domains.spread.max_skew - 1) as f64)
-        });
-        parts.sum::<f64>().round() as i64
+        let mut sum = 0.0;
+        for by in &self.spreads {
+            match by.at(node) {
+                Some(crowding) => sum += crowding,
+                None if self.needs_keys => return NO_DOMAIN,
+                None => {}
+            }
+        }
+        sum.round() as i64
     }
 
-    fn normalize(&self, scores: &mut [i64]) {
-        let largest = scores.iter().copied().max().unwrap_or(0);
-        let smallest = scores.iter().copied().min().unwrap_or(0);
+    fn normalise(&self, scores: &mut [i64], _: &[&NodeInfo]) {
+        let known = || scores.iter().copied().filter(|score| *score != NO_DOMAIN);
+        let (highest, lowest) = (known().max().unwrap_or(0), known().min().unwrap_or(0));
         for score in scores {
-            *score = if largest == 0 {
-                MAX_SCORE
-            } else {
-                MAX_SCORE * (largest + smallest - *score) / largest
+            *score = match *score {
+                NO_DOMAIN => 0,
+                _ if highest == 0 => MAX_SCORE,
+                score => MAX_SCORE * (highest + lowest - score) / highest,
             };
         }
-    }
-}
-
-impl Domains<'_> {
-    /// The emptiest domain; with fewer domains than asked for, a missing one counts as empty.
-    fn fewest(&self) -> i64 {
-        let domains = i64::try_from(self.counts.len()).unwrap_or(i64::MAX);
-        if domains < self.spread.min_domains {
-            0
-        } else {
-            self.counts.values().copied().min().unwrap_or(0)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{choose, cluster, info};
-    use super::*;
-    use crate::framework::Framework;
-    use crate::selectors::Selector;
-
-    const NODES: [&str; 3] = [
-        "{metadata: {name: a1, labels: {zone: a, kubernetes.io/hostname: a1}}}",
-        "{metadata: {name: a2, labels: {zone: a, kubernetes.io/hostname: a2}}}",
-        "{metadata: {name: b1, labels: {zone: b, kubernetes.io/hostname: b1}}}",
-    ];
-    const WEB: &str = "{metadata: {labels: {app: web}}, spec: {containers: []}}";
-
-    fn constrained(more: &str) -> String {
-        format!(
-            "{{metadata: {{labels: {{app: web}}}}, spec: {{containers: [], topologySpreadConstraints: [
-               {{maxSkew: 1, topologyKey: zone, labelSelector: {{matchLabels: {{app: web}}}}, {more}}}]}}}}"
-        )
-    }
-
-    #[test]
-    fn skew_is_kept() {
-        let uneven = cluster(&NODES, &[("a1", WEB)]);
-        let pod = constrained("whenUnsatisfiable: DoNotSchedule");
-        assert_eq!(choose(&[&PodTopologySpread], &uneven, &pod).unwrap(), "b1");
-        let pod = constrained("whenUnsatisfiable: DoNotSchedule, minDomains: 3");
-        assert!(
-            choose(&[&PodTopologySpread], &cluster(&NODES, &[("a1", WEB), ("b1", WEB)]), &pod)
-                .is_err()
-        );
-    }
-
-    #[test]
-    fn nodes_without_the_key_are_out() {
-        let pod = constrained("whenUnsatisfiable: DoNotSchedule");
-        let message =
-            choose(&[&PodTopologySpread], &cluster(&["{metadata: {name: n}}"], &[]), &pod)
-                .unwrap_err();
-        assert!(message.contains("(missing required label)"), "{message}");
-    }
-
-    #[test]
-    fn soft_constraints_prefer_the_emptier_zone() {
-        let uneven = cluster(&NODES, &[("a1", WEB), ("a2", WEB)]);
-        assert_eq!(
-            choose(
-                &[&PodTopologySpread],
-                &uneven,
-                &constrained("whenUnsatisfiable: ScheduleAnyway")
-            )
-            .unwrap(),
-            "b1"
-        );
-    }
-
-    #[test]
-    fn siblings_of_a_service_spread_without_being_told() {
-        let mut nodes = cluster(&NODES, &[("a1", WEB), ("b1", WEB)]);
-        let labels = [("app".to_owned(), "web".to_owned())].into();
-        nodes.services.insert(("ns".into(), "web".into()), Selector::from_map(&labels));
-        assert_eq!(
-            Framework::new(&[&PodTopologySpread]).schedule(&info(WEB), &nodes).unwrap(),
-            "a2"
-        );
     }
 }

@@ -1,99 +1,193 @@
-//! Volumes: a pod goes where its bound volumes can be reached, and waits while a claim is not bound.
+//! VolumeBinding: a pod goes where its volumes are, or where volumes for its claims can be.
 //!
-//! Differs from upstream: claims of a `WaitForFirstConsumer` class do not take part in the choice of the node; they
-//! wait, with a message that says so, until a provisioner binds them.
+//! Counterpart: `plugins/volumebinding`. Bound claims tie the pod to their volumes' nodes; claims that wait for their
+//! first consumer are given a volume, or are marked for provisioning, when the node is chosen (`claim_steps`).
+//! Invariant: a volume is promised to one claim only.
 
-use std::borrow::Cow;
-
-use crate::cluster::{Cluster, ClusterEvent, NodeInfo, Volume};
-use crate::framework::{Judge, Plugin, Reason, Reasons};
-use crate::pod_info::PodInfo;
+use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::listers::{Claim, Listers, Volume};
+use crate::node_info::NodeInfo;
+use crate::pod_info::{ClaimName, PodInfo};
 
 pub struct VolumeBinding;
-
-struct Opinion<'a>(Vec<&'a Volume>);
 
 impl Plugin for VolumeBinding {
     fn name(&self) -> &'static str {
         "VolumeBinding"
     }
 
-    fn retry_on(&self) -> &'static [ClusterEvent] {
-        &[ClusterEvent::StorageChanged, ClusterEvent::NodeAdded, ClusterEvent::NodeLabels]
+    fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
+        if cycle.pod.claims.is_empty() {
+            return PreFilter::Skip;
+        }
+        match Claims::of(cycle.pod, cycle.listers) {
+            Ok(claims) => PreFilter::Check(Box::new(claims)),
+            Err(reason) => PreFilter::Reject(reason.into()),
+        }
     }
 
-    fn judge<'a>(
-        &self,
-        pod: &'a PodInfo,
-        cluster: &'a Cluster,
-    ) -> Result<Option<Box<dyn Judge + 'a>>, Reason> {
-        let mut volumes = Vec::new();
-        for name in &pod.claims {
-            let claim = cluster.claims.get(&(pod.namespace.clone(), name.clone()));
-            let claim = claim
-                .ok_or_else(|| Cow::Owned(format!("persistentvolumeclaim {name:?} not found")))?;
+    fn may_help(&self, _: &PodInfo, event: &ClusterEvent) -> bool {
+        match event {
+            ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) => true,
+            ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
+            _ => false,
+        }
+    }
+}
+
+/// The claims of a pod, looked up.
+struct Claims<'a> {
+    listers: &'a Listers,
+    bound: Vec<&'a Volume>,
+    /// Bound to a volume that is not there.
+    lost: bool,
+    waiting: Vec<Waiting<'a>>,
+}
+
+/// A claim whose volume is chosen together with the node.
+struct Waiting<'a> {
+    name: &'a str,
+    claim: &'a Claim,
+}
+
+/// What must be written before the pod can be bound.
+#[derive(Debug, PartialEq)]
+pub enum ClaimStep {
+    /// Promise an existing volume to the claim, as long as the volume is what it was.
+    Promise { volume: String, version: String, claim: String, uid: String },
+    /// Have a volume made for the claim at the node.
+    Provision { claim: String },
+}
+
+// === impl Claims ===
+
+impl<'a> Claims<'a> {
+    /// The error is why no node will do for now.
+    fn of(pod: &'a PodInfo, listers: &'a Listers) -> Result<Claims<'a>, String> {
+        let mut claims = Claims { listers, bound: Vec::new(), lost: false, waiting: Vec::new() };
+        let mut immediate = false;
+        for ClaimName { name, ephemeral } in &pod.claims {
+            let claim = listers.claims.get(&pod.namespace, name).ok_or_else(|| match ephemeral {
+                true => format!(
+                    "waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}"
+                ),
+                false => format!("persistentvolumeclaim {name:?} not found"),
+            })?;
             if claim.terminating {
-                return Err(Cow::Owned(format!("persistentvolumeclaim {name:?} is being deleted")));
+                return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
             }
-            let Some(volume) = claim.volume.as_ref().filter(|_| claim.bound) else {
-                return Err(unbound(
-                    claim.class.as_ref().and_then(|class| cluster.classes.get(class)).copied(),
-                ));
+            let volume = claim.volume.as_ref().filter(|_| claim.bound);
+            match volume.map(|volume| listers.volumes.get("", volume)) {
+                Some(Some(volume)) => claims.bound.push(volume),
+                Some(None) => claims.lost = true,
+                // Named by its user: the volume controller binds it, whatever the class says.
+                None if claim.volume.is_some() || !waits(claim, listers) => immediate = true,
+                None => claims.waiting.push(Waiting { name, claim }),
+            }
+        }
+        match immediate {
+            true => Err("pod has unbound immediate PersistentVolumeClaims".into()),
+            false => Ok(claims),
+        }
+    }
+
+    /// How every waiting claim would get its volume at the node; `None` if one cannot.
+    fn steps(&self, node: &NodeInfo) -> Option<Vec<ClaimStep>> {
+        let mut steps: Vec<ClaimStep> = Vec::new();
+        for waiting in &self.waiting {
+            let taken = |volume: &str| {
+                steps.iter().any(
+                    |step| matches!(step, ClaimStep::Promise { volume: name, .. } if name == volume),
+                )
             };
-            volumes.push(cluster.volumes.get(volume).ok_or_else(|| {
-                Cow::Owned(format!("persistentvolumeclaim {name:?} bound to non-existent persistentvolume {volume:?}"))
-            })?);
+            let step = match self.smallest_match(waiting.claim, node, taken) {
+                Some((name, volume)) => ClaimStep::Promise {
+                    volume: name.to_owned(),
+                    version: volume.resource_version.clone(),
+                    claim: waiting.name.to_owned(),
+                    uid: waiting.claim.uid.clone(),
+                },
+                None if self.can_provision(waiting.claim, node) => {
+                    ClaimStep::Provision { claim: waiting.name.to_owned() }
+                }
+                None => return None,
+            };
+            steps.push(step);
         }
-        volumes.retain(|volume| volume.node_terms.is_some());
-        Ok((!volumes.is_empty()).then(|| Box::new(Opinion(volumes)) as Box<dyn Judge>))
+        Some(steps)
     }
-}
 
-fn unbound(waits_for_consumer: Option<bool>) -> Reason {
-    Cow::Borrowed(match waits_for_consumer {
-        Some(true) => "pod has unbound PersistentVolumeClaims waiting for a provisioner",
-        Some(false) | None => "pod has unbound immediate PersistentVolumeClaims",
-    })
-}
+    fn smallest_match(
+        &self,
+        claim: &Claim,
+        node: &NodeInfo,
+        taken: impl Fn(&str) -> bool,
+    ) -> Option<(&'a str, &'a Volume)> {
+        let volumes = self.listers.volumes.iter();
+        let fitting = volumes.filter(|((_, name), volume)| {
+            volume.available && !taken(name) && suits(volume, claim) && reaches(volume, node)
+        });
+        let smallest = fitting.min_by_key(|(_, volume)| volume.size);
+        smallest.map(|((_, name), volume)| (name.as_str(), volume))
+    }
 
-impl Judge for Opinion<'_> {
-    fn filter(&self, node: &NodeInfo) -> Result<(), Reasons> {
-        let reaches = |volume: &&Volume| {
-            volume.node_terms.iter().flatten().any(|term| term.matches(&node.name, &node.labels))
+    fn can_provision(&self, claim: &Claim, node: &NodeInfo) -> bool {
+        // A provisioner cannot make a volume to match labels.
+        let Some(class) = self.listers.classes.get("", &claim.class) else { return false };
+        let here = |topologies: &Vec<crate::selector::Selector>| {
+            topologies.iter().any(|topology| topology.matches(&node.facts.labels))
         };
-        match self.0.iter().all(reaches) {
-            true => Ok(()),
-            false => Err("node(s) had volume node affinity conflict".into()),
-        }
+        class.provisions
+            && claim.selector.0.is_empty()
+            && class.topologies.as_ref().is_none_or(here)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::super::testing::{choose, cluster};
-    use super::*;
-
-    #[test]
-    fn pods_follow_their_volumes() {
-        let mut nodes = cluster(
-            &["{metadata: {name: a, labels: {h: a}}}", "{metadata: {name: b, labels: {h: b}}}"],
-            &[],
-        );
-        let pod = "{spec: {containers: [], volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}}";
-        let check = |nodes: &Cluster| choose(&[&VolumeBinding], nodes, pod);
-        assert!(check(&nodes).unwrap_err().contains("persistentvolumeclaim \"data\" not found"));
-        let key = || ("ns".to_owned(), "data".to_owned());
-        nodes.set_claim(key(), &serde_saphyr::from_str("{spec: {}}").unwrap());
-        assert!(
-            check(&nodes).unwrap_err().contains("pod has unbound immediate PersistentVolumeClaims")
-        );
-        nodes.set_claim(
-            key(),
-            &serde_saphyr::from_str("{spec: {volumeName: pv}, status: {phase: Bound}}").unwrap(),
-        );
-        let local = "{spec: {nodeAffinity: {required: {nodeSelectorTerms: [
-            {matchExpressions: [{key: h, operator: In, values: [b]}]}]}}}}";
-        nodes.set_volume("pv".into(), &serde_saphyr::from_str(local).unwrap());
-        assert_eq!(check(&nodes).unwrap(), "b");
+impl Filter for Claims<'_> {
+    fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        if self.lost {
+            reasons
+                .add("node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)");
+            return Verdict::Unresolvable;
+        }
+        if !self.bound.iter().all(|volume| reaches(volume, node)) {
+            reasons.add("node(s) had volume node affinity conflict");
+            return Verdict::Unresolvable;
+        }
+        if !self.waiting.is_empty() && self.steps(node).is_none() {
+            reasons.add("node(s) didn't find available persistent volumes to bind");
+            return Verdict::Unresolvable;
+        }
+        Verdict::Fits
     }
+}
+
+/// What must be written for the pod's claims once the node is chosen. Empty if all are bound.
+pub fn claim_steps(pod: &PodInfo, listers: &Listers, node: &NodeInfo) -> Vec<ClaimStep> {
+    let claims = Claims::of(pod, listers).ok();
+    claims.and_then(|claims| claims.steps(node)).unwrap_or_default()
+}
+
+/// Whether every claim of the pod has its volume.
+pub fn all_bound(pod: &PodInfo, listers: &Listers) -> bool {
+    Claims::of(pod, listers).is_ok_and(|claims| claims.waiting.is_empty())
+}
+
+fn waits(claim: &Claim, listers: &Listers) -> bool {
+    listers.classes.get("", &claim.class).is_some_and(|class| class.waits_for_consumer)
+}
+
+fn reaches(volume: &Volume, node: &NodeInfo) -> bool {
+    let any = |terms: &Vec<crate::selector::NodeTerm>| {
+        terms.iter().any(|term| term.matches(node.name(), &node.facts.labels))
+    };
+    volume.node_terms.as_ref().is_none_or(any)
+}
+
+fn suits(volume: &Volume, claim: &Claim) -> bool {
+    volume.class == claim.class
+        && volume.volume_mode == claim.volume_mode
+        && volume.size >= claim.size
+        && claim.access_modes.iter().all(|mode| volume.access_modes.contains(mode))
+        && claim.selector.matches(&volume.labels)
 }

@@ -93,10 +93,10 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
         }
     };
     let socket = NodeSocket { health, runtime, scratch: terms.data_dir.join("scratch") };
-    let path = terms.data_dir.join("node.sock");
+    let listener = NodeSocket::bind(&terms.data_dir.join("node.sock"))?;
     let token = parts.token();
     parts.spawn(async move {
-        if let Err(error) = socket.serve(&path, token).await {
+        if let Err(error) = socket.serve(listener, token).await {
             tracing::error!(%error, "the local socket cannot be served");
         }
     });

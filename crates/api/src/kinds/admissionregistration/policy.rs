@@ -194,7 +194,6 @@ fn validate_param_kind(kind: &At, errors: &mut ErrorList) {
 }
 
 fn validate_variables(variables: &At, errors: &mut ErrorList) {
-    let mut names = HashSet::new();
     for variable in variables.items() {
         let (name, expression) = (variable.child("name"), variable.child("expression"));
         if name.text().trim().is_empty() {
@@ -204,9 +203,6 @@ fn validate_variables(variables: &At, errors: &mut ErrorList) {
         }
         if expression.text().trim().is_empty() {
             expression.required(errors, "expression is not specified");
-        }
-        if !names.insert(name.text()) {
-            name.duplicate(errors);
         }
     }
 }

@@ -138,21 +138,29 @@ fn validate_service(service: &At, errors: &mut ErrorList) {
         port.invalid(errors, format!("port is not valid: {fault}"));
     }
     let path = service.child("path");
-    if !path.is_set() {
-        return;
+    if !matches!(path.text(), "" | "/") {
+        validate_service_path(&path, errors);
     }
-    let text = path.text();
-    if !text.starts_with('/') {
+}
+
+fn validate_service_path(path: &At, errors: &mut ErrorList) {
+    if path.text() == "//" {
+        return path.invalid(errors, "segment[0] may not be empty");
+    }
+    if !path.text().starts_with('/') {
         path.invalid(errors, "must start with a '/'");
     }
-    let segments: Vec<&str> =
-        text.trim_start_matches('/').trim_end_matches('/').split('/').collect();
-    for (index, segment) in segments.iter().enumerate() {
-        if segment.is_empty() && text != "/" {
+    // Whatever the first character is, upstream takes it for the slash.
+    let mut rest = path.text().chars();
+    rest.next();
+    let rest = rest.as_str();
+    let rest = rest.strip_suffix('/').unwrap_or(rest);
+    for (index, segment) in rest.split('/').enumerate() {
+        if segment.is_empty() {
             path.invalid(errors, format!("segment[{index}] may not be empty"));
             continue;
         }
-        for fault in dns_subdomain(segment).into_iter().filter(|_| text != "/") {
+        for fault in dns_subdomain(segment) {
             path.invalid(errors, format!("segment[{index}]: {fault}"));
         }
     }
@@ -180,8 +188,6 @@ fn validate_url(url: &At, errors: &mut ErrorList) {
         url.invalid_as(errors, fragment, "fragments are not permitted in the URL");
     }
     if !query.is_empty() {
-        let shown = query.split('=').next().unwrap_or(query);
-        let shown = if query.contains('=') { query } else { shown };
-        url.invalid_as(errors, shown, "query parameters are not permitted in the URL");
+        url.invalid_as(errors, query, "query parameters are not permitted in the URL");
     }
 }

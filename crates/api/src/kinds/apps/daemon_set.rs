@@ -21,6 +21,10 @@ const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
+        // Counted from 0 until the object is stored, so that its writer owns the annotation.
+        if meta(object).annotation(TEMPLATE_GENERATION).is_none() {
+            set_template_generation(object, 0);
+        }
         default_template(object, "/spec/template/spec");
         let Some(spec) = object_at(object, "/spec") else { return };
         set(spec, "revisionHistoryLimit", 10);

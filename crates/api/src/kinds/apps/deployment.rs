@@ -174,7 +174,10 @@ mod tests {
             PATH,
             &spec("a"),
             &spec("z"),
-            &["spec.selector: Invalid value: {\"matchLabels\":{\"z\":\"b\"}}: field is immutable"],
+            &[
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"b\"}: `selector` does not match template `labels`",
+                "spec.selector: Invalid value: {\"matchLabels\":{\"z\":\"b\"}}: field is immutable",
+            ],
         );
     }
 }

@@ -434,3 +434,38 @@ fn validate_rules(rules: &At, errors: &mut ErrorList) {
         tolerance.invalid(errors, "must be greater than or equal to 0");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::at::tests::check;
+
+    #[test]
+    fn the_older_version_carries_what_it_has_no_fields_for() {
+        let memory = json!({"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "1Gi"}}});
+        let v2 = json!({
+            "apiVersion": "autoscaling/v2",
+            "metadata": {"name": "h"},
+            "spec": {"maxReplicas": 3, "metrics": [cpu_metric(70), memory]},
+        });
+        let mut object = v2.clone();
+        let strategy = HorizontalPodAutoscaler;
+        strategy.convert(&mut object, &GroupVersion::new("autoscaling", "v1")).expect("converts");
+        assert_eq!(object["spec"]["targetCPUUtilizationPercentage"], 70);
+        assert_eq!(object["metadata"]["annotations"][METRICS], json!([memory]).to_string());
+        strategy.convert(&mut object, &GroupVersion::new("autoscaling", "v2")).expect("converts");
+        assert_eq!(object, v2);
+    }
+
+    #[test]
+    fn bounds_and_targets() {
+        let spec =
+            |more: &str| format!("spec: {{scaleTargetRef: {{kind: Deployment, name: d}}, {more}}}");
+        check("autoscaling/v2/horizontalpodautoscalers", &spec("maxReplicas: 3"), &[]);
+        check(
+            "autoscaling/v2/horizontalpodautoscalers",
+            &spec("minReplicas: 5, maxReplicas: 3"),
+            &["spec.maxReplicas: Invalid value: 3: must be greater than or equal to `minReplicas`"],
+        );
+    }
+}

@@ -409,7 +409,7 @@ mod tests {
 
     fn job(more: &str, pod: &str) -> String {
         format!(
-            "spec: {{{more} template: {{spec: {{containers: [{{name: c, image: i}}], {pod}}}}}}}"
+            "spec: {{{more} template: {{metadata: {{labels: {{a: b}}}}, spec: {{containers: [{{name: c, image: i}}], {pod}}}}}}}"
         )
     }
 

@@ -77,7 +77,7 @@ mod tests {
     fn keys_are_file_names() {
         check(
             "v1/configmaps",
-            "data: {..: x, a: y}\nbinaryData: {a: eA==}",
+            "data: {..: one, a: two}\nbinaryData: {a: eA==}",
             &[
                 "data[..]: Invalid value: \"..\": must not be '..'",
                 "data[a]: Invalid value: \"a\": duplicate of key present in binaryData",
@@ -90,8 +90,8 @@ mod tests {
         let detail = "field is immutable when `immutable` is set";
         check_update(
             "v1/configmaps",
-            "immutable: true\ndata: {a: x}",
-            "data: {a: y}",
+            "immutable: true\ndata: {a: one}",
+            "data: {a: two}",
             &[&format!("immutable: Forbidden: {detail}"), &format!("data: Forbidden: {detail}")],
         );
     }

@@ -218,7 +218,7 @@ fn validate_strict(root: &At, errors: &mut ErrorList) {
     }
     for field in ["firstTimestamp", "lastTimestamp", "count"] {
         let at = root.child(field);
-        if at.is_set() && *at.value != Value::from(0) {
+        if at.is_set() && at.value.as_i64() != Some(0) {
             at.invalid_as(errors, "", "needs to be unset");
         }
     }

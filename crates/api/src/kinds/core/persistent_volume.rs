@@ -13,9 +13,10 @@ use crate::kinds::selectors::validate_node_selector;
 use crate::validation::dns_subdomain;
 use serde_json::{Value, json};
 
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, Strategy, keep};
 use crate::kinds::fill::{object, object_at, set, text};
 use crate::kinds::volume::{access_modes, class_of, deleting_phase};
+use crate::time;
 
 pub struct PersistentVolume;
 
@@ -34,7 +35,17 @@ impl Strategy for PersistentVolume {
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
-        object["status"] = json!({ "phase": "Pending" });
+        let now = time::format(time::now());
+        object["status"] = json!({ "phase": "Pending", "lastPhaseTransitionTime": now });
+    }
+
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "spec");
+        let moved = text(object, "/status/phase") != text(old, "/status/phase");
+        if let Some(status) = object_at(object, "/status").filter(|_| moved) {
+            let now = time::format(time::now());
+            status.insert("lastPhaseTransitionTime".into(), now.into());
+        }
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -42,6 +53,8 @@ impl Strategy for PersistentVolume {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        // Upstream validates the volume once as a new one and once as a changed one.
+        self.validate(object, errors);
         self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));

@@ -61,10 +61,11 @@ fn unset(value: &str) -> &str {
 
 /// The older `dataSource` takes claims and snapshots alone; either field says what the other does.
 fn normalize_sources(spec: &mut Object) {
-    let is_source = |source: &Value| match (text(source, "/apiGroup"), text(source, "/kind")) {
-        ("", "PersistentVolumeClaim") => true,
-        ("snapshot.storage.k8s.io", "VolumeSnapshot") => true,
-        _ => false,
+    let is_source = |source: &Value| {
+        matches!(
+            (text(source, "/apiGroup"), text(source, "/kind")),
+            ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
+        )
     };
     if spec.get("dataSource").is_some_and(|source| !is_source(source)) {
         spec.remove("dataSource");
@@ -177,5 +178,37 @@ fn validate_change(root: &At, old: &At, errors: &mut ErrorList) {
         let requests = resources.child("requests");
         let place = requests.child("storage");
         place.forbidden(errors, "field can not be less than status.capacity");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::at::tests::{check, check_update};
+
+    const PATH: &str = "v1/persistentvolumeclaims";
+
+    fn claim(modes: &str, size: &str) -> String {
+        format!("spec: {{accessModes: [{modes}], resources: {{requests: {{storage: {size}}}}}}}")
+    }
+
+    #[test]
+    fn a_claim_asks_for_something() {
+        check(PATH, &claim("ReadWriteOnce", "1Gi"), &[]);
+        check(
+            PATH,
+            &claim("", "0"),
+            &[
+                "spec.accessModes: Required value: at least 1 access mode is required",
+                "spec.resources[storage]: Invalid value: \"0\": must be greater than zero",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_unbound_claim_stays_as_it_is() {
+        let forbidden = format!("spec: Forbidden: {ONLY_THESE_CHANGE}");
+        let old = claim("ReadWriteOnce", "1Gi");
+        check_update(PATH, &old, &claim("ReadWriteOnce", "2Gi"), &[&forbidden]);
     }
 }

@@ -5,6 +5,9 @@
 use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::merge_label_keys;
+use crate::kinds::pod_spec::security::{
+    APPARMOR_PREFIX, profile_of_annotation, validate_seccomp_annotations,
+};
 use crate::kinds::pod_spec::validate::validate_pod_spec;
 use crate::kinds::pod_spec::warnings::warn_pod_spec;
 use crate::validation::{dns_label, dns_subdomain};
@@ -12,9 +15,10 @@ use serde_json::{Value, json};
 
 use crate::age;
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{flag, int, list, made_at, object_at, set, text};
+use crate::kinds::fill::{Object, each, flag, int, list, made, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
 use crate::meta::meta;
+use crate::time;
 
 pub struct Pod;
 
@@ -30,6 +34,7 @@ impl Strategy for Pod {
             let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
             object["spec"] = Value::Object(merge_label_keys(spec, &labels));
         }
+        take_apparmor_annotations(object);
         if int(object, "/spec/terminationGracePeriodSeconds").is_some_and(|grace| grace < 0) {
             object["spec"]["terminationGracePeriodSeconds"] = json!(1);
         }
@@ -42,7 +47,7 @@ impl Strategy for Pod {
                 "reason": "SchedulingGated",
                 "message": "Scheduling is blocked due to non-empty scheduling gates",
                 "lastProbeTime": null,
-                "lastTransitionTime": null,
+                "lastTransitionTime": time::format(time::now()),
             }]);
         }
     }
@@ -71,6 +76,8 @@ impl Strategy for Pod {
             let detail = "cannot be set until all schedulingGates have been cleared";
             spec.child("nodeName").forbidden(errors, detail);
         }
+        let metadata = root.child("metadata");
+        validate_seccomp_annotations(&metadata.child("annotations"), &spec, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
@@ -97,6 +104,11 @@ impl Strategy for Pod {
             warnings.push(format!(
                 "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
                 faults.join(" ")
+            ));
+        }
+        for key in apparmor_annotations(object).map(|(key, _)| key) {
+            warnings.push(format!(
+                "metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
             ));
         }
         warn_pod_spec(&root.child("spec"), &mut warnings);
@@ -315,6 +327,41 @@ fn readiness_gates(pod: &Value) -> String {
         })
     });
     format!("{}/{}", met.count(), gates.len())
+}
+
+// === profiles that annotations speak of ===
+
+fn apparmor_annotations(pod: &Value) -> impl Iterator<Item = (&String, &str)> {
+    let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
+    let annotations = annotations.into_iter().flatten();
+    annotations
+        .filter(|(key, _)| key.starts_with(APPARMOR_PREFIX))
+        .map(|(key, value)| (key, value.as_str().unwrap_or_default()))
+}
+
+/// A container without a profile of its own takes the annotation's.
+fn take_apparmor_annotations(pod: &mut Value) {
+    let profiles: Vec<(String, Value)> = apparmor_annotations(pod)
+        .filter_map(|(key, text)| {
+            let (of, name) = profile_of_annotation(text)?;
+            let mut profile = json!({ "type": of });
+            if let Some(name) = name {
+                profile["localhostProfile"] = name.into();
+            }
+            Some((key[APPARMOR_PREFIX.len()..].to_owned(), profile))
+        })
+        .collect();
+    let Some(spec) = object_at(pod, "/spec") else { return };
+    for (name, profile) in profiles {
+        for field in ["containers", "initContainers"] {
+            let named = |container: &&mut Object| container.get("name") == Some(&json!(name));
+            for container in each(spec, field).filter(named) {
+                if let Some(context) = made(container, "securityContext") {
+                    set(context, "appArmorProfile", profile.clone());
+                }
+            }
+        }
+    }
 }
 
 // === what may be wrong with a Pod and not with a template ===

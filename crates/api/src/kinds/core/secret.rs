@@ -71,10 +71,8 @@ fn validate_type(root: &At, data: &At, errors: &mut ErrorList) {
     };
     match root.text_of("type") {
         "kubernetes.io/tls" => ["tls.crt", "tls.key"].into_iter().for_each(needs),
-        "kubernetes.io/ssh-auth" => {
-            if data.text_of("ssh-privatekey").is_empty() {
-                errors.required(&data.path.key("ssh-privatekey"), "");
-            }
+        "kubernetes.io/ssh-auth" if data.text_of("ssh-privatekey").is_empty() => {
+            errors.required(&data.path.key("ssh-privatekey"), "");
         }
         "kubernetes.io/basic-auth" if !data.has("username") && !data.has("password") => {
             ["username", "password"].into_iter().for_each(needs);

@@ -191,7 +191,6 @@ fn by_type(spec: &At, of: &str, headless: bool, errors: &mut ErrorList) {
 
 fn first_address(spec: &At, errors: &mut ErrorList, detail: &str) {
     let addresses = spec.child("clusterIPs");
-    addresses.path.index(0);
     errors.invalid(&addresses.path.index(0), spec.text_of("clusterIP"), detail);
 }
 
@@ -284,18 +283,10 @@ fn source_ranges(spec: &At, of: &str, errors: &mut ErrorList) {
 }
 
 fn node_ports(spec: &At, of: &str, errors: &mut ErrorList) {
-    let mut taken = HashSet::new();
     for port in spec.child("ports").items() {
         let node = port.child("nodePort");
-        if node.int() == 0 {
-            continue;
-        }
-        if of == "ClusterIP" {
+        if node.int() != 0 && of == "ClusterIP" {
             node.forbidden(errors, "may not be used when `type` is 'ClusterIP'");
-        }
-        let key = (port.text_of("protocol").to_owned(), node.int());
-        if is_external(spec) && !taken.insert(key) {
-            node.duplicate(errors);
         }
     }
 }
@@ -399,7 +390,9 @@ fn validate_change(spec: &At, old: &At, errors: &mut ErrorList) {
         class.invalid(errors, "may not change once set");
     }
     let (health, was) = (spec.child("healthCheckNodePort"), old.child("healthCheckNodePort"));
-    if both_balanced && was.int() != 0 && health.int() != was.int() {
+    let local = |spec: &At| spec.text_of("externalTrafficPolicy") == "Local";
+    let checked = both_balanced && local(spec) && local(old);
+    if checked && was.int() != 0 && health.int() != was.int() {
         health.forbidden(errors, "field is immutable");
     }
 }
@@ -409,11 +402,6 @@ fn warnings(spec: &At) -> Vec<String> {
     if !spec.child("externalIPs").is_empty() {
         let detail = "is deprecated and may no longer be implemented in some clusters";
         warnings.push(format!("spec.externalIPs {detail}"));
-    }
-    if spec.text_of("clusterIP") != "None" && spec.text_of("type") == "ExternalName" {
-        if !spec.child("externalIPs").is_empty() {
-            warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
-        }
     }
     warnings
 }

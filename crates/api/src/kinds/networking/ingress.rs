@@ -71,7 +71,7 @@ impl Strategy for Ingress {
 
 fn class_of(ingress: &Value) -> &str {
     match text(ingress, "/spec/ingressClassName") {
-        "" => meta(ingress).annotation(CLASS).unwrap_or("<none>"),
+        "" => "<none>",
         class => class,
     }
 }
@@ -224,5 +224,29 @@ fn validate_service(backend: &At, service: &At, errors: &mut ErrorList) {
             }
         }
         (true, true) => backend.required(errors, "port name or number is required"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check;
+
+    #[test]
+    fn a_backend_is_one_service_or_one_resource() {
+        let path = "networking.k8s.io/v1/ingresses";
+        let backend = |port: &str| {
+            format!("spec: {{defaultBackend: {{service: {{name: s, port: {{{port}}}}}}}}}")
+        };
+        check(path, &backend("number: 80"), &[]);
+        check(
+            path,
+            &backend(""),
+            &["spec.defaultBackend: Required value: port name or number is required"],
+        );
+        check(
+            path,
+            "spec: {}",
+            &["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"],
+        );
     }
 }

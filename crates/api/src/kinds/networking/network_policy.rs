@@ -118,3 +118,26 @@ fn validate_block(block: &At, errors: &mut ErrorList) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check;
+
+    #[test]
+    fn a_block_holds_its_exceptions() {
+        let policy = |except: &str| {
+            format!(
+                "spec: {{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: 10.0.0.0/8, except: [{except}]}}}}]}}]}}"
+            )
+        };
+        let path = "networking.k8s.io/v1/networkpolicies";
+        check(path, &policy("10.1.0.0/16"), &[]);
+        check(
+            path,
+            &policy("11.0.0.0/16"),
+            &[
+                "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
+            ],
+        );
+    }
+}

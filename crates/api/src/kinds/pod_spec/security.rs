@@ -111,6 +111,48 @@ fn apparmor_name(name: &At, errors: &mut ErrorList) {
     }
 }
 
+// === profiles in annotations, as before they had fields ===
+
+pub const APPARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
+const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
+
+/// Type and local name that an annotation speaks of.
+pub fn profile_of_annotation(text: &str) -> Option<(&'static str, Option<&str>)> {
+    match text {
+        "unconfined" => Some(("Unconfined", None)),
+        "runtime/default" | "docker/default" => Some(("RuntimeDefault", None)),
+        _ => text.strip_prefix("localhost/").map(|name| ("Localhost", Some(name))),
+    }
+}
+
+/// A seccomp annotation may repeat the field, and not contradict it.
+pub fn validate_seccomp_annotations(annotations: &At, spec: &At, errors: &mut ErrorList) {
+    let pod = spec.child("securityContext");
+    seccomp_agrees(annotations.text_of(SECCOMP_POD), &pod.child("seccompProfile"), errors);
+    for field in ["initContainers", "containers"] {
+        for container in spec.child(field).items() {
+            let key = format!("{SECCOMP_PREFIX}{}", container.text_of("name"));
+            let context = container.child("securityContext");
+            seccomp_agrees(annotations.text_of(&key), &context.child("seccompProfile"), errors);
+        }
+    }
+}
+
+fn seccomp_agrees(annotation: &str, profile: &At, errors: &mut ErrorList) {
+    let Some((of, name)) = profile_of_annotation(annotation) else { return };
+    if !profile.is_set() {
+        return;
+    }
+    if profile.text_of("type") != of {
+        let detail = "seccomp type in annotation and field must match";
+        profile.child("type").forbidden(errors, detail);
+    } else if name.is_some_and(|name| name != profile.text_of("localhostProfile")) {
+        let detail = "seccomp profile in annotation and field must match";
+        profile.child("localhostProfile").forbidden(errors, detail);
+    }
+}
+
 // === sysctls ===
 
 fn sysctls(spec: &At, sysctls: &At, errors: &mut ErrorList) {

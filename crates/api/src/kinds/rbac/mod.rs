@@ -175,3 +175,40 @@ fn validate_subject(subject: &At, namespaced: bool, errors: &mut ErrorList) {
     };
     subject.child("apiGroup").one_of(errors, &[group]);
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::{check, check_update};
+
+    #[test]
+    fn rules_name_resources_or_urls() {
+        check(
+            "rbac.authorization.k8s.io/v1/clusterroles",
+            "rules: [{verbs: [get], apiGroups: [''], nonResourceURLs: [/x]}]",
+            &[
+                "rules[0].nonResourceURLs: Invalid value: [\"/x\"]: rules cannot apply to both regular resources and non-resource URLs",
+            ],
+        );
+        check(
+            "rbac.authorization.k8s.io/v1/roles",
+            "rules: [{resources: [pods]}]",
+            &[
+                "rules[0].verbs: Required value: verbs must contain at least one value",
+                "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_binding_keeps_its_role() {
+        let binding = |role: &str| format!("roleRef: {{kind: ClusterRole, name: {role}}}");
+        check_update(
+            "rbac.authorization.k8s.io/v1/clusterrolebindings",
+            &binding("view"),
+            &binding("edit"),
+            &[
+                "roleRef: Invalid value: {\"APIGroup\":\"rbac.authorization.k8s.io\",\"Kind\":\"ClusterRole\",\"Name\":\"edit\"}: cannot change roleRef",
+            ],
+        );
+    }
+}

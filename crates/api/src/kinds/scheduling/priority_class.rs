@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::field::ErrorList;
-use crate::kind::Strategy;
+use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{flag, int, set, text};
 use crate::meta::meta;
@@ -21,6 +21,10 @@ impl Strategy for PriorityClass {
         if let Some(root) = object.as_object_mut() {
             set(root, "preemptionPolicy", "PreemptLowerPriority");
         }
+    }
+
+    fn generation_changes(&self, _kind: &KindDef, _object: &Value, _old: &Value) -> bool {
+        false
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {

@@ -1,0 +1,108 @@
+//! What the scheduler writes: bindings of pods, volumes for their claims, and the condition of a pod that fits nowhere.
+//!
+//! Counterpart: `plugins/defaultbinder` and `updatePod`. Writes run beside the scheduling task, so many at a time.
+//! Invariant: a binding names the pod's uid, so a pod of the same name made later is never bound by mistake.
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::Request;
+use kube::{Api, Client, Resource};
+use serde_json::json;
+use tokio::sync::Semaphore;
+
+use crate::plugins::volume_binding::ClaimStep;
+use crate::pod_info::{Condition, PodInfo};
+
+/// More at a time only wait for each other in the API server.
+const WRITES_AT_A_TIME: usize = 64;
+
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    permits: Arc<Semaphore>,
+}
+
+// === impl Writer ===
+
+impl Writer {
+    pub fn new(client: Client) -> Writer {
+        Writer { client, permits: Arc::new(Semaphore::new(WRITES_AT_A_TIME)) }
+    }
+
+    pub async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
+        let _permit = self.permits.acquire().await;
+        let binding = json!({
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.uid},
+            "target": {"kind": "Node", "name": node},
+        });
+        let body = serde_json::to_vec(&binding).expect("strings are always JSON");
+        let request = Request::new(Pod::url_path(&(), Some(&pod.namespace)))
+            .create_subresource("binding", &pod.name, &PostParams::default(), body)
+            .map_err(kube::Error::BuildRequest)?;
+        self.client.request_text(request).await.map(drop)
+    }
+
+    /// Takes the steps that get a pod's claims their volumes at the node.
+    pub async fn settle_claims(
+        &self,
+        pod: &PodInfo,
+        node: &str,
+        steps: &[ClaimStep],
+    ) -> Result<(), kube::Error> {
+        let _permit = self.permits.acquire().await;
+        let params = PatchParams::default();
+        for step in steps {
+            match step {
+                ClaimStep::Promise { volume, version, claim, uid } => {
+                    let claim = json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim",
+                        "namespace": pod.namespace, "name": claim, "uid": uid});
+                    let by = json!({"pv.kubernetes.io/bound-by-controller": "yes"});
+                    let metadata = json!({"annotations": by, "resourceVersion": version});
+                    let patch = json!({"metadata": metadata, "spec": {"claimRef": claim}});
+                    let api = Api::<PersistentVolume>::all(self.client.clone());
+                    api.patch(volume, &params, &Patch::Merge(patch)).await?;
+                }
+                ClaimStep::Provision { claim } => {
+                    let selected = json!({"volume.kubernetes.io/selected-node": node});
+                    let patch = json!({"metadata": {"annotations": selected}});
+                    let api = Api::<PersistentVolumeClaim>::namespaced(
+                        self.client.clone(),
+                        &pod.namespace,
+                    );
+                    api.patch(claim, &params, &Patch::Merge(patch)).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub async fn set_condition(
+        &self,
+        pod: &PodInfo,
+        wanted: &Condition,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let _permit = self.permits.acquire().await;
+        let mut condition = json!({
+            "type": "PodScheduled", "status": wanted.status, "lastProbeTime": null,
+            "reason": wanted.reason, "message": wanted.message,
+        });
+        if let Some(generation) = pod.generation {
+            condition["observedGeneration"] = generation.into();
+        }
+        // The time of transition is kept as long as the status is the same.
+        if pod.scheduled.as_ref().is_none_or(|before| before.status != wanted.status) {
+            let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+            condition["lastTransitionTime"] = now.into();
+        }
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+        let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
+        let params = PatchParams::default();
+        api.patch_status(&pod.name, &params, &Patch::Strategic(patch)).await.map(drop)
+    }
+}

@@ -1,0 +1,18 @@
+//! SchedulingGates: a pod with gates is not tried until the last one is lifted.
+//!
+//! Counterpart: `plugins/schedulinggates`.
+
+use crate::framework::{Gated, Plugin};
+use crate::pod_info::PodInfo;
+
+pub struct SchedulingGates;
+
+impl Plugin for SchedulingGates {
+    fn name(&self) -> &'static str {
+        "SchedulingGates"
+    }
+
+    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Gated> {
+        if pod.gates.is_empty() { Ok(()) } else { Err(Gated) }
+    }
+}
