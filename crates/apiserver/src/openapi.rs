@@ -17,7 +17,7 @@ use crate::authn::x509::hex;
 use crate::call::Call;
 use crate::negotiate::ranges;
 use crate::nonresource::not_found;
-use crate::reply::{Reply, empty, with_type};
+use crate::reply::{Body, Reply, empty, with_type};
 
 /// What was made for one set of kinds.
 #[derive(Default)]
@@ -60,16 +60,19 @@ pub fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
             .get(call, &rest.join("/"), |kinds| openapi::document(kinds, group, version).map(json)),
         _ => None,
     };
-    match document {
-        Some(document) => Ok(answer(call, &document, JSON)),
-        None => Ok(not_found()),
+    match (document, rest) {
+        // The index is sniffed as text upstream, whatever is asked for.
+        (Some(document), ["v3"]) => Ok(answer(call, &document, "text/plain; charset=utf-8")),
+        (Some(document), _) => Ok(answer(call, &document, JSON)),
+        (None, ["v3", ..]) => Ok(Reply::Response(without_body(StatusCode::NOT_FOUND))),
+        (None, _) => Ok(not_found()),
     }
 }
 
 /// The whole API in one document, as JSON or protobuf.
 fn swagger(call: &Call) -> Reply {
     let Some(media_type) = swagger_media_type(call.header(ACCEPT)) else {
-        return Reply::Response(with_type(StatusCode::NOT_ACCEPTABLE, "text/plain", Bytes::new()));
+        return Reply::Response(without_body(StatusCode::NOT_ACCEPTABLE));
     };
     let document = call.server.documents.get(call, media_type, |kinds| {
         let document = openapi::v2::document(kinds, &version());
@@ -120,12 +123,9 @@ impl Documents {
 fn answer(call: &Call, document: &Document, media_type: &'static str) -> Reply {
     let known = call.header(IF_NONE_MATCH).split(',').any(|tag| tag.trim() == document.tag);
     let mut response = match known {
-        true => http::Response::new(empty()),
+        true => without_body(StatusCode::NOT_MODIFIED),
         false => with_type(StatusCode::OK, media_type, document.bytes.clone()),
     };
-    if known {
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-    }
     let headers = response.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&document.tag) {
         headers.insert(ETAG, tag);
@@ -135,6 +135,12 @@ fn answer(call: &Call, document: &Document, media_type: &'static str) -> Reply {
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     }
     Reply::Response(response)
+}
+
+fn without_body(code: StatusCode) -> http::Response<Body> {
+    let mut response = http::Response::new(empty());
+    *response.status_mut() = code;
+    response
 }
 
 fn version() -> String {

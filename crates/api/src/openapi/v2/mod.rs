@@ -22,6 +22,9 @@ pub fn document(kinds: &Kinds, version: &str) -> Value {
     let mut components = Components::default();
     let mut found = Map::new();
     for kind in kinds.iter() {
+        if !kind.custom {
+            paths::add_discovery(&kind.group, &kind.version, &mut components, &mut found);
+        }
         paths::add(kind, &mut components, &mut found);
     }
     let definitions: Map<String, Value> =
