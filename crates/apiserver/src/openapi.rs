@@ -53,11 +53,11 @@ pub fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
     let json = |value: Value| Bytes::from(value.to_string());
     let document = match rest {
         ["v2"] => return Ok(swagger(call)),
-        ["v3"] => documents.get(call, "v3", |kinds| Some(json(openapi::index(kinds, &version())))),
-        ["v3", "api", version] => documents
-            .get(call, &rest.join("/"), |kinds| openapi::document(kinds, "", version).map(json)),
-        ["v3", "apis", group, version] => documents
-            .get(call, &rest.join("/"), |kinds| openapi::document(kinds, group, version).map(json)),
+        ["v3"] => documents.get(call, "", |kinds| Some(json(openapi::index(kinds, &version())))),
+        ["v3", path @ ..] => {
+            let path = path.join("/");
+            documents.get(call, &path, |kinds| openapi::at(kinds, &path).map(json))
+        }
         _ => None,
     };
     match (document, rest) {

@@ -8,6 +8,7 @@
 mod paths;
 mod prose;
 mod schemas;
+mod services;
 pub mod v2;
 
 use serde_json::{Map, Value, json};
@@ -31,11 +32,30 @@ pub fn index(kinds: &Kinds, version: &str) -> Value {
             found.extend([entry(path, &kind.group, &kind.version)]);
         }
     }
+    for service in services::all(kinds) {
+        // The release says all about it.
+        found.extend([entry(service.path, "", "")]);
+    }
     json!({"paths": found})
 }
 
+/// The document at a path of the index; `None` if nothing is served there.
+pub fn at(kinds: &Kinds, path: &str) -> Option<Value> {
+    let service = services::all(kinds).into_iter().find(|service| service.path == path);
+    match (service, &path.split('/').collect::<Vec<_>>()[..]) {
+        (Some(service), _) => {
+            let mut components = schemas::Components::default();
+            let (path, item) = service.item(&mut components);
+            Some(finished([(path, item)].into_iter().collect(), components))
+        }
+        (None, ["api", version]) => document(kinds, "", version),
+        (None, ["apis", group, version]) => document(kinds, group, version),
+        _ => None,
+    }
+}
+
 /// The document of one group and version; `None` if nothing is served there.
-pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     let served: Vec<&KindDef> = kinds.in_version(group, version).map(AsRef::as_ref).collect();
     if served.is_empty() {
         return None;
@@ -48,12 +68,16 @@ pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     for kind in served {
         paths::add(kind, &mut components, &mut found);
     }
-    Some(json!({
+    Some(finished(found, components))
+}
+
+fn finished(paths: Map<String, Value>, components: schemas::Components) -> Value {
+    json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": "unversioned"},
-        "paths": found,
+        "paths": paths,
         "components": {"schemas": components.finish()},
-    }))
+    })
 }
 
 /// `api/v1` or `apis/apps/v1`: the path of a document below `/openapi/v3/`.
@@ -132,16 +156,27 @@ mod tests {
     }
 
     #[test]
+    fn services_have_documents_of_their_own() {
+        let kinds = kinds::builtin();
+        let schema_at = |path: &str| {
+            let document = at(&kinds, path).expect(path);
+            let answer = &document["paths"][format!("/{path}/")]["get"]["responses"]["200"];
+            answer["content"]["application/json"]["schema"].clone()
+        };
+        let named = |name: &str| json!({"$ref": format!("#/components/schemas/{name}")});
+        assert_eq!(schema_at("version"), named("io.k8s.apimachinery.pkg.version.Info"));
+        let group = named("io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup");
+        assert_eq!(schema_at("apis/apps"), group);
+        assert_eq!(schema_at("openid/v1/jwks"), json!({"type": "string"}));
+        assert!(at(&kinds, "apis/none").is_none() && at(&kinds, "apis/none/v1").is_none());
+    }
+
+    #[test]
     fn every_reference_leads_somewhere() {
         let kinds = kinds::builtin();
         let index = index(&kinds, "v1.36.2");
         for path in index["paths"].as_object().expect("a map").keys() {
-            let (group, version) = match path.split('/').collect::<Vec<_>>()[..] {
-                ["api", version] => ("", version),
-                ["apis", group, version] => (group, version),
-                _ => panic!("{path}"),
-            };
-            let document = document(&kinds, group, version).expect("in the index");
+            let document = at(&kinds, path).expect("in the index");
             let known = document["components"]["schemas"].as_object().expect("a map");
             let text = document.to_string();
             for part in text.split("\"#/components/schemas/").skip(1) {

@@ -207,7 +207,7 @@ fn operation(
     out
 }
 
-fn responses(answer: &Value) -> Value {
+pub fn responses(answer: &Value) -> Value {
     let content =
         json!({"application/json": {"schema": answer}, "application/yaml": {"schema": answer}});
     json!({

@@ -272,6 +272,8 @@ fn openapi_name(schema: &StructSchema) -> String {
     let name = schema.proto.as_ref().map_or("", |proto| proto.name.as_str());
     match name.strip_prefix("k8s.io.") {
         Some(rest) => format!("io.k8s.{}", rest.replace('_', "-")),
+        // The one described type that has no protobuf form to take a name from.
+        None if schema.name == "version.Info" => "io.k8s.apimachinery.pkg.version.Info".to_owned(),
         None => schema.name.clone(),
     }
 }

@@ -11,7 +11,7 @@ mod schema;
 
 use serde_json::{Map, Value, json};
 
-use super::{paths, schemas::Components};
+use super::{paths, schemas::Components, services};
 use crate::kind::Kinds;
 
 pub use proto::to_proto;
@@ -20,7 +20,9 @@ pub use proto::to_proto;
 /// the release that serves it.
 pub fn document(kinds: &Kinds, version: &str) -> Value {
     let mut components = Components::default();
-    let mut found = Map::new();
+    let services = services::all(kinds);
+    let mut found: Map<String, Value> =
+        services.iter().map(|service| service.item(&mut components)).collect();
     for kind in kinds.iter() {
         if !kind.custom {
             paths::add_discovery(&kind.group, &kind.version, &mut components, &mut found);
