@@ -1,6 +1,6 @@
 //! Content negotiation: the `Accept` header -> the representation of the answer.
 //!
-//! Counterpart: `endpoints/handlers/negotiation`. Ranges are tried in the order sent, as upstream does.
+//! Counterpart: `endpoints/handlers/negotiation`. Ranges are tried by weight, then in the order sent.
 
 use http::HeaderValue;
 use skiff_api::codec::Format;
@@ -44,7 +44,7 @@ impl Media {
             return Some(Media { pretty, ..Media::JSON });
         }
         let served = |media: &Media| protobuf || media.format != Format::Protobuf;
-        text.split(',').filter_map(|range| Media::range(range, pretty)).find(served)
+        ranges(text).into_iter().filter_map(|range| Media::range(range, pretty)).find(served)
     }
 
     fn range(range: &str, pretty: bool) -> Option<Media> {
@@ -85,6 +85,20 @@ impl Media {
     }
 }
 
+/// The ranges of an `Accept` header, the most wanted first: by weight, and among equals the one that
+/// names more.
+pub fn ranges(accept: &str) -> Vec<&str> {
+    let mut ranges: Vec<&str> = accept.split(',').map(str::trim).collect();
+    ranges.sort_by_key(|range| {
+        let mut parts = range.split(';').map(str::trim);
+        let open = parts.next().unwrap_or_default().matches('*').count();
+        let weight = parts.find_map(|part| part.strip_prefix("q=")?.parse::<f64>().ok());
+        let thousandths = (weight.unwrap_or(1.0).clamp(0.0, 1.0) * 1000.0) as u32;
+        (std::cmp::Reverse(thousandths), open)
+    });
+    ranges
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +124,13 @@ mod tests {
             Shape::AsIs,
         );
         check("*/*", Format::Json, Shape::AsIs);
+        check("application/json;q=0.8, application/yaml", Format::Yaml, Shape::AsIs);
+        check("*/*, application/yaml", Format::Yaml, Shape::AsIs);
+        check(
+            "text/html, application/json;as=Unknown;v=v1;g=meta.k8s.io, */*;q=0.1",
+            Format::Json,
+            Shape::AsIs,
+        );
         let none = HeaderValue::from_static("text/html");
         assert_eq!(Media::negotiate(Some(&none), &Query::default(), true), None);
     }

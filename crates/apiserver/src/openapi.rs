@@ -1,13 +1,13 @@
-//! `/openapi/v3`: the served API as OpenAPI documents, an index of them, and a tag each.
+//! `/openapi/v2` and `/openapi/v3`: the served API as OpenAPI documents, and a tag each.
 //!
-//! Documents are made when first asked for and kept as long as the same kinds are served. Counterpart:
-//! `kube-openapi/pkg/handler3`. `/openapi/v2` answers 404: clients of the last years read v3.
+//! Accept header and path -> a document. Documents are made when first asked for and kept as long as
+//! the same kinds are served. Counterpart: `kube-openapi/pkg/handler` and `handler3`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
@@ -15,8 +15,9 @@ use skiff_api::{Kinds, Status, openapi};
 
 use crate::authn::x509::hex;
 use crate::call::Call;
+use crate::negotiate::ranges;
 use crate::nonresource::not_found;
-use crate::reply::{Reply, empty, with_type};
+use crate::reply::{Body, Reply, empty, with_type};
 
 /// What was made for one set of kinds.
 #[derive(Default)]
@@ -36,30 +37,63 @@ struct Document {
     tag: String,
 }
 
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+
+/// Media types of the v2 document: as asked for, and as answered. The "@" of the older name is not
+/// allowed in a media type, which is why the answer has another one. `*/*` takes the first.
+const SWAGGER: &[(&str, &str)] = &[
+    (JSON, JSON),
+    ("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", PROTOBUF),
+    (PROTOBUF, PROTOBUF),
+];
+
 pub fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
+    let documents = &call.server.documents;
+    let json = |value: Value| Bytes::from(value.to_string());
     let document = match rest {
-        ["v3"] => Some(
-            call.server.documents.get(call, "", |kinds| Some(openapi::index(kinds, &version()))),
-        ),
-        ["v3", "api", version] => {
-            Some(call.server.documents.get(call, &format!("api/{version}"), |kinds| {
-                openapi::document(kinds, "", version)
-            }))
-        }
-        ["v3", "apis", group, version] => {
-            let path = format!("apis/{group}/{version}");
-            Some(
-                call.server
-                    .documents
-                    .get(call, &path, |kinds| openapi::document(kinds, group, version)),
-            )
-        }
+        ["v2"] => return Ok(swagger(call)),
+        ["v3"] => documents.get(call, "v3", |kinds| Some(json(openapi::index(kinds, &version())))),
+        ["v3", "api", version] => documents
+            .get(call, &rest.join("/"), |kinds| openapi::document(kinds, "", version).map(json)),
+        ["v3", "apis", group, version] => documents
+            .get(call, &rest.join("/"), |kinds| openapi::document(kinds, group, version).map(json)),
         _ => None,
     };
-    match document.flatten() {
-        Some(document) => Ok(answer(call, &document)),
-        None => Ok(not_found()),
+    match (document, rest) {
+        // The index is sniffed as text upstream, whatever is asked for.
+        (Some(document), ["v3"]) => Ok(answer(call, &document, "text/plain; charset=utf-8")),
+        (Some(document), _) => Ok(answer(call, &document, JSON)),
+        (None, ["v3", ..]) => Ok(Reply::Response(without_body(StatusCode::NOT_FOUND))),
+        (None, _) => Ok(not_found()),
     }
+}
+
+/// The whole API in one document, as JSON or protobuf.
+fn swagger(call: &Call) -> Reply {
+    let Some(media_type) = swagger_media_type(call.header(ACCEPT)) else {
+        return Reply::Response(without_body(StatusCode::NOT_ACCEPTABLE));
+    };
+    let document = call.server.documents.get(call, media_type, |kinds| {
+        let document = openapi::v2::document(kinds, &version());
+        Some(match media_type {
+            PROTOBUF => openapi::v2::to_proto(&document).into(),
+            _ => document.to_string().into(),
+        })
+    });
+    match document {
+        Some(document) => answer(call, &document, media_type),
+        None => not_found(),
+    }
+}
+
+fn swagger_media_type(accept: &str) -> Option<&'static str> {
+    let accept = if accept.trim().is_empty() { "*/*" } else { accept };
+    ranges(accept).into_iter().find_map(|range| {
+        let wanted = range.split(';').next().unwrap_or_default().trim();
+        let any = matches!(wanted, "*/*" | "application/*");
+        SWAGGER.iter().find(|(known, _)| any || *known == wanted).map(|(_, answered)| *answered)
+    })
 }
 
 impl Documents {
@@ -67,7 +101,7 @@ impl Documents {
         &self,
         call: &Call,
         path: &str,
-        make: impl FnOnce(&Kinds) -> Option<Value>,
+        make: impl FnOnce(&Kinds) -> Option<Bytes>,
     ) -> Option<Document> {
         let kinds = call.server.kinds();
         let mut made = self.made.lock().expect("no panic while held");
@@ -77,34 +111,63 @@ impl Documents {
         if let Some(document) = made.by_path.get(path) {
             return Some(document.clone());
         }
-        let bytes = Bytes::from(make(&kinds)?.to_string());
+        let bytes = make(&kinds)?;
         let tag = hex(&Sha512::digest(&bytes)).to_uppercase();
-        let document = Document { bytes, tag };
+        let document = Document { bytes, tag: format!("\"{tag}\"") };
         made.by_path.insert(path.to_owned(), document.clone());
         Some(document)
     }
 }
 
 /// A document asked for by its hash never changes; clients may keep it.
-fn answer(call: &Call, document: &Document) -> Reply {
-    let tag = format!("\"{}\"", document.tag);
-    if call.header(IF_NONE_MATCH) == tag {
-        let mut response = http::Response::new(empty());
-        *response.status_mut() = StatusCode::NOT_MODIFIED;
-        return Reply::Response(response);
+fn answer(call: &Call, document: &Document, media_type: &'static str) -> Reply {
+    let known = call.header(IF_NONE_MATCH).split(',').any(|tag| tag.trim() == document.tag);
+    let mut response = match known {
+        true => without_body(StatusCode::NOT_MODIFIED),
+        false => with_type(StatusCode::OK, media_type, document.bytes.clone()),
+    };
+    let headers = response.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&document.tag) {
+        headers.insert(ETAG, tag);
     }
-    let mut response = with_type(StatusCode::OK, "application/json", document.bytes.clone());
-    if let Ok(value) = HeaderValue::from_str(&tag) {
-        response.headers_mut().insert(ETAG, value);
-    }
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
     if call.query.has("hash") {
-        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
+        headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
     }
     Reply::Response(response)
+}
+
+fn without_body(code: StatusCode) -> http::Response<Body> {
+    let mut response = http::Response::new(empty());
+    *response.status_mut() = code;
+    response
 }
 
 fn version() -> String {
     let fact: Value =
         serde_json::from_str(include_str!("../facts/version.json")).expect("facts are valid JSON");
     fact["gitVersion"].as_str().unwrap_or("").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_is_json_unless_protobuf_is_preferred() {
+        let check = |accept, expected| assert_eq!(swagger_media_type(accept), expected, "{accept}");
+        check("", Some(JSON));
+        check("*/*", Some(JSON));
+        check("application/json, */*", Some(JSON));
+        check("application/com.github.proto-openapi.spec.v2@v1.0+protobuf", Some(PROTOBUF));
+        check(
+            "text/html, application/com.github.proto-openapi.spec.v2.v1.0+protobuf",
+            Some(PROTOBUF),
+        );
+        check(
+            "application/json;q=0.5, application/com.github.proto-openapi.spec.v2@v1.0+protobuf",
+            Some(PROTOBUF),
+        );
+        check("application/yaml", None);
+    }
 }

@@ -81,32 +81,22 @@ impl Writer {
         Ok(())
     }
 
-    /// Sets PodScheduled to false, unless the pod says exactly that already.
-    pub async fn tell_unscheduled(
+    pub async fn set_condition(
         &self,
         pod: &PodInfo,
-        reason: &str,
-        message: &str,
+        wanted: &Condition,
         now: Timestamp,
     ) -> Result<(), kube::Error> {
-        let wanted = Condition {
-            status: "False".into(),
-            reason: reason.to_owned(),
-            message: message.to_owned(),
-        };
-        if pod.scheduled.as_ref() == Some(&wanted) {
-            return Ok(());
-        }
         let _permit = self.permits.acquire().await;
         let mut condition = json!({
-            "type": "PodScheduled", "status": "False", "lastProbeTime": null,
+            "type": "PodScheduled", "status": wanted.status, "lastProbeTime": null,
             "reason": wanted.reason, "message": wanted.message,
         });
         if let Some(generation) = pod.generation {
             condition["observedGeneration"] = generation.into();
         }
         // The time of transition is kept as long as the status is the same.
-        if pod.scheduled.as_ref().is_none_or(|before| before.status != "False") {
+        if pod.scheduled.as_ref().is_none_or(|before| before.status != wanted.status) {
             let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
             condition["lastTransitionTime"] = now.into();
         }

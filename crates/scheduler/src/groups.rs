@@ -1,14 +1,15 @@
-//! Pods that no selector can tell apart, as one number: namespace, labels and whether they are going away.
+//! Pods that are alike to their neighbours, as one number: same namespace, labels and wishes, all staying or all going.
 //!
 //! Counting the pods of a node that match a selector is then a look at the few groups on it, and the selector is tried
 //! once per group and cycle instead of once per pod. Upstream tries every pod of every node.
 //! Invariant: a group's number is given out again only when its last pod is gone.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::pod_info::PodInfo;
+use crate::pod_terms::PodAffinity;
 use crate::selector::Labels;
 
 pub type GroupId = u32;
@@ -18,6 +19,7 @@ pub struct Group {
     pub namespace: String,
     pub labels: Labels,
     pub terminating: bool,
+    pub affinity: PodAffinity,
 }
 
 #[derive(Default)]
@@ -26,6 +28,8 @@ pub struct Groups {
     /// By id, with how many pods are in it.
     known: Vec<(Arc<Group>, usize)>,
     free: Vec<GroupId>,
+    /// Those with affinity terms of their own; usually none.
+    with_affinity: BTreeSet<GroupId>,
 }
 
 // === impl Groups ===
@@ -37,6 +41,7 @@ impl Groups {
             namespace: pod.namespace.clone(),
             labels: pod.labels.clone(),
             terminating: pod.terminating,
+            affinity: pod.affinity.clone(),
         };
         if let Some(id) = self.ids.get(&group) {
             self.known[*id as usize].1 += 1;
@@ -48,6 +53,9 @@ impl Groups {
             Some(slot) => *slot = (group.clone(), 1),
             None => self.known.push((group.clone(), 1)),
         }
+        if !group.affinity.is_empty() {
+            self.with_affinity.insert(id);
+        }
         self.ids.insert(group, id);
         id
     }
@@ -57,8 +65,18 @@ impl Groups {
         *pods -= 1;
         if *pods == 0 {
             self.ids.remove(group);
+            self.with_affinity.remove(&id);
             self.free.push(id);
         }
+    }
+
+    /// One more than the highest number given out.
+    pub fn bound(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn with_affinity(&self) -> impl Iterator<Item = (GroupId, &Group)> {
+        self.with_affinity.iter().map(|id| (*id, &*self.known[*id as usize].0))
     }
 
     /// Which groups a test is true of, found out as they are met.

@@ -27,6 +27,7 @@ mod testing;
 mod topology;
 
 use std::fmt::Debug;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use kube::{Client, Resource};
@@ -73,8 +74,27 @@ impl Default for SchedulerConfig {
     }
 }
 
-/// Places pods until `shutdown`.
+/// How long to wait before starting over after a part panicked, so that a panic at every start is no busy loop.
+const RESTART_DELAY: Duration = Duration::from_secs(1);
+
+/// Places pods until `shutdown`. A panic in a part costs a restart: all state comes back from the watches.
 pub async fn run(client: Client, config: SchedulerConfig, shutdown: CancellationToken) {
+    loop {
+        let mut parts = start(client.clone(), config.clone());
+        let ended = tokio::select! {
+            () = shutdown.cancelled() => return,
+            ended = parts.join_next() => ended,
+        };
+        tracing::error!(?ended, "a part of the scheduler ended, starting over");
+        drop(parts);
+        if shutdown.run_until_cancelled(tokio::time::sleep(RESTART_DELAY)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// The informers, the scheduling task and the recorder; they end when the set is dropped.
+fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     let (events, heard) = mpsc::channel(EVENTS_AHEAD);
     let (reports, reported) = mpsc::unbounded_channel();
     let (recorder, recording) =
@@ -95,7 +115,7 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
     watch.start(&mut parts, None, listers::volume, Event::Volumes);
     watch.start(&mut parts, None, listers::class, Event::Classes);
     parts.spawn(scheduler.run(heard, reported));
-    shutdown.cancelled().await;
+    parts
 }
 
 /// Where every informer watches, and whom it tells.

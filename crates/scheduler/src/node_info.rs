@@ -31,8 +31,6 @@ pub struct NodeInfo {
     pub pods: Vec<Arc<PodInfo>>,
     /// How many of `pods` are in each group.
     pub groups: Vec<(GroupId, u32)>,
-    /// Those of `pods` that have affinity terms of their own; usually none.
-    pub with_affinity: Vec<Arc<PodInfo>>,
     pub requested: Resources,
     /// Sums with defaults for what pods leave open, for scoring.
     pub assumed_milli_cpu: i64,
@@ -79,9 +77,6 @@ impl NodeInfo {
             Some((_, pods)) => *pods += 1,
             None => self.groups.push((group, 1)),
         }
-        if !pod.affinity.is_empty() {
-            self.with_affinity.push(pod.clone());
-        }
         self.requested.add(&pod.requests.declared);
         self.assumed_milli_cpu += pod.requests.assumed_milli_cpu;
         self.assumed_memory += pod.requests.assumed_memory;
@@ -92,7 +87,6 @@ impl NodeInfo {
     pub fn remove(&mut self, uid: &str, group: GroupId) {
         let Some(at) = self.pods.iter().position(|pod| pod.uid == uid) else { return };
         let pod = self.pods.swap_remove(at);
-        self.with_affinity.retain(|other| other.uid != uid);
         if let Some(at) = self.groups.iter().position(|(known, _)| *known == group) {
             self.groups[at].1 -= 1;
             if self.groups[at].1 == 0 {

@@ -101,7 +101,7 @@ impl PodInfo {
         let preferred = nodes
             .and_then(|nodes| nodes.preferred_during_scheduling_ignored_during_execution.as_ref());
         Arc::new(PodInfo {
-            requests: PodRequests::of(&spec),
+            requests: PodRequests::of(&spec, &status),
             ports: host_ports(&spec),
             node_affinity: RequiredNodes::of(&spec),
             preferred_nodes: preferred.into_iter().flatten().map(Preferred::of).collect(),
@@ -183,6 +183,12 @@ pub fn bears(toleration: &Toleration, taint: &Taint) -> bool {
 // === impl Condition ===
 
 impl Condition {
+    /// Why the pod has no node.
+    pub fn unscheduled(reason: &str, message: &str) -> Condition {
+        let (reason, message) = (reason.to_owned(), message.to_owned());
+        Condition { status: "False".into(), reason, message }
+    }
+
     fn scheduled(condition: PodCondition) -> Option<Condition> {
         (condition.type_ == "PodScheduled").then(|| Condition {
             status: condition.status,

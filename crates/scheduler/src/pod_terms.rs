@@ -11,14 +11,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use crate::groups::Group;
 use crate::selector::{Labels, Requirement, Selector};
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodAffinity {
     pub required: Vec<PodTerm>,
     pub required_anti: Vec<PodTerm>,
     pub preferred: Vec<WeightedTerm>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PodTerm {
     selector: Selector,
     namespaces: Vec<String>,
@@ -26,7 +26,7 @@ pub struct PodTerm {
     pub topology_key: String,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct WeightedTerm {
     pub term: PodTerm,
     /// Negative for anti-affinity.

@@ -182,3 +182,34 @@ async fn deliver(client: Client, step: Step) -> Result<(), kube::Error> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(reason: &'static str) -> Note {
+        let regarding = ObjectReference {
+            name: Some("web".into()),
+            namespace: Some("default".into()),
+            uid: Some("1".into()),
+            ..ObjectReference::default()
+        };
+        Note { regarding, type_: "Warning", reason, action: "Scheduling", note: "why".into() }
+    }
+
+    #[test]
+    fn repetition_becomes_a_series_until_it_is_old() {
+        let reporter = Reporter::of(&SchedulerConfig::default());
+        let mut correlator = Correlator { reporter, known: HashMap::new() };
+        let mut tell = |reason, second| {
+            correlator.correlate(note(reason), Timestamp::from_second(second).unwrap())
+        };
+        let Step::Create(first) = tell("FailedScheduling", 0) else { panic!("the first is new") };
+        let Step::Continue { name, count, .. } = tell("FailedScheduling", 300) else {
+            panic!("the second continues it")
+        };
+        assert_eq!((Some(name), count), (first.metadata.name, 2));
+        assert!(matches!(tell("Other", 300), Step::Create(_)));
+        assert!(matches!(tell("FailedScheduling", 661), Step::Create(_)));
+    }
+}

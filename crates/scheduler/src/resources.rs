@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::api::core::v1::{Container, PodSpec, PodStatus, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 type Quantities = BTreeMap<String, Quantity>;
@@ -88,12 +88,12 @@ pub struct PodRequests {
 // === impl PodRequests ===
 
 impl PodRequests {
-    pub fn of(spec: &PodSpec) -> PodRequests {
-        let declared = pod_total(spec, requests);
+    /// The status matters while a pod is resized in place: until the node has shrunk it, it holds what it had.
+    pub fn of(spec: &PodSpec, status: &PodStatus) -> PodRequests {
+        let declared = pod_total(spec, |container| requests(container, status));
         let assumed = pod_total(spec, |container| {
-            let mut resources = requests(container);
-            let asked =
-                container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
+            let mut resources = requests(container, status);
+            let asked = asked(container.resources.as_ref());
             let names = |name| asked.is_some_and(|asked| asked.contains_key(name));
             if !names("cpu") {
                 resources.milli_cpu = DEFAULT_MILLI_CPU;
@@ -111,9 +111,18 @@ impl PodRequests {
     }
 }
 
-fn requests(container: &Container) -> Resources {
-    let asked = container.resources.as_ref().and_then(|resources| resources.requests.as_ref());
-    asked.map(Resources::of).unwrap_or_default()
+fn asked(resources: Option<&ResourceRequirements>) -> Option<&Quantities> {
+    resources.and_then(|resources| resources.requests.as_ref())
+}
+
+fn requests(container: &Container, status: &PodStatus) -> Resources {
+    let mut resources = asked(container.resources.as_ref()).map(Resources::of).unwrap_or_default();
+    let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
+    if let Some(running) = statuses.flatten().find(|running| running.name == container.name) {
+        let held = [asked(running.resources.as_ref()), running.allocated_resources.as_ref()];
+        held.into_iter().flatten().for_each(|held| resources.raise_to(&Resources::of(held)));
+    }
+    resources
 }
 
 /// Containers run together with the sidecars; an init container runs alone, beside the sidecars started before it.
@@ -227,6 +236,7 @@ fn multiplier(suffix: &str) -> Option<(i128, i128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::yaml;
 
     #[test]
     fn quantities_are_read_in_every_notation() {
@@ -254,7 +264,7 @@ mod tests {
 
     #[track_caller]
     fn check(spec: &str, milli_cpu: i64, memory: i64) {
-        let requests = PodRequests::of(&crate::testing::yaml(spec)).declared;
+        let requests = PodRequests::of(&yaml(spec), &PodStatus::default()).declared;
         assert_eq!((requests.milli_cpu, requests.memory), (milli_cpu, memory));
     }
 
@@ -291,11 +301,20 @@ mod tests {
 
     #[test]
     fn scoring_assumes_an_amount_where_none_is_declared() {
-        let requests = PodRequests::of(&crate::testing::yaml(
-            "containers: [{name: a}, {name: b, resources: {requests: {cpu: '0', memory: 1}}}]",
-        ));
+        let spec =
+            "containers: [{name: a}, {name: b, resources: {requests: {cpu: '0', memory: 1}}}]";
+        let requests = PodRequests::of(&yaml(spec), &PodStatus::default());
         assert_eq!(requests.assumed_milli_cpu, 100);
         assert_eq!(requests.assumed_memory, DEFAULT_MEMORY + 1);
         assert_eq!(requests.declared.milli_cpu, 0);
+    }
+
+    #[test]
+    fn a_pod_that_shrinks_holds_what_it_had_until_the_node_says_otherwise() {
+        let spec = yaml("containers: [{name: a, resources: {requests: {cpu: 100m}}}]");
+        let status = yaml(
+            "containerStatuses: [{name: a, image: i, imageID: i, ready: true, restartCount: 0, resources: {requests: {cpu: 300m}}}]",
+        );
+        assert_eq!(PodRequests::of(&spec, &status).declared.milli_cpu, 300);
     }
 }

@@ -5,12 +5,13 @@
 //! Counterpart: `scheduler.go`, `eventhandlers.go` and the loop of `schedule_one.go`.
 //! Invariant: no pod is tried before everything that was there at the start is known; nothing here waits for the API.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::SchedulerConfig;
@@ -22,7 +23,7 @@ use crate::informer::Change;
 use crate::listers::{Claim, Class, Listed, Lister, Listers, Volume};
 use crate::node_info::NodeFacts;
 use crate::plugins::volume_binding::{self, ClaimStep};
-use crate::pod_info::PodInfo;
+use crate::pod_info::{Condition, PodInfo};
 use crate::queue::{QueuedPod, SchedulingQueue};
 use crate::recorder::{Note, Recorder};
 use crate::selector::{Labels, Selector};
@@ -95,6 +96,8 @@ pub struct Scheduler {
     /// The kinds of which a complete list has come.
     complete: HashSet<Discriminant<Event>>,
     awaiting_claims: Vec<AwaitingClaims>,
+    /// The last write of a condition, by pod.
+    telling: HashMap<String, JoinHandle<()>>,
 }
 
 // === impl Scheduler ===
@@ -123,6 +126,7 @@ impl Scheduler {
             reports,
             complete: HashSet::new(),
             awaiting_claims: Vec::new(),
+            telling: HashMap::new(),
         }
     }
 
@@ -267,6 +271,7 @@ impl Scheduler {
 
     fn set_placed(&mut self, pod: Arc<PodInfo>) {
         self.queue.remove(&pod.uid);
+        self.telling.remove(&pod.uid);
         let before = self.cache.pod(&pod.uid).cloned();
         self.cache.set_pod(pod.clone());
         let now = Instant::now();
@@ -281,6 +286,7 @@ impl Scheduler {
 
     fn remove_pod(&mut self, uid: &str) {
         self.queue.remove(uid);
+        self.telling.remove(uid);
         if let Some(pod) = self.cache.remove_pod(uid) {
             self.queue.happened(&ClusterEvent::PodLeft(&pod), Instant::now());
         }
@@ -329,7 +335,7 @@ impl Scheduler {
             Outcome::Unschedulable { message, rejected_by } => {
                 let pod = &queued.info;
                 self.queue.unschedulable(&pod.uid, rejected_by, Instant::now());
-                self.tell_failed(pod, message);
+                self.tell(pod, "Unschedulable", message);
             }
         }
         true
@@ -349,9 +355,14 @@ impl Scheduler {
         }
     }
 
-    fn bind(&self, pod: Arc<PodInfo>, node: String) {
+    fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
         let (writer, reports) = (self.writer.clone(), self.reports.clone());
+        let told = self.telling.remove(&pod.uid);
         tokio::spawn(async move {
+            // A condition that is still on its way must not arrive after the binding and deny it.
+            if let Some(told) = told {
+                let _ = told.await;
+            }
             let outcome = writer.bind(&pod, &node).await.map_err(BindError::Api);
             // Nobody listens any more only when the scheduler has stopped.
             let _ = reports.send(Event::Bound { pod, node, outcome });
@@ -415,11 +426,7 @@ impl Scheduler {
 
     // --- telling ---
 
-    fn tell_failed(&self, pod: &Arc<PodInfo>, message: String) {
-        self.tell(pod, "Unschedulable", message);
-    }
-
-    fn tell(&self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
+    fn tell(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
         self.tell_unscheduled(pod, reason, &message);
         self.recorder.tell(Note {
             regarding: pod.reference(),
@@ -430,14 +437,24 @@ impl Scheduler {
         });
     }
 
-    fn tell_unscheduled(&self, pod: &Arc<PodInfo>, reason: &'static str, message: &str) {
+    /// Sets PodScheduled to false, unless the pod says exactly that already. Writes about one pod keep their order.
+    fn tell_unscheduled(&mut self, pod: &Arc<PodInfo>, reason: &str, message: &str) {
+        let condition = Condition::unscheduled(reason, message);
+        if pod.scheduled.as_ref() == Some(&condition) {
+            return;
+        }
         let (writer, now) = (self.writer.clone(), (self.config.clock)());
-        let (pod, message) = (pod.clone(), message.to_owned());
-        tokio::spawn(async move {
-            if let Err(error) = writer.tell_unscheduled(&pod, reason, &message, now).await {
+        let (pod, before) = (pod.clone(), self.telling.remove(&pod.uid));
+        let uid = pod.uid.clone();
+        let telling = tokio::spawn(async move {
+            if let Some(before) = before {
+                let _ = before.await;
+            }
+            if let Err(error) = writer.set_condition(&pod, &condition, now).await {
                 tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "condition was not written");
             }
         });
+        self.telling.insert(uid, telling);
     }
 }
 

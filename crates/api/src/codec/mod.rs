@@ -20,6 +20,7 @@ pub use encode::{
 };
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
+pub(crate) use proto::wire;
 pub use proto::{ProtoError, to_proto, watch_frame};
 pub use yaml::parse as parse_yaml;
 pub use yaml_text::to_yaml;

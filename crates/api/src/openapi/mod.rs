@@ -2,12 +2,13 @@
 //!
 //! [`Kinds`] -> index and documents; schemas come from the schema graph, their prose from the types
 //! of `k8s-openapi`, paths from names and verbs. Everything is made on demand: a server whose clients
-//! never ask never pays. Counterpart: `kube-openapi/pkg/builder3` and `handler3`. The v2 document
-//! would be another writer over [`schemas`] and [`paths`].
+//! never ask never pays. Counterpart: `kube-openapi/pkg/builder3` and `handler3`. [`v2`] rewrites the
+//! same schemas and paths as one Swagger 2.0 document.
 
 mod paths;
 mod prose;
 mod schemas;
+pub mod v2;
 
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha512};
@@ -41,6 +42,9 @@ pub fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
     }
     let mut components = schemas::Components::default();
     let mut found = Map::new();
+    if served.iter().any(|kind| !kind.custom) {
+        paths::add_discovery(group, version, &mut components, &mut found);
+    }
     for kind in served {
         paths::add(kind, &mut components, &mut found);
     }
@@ -110,6 +114,21 @@ mod tests {
             .filter_map(|p| p["name"].as_str())
             .collect();
         assert!(names.contains(&"fieldValidation") && names.contains(&"dryRun"), "{names:?}");
+    }
+
+    #[test]
+    fn every_way_to_a_kind_is_described() {
+        let document = document(&kinds::builtin(), "", "v1").expect("served");
+        let action = |path: &str, method: &str| {
+            document["paths"][path][method]["x-kubernetes-action"].as_str().unwrap_or("")
+        };
+        assert_eq!(action("/api/v1/pods", "get"), "list");
+        assert_eq!(action("/api/v1/watch/pods", "get"), "watchlist");
+        assert_eq!(action("/api/v1/watch/namespaces/{namespace}/pods/{name}", "get"), "watch");
+        assert!(document["paths"]["/api/v1/"]["get"].is_object());
+        assert!(document["paths"]["/api/v1/nodes/{name}/proxy/{path}"].is_object());
+        let port = &document["components"]["schemas"]["io.k8s.api.core.v1.ServicePort"];
+        assert_eq!(port["properties"]["port"]["default"], 0);
     }
 
     #[test]

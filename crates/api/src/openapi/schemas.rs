@@ -184,8 +184,8 @@ fn property(field: &Field, words: &str, all: &mut Components) -> Value {
             out
         }
     };
-    if let Some(default) = &field.default {
-        out["default"] = default.clone();
+    if let Some(default) = field.default.clone().or_else(|| zero(field)) {
+        out["default"] = default;
     }
     if let Schema::List(list) = &field.schema {
         out["x-kubernetes-list-type"] = match &list.topology {
@@ -210,6 +210,19 @@ fn property(field: &Field, words: &str, all: &mut Components) -> Value {
         out["x-kubernetes-patch-merge-key"] = key.clone().into();
     }
     out
+}
+
+/// What stands in a field that is always written, when nobody set it.
+fn zero(field: &Field) -> Option<Value> {
+    if field.pointer || !field.always {
+        return None;
+    }
+    match field.schema {
+        Schema::String => Some("".into()),
+        Schema::Bool => Some(false.into()),
+        Schema::Int32 | Schema::Int64 | Schema::Double => Some(0.into()),
+        _ => None,
+    }
 }
 
 /// A custom kind: its own schema with type and metadata spelt out.

@@ -9,7 +9,7 @@ use crate::framework::{
 use crate::groups::Matching;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
-use crate::pod_terms::PodTerm;
+use crate::pod_terms::{PodAffinity, PodTerm};
 use crate::topology::Domains;
 
 /// How much a placed pod's required affinity draws pods that match it.
@@ -79,22 +79,14 @@ impl<'a> Required<'a> {
             avoided: Domains::default(),
             refused: Domains::default(),
         };
-        for node in cycle.cache.nodes() {
-            required.hear(cycle, node);
-        }
+        let refusals = |affinity: &'a PodAffinity| {
+            affinity.required_anti.iter().map(|term| (term, 1)).collect()
+        };
+        Asked::of(cycle, refusals).add_to(&mut required.refused, cycle);
         if !required.affinity.is_empty() || !required.anti_affinity.is_empty() {
             required.look_around(cycle);
         }
         required
-    }
-
-    /// What the pods on a node ask of the newcomer.
-    fn hear(&mut self, cycle: Cycle<'a>, node: &'a NodeInfo) {
-        for placed in &node.with_affinity {
-            for term in placed.affinity.required_anti.iter().filter(|term| about(term, cycle)) {
-                self.refused.add(node, &term.topology_key, 1);
-            }
-        }
     }
 
     /// What the newcomer finds.
@@ -158,30 +150,65 @@ fn matching<'a>(cycle: Cycle<'a>, terms: &'a [PodTerm]) -> Matching<'a> {
     })
 }
 
-/// How strongly each domain draws the pod, by its own preferences and those of placed pods.
-fn drawn(cycle: Cycle<'_>) -> Domains<'_> {
-    let mut drawn = Domains::default();
-    let own = cycle.pod.affinity.preferred.iter();
-    let own: Vec<_> =
-        own.map(|own| (own, matching(cycle, std::slice::from_ref(&own.term)))).collect();
-    for node in cycle.cache.nodes() {
-        for (preferred, matching) in &own {
-            let found = matching.count(&node.groups);
-            if found > 0 {
-                drawn.add(node, &preferred.term.topology_key, found * preferred.weight);
+/// What placed pods ask about the pod of this cycle, by group: topology keys and weights.
+struct Asked<'a>(Vec<Vec<(&'a str, i64)>>);
+
+// === impl Asked ===
+
+impl<'a> Asked<'a> {
+    fn of(
+        cycle: Cycle<'a>,
+        terms: impl Fn(&'a PodAffinity) -> Vec<(&'a PodTerm, i64)>,
+    ) -> Asked<'a> {
+        let mut asked = Vec::new();
+        for (id, group) in cycle.cache.groups().with_affinity() {
+            let terms = terms(&group.affinity).into_iter();
+            let about = terms.filter(|(term, _)| about(term, cycle));
+            let about: Vec<_> = about.map(|(term, weight)| (&*term.topology_key, weight)).collect();
+            if !about.is_empty() {
+                asked.resize(cycle.cache.groups().bound(), Vec::new());
+                asked[id as usize] = about;
             }
         }
-        for placed in &node.with_affinity {
-            let hard = placed.affinity.required.iter();
-            let hard = hard.map(|term| (term, HARD_POD_AFFINITY_WEIGHT));
-            let soft = placed.affinity.preferred.iter();
-            let soft = soft.map(|preferred| (&preferred.term, preferred.weight));
-            for (term, weight) in hard.chain(soft).filter(|(term, _)| about(term, cycle)) {
-                drawn.add(node, &term.topology_key, weight);
+        Asked(asked)
+    }
+
+    fn add_to(&self, domains: &mut Domains<'a>, cycle: Cycle<'a>) {
+        // Mostly nobody asks anything, and the nodes need not be looked at.
+        if self.0.is_empty() {
+            return;
+        }
+        for node in cycle.cache.nodes() {
+            for (id, pods) in &node.groups {
+                for (key, weight) in &self.0[*id as usize] {
+                    domains.add(node, key, weight * i64::from(*pods));
+                }
             }
         }
     }
+}
+
+/// How strongly each domain draws the pod, by its own preferences and those of placed pods.
+fn drawn(cycle: Cycle<'_>) -> Domains<'_> {
+    let mut drawn = Domains::default();
+    for own in &cycle.pod.affinity.preferred {
+        let matching = matching(cycle, std::slice::from_ref(&own.term));
+        for node in cycle.cache.nodes() {
+            let found = matching.count(&node.groups);
+            if found > 0 {
+                drawn.add(node, &own.term.topology_key, found * own.weight);
+            }
+        }
+    }
+    Asked::of(cycle, draws).add_to(&mut drawn, cycle);
     drawn
+}
+
+/// Required affinity of placed pods draws a little, preferred affinity by its weight.
+fn draws(affinity: &PodAffinity) -> Vec<(&PodTerm, i64)> {
+    let hard = affinity.required.iter().map(|term| (term, HARD_POD_AFFINITY_WEIGHT));
+    let soft = affinity.preferred.iter().map(|preferred| (&preferred.term, preferred.weight));
+    hard.chain(soft).collect()
 }
 
 struct Preferred<'a>(Domains<'a>);

@@ -5,7 +5,7 @@
 //! protobuf form. Invariant: no input panics.
 
 mod read;
-mod wire;
+pub(crate) mod wire;
 mod write;
 
 use bytes::Bytes;
