@@ -482,7 +482,7 @@ mod tests {
         let selector = json!({"matchLabels": {"a": "b"}, "matchExpressions": [
             {"key": "c", "operator": "NotIn", "values": ["d"]}, {"key": "e", "operator": "Exists"}]});
         let labels = Labels::from_object(&selector).expect("valid");
-        assert_eq!(labels.to_string(), "a in (b),c notin (d),e");
+        assert_eq!(labels.to_string(), "a=b,c notin (d),e");
         assert!(labels.matches(json!({"a": "b", "e": "1"}).as_object()));
         assert!(!labels.matches(json!({"a": "b", "c": "d", "e": "1"}).as_object()));
         assert!(!Labels::from_object(&Value::Null).expect("valid").matches(None));
