@@ -27,6 +27,9 @@ const LIST: &[&str] = &[
     "watch",
 ];
 
+/// Ends the id of an operation on all namespaces.
+const EVERYWHERE: &str = "ForAllNamespaces";
+
 /// Verb, method, action, parameters, whether the path names one object.
 const OPERATIONS: &[(&str, &str, &str, &[&str], bool)] = &[
     ("list", "get", "list", LIST, false),
@@ -72,11 +75,13 @@ pub fn add(kind: &KindDef, components: &mut Components, paths: &mut Map<String, 
     }
     if kind.namespaced && kind.has_verb("list") {
         let answer = refs.answer("list", components);
-        let everywhere = json!({"get": operation(kind, "list", LIST, &answer, None)});
+        let mut everywhere = json!({"get": operation(kind, "list", LIST, &answer, None)});
+        rename(&mut everywhere, EVERYWHERE);
         insert(paths, format!("{root}/{}", kind.resource), everywhere, false, false);
     }
     for sub in &kind.subresources {
-        let operations = subresource(kind, sub, &refs, components);
+        let mut operations = subresource(kind, sub, &refs, components);
+        rename(&mut operations, &format!("_{}", sub.name));
         insert(paths, format!("{root}{one}/{}", sub.name), operations, kind.namespaced, true);
         if sub.name == "proxy" {
             proxied(paths, &format!("{root}{one}/proxy"));
@@ -99,7 +104,10 @@ fn watches(
     let root = format!("{}/watch", root(&kind.group, &kind.version));
     let answer = refs.answer("watch", components);
     let mut add = |path: String, action: &str, in_namespace: bool, named: bool| {
-        let operations = json!({"get": operation(kind, action, LIST, &answer, None)});
+        let mut operations = json!({"get": operation(kind, action, LIST, &answer, None)});
+        if kind.namespaced && !in_namespace {
+            rename(&mut operations, EVERYWHERE);
+        }
         insert(paths, path, operations, in_namespace, named);
     };
     add(format!("{root}{all}"), "watchlist", kind.namespaced, false);
@@ -112,6 +120,7 @@ fn watches(
 /// A proxy takes any path below its own.
 fn proxied(paths: &mut Map<String, Value>, path: &str) {
     let Some(mut below) = paths.get(path).cloned() else { return };
+    rename(&mut below, "WithPath");
     if let Some(Value::Array(parameters)) = below.get_mut("parameters") {
         parameters.push(path_parameter("path"));
     }
@@ -259,6 +268,15 @@ fn operation_id(kind: &KindDef, action: &str) -> String {
 fn path_parameter(name: &str) -> Value {
     let of = json!({"type": "string", "uniqueItems": true});
     json!({"name": name, "in": "path", "required": true, "schema": of})
+}
+
+/// An operation's id is the only one of its name in a document.
+fn rename(operations: &mut Value, suffix: &str) {
+    for (_, operation) in operations.as_object_mut().into_iter().flatten() {
+        if let Some(Value::String(id)) = operation.get_mut("operationId") {
+            id.push_str(suffix);
+        }
+    }
 }
 
 fn insert(

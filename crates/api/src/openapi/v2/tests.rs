@@ -59,6 +59,18 @@ fn operations_take_bodies_as_parameters() {
 }
 
 #[test]
+fn every_operation_has_an_id_of_its_own() {
+    let document = document(&kinds::builtin(), "v1.36.2");
+    let mut seen = std::collections::HashSet::new();
+    for item in document["paths"].as_object().expect("a map").values() {
+        for operation in item.as_object().expect("a map").values().filter(|o| o.is_object()) {
+            let id = operation["operationId"].as_str().expect("text");
+            assert!(seen.insert(id), "{id}");
+        }
+    }
+}
+
+#[test]
 fn every_reference_leads_somewhere() {
     let document = document(&kinds::builtin(), "v1.36.2");
     let text = document.to_string();
