@@ -11,12 +11,13 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, SanType,
+    Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
 };
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -38,6 +39,8 @@ pub struct Pki {
     ca: Authority,
     front_proxy: Authority,
     service_account: KeyPair,
+    /// Held while a leaf is looked at and perhaps replaced: several listeners ask for the same one.
+    issuing: Mutex<()>,
 }
 
 struct Authority {
@@ -84,6 +87,7 @@ impl Pki {
             ca: Authority::open(dir, "ca", "kubernetes")?,
             front_proxy: Authority::open(dir, "front-proxy-ca", "front-proxy-ca")?,
             service_account: open_key(dir, "sa")?,
+            issuing: Mutex::default(),
             dir: dir.to_owned(),
         })
     }
@@ -102,10 +106,11 @@ impl Pki {
 
     /// The identity on disk if it is good for a while yet and covers what is asked, else a new one.
     pub fn identity(&self, leaf: &Leaf) -> Result<Identity, PkiError> {
+        let _alone = self.issuing.lock().expect("nothing panics while issuing");
         let (cert_path, key_path) = self.paths(&leaf.file);
         if let (Ok(cert_pem), Ok(key_pem)) =
             (fs::read_to_string(&cert_path), fs::read_to_string(&key_path))
-            && self.still_serves(&cert_pem, leaf)
+            && self.still_serves(&cert_pem, &key_pem, leaf)
         {
             return Ok(Identity { cert_pem, key_pem });
         }
@@ -152,12 +157,15 @@ impl Pki {
         (self.dir.join(format!("{file}.crt")), self.dir.join(format!("{file}.key")))
     }
 
-    fn still_serves(&self, cert_pem: &str, leaf: &Leaf) -> bool {
+    /// A pair that a crash left half replaced does not.
+    fn still_serves(&self, cert_pem: &str, key_pem: &str, leaf: &Leaf) -> bool {
         let Ok(der) = CertificateDer::from_pem_slice(cert_pem.as_bytes()) else { return false };
         let Ok((_, cert)) = x509_parser::parse_x509_certificate(&der) else { return false };
         cert.validity().not_after.to_datetime()
             > OffsetDateTime::now_utc() + Duration::days(RENEW_DAYS)
             && covers(&cert, leaf)
+            && KeyPair::from_pem(key_pem)
+                .is_ok_and(|key| key.subject_public_key_info() == cert.public_key().raw)
     }
 }
 
@@ -376,6 +384,34 @@ fn unreadable(error: &dyn std::fmt::Display) -> PkiError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn listeners_that_start_together_share_one_certificate() {
+        let dir = std::env::temp_dir().join(format!("skiff-pki-race-{}", std::process::id()));
+        let pki = Pki::open(&dir).expect("made");
+        let leaf = Leaf::kubelet_serving("node", vec![[127, 0, 0, 1].into()]);
+        let issued: Vec<String> = std::thread::scope(|scope| {
+            let ask = || pki.identity(&leaf).expect("issued once").cert_pem;
+            let askers: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            askers.into_iter().map(|asker| asker.join().expect("no panic")).collect()
+        });
+        assert!(issued.iter().all(|cert| *cert == issued[0]));
+        fs::remove_dir_all(&dir).expect("the directory is ours");
+    }
+
+    #[test]
+    fn a_key_without_its_certificate_is_replaced_together_with_it() {
+        let dir = std::env::temp_dir().join(format!("skiff-pki-half-{}", std::process::id()));
+        let pki = Pki::open(&dir).expect("made");
+        let leaf = Leaf::kubelet_client("node");
+        let first = pki.identity(&leaf).expect("issued");
+        let other = pki.issue(&leaf).expect("issued");
+        fs::write(pki.paths(&leaf.file).1, &other.key_pem).expect("writable");
+        let healed = pki.identity(&leaf).expect("issued anew");
+        assert_ne!(healed.cert_pem, first.cert_pem);
+        assert_eq!(pki.identity(&leaf).expect("read").cert_pem, healed.cert_pem);
+        fs::remove_dir_all(&dir).expect("the directory is ours");
+    }
 
     #[test]
     fn authorities_stay_and_leaves_follow_what_is_asked() {
