@@ -78,9 +78,7 @@ impl<'a> Cluster<'a> {
     /// Starts a kubectl that runs on, with its output piped.
     pub fn kubectl_running(&self, args: &str) -> Running {
         let mut command = self.kubectl_command();
-        command.args(args.split(' ')).stdin(Stdio::null());
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        Running(command.spawn().expect("kubectl can be run"))
+        Running::start(command.args(args.split(' ')).stdout(Stdio::piped()).stderr(Stdio::piped()))
     }
 
     pub fn apply(&self, object: &Value) {
@@ -145,8 +143,15 @@ impl Drop for Cluster<'_> {
     }
 }
 
-/// A kubectl that is ended when it is no longer needed.
+/// A command that is ended when it is no longer needed.
 pub struct Running(pub Child);
+
+impl Running {
+    pub fn start(command: &mut Command) -> Running {
+        let command = command.stdin(Stdio::null());
+        Running(command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}")))
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {

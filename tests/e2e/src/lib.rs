@@ -9,7 +9,7 @@ pub mod http;
 mod manifest;
 mod run;
 
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Running};
 pub use host::Host;
 pub use manifest::{deployment, kuard_pod, service};
 pub use run::{Outcome, eventually, eventually_within};

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use e2e::{Cluster, Host, kuard_pod};
+use e2e::{Cluster, Host, eventually, kuard_pod};
 use serde_json::json;
 
 #[test]
@@ -89,4 +89,44 @@ fn commands_say_what_stands_in_their_way() {
     command.arg(cluster.skiff_command().get_program()).args(["start", "--name", &cluster.name]);
     let said = e2e::Outcome::of(&mut command, "").fails();
     assert!(said.contains("needs root"), "{said}");
+}
+
+#[test]
+fn a_full_disk_refuses_writes_and_loses_none() {
+    let host = Host::new("full-disk");
+    let data = host.dir().join("small");
+    fs::create_dir_all(&data).expect("writable");
+    let mount = |options: &str| {
+        let mut mount = host.command("mount");
+        mount.args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&data);
+        e2e::Outcome::of(&mut mount, "").ok();
+    };
+    mount("size=24m");
+    let cluster = Cluster::named(&host, "full-disk");
+    let serve = || {
+        let mut command = cluster.skiff_command();
+        command.args(["server", "--no-node", "--no-controllers", "--bind-address", "127.0.0.1"]);
+        command.arg("--data-dir").arg(data.join("server"));
+        command.arg("--write-kubeconfig").arg(cluster.kubeconfig());
+        let server = e2e::Running::start(&mut command);
+        eventually("the API answers", || cluster.kubectl("get --raw /readyz").code == Some(0));
+        server
+    };
+    let server = serve();
+    let write = |number: usize| {
+        let object = json!({
+            "apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": format!("fill-{number}")},
+            "data": {"x": "y".repeat(900 << 10)},
+        });
+        cluster.kubectl_with("create --validate=false -f -", &object.to_string())
+    };
+    let refused_at = (0..60).find(|number| write(*number).code != Some(0)).expect("it gets full");
+    assert!(write(refused_at + 1).fails().contains("error"), "it goes on refusing");
+    let stored = || cluster.kubectl("get configmaps -o name").ok().lines().count();
+    assert_eq!(stored(), refused_at, "what was acknowledged can be read");
+    drop(server);
+    mount("remount,size=128m");
+    let _server = serve();
+    assert_eq!(stored(), refused_at, "and is there after a restart");
+    write(refused_at + 2).ok();
 }
