@@ -314,11 +314,11 @@ impl Run {
 /// Where a step keeps the text of its body.
 const ORDERED: &str = "orderedBody";
 
-/// Notes each body as text beside itself: the order of its keys shows in answers, and a `Value` has none.
+/// Notes the body of each request as text beside itself: the order of its keys shows in answers, and a `Value` has none.
 fn keep_order(value: &mut Value, ordered: &Node) {
     match (value, ordered) {
         (Value::Object(map), Node::Map(entries)) => {
-            for (name, node) in entries {
+            for (name, node) in entries.iter().filter(|(name, _)| name != "expect") {
                 let Some(below) = map.get_mut(name) else { continue };
                 if name != "body" {
                     keep_order(below, node);
