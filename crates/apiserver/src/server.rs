@@ -30,7 +30,7 @@ use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
 use crate::webhook::WebhookClient;
-use crate::{bootstrap, connection, custom, storage};
+use crate::{admission, bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
 #[derive(Clone)]
@@ -50,6 +50,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub documents: Documents,
     pub webhooks: WebhookClient,
+    pub admission: admission::Configured,
     pub mutating: Semaphore,
     pub reading: Semaphore,
     kinds: ArcSwap<Kinds>,
@@ -145,6 +146,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             webhooks: WebhookClient::new(store.clone()),
+            admission: admission::Configured::default(),
             mutating: Semaphore::new(config.max_mutating_in_flight),
             reading: Semaphore::new(config.max_in_flight),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
@@ -168,6 +170,7 @@ impl Server {
         if kind.group == rbac::GROUP {
             self.rbac.changed();
         }
+        self.admission.committed(kind);
     }
 
     /// What the serving certificate must be good for.

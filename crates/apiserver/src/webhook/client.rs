@@ -29,7 +29,7 @@ use super::service::resolve;
 use super::tls::client_tls;
 
 /// The largest answer that is read.
-pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// How many configurations keep connections.
 const POOLS: usize = 128;
 const IDLE: Duration = Duration::from_secs(90);
