@@ -17,11 +17,11 @@ use http::{Request, Response};
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
+use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
 use crate::openapi::Documents;
@@ -48,8 +48,7 @@ pub struct Server {
     pub network: ServiceNetwork,
     pub metrics: Metrics,
     pub documents: Documents,
-    pub mutating: Semaphore,
-    pub reading: Semaphore,
+    pub flow_control: FlowControl,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -142,8 +141,7 @@ impl Server {
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
-            mutating: Semaphore::new(config.max_mutating_in_flight),
-            reading: Semaphore::new(config.max_in_flight),
+            flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
