@@ -32,6 +32,7 @@ mod storage;
 mod subresources;
 mod user;
 mod verbs;
+mod webhook;
 
 mod aggregate;
 mod bootstrap;

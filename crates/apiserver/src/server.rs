@@ -29,6 +29,7 @@ use crate::path::{self, Caller};
 use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
+use crate::webhook::WebhookClient;
 use crate::{bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
@@ -49,6 +50,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub documents: Documents,
     pub flow_control: FlowControl,
+    pub webhooks: WebhookClient,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -142,6 +144,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
+            webhooks: WebhookClient::new(store.clone()),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
