@@ -26,7 +26,7 @@ pub fn deal(hash: u64, deck: usize, hand: usize) -> Vec<usize> {
     for taken in 0..hand.min(deck) {
         let left = deck - taken;
         let mut card = (bits % left as u64) as usize;
-        bits = mixed(bits / left as u64 ^ hash.rotate_left(taken as u32 + 1));
+        bits = mixed((bits / left as u64) ^ hash.rotate_left(taken as u32 + 1));
         // Count only cards that are still in the deck.
         let mut gone = dealt.clone();
         gone.sort_unstable();

@@ -153,9 +153,12 @@ fn aligned(rows: &Rows) -> String {
     out
 }
 
+/// Name, what it says, and where it is read.
+type Family = (&'static str, &'static str, fn(&LevelPicture) -> usize);
+
 /// The families that are told apart by level.
 pub fn expose(config: &Config, out: &mut Exposition) {
-    const FAMILIES: &[(&str, &str, fn(&LevelPicture) -> usize)] = &[
+    const FAMILIES: &[Family] = &[
         (
             "apiserver_flowcontrol_current_limit_seats",
             "[ALPHA] current derived number of execution seats available to each priority level",

@@ -43,6 +43,12 @@ pub struct Ticket {
     since: Instant,
 }
 
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Ticket").field("level", &self.level.name).finish_non_exhaustive()
+    }
+}
+
 /// Who asks, for how much.
 pub struct Asked<'a> {
     pub counts: &'a Arc<FlowCounts>,
@@ -418,7 +424,7 @@ mod tests {
     #[tokio::test]
     async fn who_waits_is_served_when_a_seat_is_free() {
         let (level, counts) = (queueing(1, 50), counts());
-        let first = level.enter(asked(&counts, "a", PATIENT)).await.ok().expect("a seat");
+        let first = level.enter(asked(&counts, "a", PATIENT)).await.expect("a seat");
         let second = level.enter(asked(&counts, "a", PATIENT));
         let mut second = std::pin::pin!(second);
         assert!(futures::poll!(second.as_mut()).is_pending());
@@ -494,7 +500,7 @@ mod tests {
     async fn a_request_wider_than_its_level_runs_alone() {
         let (level, counts) = (queueing(2, 50), counts());
         let wide = Asked { seats: 10, ..asked(&counts, "a", PATIENT) };
-        let ticket = level.enter(wide).await.ok().expect("alone is fine");
+        let ticket = level.enter(wide).await.expect("alone is fine");
         assert!(level.try_enter(&asked(&counts, "a", PATIENT)).is_none());
         drop(ticket);
     }
