@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, FieldError};
+use crate::internal;
 use crate::kind::{GroupKind, GroupResource};
 
 /// A `metav1.Status` of failure. As an error it prints its message.
@@ -171,7 +172,8 @@ impl Status {
     }
 
     /// Faults of fields: `Kind.group "name" is invalid: ...` with one cause each.
-    pub fn invalid(kind: &GroupKind, name: &str, errors: ErrorList) -> Status {
+    pub fn invalid(kind: &GroupKind, name: &str, mut errors: ErrorList) -> Status {
+        internal::print_values(kind, &mut errors);
         let message = format!("{kind} {name:?} is invalid: {}", joined(&errors.0));
         let details = Details {
             name: name.to_owned(),

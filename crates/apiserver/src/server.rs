@@ -17,11 +17,11 @@ use http::{Request, Response};
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
+use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
 use crate::openapi::Documents;
@@ -49,10 +49,9 @@ pub struct Server {
     pub network: ServiceNetwork,
     pub metrics: Metrics,
     pub documents: Documents,
+    pub flow_control: FlowControl,
     pub webhooks: WebhookClient,
     pub admission: admission::Configured,
-    pub mutating: Semaphore,
-    pub reading: Semaphore,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -145,10 +144,9 @@ impl Server {
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
             admission: admission::Configured::default(),
-            mutating: Semaphore::new(config.max_mutating_in_flight),
-            reading: Semaphore::new(config.max_in_flight),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
