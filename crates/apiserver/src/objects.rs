@@ -15,6 +15,7 @@ use skiff_store::{Committed, Entry, Error, EventKind, Txn};
 
 use crate::call::Call;
 use crate::custom;
+use crate::flow_control;
 use crate::server::Server;
 
 /// The kind in whose version objects are stored; usually the same.
@@ -129,6 +130,11 @@ pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committ
     let txn = if is_lease(kind) { txn.volatile() } else { txn };
     let committed = server.store.commit(txn).await?;
     server.committed(kind);
+    if kind.group == flow_control::GROUP {
+        let _ = flow_control::settle(server)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "flow control cannot be settled"));
+    }
     if custom::is_definition(kind) {
         for event in committed.events.iter() {
             settle(server, event.key()).await;
