@@ -14,6 +14,7 @@ mod call;
 mod connection;
 mod dispatch;
 mod encode;
+mod flow_control;
 mod health;
 mod metrics;
 mod negotiate;
@@ -31,6 +32,7 @@ mod storage;
 mod subresources;
 mod user;
 mod verbs;
+mod webhook;
 
 mod aggregate;
 mod bootstrap;

@@ -67,9 +67,8 @@ pub fn validate_pod_spec(spec: &At, context: Context, errors: &mut ErrorList) {
     spec.child("priorityClassName").obeys_if_set(errors, dns_subdomain);
     spec.child("runtimeClassName").obeys_if_given(errors, dns_subdomain);
     let preemption = spec.child("preemptionPolicy");
-    match preemption.is_set() {
-        true => preemption.needed_one_of(errors, &["PreemptLowerPriority", "Never"]),
-        false => {}
+    if preemption.is_set() {
+        preemption.needed_one_of(errors, &["PreemptLowerPriority", "Never"]);
     }
     validate_overhead(&spec.child("overhead"), errors);
     validate_os(spec, errors);
