@@ -96,8 +96,11 @@ fn shortage(pod: &Value, node: &Value) -> Option<String> {
         .then(|| format!("node didn't have enough allocatable resources: {}", short.join("; ")))
 }
 
-/// What a change of a running pod asks of its node, and the feature the node declares if it can do it.
-const FEATURES: &[(&str, fn(&Value, &Value) -> bool)] = &[
+/// Whether a change from one pod to the other needs something of the node.
+type Needs = fn(&Value, &Value) -> bool;
+
+/// What a change of a running pod asks of its node, by the name under which the node declares it.
+const FEATURES: &[(&str, Needs)] = &[
     ("InPlacePodLevelResourcesVerticalScaling", resizes_pod),
     ("InPlacePodVerticalScalingInitContainers", resizes_init_container),
 ];
