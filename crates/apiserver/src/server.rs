@@ -18,6 +18,7 @@ use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
 
+use crate::admission::{Admission, ChainError};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
@@ -30,7 +31,7 @@ use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
 use crate::webhook::WebhookClient;
-use crate::{admission, bootstrap, connection, custom, storage};
+use crate::{bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
 #[derive(Clone)]
@@ -51,7 +52,7 @@ pub struct Server {
     pub documents: Documents,
     pub flow_control: FlowControl,
     pub webhooks: WebhookClient,
-    pub admission: admission::Configured,
+    pub admission: Admission,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -63,6 +64,8 @@ pub enum BuildError {
     Pki(#[from] PkiError),
     #[error("token file {}: {source}", .path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Admission(#[from] ChainError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -146,7 +149,10 @@ impl Server {
             documents: Documents::default(),
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
-            admission: admission::Configured::default(),
+            admission: Admission::new(
+                &config.enable_admission_plugins,
+                &config.disable_admission_plugins,
+            )?,
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
