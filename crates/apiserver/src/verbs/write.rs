@@ -475,7 +475,8 @@ impl<'a> Write<'a> {
             (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
             (Some(old), part) if part::is_part(part) => {
                 validate_meta_update(object, old, &mut errors);
-                strategy.validate(object, &mut errors);
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate_part_update(part, object, old, &mut errors);
             }
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
@@ -489,7 +490,12 @@ impl<'a> Write<'a> {
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
-        strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
+        let warnings = match self.subresource.as_str() {
+            "" => strategy.warnings(object, old),
+            "status" => strategy.status_warnings(object),
+            _ => Vec::new(),
+        };
+        warnings.into_iter().for_each(|text| self.call.warn(text));
         Ok(())
     }
 
