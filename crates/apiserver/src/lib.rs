@@ -14,6 +14,7 @@ mod call;
 mod connection;
 mod dispatch;
 mod encode;
+mod follow;
 mod health;
 mod metrics;
 mod negotiate;
@@ -37,7 +38,8 @@ mod bootstrap;
 mod custom;
 mod pki;
 
-pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use authn::AuthenticationConfig;
+pub use config::{Anonymous, ApiServerConfig, AuthorizationMode, Cidr, CidrError};
 pub use pki::{Identity, Leaf, Pki, PkiError};
 pub use reply::{Body, BoxError};
 pub use server::{ApiServer, BuildError, LocalService};

@@ -188,31 +188,3 @@ pub fn store_status(error: Error) -> Status {
 pub fn too_old() -> Status {
     Status::expired("The resourceVersion for the provided list is too old.")
 }
-
-/// A `metav1.LabelSelector` against an object's labels.
-pub fn label_selector_matches(selector: &Value, object: &Value) -> bool {
-    let labels = meta(object);
-    let exact = selector["matchLabels"].as_object();
-    if exact
-        .is_some_and(|exact| exact.iter().any(|(key, value)| labels.label(key) != value.as_str()))
-    {
-        return false;
-    }
-    selector["matchExpressions"].as_array().into_iter().flatten().all(|requirement| {
-        let have = requirement["key"].as_str().and_then(|key| labels.label(key));
-        let listed = || {
-            requirement["values"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|value| value.as_str() == have)
-        };
-        match requirement["operator"].as_str() {
-            Some("In") => have.is_some() && listed(),
-            Some("NotIn") => have.is_none() || !listed(),
-            Some("Exists") => have.is_some(),
-            Some("DoesNotExist") => have.is_none(),
-            _ => false,
-        }
-    })
-}

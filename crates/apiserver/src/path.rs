@@ -83,12 +83,13 @@ where
     B::Error: Into<BoxError>,
 {
     let user = authenticate(server, caller, request.headers()).await?;
-    let user = match impersonation::impersonated(server, &user, request.headers()).await? {
+    let asked = || Attributes::of(info, &query);
+    let user = match impersonation::impersonated(server, &user, request.headers(), asked).await? {
         Some(other) => other,
         None => user,
     };
     if !is_open(&info.path) {
-        authz::require(server, &user, &Attributes::from(info)).await?;
+        authz::require(server, &user, &Attributes::of(info, &query)).await?;
     }
     let _permit = admit(server, info)?;
     let (mut parts, body) = request.into_parts();
@@ -117,7 +118,7 @@ where
 }
 
 async fn authenticate(
-    server: &Server,
+    server: &Arc<Server>,
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
