@@ -14,6 +14,7 @@ mod call;
 mod connection;
 mod dispatch;
 mod encode;
+mod flow_control;
 mod follow;
 mod health;
 mod metrics;
@@ -32,6 +33,7 @@ mod storage;
 mod subresources;
 mod user;
 mod verbs;
+mod webhook;
 
 mod aggregate;
 mod bootstrap;

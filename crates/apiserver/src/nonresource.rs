@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use skiff_api::{Status, discovery};
 
 use crate::call::Call;
+use crate::flow_control;
 use crate::health;
 use crate::negotiate::Media;
 use crate::reply::{Reply, empty, with_type};
@@ -25,8 +26,14 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         ["metrics"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            call.server.metrics.text().into(),
+            crate::metrics::text(&call.server).await.into(),
         ))),
+        ["debug", "api_priority_and_fairness", name] => {
+            match flow_control::dump(&call.server.flow_control, name) {
+                Some(table) => Ok(Reply::text(StatusCode::OK, table)),
+                None => Ok(not_found()),
+            }
+        }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
         [".well-known", "openid-configuration"] => {
             Ok(Reply::json(&call.server.tokens.openid_configuration(&address(call))))

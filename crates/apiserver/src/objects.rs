@@ -9,12 +9,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use skiff_api::codec::{self, Target, complete, decode_stored};
-use skiff_api::meta::meta;
 use skiff_api::{KindDef, Kinds, Reason, Status};
 use skiff_store::{Committed, Entry, Error, EventKind, Txn};
 
 use crate::call::Call;
 use crate::custom;
+use crate::flow_control;
 use crate::server::Server;
 
 /// The kind in whose version objects are stored; usually the same.
@@ -129,6 +129,11 @@ pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committ
     let txn = if is_lease(kind) { txn.volatile() } else { txn };
     let committed = server.store.commit(txn).await?;
     server.committed(kind);
+    if kind.group == flow_control::GROUP {
+        let _ = flow_control::settle(server)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "flow control cannot be settled"));
+    }
     if custom::is_definition(kind) {
         for event in committed.events.iter() {
             settle(server, event.key()).await;

@@ -18,13 +18,13 @@ use rcgen::PublicKeyData;
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
 use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
+use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
 use crate::openapi::Documents;
@@ -32,7 +32,8 @@ use crate::path::{self, Caller};
 use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
-use crate::{bootstrap, connection, custom, storage};
+use crate::webhook::WebhookClient;
+use crate::{admission, bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
 #[derive(Clone)]
@@ -52,8 +53,9 @@ pub struct Server {
     pub network: ServiceNetwork,
     pub metrics: Metrics,
     pub documents: Documents,
-    pub mutating: Semaphore,
-    pub reading: Semaphore,
+    pub flow_control: FlowControl,
+    pub webhooks: WebhookClient,
+    pub admission: admission::Configured,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -148,8 +150,9 @@ impl Server {
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
-            mutating: Semaphore::new(config.max_mutating_in_flight),
-            reading: Semaphore::new(config.max_in_flight),
+            flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
+            webhooks: WebhookClient::new(store.clone()),
+            admission: admission::Configured::default(),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
@@ -171,6 +174,7 @@ impl Server {
         if kind.group == rbac::GROUP {
             self.rbac.changed();
         }
+        self.admission.committed(kind);
     }
 
     /// What the serving certificate must be good for.

@@ -10,6 +10,7 @@ use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::meta;
 use skiff_api::{GroupKind, GroupResource, Status};
 
+use crate::admission::{self, Operation, Request};
 use crate::authn::service_account::{Audience, Binding, Claims, ObjectRef};
 use crate::call::Call;
 use crate::objects;
@@ -32,6 +33,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let now = skiff_api::time::now();
     settle(call, &mut request, &account, now)?;
     check(&request)?;
+    admit(call, &mut request).await?;
     let binding = bind(call, &request["spec"]["boundObjectRef"], &account).await?;
     shorten(call, &mut request);
     crate::ownership::track_token(call, &mut request)?;
@@ -40,6 +42,12 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let expires = skiff_api::time::format(now + seconds(&request));
     request["status"] = json!({ "token": token, "expirationTimestamp": expires });
     Ok(Reply::Value { code: StatusCode::CREATED, value: request })
+}
+
+async fn admit(call: &Call, request: &mut Value) -> Result<(), Status> {
+    let kind = call.kind()?;
+    let part = kind.subresource("token").ok_or_else(Status::no_such_path)?;
+    admission::admit_part(Request::of_part(call, &kind, part, Operation::Create), request).await
 }
 
 /// A body that names a place names the path's.

@@ -34,6 +34,15 @@ pub struct Write<'a> {
     /// `status`, ...; empty for the object itself.
     pub subresource: String,
     pub options: WriteOptions,
+    /// What of the object a subresource shows, if that is a kind of its own.
+    pub facet: Option<&'a dyn Facet>,
+}
+
+/// A side of an object that is a kind of its own, as its scale is: admission is shown this, not the whole.
+pub trait Facet: Sync {
+    fn show(&self, object: &Value) -> Value;
+
+    fn put(&self, object: &mut Value, part: &Value);
 }
 
 /// A state that is to replace the current one.
@@ -66,7 +75,11 @@ impl<'a> Write<'a> {
         options: WriteOptions,
     ) -> Write<'a> {
         let stored = objects::storage_kind(&call.server.kinds(), &kind);
-        Write { call, kind, stored, subresource: subresource.to_owned(), options }
+        Write { call, kind, stored, subresource: subresource.to_owned(), options, facet: None }
+    }
+
+    pub fn through(self, facet: &'a dyn Facet) -> Write<'a> {
+        Write { facet: Some(facet), ..self }
     }
 
     /// The body as an object of the path's kind, findings handled as the client asked.
@@ -145,12 +158,13 @@ impl<'a> Write<'a> {
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        fill_new_meta(&mut object);
+        wipe_system_meta(&mut object);
         if !owned {
             ownership::track(self, &mut object, None)?;
         }
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
+        fill_new_meta(&mut object);
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
         admission::validate(&request, &object).await?;
@@ -272,14 +286,34 @@ impl<'a> Write<'a> {
             ownership::track(self, &mut object, Some(&old))?;
         }
         carry_meta(&mut object, &old);
-        let mut request = Request::new(self, Operation::Update, Some(&old));
-        admission::mutate(&mut request, &mut object).await?;
+        let old_part = self.facet.map(|facet| facet.show(&old));
+        let old_shown = old_part.as_ref().unwrap_or(&old);
+        let mut request = Request::new(self, Operation::Update, Some(old_shown));
+        self.mutate(&mut request, &mut object).await?;
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old))?;
-        admission::validate(&request, &object).await?;
+        match self.facet {
+            Some(facet) => admission::validate(&request, &facet.show(&object)).await?,
+            // The body of a binding was admitted; that the pod changes with it is the server's doing.
+            None if self.subresource == "binding" => {}
+            None => admission::validate(&request, &object).await?,
+        }
         escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
+    }
+
+    async fn mutate(&self, request: &mut Request<'_>, object: &mut Value) -> Result<(), Status> {
+        match self.facet {
+            Some(facet) => {
+                let mut part = facet.show(object);
+                admission::mutate(request, &mut part).await?;
+                facet.put(object, &part);
+                Ok(())
+            }
+            None if self.subresource == "binding" => Ok(()),
+            None => admission::mutate(request, object).await,
+        }
     }
 
     /// The revision and uid that a client names must be the current ones.
@@ -463,7 +497,14 @@ impl<'a> Write<'a> {
     }
 }
 
-/// What the server says about every new object, before admission sees it.
+/// What a client may not say about a new object, and mutating admission does not know yet.
+fn wipe_system_meta(object: &mut Value) {
+    for field in ["uid", "creationTimestamp"] {
+        remove(object, field);
+    }
+}
+
+/// What the server says about every new object, once admission has had its way with it.
 fn fill_new_meta(object: &mut Value) {
     let prefix = meta(object).generate_name().to_owned();
     if meta(object).name().is_empty() && !prefix.is_empty() {
