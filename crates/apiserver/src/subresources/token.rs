@@ -28,26 +28,25 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let target = Target::known("authentication.k8s.io", "v1", "TokenRequest")
         .ok_or_else(Status::no_such_path)?;
     let mut request = codec::decode(&call.body, call.body_format()?, &target)?.object;
+    let resource = call.kind()?;
+    let part = resource.subresource("token").ok_or_else(Status::no_such_path)?;
+    let mut admitted = Request::of_part(call, &resource, part, Operation::Create);
+    admission::mutate(&mut admitted, &mut request).await?;
+    request["spec"]["expirationSeconds"] = seconds(&request).into();
+    crate::ownership::track_token(call, &mut request)?;
     check_place(call, &request)?;
     let account = find(call, "serviceaccounts", &call.info.namespace, &call.info.name).await?;
     let now = skiff_api::time::now();
     settle(call, &mut request, &account, now)?;
     check(&request)?;
-    admit(call, &mut request).await?;
+    admission::validate(&admitted, &request).await?;
     let binding = bind(call, &request["spec"]["boundObjectRef"], &account).await?;
     shorten(call, &mut request);
-    crate::ownership::track_token(call, &mut request)?;
     let claims = claims(call, &request, binding, now);
     let token = call.server.tokens.issue(&claims).map_err(Status::internal)?;
     let expires = skiff_api::time::format(now + seconds(&request));
     request["status"] = json!({ "token": token, "expirationTimestamp": expires });
     Ok(Reply::Value { code: StatusCode::CREATED, value: request })
-}
-
-async fn admit(call: &Call, request: &mut Value) -> Result<(), Status> {
-    let kind = call.kind()?;
-    let part = kind.subresource("token").ok_or_else(Status::no_such_path)?;
-    admission::admit_part(Request::of_part(call, &kind, part, Operation::Create), request).await
 }
 
 /// A body that names a place names the path's.
@@ -95,7 +94,6 @@ fn settle(call: &Call, request: &mut Value, account: &Value, now: i64) -> Result
     if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
         spec["audiences"] = json!(call.server.tokens.audiences());
     }
-    spec["expirationSeconds"] = spec["expirationSeconds"].as_i64().unwrap_or(DEFAULT).into();
     if spec.get("boundObjectRef").is_none() {
         spec["boundObjectRef"] = Value::Null;
     }
