@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use skiff_api::codec::{self, Target, complete, decode_stored};
+use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::{KindDef, Kinds, Reason, Status};
 use skiff_store::{Committed, Entry, Error, EventKind, Txn};
 
@@ -33,7 +33,10 @@ pub fn head(kind: &KindDef) -> String {
 
 /// Encodes an object of its storage kind, with the hole for its revision.
 pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
-    complete(object, &kind.schema);
+    match keeps_empty_lists(kind) {
+        true => codec::complete(object, &kind.schema),
+        false => codec::settle(object, &kind.schema),
+    }
     let mut out = head(kind).into_bytes();
     out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":\"");
     let hole = u32::try_from(out.len()).expect("a head is short");
@@ -46,6 +49,11 @@ pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
     write_fields(&mut out, fields, &["kind", "apiVersion", "metadata"]);
     out.push(b'}');
     skiff_store::Value::with_revision_at(out, hole)
+}
+
+/// Upstream stores these as JSON and everything else as protobuf, where an empty list is none.
+fn keeps_empty_lists(kind: &KindDef) -> bool {
+    kind.custom || matches!(kind.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
 fn write_fields(out: &mut Vec<u8>, fields: &Map<String, Value>, skipped: &[&str]) {

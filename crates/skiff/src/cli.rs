@@ -150,6 +150,12 @@ pub struct BenchArgs {
     /// Concurrent clients for creates and gets
     #[arg(long, default_value_t = 64)]
     pub clients: usize,
+    /// Watchers of one resource that changes
+    #[arg(long, default_value_t = 1000)]
+    pub watchers: usize,
+    /// How often it changes
+    #[arg(long, default_value_t = 1000)]
+    pub changes_per_second: u32,
     /// Image of a pod whose start is timed; no pods without it
     #[arg(long)]
     pub image: Option<String>,

@@ -192,13 +192,14 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         let (namespace, name) = self.place(&object);
         let key = self.stored.key(&namespace, &name);
-        let value = objects::encode(&self.stored, &mut object);
         if self.options.dry_run {
+            codec::complete(&mut object, &self.stored.schema);
             return match objects::read(&self.call.server, &key).await? {
                 Some(existing) => Err(self.taken(&existing, &name)),
-                None => self.outcome(&without_revision(&value.bytes), true),
+                None => self.outcome(&objects::plain_bytes(&self.stored, &object), true),
             };
         }
+        let value = objects::encode(&self.stored, &mut object);
         let mut txn = Txn::put(key, value, Expect::Absent)
             .note(objects::note(self.call, &self.options.manager));
         txn.ops.extend(allocation.ops(&self.call.server.kinds()));
@@ -400,12 +401,13 @@ impl<'a> Write<'a> {
         allocation: Allocation<'_>,
     ) -> Result<Outcome, Status> {
         skiff_api::apply::keep_times_if_unchanged(&mut object, old);
+        let shown = self.options.dry_run.then(|| object.clone());
         let value = objects::encode(&self.stored, &mut object);
         if same_but_revision(&value.bytes, entry) {
             return self.outcome(&entry.value, false);
         }
-        if self.options.dry_run {
-            let mut shown = object;
+        if let Some(mut shown) = shown {
+            codec::complete(&mut shown, &self.stored.schema);
             set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
             return self.outcome(&objects::plain_bytes(&self.stored, &shown), false);
         }
@@ -486,10 +488,16 @@ impl<'a> Write<'a> {
             }
         }
         if !errors.is_empty() {
-            return Err(Status::invalid(&self.stored.group_kind(), meta(object).name(), errors));
+            return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
         strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
         Ok(())
+    }
+
+    /// A custom resource is reported as the kind it says it is, which may be what is wrong with it.
+    fn said_kind(&self, object: &Value) -> GroupKind {
+        let kind = object["kind"].as_str().filter(|_| self.stored.custom);
+        GroupKind::new(&self.stored.group, kind.unwrap_or(&self.stored.kind))
     }
 
     fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
@@ -601,15 +609,6 @@ fn same_but_revision(fresh: &[u8], entry: &Entry) -> bool {
     fresh.len() == stored.len() - span.len()
         && fresh[..span.start] == stored[..span.start]
         && fresh[span.start..] == stored[span.end..]
-}
-
-/// A dry run's object has no revision to show.
-fn without_revision(bytes: &Bytes) -> Bytes {
-    const EMPTY: &[u8] = b"\"resourceVersion\":\"\",";
-    match bytes.windows(EMPTY.len()).position(|window| window == EMPTY) {
-        Some(at) => [&bytes[..at], &bytes[at + EMPTY.len()..]].concat().into(),
-        None => bytes.clone(),
-    }
 }
 
 pub fn set(object: &mut Value, field: &str, value: Value) {
