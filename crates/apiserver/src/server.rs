@@ -19,6 +19,7 @@ use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
 
+use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::rbac::{self, PolicyView};
@@ -32,7 +33,7 @@ use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
 use crate::webhook::WebhookClient;
-use crate::{admission, bootstrap, connection, custom, storage};
+use crate::{bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
 #[derive(Clone)]
@@ -54,7 +55,7 @@ pub struct Server {
     pub flow_control: FlowControl,
     pub aggregator: Aggregator,
     pub webhooks: WebhookClient,
-    pub admission: admission::Configured,
+    pub admission: Admission,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -66,6 +67,8 @@ pub enum BuildError {
     Pki(#[from] PkiError),
     #[error("token file {}: {source}", .path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Admission(#[from] ChainError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -152,7 +155,10 @@ impl Server {
             aggregator: Aggregator::default(),
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
-            admission: admission::Configured::default(),
+            admission: Admission::new(
+                &config.enable_admission_plugins,
+                &config.disable_admission_plugins,
+            )?,
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
