@@ -142,6 +142,7 @@ pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committ
             .await
             .inspect_err(|error| tracing::warn!(%error, "flow control cannot be settled"));
     }
+    server.aggregator.committed(server, kind).await;
     if custom::is_definition(kind) {
         for event in committed.events.iter() {
             settle(server, event.key()).await;

@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use skiff_api::Status;
 
+use crate::aggregate;
 use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
@@ -120,6 +121,9 @@ where
         authz::require(server, &user, &Attributes::of(info, &query)).await?;
     }
     let (mut parts, body) = request.into_parts();
+    if let Some(remote) = server.aggregator.remote(info) {
+        return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
+    }
     if subresources::connect::is_connect(info) {
         let headers = parts.headers.clone();
         let call = Call::new(server.clone(), user, info.clone(), query, headers, Bytes::new());

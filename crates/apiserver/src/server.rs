@@ -1,6 +1,7 @@
 //! The API server: built from a config, then served on sockets or called in process.
 //!
-//! `build` opens the store, the PKI and the bootstrap objects and runs nothing; `serve` accepts connections;
+//! `build` opens the store, the PKI and the bootstrap objects and runs nothing but the task that keeps
+//! aggregated API servers' conditions (asleep while there are none); `serve` accepts connections;
 //! `local` is the same request path without socket and TLS, for the parts that live in this process.
 //! Counterpart: `pkg/controlplane` and `GenericAPIServer`.
 //! Invariant: both ways in meet in [`path::handle`](crate::path::handle).
@@ -20,6 +21,7 @@ use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
 
 use crate::admission::{Admission, ChainError};
+use crate::aggregate::{self, Aggregator};
 use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::node::NodeGraph;
@@ -55,6 +57,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub documents: Documents,
     pub flow_control: FlowControl,
+    pub aggregator: Aggregator,
     pub webhooks: WebhookClient,
     pub admission: Admission,
     kinds: ArcSwap<Kinds>,
@@ -94,6 +97,8 @@ impl ApiServer {
         custom::load(&server.server).await?;
         server.server.network.load(&server.server.store).await?;
         bootstrap::run(&server.server).await?;
+        aggregate::refresh(&server.server).await?;
+        aggregate::availability::keep(&server.server);
         Ok(server)
     }
 
@@ -153,6 +158,7 @@ impl Server {
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            aggregator: Aggregator::default(),
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
             admission: Admission::new(
