@@ -14,6 +14,8 @@ mod call;
 mod connection;
 mod dispatch;
 mod encode;
+mod flow_control;
+mod follow;
 mod health;
 mod metrics;
 mod negotiate;
@@ -31,13 +33,15 @@ mod storage;
 mod subresources;
 mod user;
 mod verbs;
+mod webhook;
 
 mod aggregate;
 mod bootstrap;
 mod custom;
 mod pki;
 
-pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use authn::AuthenticationConfig;
+pub use config::{Anonymous, ApiServerConfig, AuthorizationMode, Cidr, CidrError};
 pub use pki::{Identity, Leaf, Pki, PkiError};
 pub use reply::{Body, BoxError};
 pub use server::{ApiServer, BuildError, LocalService};

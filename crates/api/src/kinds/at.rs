@@ -38,6 +38,11 @@ impl<'v, 'p> At<'v, 'p> {
         At { value: self.value.get(name).unwrap_or(&Value::Null), path: self.path.child(name) }
     }
 
+    /// A member of a map, at `path[key]`.
+    pub fn child_key<'b>(&'b self, key: &'b str) -> At<'v, 'b> {
+        At { value: self.value.get(key).unwrap_or(&Value::Null), path: self.path.key(key) }
+    }
+
     /// The same value, reported one step further down.
     pub fn under<'b>(&'b self, name: &'b str) -> At<'v, 'b> {
         At { value: self.value, path: self.path.child(name) }
@@ -187,6 +192,13 @@ impl At<'_, '_> {
         }
     }
 
+    /// As [`At::obeys`], for a field that may be left out and not be empty.
+    pub fn obeys_if_given(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
+        if self.is_set() {
+            self.obeys(errors, rule);
+        }
+    }
+
     /// As [`At::obeys`], for a field that may not be left out.
     pub fn needed_and_obeys(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
         if self.needed(errors) {
@@ -277,7 +289,7 @@ pub mod tests {
 
     use super::*;
     use crate::codec::{Format, Target, decode};
-    use crate::{KindDef, default, kinds};
+    use crate::{KindDef, default, internal, kinds};
 
     /// Creates the object as the request path does, and compares what is wrong with it.
     /// `path` is that of the kind: `apps/v1/deployments`.
@@ -286,7 +298,7 @@ pub mod tests {
         let object = created(&kind, yaml);
         let mut errors = ErrorList::default();
         kind.strategy.validate(&object, &mut errors);
-        compare(yaml, &errors, faults);
+        compare(&kind, yaml, errors, faults);
     }
 
     /// Updates the first object to the second; faults of the change alone.
@@ -296,10 +308,18 @@ pub mod tests {
         kind.strategy.prepare_for_update(&kind, &mut new, &old);
         let mut errors = ErrorList::default();
         kind.strategy.validate_update(&new, &old, &mut errors);
-        compare(&new.to_string(), &errors, faults);
+        compare(&kind, &new.to_string(), errors, faults);
     }
 
-    fn compare(shown: &str, errors: &ErrorList, faults: &[&str]) {
+    /// Warnings of a create.
+    pub fn check_warnings(path: &str, yaml: &str, warnings: &[&str]) {
+        let kind = kind_at(path);
+        let object = created(&kind, yaml);
+        assert_eq!(kind.strategy.warnings(&object, None), warnings, "{yaml}");
+    }
+
+    fn compare(kind: &KindDef, shown: &str, mut errors: ErrorList, faults: &[&str]) {
+        internal::print_values(&kind.group_kind(), &mut errors);
         let found: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
         assert_eq!(found, faults, "{shown}");
     }
