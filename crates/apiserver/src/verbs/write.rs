@@ -168,7 +168,7 @@ impl<'a> Write<'a> {
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
         admission::validate(&request, &object).await?;
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, None).await?;
+        escalation::check(self.call, &self.stored, &object, None).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
         self.commit_new(object, allocation).await
     }
@@ -300,8 +300,7 @@ impl<'a> Write<'a> {
             None if self.subresource == "binding" => {}
             None => admission::validate(&request, &object).await?,
         }
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old))
-            .await?;
+        escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
     }
