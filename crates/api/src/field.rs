@@ -131,6 +131,14 @@ impl ErrorList {
         self.push(ErrorType::NotFound, path, Some(value.into()), "");
     }
 
+    pub fn not_found_because(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: String) {
+        self.push(ErrorType::NotFound, path, Some(value.into()), detail);
+    }
+
+    pub fn internal(&mut self, path: &Path<'_>, detail: String) {
+        self.push(ErrorType::Internal, path, None, detail);
+    }
+
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
         self.push(ErrorType::Forbidden, path, None, detail);
     }

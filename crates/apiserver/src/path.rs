@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use skiff_api::Status;
 
+use crate::aggregate;
 use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
@@ -85,7 +86,8 @@ where
     B::Error: Into<BoxError>,
 {
     let user = authenticate(server, caller, request.headers()).await?;
-    let user = match impersonation::impersonated(server, &user, request.headers()).await? {
+    let asked = || Attributes::of(info, &query);
+    let user = match impersonation::impersonated(server, &user, request.headers(), asked).await? {
         Some(other) => other,
         None => user,
     };
@@ -116,9 +118,12 @@ where
     B::Error: Into<BoxError>,
 {
     if !is_open(&info.path) {
-        authz::require(server, &user, &Attributes::from(info)).await?;
+        authz::require(server, &user, &Attributes::of(info, &query)).await?;
     }
     let (mut parts, body) = request.into_parts();
+    if let Some(remote) = server.aggregator.remote(info) {
+        return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
+    }
     if subresources::connect::is_connect(info) {
         let headers = parts.headers.clone();
         let call = Call::new(server.clone(), user, info.clone(), query, headers, Bytes::new());
@@ -138,7 +143,7 @@ where
 }
 
 async fn authenticate(
-    server: &Server,
+    server: &Arc<Server>,
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {

@@ -1,6 +1,7 @@
 //! The API server: built from a config, then served on sockets or called in process.
 //!
-//! `build` opens the store, the PKI and the bootstrap objects and runs nothing; `serve` accepts connections;
+//! `build` opens the store, the PKI and the bootstrap objects and runs nothing but the task that keeps
+//! aggregated API servers' conditions (asleep while there are none); `serve` accepts connections;
 //! `local` is the same request path without socket and TLS, for the parts that live in this process.
 //! Counterpart: `pkg/controlplane` and `GenericAPIServer`.
 //! Invariant: both ways in meet in [`path::handle`](crate::path::handle).
@@ -14,11 +15,16 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use rcgen::PublicKeyData;
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
 
+use crate::admission::{Admission, ChainError};
+use crate::aggregate::{self, Aggregator};
+use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
 use crate::authn::{ServiceAccountTokens, TokenFile};
+use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
 use crate::flow_control::FlowControl;
@@ -30,7 +36,7 @@ use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
 use crate::webhook::WebhookClient;
-use crate::{admission, bootstrap, connection, custom, storage};
+use crate::{bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
 #[derive(Clone)]
@@ -46,12 +52,14 @@ pub struct Server {
     pub tokens: ServiceAccountTokens,
     pub token_file: Option<TokenFile>,
     pub rbac: PolicyView,
+    pub node_graph: NodeGraph,
     pub network: ServiceNetwork,
     pub metrics: Metrics,
     pub documents: Documents,
     pub flow_control: FlowControl,
+    pub aggregator: Aggregator,
     pub webhooks: WebhookClient,
-    pub admission: admission::Configured,
+    pub admission: Admission,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -61,8 +69,12 @@ pub enum BuildError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("token file {}: {source}", .path.display())]
-    TokenFile { path: PathBuf, source: std::io::Error },
+    #[error("{}: {source}", .path.display())]
+    File { path: PathBuf, source: std::io::Error },
+    #[error("service-account keys: {source}")]
+    Key { source: KeyError },
+    #[error(transparent)]
+    Admission(#[from] ChainError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -85,6 +97,8 @@ impl ApiServer {
         custom::load(&server.server).await?;
         server.server.network.load(&server.server.store).await?;
         bootstrap::run(&server.server).await?;
+        aggregate::refresh(&server.server).await?;
+        aggregate::availability::keep(&server.server);
         Ok(server)
     }
 
@@ -131,22 +145,26 @@ impl ApiServer {
 
 impl Server {
     fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
-        let audiences = vec![config.issuer.clone()];
-        let tokens =
-            ServiceAccountTokens::new(&config.issuer, audiences, pki.service_account_key());
-        let token_file = config.token_file.clone().map(|path| {
-            TokenFile::read(&path).map_err(|source| BuildError::TokenFile { path, source })
-        });
+        let tokens = service_account_tokens(&config, &pki)?;
+        let token_file = config
+            .token_file
+            .clone()
+            .map(|path| TokenFile::read(&path).map_err(|source| BuildError::File { path, source }));
         Ok(Server {
             tokens,
             token_file: token_file.transpose()?,
             rbac: PolicyView::default(),
+            node_graph: NodeGraph::default(),
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            aggregator: Aggregator::default(),
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
-            admission: admission::Configured::default(),
+            admission: Admission::new(
+                &config.enable_admission_plugins,
+                &config.disable_admission_plugins,
+            )?,
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
@@ -192,6 +210,44 @@ impl Server {
         let addresses = own.into_iter().chain(self.config.extra_addresses.iter().copied());
         Leaf::server("apiserver", "kube-apiserver", names.collect(), addresses.collect())
     }
+}
+
+/// Signs with the configured key or the cluster's own, and knows every key that may have signed.
+fn service_account_tokens(
+    config: &ApiServerConfig,
+    pki: &Pki,
+) -> Result<ServiceAccountTokens, BuildError> {
+    let authn = &config.authentication;
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path)
+            .map_err(|source| BuildError::File { path: path.clone(), source })
+    };
+    let faulty = |source| BuildError::Key { source };
+    let own = pki.service_account_key();
+    let mut checking = Vec::new();
+    for path in &authn.service_account_keys {
+        checking.extend(CheckingKey::read_all(&read(path)?).map_err(faulty)?);
+    }
+    let signing = match &authn.service_account_signing_key {
+        Some(path) => {
+            let pem = read(path)?;
+            checking.extend(CheckingKey::read_all(&pem).map_err(faulty)?);
+            SigningKey::read(&pem)
+        }
+        None => {
+            checking.extend(CheckingKey::of_public(&own.subject_public_key_info()));
+            SigningKey::of(own)
+        }
+    };
+    let mut seen = std::collections::HashSet::new();
+    checking.retain(|key| seen.insert(key.id.clone()));
+    let mut issuers = vec![config.issuer.clone()];
+    issuers.extend(authn.former_issuers.iter().cloned());
+    let audiences = match authn.api_audiences.is_empty() {
+        true => vec![config.issuer.clone()],
+        false => authn.api_audiences.clone(),
+    };
+    Ok(ServiceAccountTokens::new(issuers, audiences, signing.map_err(faulty)?, checking))
 }
 
 // === impl LocalService ===

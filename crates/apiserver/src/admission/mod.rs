@@ -6,14 +6,25 @@
 //! the whole mutating list runs a second time, in which only those of them that ask for it are asked again.
 //! Invariant: validating plugins run on the object as it will be stored.
 
+mod always;
+mod always_pull_images;
+mod certificates;
+mod chain;
+mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
+mod external_ips;
 mod limit_ranger;
 mod live;
 mod matching;
 mod namespace_lifecycle;
+mod namespaces;
 mod node_restriction;
+mod owner_references;
+mod placement;
+mod pod_resize;
 mod pod_security;
+mod pod_topology_labels;
 mod priority;
 mod reinvocation;
 mod request;
@@ -30,14 +41,16 @@ use futures::future::BoxFuture;
 use serde_json::Value;
 use skiff_api::{KindDef, Status};
 
+pub use chain::ChainError;
 pub use request::{Operation, Request};
 
 const GROUP: &str = "admissionregistration.k8s.io";
 
-/// What admission knows of configuration in the store; part of the server.
-#[derive(Default)]
-pub struct Configured {
+/// The plugins of a server, and what they know of configuration in the store.
+pub struct Admission {
+    plugins: Vec<&'static dyn Plugin>,
     webhooks: webhooks::Webhooks,
+    quota_locks: resource_quota::Locks,
 }
 
 /// One plugin. `handles` is asked first, so that a plugin costs nothing for kinds it does not know.
@@ -65,25 +78,6 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-const PLUGINS: &[&dyn Plugin] = &[
-    &namespace_lifecycle::NamespaceLifecycle,
-    &limit_ranger::LimitRanger,
-    &service_account::ServiceAccount,
-    &node_restriction::NodeRestriction,
-    &taint_nodes_by_condition::TaintNodesByCondition,
-    &pod_security::PodSecurity,
-    &priority::Priority,
-    &default_toleration_seconds::DefaultTolerationSeconds,
-    &default_class::DefaultStorageClass,
-    &storage_protection::StorageObjectInUseProtection,
-    &runtime_class::RuntimeClass,
-    &requester::CertificateRequester,
-    &default_class::DefaultIngressClass,
-    &webhooks::MutatingAdmissionWebhook,
-    &webhooks::ValidatingAdmissionWebhook,
-    &resource_quota::ResourceQuota,
-];
-
 pub async fn mutate(request: &mut Request<'_>, object: &mut Value) -> Result<(), Status> {
     mutate_once(request, object).await?;
     match request.reinvocation.start_again() {
@@ -93,7 +87,7 @@ pub async fn mutate(request: &mut Request<'_>, object: &mut Value) -> Result<(),
 }
 
 async fn mutate_once(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-    for plugin in PLUGINS.iter().filter(|plugin| plugin.handles(request)) {
+    for plugin in request.server.admission.plugins.iter().filter(|plugin| plugin.handles(request)) {
         tracing::trace!(plugin = plugin.name(), "mutating admission");
         plugin.mutate(request, object).await?;
     }
@@ -114,7 +108,7 @@ pub async fn admit_part(mut request: Request<'_>, body: &mut Value) -> Result<()
 }
 
 pub async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
-    for plugin in PLUGINS.iter().filter(|plugin| plugin.handles(request)) {
+    for plugin in request.server.admission.plugins.iter().filter(|plugin| plugin.handles(request)) {
         tracing::trace!(plugin = plugin.name(), "validating admission");
         plugin.validate(request, object).await?;
     }
@@ -134,9 +128,19 @@ fn is_admission_configuration(kind: &KindDef) -> bool {
     kind.group == GROUP && KINDS.contains(&kind.kind.as_str())
 }
 
-// === impl Configured ===
+// === impl Admission ===
 
-impl Configured {
+impl Admission {
+    /// `enabled` and `disabled` name plugins beside those that run by default.
+    pub fn new(enabled: &[String], disabled: &[String]) -> Result<Admission, ChainError> {
+        let plugins = chain::of(enabled, disabled)?;
+        Ok(Admission {
+            plugins,
+            webhooks: webhooks::Webhooks::default(),
+            quota_locks: resource_quota::Locks::default(),
+        })
+    }
+
     /// An object of this kind was written.
     pub fn committed(&self, kind: &KindDef) {
         if kind.group == GROUP {

@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use skiff_store::RangeRequest;
 
+use crate::aggregate;
 use crate::server::Server;
 use exposition::{Exposition, escaped};
 use requests::Requests;
@@ -40,6 +41,7 @@ pub async fn text(server: &Server) -> String {
         "[ALPHA] Number of requests whose handling panicked",
         server.metrics.panics.load(Relaxed),
     );
+    aggregate::availability::expose(server, &mut out);
     stored_objects(server, &mut out).await;
     process::expose(&mut out);
     out.into_text()

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
+use skiff_api::kinds::pod_spec::security::NOT_ALLOWED;
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::validation::{validate_meta, validate_meta_update};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
@@ -22,7 +23,6 @@ use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
 use crate::subresources::part;
-use crate::verbs::privileged;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -168,13 +168,14 @@ impl<'a> Write<'a> {
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
         admission::validate(&request, &object).await?;
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, None).await?;
+        escalation::check(self.call, &self.stored, &object, None).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
         self.commit_new(object, allocation).await
     }
 
     fn prepare_new(&self, object: &mut Value) {
         let strategy = &self.stored.strategy;
+        strategy.warnings_before_create(object).into_iter().for_each(|text| self.call.warn(text));
         strategy.prepare_for_create(&self.stored, object);
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             remove(object, field);
@@ -299,8 +300,7 @@ impl<'a> Write<'a> {
             None if self.subresource == "binding" => {}
             None => admission::validate(&request, &object).await?,
         }
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old))
-            .await?;
+        escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
     }
@@ -464,12 +464,6 @@ impl<'a> Write<'a> {
             (None, _) => {
                 validate_meta(&self.stored, object, &mut errors);
                 strategy.validate(object, &mut errors);
-                privileged::check(
-                    self.call.server.config.allow_privileged,
-                    &self.stored,
-                    object,
-                    &mut errors,
-                );
             }
             (Some(old), "status") => {
                 // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
@@ -480,7 +474,8 @@ impl<'a> Write<'a> {
             (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
             (Some(old), part) if part::is_part(part) => {
                 validate_meta_update(object, old, &mut errors);
-                strategy.validate(object, &mut errors);
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate_part_update(part, object, old, &mut errors);
             }
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
@@ -488,10 +483,18 @@ impl<'a> Write<'a> {
                 strategy.validate_update(object, old, &mut errors);
             }
         }
+        if self.call.server.config.allow_privileged {
+            errors.0.retain(|error| !error.detail.ends_with(NOT_ALLOWED));
+        }
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
-        strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
+        let warnings = match self.subresource.as_str() {
+            "" => strategy.warnings(object, old),
+            "status" => strategy.status_warnings(object),
+            _ => Vec::new(),
+        };
+        warnings.into_iter().for_each(|text| self.call.warn(text));
         Ok(())
     }
 

@@ -12,8 +12,8 @@ mod dial;
 mod service;
 mod tls;
 
-pub use client::{CallError, Post, WebhookClient};
-pub use config::{ClientConfig, ConfigError};
+pub use client::{CallError, Connector, Post, WebhookClient};
+pub use config::{ClientConfig, ConfigError, Endpoint};
 pub use dial::{Destination, Io, dial};
-pub use service::ResolveError;
+pub use service::{ResolveError, resolve};
 pub use tls::{Trust, client_tls};
