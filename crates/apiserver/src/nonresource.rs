@@ -11,7 +11,7 @@ use crate::aggregate;
 use crate::call::Call;
 use crate::flow_control;
 use crate::health;
-use crate::negotiate::Media;
+use crate::negotiate::{Media, check_produced, check_route};
 use crate::reply::{Reply, empty, with_type};
 
 const VERSION: &str = include_str!("../facts/version.json");
@@ -22,7 +22,10 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         [""] => Ok(Reply::json(&root_paths(call))),
-        ["version"] => Ok(Reply::json(&parsed(VERSION))),
+        ["version"] => {
+            check_produced(call.header(ACCEPT), &["application/json"])?;
+            Ok(Reply::json(&parsed(VERSION)))
+        }
         ["healthz" | "livez" | "readyz", ..] => health::run(call, &parts).await,
         ["metrics"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
@@ -61,6 +64,12 @@ pub fn has_builtin(kinds: &Kinds, group: &str) -> bool {
 
 fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let (kinds, view) = (call.server.kinds(), call.server.aggregator.view());
+    // The lists of groups have no route that looks at the header, and foreign groups have none at all.
+    if matches!(parts, ["api", ..])
+        || matches!(parts, ["apis", group, _] if has_builtin(&kinds, group))
+    {
+        check_route(call.header(ACCEPT), false)?;
+    }
     if call.media().is_none() {
         return Err(Media::not_acceptable());
     }

@@ -137,7 +137,7 @@ where
         Ok(answer) => encode::response(&call, media, answer).await,
         Err(status) => Err(status),
     };
-    let mut response = answer.unwrap_or_else(|status| encode::refusal(&status, media));
+    let mut response = answer.unwrap_or_else(|status| encode::refusal(&status, call.error_media()));
     add_warnings(&call, response.headers_mut());
     Ok(response)
 }

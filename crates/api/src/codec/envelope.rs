@@ -4,6 +4,7 @@
 //! built-in kind may leave both out; a custom resource must say its kind.
 
 use super::Target;
+use super::go_types::internal_package;
 use super::node::Node;
 use super::scheme::Scheme;
 use crate::status::Status;
@@ -45,10 +46,7 @@ impl Said {
         if target.kind != "DeleteOptions" && !scheme.knows(version, kind) {
             return Some(scheme.not_registered(version, kind));
         }
-        let package = match target.group.split('.').next().unwrap_or_default() {
-            "" => "core",
-            first => first,
-        };
+        let package = internal_package(target.group);
         (kind != target.kind).then(|| {
             format!(
                 "converting ({}.{kind}) to ({package}.{}): unknown conversion",

@@ -16,6 +16,7 @@ mod proto;
 mod scheme;
 mod unstructured;
 mod yaml;
+mod yaml_faults;
 mod yaml_text;
 
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ pub use conform::{conform, repeated_fields};
 pub use encode::{
     EncodedObject, ListHead, encode, encode_as_is, list_json, to_json, to_json_pretty, watch_json,
 };
-pub use go_types::TypeError;
+pub use go_types::{TypeError, object as go_object};
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
 pub(crate) use proto::wire;
@@ -202,6 +203,10 @@ impl<'a> Target<'a> {
     }
 
     fn unhandled(&self, error: &str) -> Status {
+        // Options are decoded without a scheme to speak of.
+        if self.kind == "DeleteOptions" && !error.starts_with("strict") {
+            return Status::bad_request(error);
+        }
         let Target { kind, version, .. } = self;
         Status::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {error}"
