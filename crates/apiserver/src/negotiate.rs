@@ -213,8 +213,13 @@ impl<'a> Range<'a> {
             }
             (false, _) => Shape::AsIs,
             (true, Endpoint::Resource { .. }) => shape(kind, group, version, format)?,
-            // Which version it is, is that endpoint's own matter.
-            (true, Endpoint::Discovery) if group == "apidiscovery.k8s.io" => Shape::AsIs,
+            // Which of the two versions it is, is that endpoint's own matter.
+            (true, Endpoint::Discovery)
+                if (kind, group) == ("APIGroupDiscoveryList", "apidiscovery.k8s.io")
+                    && matches!(version, "v2" | "v2beta1") =>
+            {
+                Shape::AsIs
+            }
             (true, _) => return None,
         };
         let pretty = last("pretty").is_some_and(|(_, value)| *value == "1");

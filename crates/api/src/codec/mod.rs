@@ -88,7 +88,7 @@ fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
     let fault = |error: ProtoError| target.unrecognized(&error.to_string(), body);
     let envelope = proto::Envelope::read(body).map_err(fault)?;
     let said = Said { api_version: envelope.api_version.clone(), kind: envelope.kind.clone() };
-    envelope::check_builtin(&said, target)?;
+    envelope::check_builtin(&said, &Node::Null, target)?;
     let object = envelope.object(&target.schema).map_err(fault)?;
     let object = conform(Node::from(object), &target.schema, target.custom, &mut Vec::new())
         .map_err(|error| target.unhandled(&error.to_string()))?;

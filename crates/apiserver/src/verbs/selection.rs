@@ -145,19 +145,18 @@ fn check_watch(query: &Query, errors: &mut ErrorList) {
             "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
         );
     }
-    if rule.is_empty() {
-        return;
-    }
-    if !initial {
+    if !rule.is_empty() && !initial {
         errors.forbidden(
             &matching,
             "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
         );
     }
-    if rule != "NotOlderThan" {
+    if !rule.is_empty() && rule != "NotOlderThan" {
         errors.not_supported(&matching, rule, &["NotOlderThan"]);
     }
-    if !query.text("continue").is_empty() {
+    // A watch from any revision begins with the state, as if both parameters had been given.
+    let from_any = !initial && matches!(query.text("resourceVersion"), "" | "0");
+    if (from_any || !rule.is_empty()) && !query.text("continue").is_empty() {
         errors.forbidden(&matching, MATCH_WITH_TOKEN);
     }
 }

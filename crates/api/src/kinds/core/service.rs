@@ -18,6 +18,10 @@ use crate::kinds::workload::pairs;
 pub struct Service;
 
 impl Strategy for Service {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = object_at(object, "/spec") else { return };
         set(spec, "sessionAffinity", "None");

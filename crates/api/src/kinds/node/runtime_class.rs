@@ -23,6 +23,10 @@ const TOLERATION: Internal = &[
 ];
 
 impl Strategy for RuntimeClass {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
     }
