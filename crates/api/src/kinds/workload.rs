@@ -98,8 +98,15 @@ pub fn validate_workload_selector(spec: &At, kind: &str, errors: &mut ErrorList)
     }
 }
 
-/// Counters of a status: none negative, and none above the total.
-pub fn validate_counts(status: &At, counts: &[&str], capped: &[&str], errors: &mut ErrorList) {
+/// Counters of a status: none negative, and none above the total. `ready` is how upstream calls
+/// the count that the available ones are part of.
+pub fn validate_counts(
+    status: &At,
+    counts: &[&str],
+    capped: &[&str],
+    ready: &str,
+    errors: &mut ErrorList,
+) {
     status.not_negative_each(errors, counts);
     let total = status.child("replicas").int();
     for field in capped {
@@ -108,9 +115,19 @@ pub fn validate_counts(status: &At, counts: &[&str], capped: &[&str], errors: &m
             count.invalid(errors, "cannot be greater than status.replicas");
         }
     }
-    let (available, ready) = (status.child("availableReplicas"), status.child("readyReplicas"));
-    if available.int() > ready.int() {
-        available.invalid(errors, "cannot be greater than readyReplicas");
+    let available = status.child("availableReplicas");
+    if available.int() > status.child("readyReplicas").int() {
+        available.invalid(errors, format!("cannot be greater than {ready}"));
+    }
+}
+
+/// Collisions of generated names are counted and never forgotten.
+pub fn validate_collision_count(object: &Value, old: &Value, errors: &mut ErrorList) {
+    let root = At::root(object);
+    let (status, before) = (root.child("status"), old.pointer("/status/collisionCount"));
+    let count = status.child("collisionCount");
+    if before.and_then(Value::as_i64).is_some_and(|before| count.int() < before) {
+        count.invalid_as(errors, count.int(), "cannot be decremented");
     }
 }
 
@@ -122,9 +139,10 @@ pub fn validate_replica_counts(status: &At, errors: &mut ErrorList) {
         "readyReplicas",
         "availableReplicas",
         "observedGeneration",
+        "terminatingReplicas",
     ];
     const CAPPED: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-    validate_counts(status, COUNTS, CAPPED, errors);
+    validate_counts(status, COUNTS, CAPPED, "readyReplicas", errors);
 }
 
 /// Warnings about the template at a pointer; none where an update leaves it as it was.

@@ -11,7 +11,7 @@ use serde_json::Value;
 use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::{meta, meta_mut};
-use skiff_api::validation::{validate_meta, validate_meta_update};
+use skiff_api::validation::{validate_kind_meta_update, validate_meta, validate_meta_update};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
@@ -153,6 +153,7 @@ impl<'a> Write<'a> {
         admission::mutate(&mut request, &mut object).await?;
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
+        self.stored.strategy.canonicalize(&mut object);
         admission::validate(&request, &object).await?;
         escalation::check(&self.call.server, &self.call.user, &self.stored, &object, None).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
@@ -436,19 +437,20 @@ impl<'a> Write<'a> {
                 );
             }
             (Some(old), "status") => {
-                // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
             }
-            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), "binding") => {
+                validate_meta_update(&self.stored, object, old, &mut errors);
+            }
             (Some(old), part) if part::is_part(part) => {
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate(object, &mut errors);
             }
             (Some(old), _) => {
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }

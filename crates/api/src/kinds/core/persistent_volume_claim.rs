@@ -2,6 +2,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
+use crate::kinds::pod_spec::warnings::warn_fractional_bytes;
 use crate::kinds::resources::quantity;
 use crate::kinds::selectors::validate_label_selector;
 use crate::validation::dns_subdomain;
@@ -85,6 +86,18 @@ pub(super) const ACCESS_MODES: &[&str] =
     &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// The spec of a claim, also of one that a StatefulSet or an ephemeral volume is a template for.
+/// A volume's size is in whole bytes; another is rounded, with a warning.
+pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
+    let resources = spec.child("resources");
+    for side in ["requests", "limits"] {
+        let side = resources.child(side);
+        if side.has("storage") {
+            let amount = At::new(&side.value["storage"], side.path.key("storage"));
+            warn_fractional_bytes(&amount, warnings);
+        }
+    }
+}
+
 pub fn validate_claim_spec(spec: &At, errors: &mut ErrorList) {
     let modes = spec.child("accessModes");
     if modes.is_empty() {

@@ -9,7 +9,8 @@ use std::collections::HashSet;
 use serde_json::Value;
 
 use crate::field::ErrorList;
-use crate::kinds::at::{At, Internal, printed};
+use crate::internal::printed;
+use crate::kinds::at::At;
 use crate::kinds::rules::descending_path;
 
 const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
@@ -68,9 +69,6 @@ fn escalation(context: &At, errors: &mut ErrorList) {
     }
 }
 
-const PROFILE: Internal =
-    &[("Type", "type", "\"\""), ("LocalhostProfile", "localhostProfile", "null")];
-
 /// A seccomp or AppArmor profile: a type, and a name where the type is `Localhost`.
 fn profile(profile: &At, of: &str, errors: &mut ErrorList) {
     if !profile.is_set() {
@@ -93,7 +91,8 @@ fn profile(profile: &At, of: &str, errors: &mut ErrorList) {
         (true, true) => apparmor_name(&name, errors),
         (false, true) => {
             let detail = format!("can only be set when {of} type is Localhost");
-            errors.invalid_printed(&name.path, printed(profile.value, PROFILE), detail);
+            let shown = printed("core.SeccompProfile", profile.value);
+            errors.invalid_printed(&name.path, shown, detail);
         }
         (false, false) => {}
     }

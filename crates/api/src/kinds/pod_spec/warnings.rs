@@ -104,14 +104,17 @@ fn fractional_bytes(container: &At, warnings: &mut Vec<String>) {
     for side in ["limits", "requests"] {
         let side = resources.child(side);
         for (name, at) in side.entries() {
-            let Some(amount) = quantity(at.value) else { continue };
-            let whole = amount == Quantity::from_units(amount.units());
-            if matches!(name, "memory" | "ephemeral-storage") && !whole {
-                warnings.push(format!(
-                    "{}: fractional byte value \"{amount}\" is invalid, must be an integer",
-                    at.path
-                ));
+            if matches!(name, "memory" | "ephemeral-storage") {
+                warn_fractional_bytes(&at, warnings);
             }
         }
+    }
+}
+
+pub fn warn_fractional_bytes(at: &At, warnings: &mut Vec<String>) {
+    let Some(amount) = quantity(at.value) else { return };
+    if amount != Quantity::from_units(amount.units()) {
+        let detail = format!("fractional byte value \"{amount}\" is invalid, must be an integer");
+        warnings.push(format!("{}: {detail}", at.path));
     }
 }
