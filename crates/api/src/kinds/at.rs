@@ -177,13 +177,8 @@ impl At<'_, '_> {
         }
     }
 
-<<<<<<< HEAD
-    /// As [`At::obeys`], for a field that may be left out but not be empty.
-    pub fn obeys_if_present(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
-=======
     /// As [`At::obeys`], for a field that may be left out and not be empty.
     pub fn obeys_if_given(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
->>>>>>> main
         if self.is_set() {
             self.obeys(errors, rule);
         }

@@ -8,7 +8,7 @@ use super::pod_spec::validate::Context;
 use super::pod_spec::warnings::warn_pod;
 use super::selectors::{is_everything, validate_label_selector};
 use crate::field::{ErrorList, Path};
-use crate::validation::qualified_name;
+use crate::validation::validate_annotations;
 
 /// `Containers`, `Images` and `Pod Labels` of the template at a pointer.
 pub fn template_cell(object: &Value, template: &str, column: &str) -> Value {
@@ -149,19 +149,12 @@ pub fn validate_replica_counts(status: &At, errors: &mut ErrorList) {
 
 /// The metadata of an object that others are made of: labels and annotations, and nothing else.
 pub fn validate_template_meta(meta: &At, errors: &mut ErrorList) {
-    validate_annotation_keys(&meta.child("annotations"), errors);
+    let annotations = meta.child("annotations");
+    validate_annotations(annotations.map(), errors, &annotations.path);
     meta.child("labels").labels(errors);
     for (field, shown) in NOT_IN_TEMPLATES {
         if !meta.child(field).is_empty() && meta.child(field).value != &Value::from(0) {
             meta.child(shown).forbidden(errors, "cannot be set");
-        }
-    }
-}
-
-pub fn validate_annotation_keys(annotations: &At, errors: &mut ErrorList) {
-    for (key, _) in annotations.entries() {
-        for fault in qualified_name(&key.to_lowercase()) {
-            annotations.invalid_as(errors, key, fault);
         }
     }
 }

@@ -4,7 +4,7 @@ use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::core::persistent_volume_claim::{validate_claim_spec, warn_claim_spec};
 use crate::kinds::pod_spec::validate::{
-    validate_running_always, validate_selected, validate_template, validate_template_meta,
+    validate_running_always, validate_selected, validate_template, validate_template_labels,
 };
 use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
@@ -188,7 +188,7 @@ fn validate_pods(spec: &At, since: Since, errors: &mut ErrorList) {
                 let made = with_identity(spec.value);
                 validate_template(&At::new(&made, template.path), errors);
             }
-            validate_template_meta(&template, errors);
+            validate_template_labels(&template, errors);
         }
     }
     validate_running_always(&template, "StatefulSet", errors);

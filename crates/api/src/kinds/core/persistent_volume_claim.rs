@@ -2,12 +2,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-<<<<<<< HEAD
-use crate::kinds::pod_spec::warnings::warn_fractional_bytes;
-use crate::kinds::resources::quantity;
-=======
 use crate::kinds::resources::{is_native, quantity, warn_fractional};
->>>>>>> main
 use crate::kinds::selectors::validate_label_selector;
 use crate::kinds::workload::validate_template_meta;
 use crate::validation::{dns_label, dns_subdomain, qualified_name};
@@ -123,18 +118,6 @@ pub(super) const ACCESS_MODES: &[&str] =
     &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 
 /// The spec of a claim, also of one that a StatefulSet or an ephemeral volume is a template for.
-/// A volume's size is in whole bytes; another is rounded, with a warning.
-pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
-    let resources = spec.child("resources");
-    for side in ["requests", "limits"] {
-        let side = resources.child(side);
-        if side.has("storage") {
-            let amount = At::new(&side.value["storage"], side.path.key("storage"));
-            warn_fractional_bytes(&amount, warnings);
-        }
-    }
-}
-
 pub fn validate_claim_spec(spec: &At, errors: &mut ErrorList) {
     let modes = spec.child("accessModes");
     if modes.is_empty() {
@@ -188,9 +171,9 @@ fn validate_sources(spec: &At, errors: &mut ErrorList) {
     // Upstream shows a path as the bad value, which prints as nothing.
     if !reference.text_of("namespace").is_empty() {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
-        spec.invalid_as(errors, json!({}), detail);
+        errors.invalid_printed(&spec.path, "{}".to_owned(), detail);
     } else if !same() {
-        spec.invalid_as(errors, json!({}), "must match dataSourceRef");
+        errors.invalid_printed(&spec.path, "{}".to_owned(), "must match dataSourceRef");
     }
 }
 
@@ -308,6 +291,7 @@ pub(super) fn beta_class_warning(root: &At) -> Vec<String> {
     if class.is_set() { vec![format!("{}: {text}", class.path)] } else { Vec::new() }
 }
 
+/// A volume's size is in whole bytes; another is rounded.
 pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
     let resources = spec.child("resources");
     for side in ["requests", "limits"] {

@@ -60,7 +60,7 @@ fn parameters(class: &Value) -> String {
 }
 
 fn validate_parameters(parameters: &At, errors: &mut ErrorList) {
-    parameters.child("apiGroup").obeys_if_present(errors, dns_subdomain);
+    parameters.child("apiGroup").obeys_if_given(errors, dns_subdomain);
     parameters.child("kind").needed_and_obeys(errors, path_segment);
     parameters.child("name").needed_and_obeys(errors, path_segment);
     let (scope, namespace) = (parameters.child("scope"), parameters.child("namespace"));

@@ -80,15 +80,7 @@ fn escalation(context: &At, errors: &mut ErrorList) {
     }
 }
 
-<<<<<<< HEAD
-/// A seccomp or AppArmor profile: a type, and a name where the type is `Localhost`.
-fn profile(profile: &At, of: &str, errors: &mut ErrorList) {
-=======
-const PROFILE: Internal =
-    &[("Type", "type", "\"\""), ("LocalhostProfile", "localhostProfile", "null")];
-
 fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
->>>>>>> main
     if !profile.is_set() {
         return;
     }
@@ -102,14 +94,9 @@ fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
         (true, false) => name.required(errors, "must be set when seccomp type is Localhost"),
         (true, true) => name.obeys(errors, descending_path),
         (false, true) => {
-<<<<<<< HEAD
-            let detail = format!("can only be set when {of} type is Localhost");
+            let detail = "can only be set when seccomp type is Localhost";
             let shown = printed("core.SeccompProfile", profile.value);
             errors.invalid_printed(&name.path, shown, detail);
-=======
-            let detail = "can only be set when seccomp type is Localhost";
-            errors.invalid_printed(&name.path, printed(profile.value, PROFILE), detail);
->>>>>>> main
         }
         (false, false) => {}
     }

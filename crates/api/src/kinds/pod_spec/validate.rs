@@ -155,7 +155,7 @@ pub fn validate_overhead(overhead: &At, errors: &mut ErrorList) {
 
 /// A template as PodTemplates and the controllers of Pods hold it.
 pub fn validate_template(template: &At, errors: &mut ErrorList) {
-    validate_template_meta(template, errors);
+    validate_template_labels(template, errors);
     let spec = template.child("spec");
     validate_pod_spec(&spec, Context::Template, errors);
     if !spec.child("ephemeralContainers").is_empty() {
@@ -165,7 +165,7 @@ pub fn validate_template(template: &At, errors: &mut ErrorList) {
 }
 
 /// Labels and annotations, which upstream reports one step further up than they stand.
-pub fn validate_template_meta(template: &At, errors: &mut ErrorList) {
+pub fn validate_template_labels(template: &At, errors: &mut ErrorList) {
     let meta = template.child("metadata");
     At::new(meta.child("labels").value, template.path).under("labels").labels(errors);
     let annotations = At::new(meta.child("annotations").value, template.path);

@@ -268,13 +268,6 @@ fn profile_annotations(
 
 fn fractional_bytes(container: &At, warnings: &mut Vec<String>) {
     let resources = container.child("resources");
-<<<<<<< HEAD
-    for side in ["limits", "requests"] {
-        let side = resources.child(side);
-        for (name, at) in side.entries() {
-            if matches!(name, "memory" | "ephemeral-storage") {
-                warn_fractional_bytes(&at, warnings);
-=======
     for name in ["memory", "ephemeral-storage"] {
         for side in ["limits", "requests"] {
             warn_fractional(&resources.child(side).child_key(name), warnings);
@@ -328,19 +321,11 @@ fn ports(spec: &At, warnings: &mut Vec<String>) {
                 let same = known.entry((number, protocol.to_owned())).or_default();
                 warnings.extend(same.iter().filter_map(|other| clash(&port, other)));
                 same.push(port);
->>>>>>> main
             }
         }
     }
 }
 
-<<<<<<< HEAD
-pub fn warn_fractional_bytes(at: &At, warnings: &mut Vec<String>) {
-    let Some(amount) = quantity(at.value) else { return };
-    if amount != Quantity::from_units(amount.units()) {
-        let detail = format!("fractional byte value \"{amount}\" is invalid, must be an integer");
-        warnings.push(format!("{}: {detail}", at.path));
-=======
 fn clash(port: &Port, other: &Port) -> Option<String> {
     let half_open = port.host_ip.is_empty() != other.host_ip.is_empty();
     let how = if port.host_ip == other.host_ip && port.host == other.host {
@@ -385,6 +370,5 @@ fn addresses(spec: &At, warnings: &mut Vec<String>) {
     for alias in spec.child("hostAliases").items() {
         let address = alias.child("ip");
         warnings.extend(ip_warning(&address.path, address.text()));
->>>>>>> main
     }
 }
