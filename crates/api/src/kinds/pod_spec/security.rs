@@ -95,8 +95,11 @@ fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
         (true, true) => name.obeys(errors, descending_path),
         (false, true) => {
             let detail = "can only be set when seccomp type is Localhost";
-            let shown = printed("core.SeccompProfile", profile.value);
-            errors.invalid_printed(&name.path, shown, detail);
+            errors.invalid_printed(
+                &name.path,
+                printed("core.SeccompProfile", profile.value),
+                detail,
+            );
         }
         (false, false) => {}
     }
