@@ -118,6 +118,11 @@ impl ErrorList {
         self.push(ErrorType::Invalid, path, Some(value.into()), detail);
     }
 
+    /// As [`ErrorList::invalid`], with nothing shown.
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorType::Invalid, path, None, detail);
+    }
+
     pub fn type_invalid(
         &mut self,
         path: &Path<'_>,
@@ -133,6 +138,10 @@ impl ErrorList {
 
     pub fn not_found_because(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: String) {
         self.push(ErrorType::NotFound, path, Some(value.into()), detail);
+    }
+
+    pub fn internal(&mut self, path: &Path<'_>, detail: String) {
+        self.push(ErrorType::Internal, path, None, detail);
     }
 
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
