@@ -5,7 +5,7 @@
 
 mod meta;
 
-pub use meta::{validate_label, validate_meta, validate_meta_update};
+pub use meta::{validate_embedded_meta, validate_label, validate_meta, validate_meta_update};
 
 use crate::kind::NameRule;
 

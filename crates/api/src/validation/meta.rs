@@ -16,16 +16,37 @@ const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeleti
 /// Faults of a new object's metadata.
 pub fn validate_meta(kind: &KindDef, object: &Value, errors: &mut ErrorList) {
     let at = Path::new("metadata");
-    names(kind.strategy.name_rule(), object, errors, &at);
-    namespace(kind.namespaced, object, errors, &at);
+    new_meta(kind.strategy.name_rule(), kind.namespaced, object, errors, &at);
+}
+
+/// Faults of the metadata, at `at`, of an object inside of another one: any name that fits into a
+/// path will do, and so does none.
+pub fn validate_embedded_meta(object: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let mut object = json!({"metadata": object["metadata"]});
+    if meta(&object).name().is_empty() {
+        object["metadata"]["name"] = "any".into();
+    }
+    let namespaced = !meta(&object).namespace().is_empty();
+    new_meta(NameRule::PathSegment, namespaced, &object, errors, at);
+}
+
+fn new_meta(
+    rule: NameRule,
+    namespaced: bool,
+    object: &Value,
+    errors: &mut ErrorList,
+    at: &Path<'_>,
+) {
+    names(rule, object, errors, at);
+    namespace(namespaced, object, errors, at);
     if meta(object).generation() < 0 {
         let detail = "must be greater than or equal to 0";
         errors.invalid(&at.child("generation"), meta(object).generation(), detail);
     }
-    labels(object, errors, &at);
-    annotations(object, errors, &at);
-    owner_references(object, errors, &at);
-    finalizers(object, errors, &at);
+    labels(object, errors, at);
+    annotations(object, errors, at);
+    owner_references(object, errors, at);
+    finalizers(object, errors, at);
 }
 
 /// Faults of a change of metadata. Upstream's generic layer and most kinds both report these, so
