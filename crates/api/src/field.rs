@@ -228,7 +228,10 @@ impl FieldError {
         let mut text = self.kind.text().to_owned();
         if let Some(value) = &self.bad_value {
             text.push_str(": ");
-            text.push_str(&self.printed.clone().unwrap_or_else(|| shown(value)));
+            text.push_str(&match &self.printed {
+                Some(printed) => html_safe(printed),
+                None => shown(value),
+            });
         }
         if !self.detail.is_empty() {
             text.push_str(": ");
@@ -247,10 +250,35 @@ impl fmt::Display for FieldError {
 /// A bad value as upstream prints it: text quoted, everything else as JSON.
 fn shown(value: &Value) -> String {
     match value {
-        Value::String(text) => format!("{text:?}"),
-        Value::Null => "null".to_owned(),
-        other => other.to_string(),
+        Value::String(text) => quoted(text),
+        other => html_safe(&other.to_string()),
     }
+}
+
+/// Go's `%q`.
+fn quoted(text: &str) -> String {
+    let mut out = String::from("\"");
+    for character in text.chars() {
+        match character {
+            '"' | '\\' => out.extend(['\\', character]),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{b}' => out.push_str("\\v"),
+            '\u{c}' => out.push_str("\\f"),
+            '\0'..' ' | '\u{7f}' => out.push_str(&format!("\\x{:02x}", u32::from(character))),
+            _ => out.push(character),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// Go's JSON keeps markup out of texts.
+fn html_safe(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
 
 #[cfg(test)]
@@ -279,5 +307,11 @@ mod tests {
         assert_eq!(texts[0], "replicas: Invalid value: -1: must be greater than or equal to 0");
         assert_eq!(texts[1], r#"type: Unsupported value: "x": supported values: "A", "B""#);
         assert_eq!(texts[2], "name: Required value");
+    }
+
+    #[test]
+    fn texts_are_quoted_as_go_does() {
+        assert_eq!(shown(&"a\"b\u{1}\n\u{e9}'".into()), "\"a\\\"b\\x01\\n\u{e9}'\"");
+        assert_eq!(shown(&serde_json::json!({"a": "<&>"})), r#"{"a":"\u003c\u0026\u003e"}"#);
     }
 }

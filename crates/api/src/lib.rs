@@ -11,6 +11,7 @@ pub mod custom;
 pub mod default;
 pub mod discovery;
 pub mod field;
+pub mod internal;
 pub mod intstr;
 pub mod kind;
 pub mod kinds;

@@ -3,10 +3,11 @@
 //! Every error of the request path becomes a [`Status`] here, with the code, reason, details and
 //! wording upstream gives. Counterpart: `apimachinery/pkg/api/errors`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, FieldError};
+use crate::internal;
 use crate::kind::{GroupKind, GroupResource};
 
 /// A `metav1.Status` of failure. As an error it prints its message.
@@ -23,7 +24,7 @@ pub struct Status {
 }
 
 /// `metav1.StatusReason`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// No reason: the empty text.
     Unknown,
@@ -46,10 +47,35 @@ pub enum Reason {
     InternalError,
     Expired,
     ServiceUnavailable,
+    /// What a webhook or an aggregated server says of its own.
+    Other(String),
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "camelCase")]
+const REASONS: &[Reason] = &[
+    Reason::Unknown,
+    Reason::Unauthorized,
+    Reason::Forbidden,
+    Reason::NotFound,
+    Reason::AlreadyExists,
+    Reason::Conflict,
+    Reason::Gone,
+    Reason::Invalid,
+    Reason::ServerTimeout,
+    Reason::StoreReadError,
+    Reason::Timeout,
+    Reason::TooManyRequests,
+    Reason::BadRequest,
+    Reason::MethodNotAllowed,
+    Reason::NotAcceptable,
+    Reason::RequestEntityTooLarge,
+    Reason::UnsupportedMediaType,
+    Reason::InternalError,
+    Reason::Expired,
+    Reason::ServiceUnavailable,
+];
+
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Details {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
@@ -66,7 +92,8 @@ pub struct Details {
     pub retry_after_seconds: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub struct Cause {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub reason: String,
@@ -145,7 +172,8 @@ impl Status {
     }
 
     /// Faults of fields: `Kind.group "name" is invalid: ...` with one cause each.
-    pub fn invalid(kind: &GroupKind, name: &str, errors: ErrorList) -> Status {
+    pub fn invalid(kind: &GroupKind, name: &str, mut errors: ErrorList) -> Status {
+        internal::print_values(kind, &mut errors);
         let message = format!("{kind} {name:?} is invalid: {}", joined(&errors.0));
         let details = Details {
             name: name.to_owned(),
@@ -186,6 +214,20 @@ impl Status {
         })
     }
 
+    /// A Status that another server sent; what it leaves out is empty.
+    pub fn from_value(value: &Value) -> Status {
+        let text = |field: &str| value[field].as_str().unwrap_or("");
+        let code = value["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+        let details = Details::deserialize(&value["details"]).ok();
+        Status {
+            code: code.unwrap_or(0),
+            reason: Reason::named(text("reason")),
+            message: text("message").to_owned(),
+            details: details.map(Box::new),
+            continue_token: None,
+        }
+    }
+
     /// The `v1` Status object, as it goes over the wire.
     pub fn to_value(&self) -> Value {
         let mut value = json!({
@@ -212,7 +254,7 @@ impl Status {
 // === impl Reason ===
 
 impl Reason {
-    pub fn as_str(self) -> &'static str {
+    pub fn as_str(&self) -> &str {
         match self {
             Reason::Unknown => "",
             Reason::Unauthorized => "Unauthorized",
@@ -234,7 +276,13 @@ impl Reason {
             Reason::InternalError => "InternalError",
             Reason::Expired => "Expired",
             Reason::ServiceUnavailable => "ServiceUnavailable",
+            Reason::Other(text) => text,
         }
+    }
+
+    pub fn named(text: &str) -> Reason {
+        let known = REASONS.iter().find(|reason| reason.as_str() == text);
+        known.cloned().unwrap_or_else(|| Reason::Other(text.to_owned()))
     }
 }
 
@@ -273,6 +321,16 @@ fn is_zero(number: &u32) -> bool {
 mod tests {
     use super::*;
     use crate::field::Path;
+
+    #[test]
+    fn a_foreign_status_is_read_and_written_alike() {
+        let sent = json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": "no",
+            "reason": "Teapot", "code": 418, "details": { "causes": [{ "message": "short and stout" }] },
+        });
+        assert_eq!(Status::from_value(&sent).to_value(), sent);
+        assert_eq!(Status::from_value(&json!({ "reason": "NotFound" })).reason, Reason::NotFound);
+    }
 
     #[test]
     fn an_invalid_object_names_its_kind_and_causes() {

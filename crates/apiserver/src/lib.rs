@@ -31,6 +31,7 @@ mod storage;
 mod subresources;
 mod user;
 mod verbs;
+mod webhook;
 
 mod aggregate;
 mod bootstrap;

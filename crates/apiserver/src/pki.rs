@@ -49,7 +49,7 @@ struct Authority {
 }
 
 /// A certificate and its key, PEM encoded; the certificate is followed by nothing (the CA is known).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Identity {
     pub cert_pem: String,
     pub key_pem: String,

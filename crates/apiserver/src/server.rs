@@ -29,6 +29,7 @@ use crate::path::{self, Caller};
 use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
 use crate::user::UserInfo;
+use crate::webhook::WebhookClient;
 use crate::{bootstrap, connection, custom, storage};
 
 /// A handle on the one server of a process; clones share it.
@@ -48,6 +49,7 @@ pub struct Server {
     pub network: ServiceNetwork,
     pub metrics: Metrics,
     pub documents: Documents,
+    pub webhooks: WebhookClient,
     pub mutating: Semaphore,
     pub reading: Semaphore,
     kinds: ArcSwap<Kinds>,
@@ -142,6 +144,7 @@ impl Server {
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            webhooks: WebhookClient::new(store.clone()),
             mutating: Semaphore::new(config.max_mutating_in_flight),
             reading: Semaphore::new(config.max_in_flight),
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),

@@ -277,7 +277,7 @@ pub mod tests {
 
     use super::*;
     use crate::codec::{Format, Target, decode};
-    use crate::{KindDef, default, kinds};
+    use crate::{KindDef, default, internal, kinds};
 
     /// Creates the object as the request path does, and compares what is wrong with it.
     /// `path` is that of the kind: `apps/v1/deployments`.
@@ -286,7 +286,7 @@ pub mod tests {
         let object = created(&kind, yaml);
         let mut errors = ErrorList::default();
         kind.strategy.validate(&object, &mut errors);
-        compare(yaml, &errors, faults);
+        compare(&kind, yaml, errors, faults);
     }
 
     /// Updates the first object to the second; faults of the change alone.
@@ -296,10 +296,11 @@ pub mod tests {
         kind.strategy.prepare_for_update(&kind, &mut new, &old);
         let mut errors = ErrorList::default();
         kind.strategy.validate_update(&new, &old, &mut errors);
-        compare(&new.to_string(), &errors, faults);
+        compare(&kind, &new.to_string(), errors, faults);
     }
 
-    fn compare(shown: &str, errors: &ErrorList, faults: &[&str]) {
+    fn compare(kind: &KindDef, shown: &str, mut errors: ErrorList, faults: &[&str]) {
+        internal::print_values(&kind.group_kind(), &mut errors);
         let found: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
         assert_eq!(found, faults, "{shown}");
     }

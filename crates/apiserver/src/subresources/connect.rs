@@ -12,15 +12,8 @@ use http::request::Parts;
 use http::{Request, Response, Uri};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use serde_json::Value;
 use skiff_api::{GroupResource, Status};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
 use crate::call::Call;
 use crate::objects;
@@ -28,6 +21,7 @@ use crate::pki::Leaf;
 use crate::reply::{Body, BoxError};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
+use crate::webhook::{Destination, Io, Trust, client_tls, dial};
 
 /// Resource, its connecting subresources.
 const CONNECT: &[(&str, &[&str])] = &[
@@ -37,7 +31,6 @@ const CONNECT: &[(&str, &[&str])] = &[
 ];
 
 const KUBELET_PORT: u16 = 10250;
-const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(10);
 
 /// Where a connection leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -57,9 +50,6 @@ enum Scheme {
     Kubelet,
 }
 
-pub trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
-
 pub fn is_connect(info: &RequestInfo) -> bool {
     info.is_resource
         && info.group.is_empty()
@@ -75,7 +65,8 @@ where
 {
     let backend = backend(call, &parts).await?;
     tracing::debug!(?backend, "connecting");
-    let io = dial(&call.server, &backend).await.map_err(|error| unreachable(&backend, &error))?;
+    let io =
+        connect(&call.server, &backend).await.map_err(|error| unreachable(&backend, &error))?;
     let request = outgoing(&backend, parts, body)?;
     let answer = match request.headers().contains_key(UPGRADE) {
         true => upgrade(request, io).await,
@@ -301,33 +292,18 @@ async fn object(call: &Call, under: &str, namespace: &str, name: &str) -> Result
 
 // === the exchange ===
 
-async fn dial(server: &Server, backend: &Backend) -> Result<Box<dyn Io>, BoxError> {
-    let address = (backend.host.trim_matches(['[', ']']), backend.port);
-    let tcp = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await??;
-    tcp.set_nodelay(true)?;
-    if backend.scheme == Scheme::Http {
-        return Ok(Box::new(tcp));
-    }
-    let name = ServerName::try_from(backend.host.clone())?;
-    let connector = TlsConnector::from(Arc::new(client_config(server, backend.scheme)?));
-    Ok(Box::new(tokio::time::timeout(CONNECT_TIMEOUT, connector.connect(name, tcp)).await??))
-}
-
-fn client_config(server: &Server, scheme: Scheme) -> Result<ClientConfig, BoxError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()?;
-    if scheme == Scheme::Https {
-        let trusting = Arc::new(AnyCertificate(provider));
-        return Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(trusting)
-            .with_no_client_auth());
-    }
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes())?)?;
-    let own = server.pki.identity(&Leaf::apiserver_kubelet_client())?;
-    Ok(builder.with_root_certificates(roots).with_client_auth_cert(own.chain()?, own.key()?)?)
+async fn connect(server: &Server, backend: &Backend) -> Result<Box<dyn Io>, BoxError> {
+    let tls = match backend.scheme {
+        Scheme::Http => None,
+        Scheme::Https => Some(client_tls(&Trust::Anything, None)?),
+        Scheme::Kubelet => {
+            let own = server.pki.identity(&Leaf::apiserver_kubelet_client())?;
+            Some(client_tls(&Trust::Bundle(server.pki.ca_pem().as_bytes().into()), Some(&own))?)
+        }
+    };
+    let tls = tls.map(|config| (backend.host.clone(), Arc::new(config)));
+    let destination = Destination { host: backend.host.clone(), port: backend.port, tls };
+    Ok(dial(&destination).await?)
 }
 
 /// The client's request, addressed to the backend, without what was meant for this server only.
@@ -377,55 +353,6 @@ async fn upgrade(request: Request<Body>, io: Box<dyn Io>) -> Result<Response<Bod
 fn unreachable(backend: &Backend, error: &dyn std::fmt::Display) -> Status {
     let Backend { host, port, .. } = backend;
     Status::internal(format!("error dialing backend: {host}:{port}: {error}"))
-}
-
-/// Accepts what a proxied pod shows: upstream does not check it either.
-#[derive(Debug)]
-struct AnyCertificate(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            cert,
-            signed,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
 }
 
 #[cfg(test)]

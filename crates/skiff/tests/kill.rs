@@ -1,0 +1,201 @@
+//! `kill -9` of a whole API server under 64 writing clients: every write it answered is there when it is back.
+//!
+//! Each round starts `skiff server` on the same directory, lets the writers create, replace and delete ConfigMaps over
+//! TLS until a moment that differs from round to round, kills the server, starts it again and compares what it lists
+//! with what it acknowledged. `SKIFF_SERVER_KILLS` sets the number of rounds.
+//! The store's own kill test looks at keys; this one goes through the whole request path.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use tokio::task::JoinSet;
+
+const WRITERS: usize = 64;
+/// Each writer works on a few names in turn, so that every name is created, replaced and deleted many times.
+const NAMES: usize = 4;
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answered_write_survives_kill_9_of_the_server() {
+    let rounds = std::env::var("SKIFF_SERVER_KILLS").map_or(5, |text| text.parse().unwrap());
+    let directory = Scratch::new("skiff-server-kill");
+    let known = Arc::new(Mutex::new(Known::new()));
+    for round in 0..rounds {
+        let mut server = Server::start(&directory.0);
+        let client = server.client().await;
+        let stored = stored(&client).await;
+        settle(&mut known.lock().unwrap(), &stored, round);
+        let mut writers = JoinSet::new();
+        for writer in 0..WRITERS {
+            writers.spawn(write(client.clone(), writer, known.clone()));
+        }
+        tokio::time::sleep(Duration::from_millis(150 + 67 * (round % 7))).await;
+        server.kill();
+        while let Some(ended) = writers.join_next().await {
+            ended.unwrap();
+        }
+    }
+    let server = Server::start(&directory.0);
+    let stored = stored(&server.client().await).await;
+    let mut known = known.lock().unwrap();
+    settle(&mut known, &stored, rounds);
+    let writes: u64 = known.values().map(|state| state.answered).sum();
+    println!("{rounds} kills, {writes} answered writes, all there");
+    assert!(writes > rounds * 100, "the writers hardly wrote: {writes} writes");
+}
+
+/// What a writer was told last about a name, and what it had asked for when the answer failed to come.
+#[derive(Clone, Default)]
+struct State {
+    asked: u64,
+    answered: u64,
+    /// The number stored under the name; none after a deletion.
+    now: Option<u64>,
+    /// An unanswered write may have happened or not.
+    perhaps: Option<Option<u64>>,
+}
+
+type Known = BTreeMap<String, State>;
+
+/// Writes until the server is gone.
+async fn write(client: Client, writer: usize, known: Arc<Mutex<Known>>) {
+    let maps: Api<ConfigMap> = Api::namespaced(client, "default");
+    for turn in 0.. {
+        let name = format!("w{writer}-{}", turn % NAMES);
+        let state = known.lock().unwrap().get(&name).cloned().unwrap_or_default();
+        let next = match (state.now, turn % 5) {
+            (Some(_), 4) => None,
+            _ => Some(state.asked + 1),
+        };
+        let done = match (state.now, next) {
+            (None, Some(number)) => {
+                maps.create(&PostParams::default(), &map(&name, number)).await.map(drop)
+            }
+            (Some(_), Some(number)) => {
+                maps.replace(&name, &PostParams::default(), &map(&name, number)).await.map(drop)
+            }
+            (_, None) => maps.delete(&name, &DeleteParams::default()).await.map(drop),
+        };
+        let mut known = known.lock().unwrap();
+        let state = known.entry(name).or_default();
+        state.asked += 1;
+        match done {
+            Ok(()) => {
+                state.answered += 1;
+                state.now = next;
+            }
+            Err(kube::Error::Api(status)) => panic!("a plain write was refused: {status:?}"),
+            Err(_) => {
+                state.perhaps = Some(next);
+                return;
+            }
+        }
+    }
+}
+
+fn map(name: &str, number: u64) -> ConfigMap {
+    ConfigMap {
+        metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
+        data: Some([("number".to_owned(), number.to_string())].into()),
+        ..ConfigMap::default()
+    }
+}
+
+/// The number under every name there is.
+async fn stored(client: &Client) -> BTreeMap<String, u64> {
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "default");
+    let list = maps.list(&ListParams::default()).await.expect("the server lists");
+    let numbers = list.into_iter().filter_map(|map| {
+        let number = map.data?.get("number")?.parse().ok()?;
+        Some((map.metadata.name?, number))
+    });
+    numbers.collect()
+}
+
+/// Every name holds what was answered last, or what the one unanswered write after it asked for; from here on that is known.
+fn settle(known: &mut Known, stored: &BTreeMap<String, u64>, round: u64) {
+    for (name, state) in known.iter_mut() {
+        let found = stored.get(name).copied();
+        let explained = found == state.now || state.perhaps == Some(found);
+        assert!(explained, "round {round}: {name} is {found:?}, answered was {:?}", state.now);
+        state.now = found;
+        state.perhaps = None;
+    }
+    for name in stored.keys() {
+        assert!(known.contains_key(name), "round {round}: {name} was never written");
+    }
+}
+
+/// A server process, killed when dropped.
+struct Server {
+    process: Child,
+    kubeconfig: PathBuf,
+}
+
+struct Scratch(PathBuf);
+
+// === impl Server ===
+
+impl Server {
+    fn start(directory: &Path) -> Server {
+        let kubeconfig = directory.join("kubeconfig");
+        let _ = std::fs::remove_file(&kubeconfig);
+        let process = Command::new(env!("CARGO_BIN_EXE_skiff"))
+            .args(["server", "--no-node", "--no-controllers", "--bind-address", "127.0.0.1"])
+            .args(["--port", "0"])
+            .arg("--data-dir")
+            .arg(directory.join("data"))
+            .arg("--write-kubeconfig")
+            .arg(&kubeconfig)
+            .env("SKIFF_LOG", "error")
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("the server starts");
+        Server { process, kubeconfig }
+    }
+
+    async fn client(&self) -> Client {
+        let began = Instant::now();
+        while !self.kubeconfig.exists() {
+            assert!(began.elapsed() < START_LIMIT, "the server is not ready");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let file = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
+        let options = KubeConfigOptions::default();
+        let config = Config::from_custom_kubeconfig(file, &options).await.expect("a config");
+        Client::try_from(config).expect("a client")
+    }
+
+    fn kill(&mut self) {
+        self.process.kill().expect("the server is running");
+        self.process.wait().expect("it ends");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        std::fs::create_dir_all(&path).expect("a scratch directory");
+        Scratch(path)
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
