@@ -24,7 +24,6 @@ use crate::field::{ErrorList, Path};
 pub(super) use before::Before;
 pub(super) use numbers::printed;
 use place::Place;
-pub(super) use check::type_name;
 
 /// One compiled schema node.
 #[derive(Default)]
