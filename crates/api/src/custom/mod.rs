@@ -32,7 +32,7 @@ const VERBS: &[&str] =
     &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
 /// The kinds of a definition, one per version.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Defined {
     pub served: Vec<KindDef>,
     /// Versions that may be stored but are not served.

@@ -23,7 +23,8 @@ use crate::meta::meta;
 use crate::validation::dns_subdomain;
 use versions::Shared;
 
-const APPROVAL: &str = "api-approved.kubernetes.io";
+/// Says where the API of a group of the project itself was reviewed.
+pub const APPROVAL: &str = "api-approved.kubernetes.io";
 const IMMUTABLE: &str = "field is immutable";
 
 /// The strategy of the CustomResourceDefinition kind.
@@ -148,28 +149,19 @@ impl Checked<'_> {
 
     /// Groups of the project itself need a link to the review of their API, unless they never had one.
     fn approval(&self, errors: &mut ErrorList) {
-        let group = text(&self.object["spec"], "group");
-        let protected = ["k8s.io", "kubernetes.io"];
-        let is_protected = protected
-            .iter()
-            .any(|domain| group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.')));
-        let state = |object: &Value| approval_of(meta(object).annotation(APPROVAL).unwrap_or(""));
-        if !is_protected || self.old.is_some_and(|old| state(old) == state(self.object)) {
+        let protected = is_protected(text(&self.object["spec"], "group"));
+        let given = |object| meta(object).annotation(APPROVAL).unwrap_or("");
+        let state = |object| approval_of(given(object));
+        if !protected || self.old.is_some_and(|old| state(old) == state(self.object)) {
             return;
         }
         let metadata = Path::new("metadata");
         let annotations = metadata.child("annotations");
-        let place = annotations.key(APPROVAL);
-        let see = "see https://github.com/kubernetes/enhancements/pull/1111";
-        let needed = format!("protected groups must have approval annotation {APPROVAL:?}");
-        match state(self.object) {
-            Approval::Missing => errors.required(&place, format!("{needed}, {see}")),
-            Approval::Invalid => {
-                let given = meta(self.object).annotation(APPROVAL).unwrap_or("");
-                let detail = format!("{needed} with either a URL or a reason starting with \"unapproved\", {see}");
-                errors.invalid(&place, given, detail);
-            }
-            Approval::Given => {}
+        let (place, given) = (annotations.key(APPROVAL), given(self.object));
+        match approval_of(given) {
+            Approval::Missing => errors.required(&place, approval_reason(given)),
+            Approval::Invalid => errors.invalid(&place, given, approval_reason(given)),
+            Approval::Bypassed | Approval::Given => {}
         }
     }
 
@@ -182,12 +174,26 @@ impl Checked<'_> {
     }
 }
 
-#[derive(PartialEq)]
+// === approval ===
+
+/// What a definition says of the review of its API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approval {
     Missing,
     Invalid,
-    /// A link, or a word that there is none.
+    /// A word that there is none.
+    Bypassed,
+    /// A link.
     Given,
+}
+
+/// Whether a group is the project's own.
+pub fn is_protected(group: &str) -> bool {
+    let is_below = |domain| {
+        let rest: Option<&str> = group.strip_suffix(domain);
+        rest.is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
+    };
+    is_below("k8s.io") || is_below("kubernetes.io")
 }
 
 pub fn approval_of(annotation: &str) -> Approval {
@@ -198,8 +204,23 @@ pub fn approval_of(annotation: &str) -> Approval {
     };
     match annotation {
         "" => Approval::Missing,
-        text if text.starts_with("unapproved") || is_link() => Approval::Given,
+        text if text.starts_with("unapproved") => Approval::Bypassed,
+        _ if is_link() => Approval::Given,
         _ => Approval::Invalid,
+    }
+}
+
+/// Why it is so, for faults and conditions.
+pub fn approval_reason(annotation: &str) -> String {
+    let see = "see https://github.com/kubernetes/enhancements/pull/1111";
+    let needed = format!("protected groups must have approval annotation {APPROVAL:?}");
+    match approval_of(annotation) {
+        Approval::Missing => format!("{needed}, {see}"),
+        Approval::Invalid => {
+            format!("{needed} with either a URL or a reason starting with \"unapproved\", {see}")
+        }
+        Approval::Bypassed => format!("not approved: {annotation:?}"),
+        Approval::Given => format!("approved in {annotation}"),
     }
 }
 
