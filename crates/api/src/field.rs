@@ -136,6 +136,10 @@ impl ErrorList {
         self.push(ErrorType::NotFound, path, Some(value.into()), "");
     }
 
+    pub fn not_found_because(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: String) {
+        self.push(ErrorType::NotFound, path, Some(value.into()), detail);
+    }
+
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
         self.push(ErrorType::Forbidden, path, None, detail);
     }

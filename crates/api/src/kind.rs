@@ -162,6 +162,12 @@ pub trait Strategy: Send + Sync {
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
 
+    /// Texts of `Warning:` headers that a create gets even if it fails: about what preparation is
+    /// going to rewrite.
+    fn warnings_before_create(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Texts of `Warning:` headers for a create or update.
     fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
         Vec::new()

@@ -11,6 +11,7 @@ use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status, default};
 use skiff_store::{Entry, Expect, Op, Txn};
 
+use crate::flow_control;
 use crate::objects;
 use crate::ownership;
 use crate::server::Server;
@@ -32,12 +33,12 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
             Some(entry) => ops.extend(repair(kind, &entry, &object)?),
         }
     }
-    if ops.is_empty() {
-        return Ok(());
+    if !ops.is_empty() {
+        let txn = Txn { ops, note: NOTE.into(), ..Txn::default() };
+        server.store.commit(txn).await.map_err(objects::store_status)?;
+        server.rbac.changed();
     }
-    let txn = Txn { ops, note: NOTE.into(), ..Txn::default() };
-    server.store.commit(txn).await.map_err(objects::store_status)?;
-    server.rbac.changed();
+    flow_control::settle(server).await?;
     server.network.load(&server.store).await
 }
 
@@ -51,12 +52,24 @@ fn kind_of<'a>(kinds: &'a skiff_api::Kinds, object: &Value) -> &'a Arc<KindDef> 
 fn create(kind: &Arc<KindDef>, key: String, mut object: Value) -> Op {
     default::apply(&mut object, kind);
     ownership::track_own(kind, None, &mut object, "");
+    let now = skiff_api::time::format(skiff_api::time::now());
     set(&mut object, "uid", uuid::Uuid::new_v4().to_string().into());
-    set(&mut object, "creationTimestamp", skiff_api::time::format(skiff_api::time::now()).into());
+    set(&mut object, "creationTimestamp", now.as_str().into());
+    date_conditions(&mut object, &now);
     if kind.strategy.counts_generation(kind) {
         set(&mut object, "generation", 1.into());
     }
     Op::Put { key: key.into(), value: objects::encode(kind, &mut object), expect: Expect::Absent }
+}
+
+/// Facts carry no times: their conditions came about when the object did.
+fn date_conditions(object: &mut Value, now: &str) {
+    let conditions = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    for condition in conditions.into_iter().flatten() {
+        if condition["lastTransitionTime"].is_null() {
+            condition["lastTransitionTime"] = now.into();
+        }
+    }
 }
 
 /// Gives a default role or binding back what it lost, and the `kubernetes` endpoints this server's address.

@@ -22,6 +22,9 @@ pub struct ApiServerConfig {
     /// Further names and addresses of the serving certificate.
     pub extra_names: Vec<String>,
     pub extra_addresses: Vec<IpAddr>,
+    /// Names of admission plugins beside those on by default, and of those not to run.
+    pub enable_admission_plugins: Vec<String>,
+    pub disable_admission_plugins: Vec<String>,
     pub token_file: Option<PathBuf>,
     /// Requests that change something, and requests that read, in flight at once (watches apart).
     pub max_mutating_in_flight: usize,
@@ -62,6 +65,8 @@ impl ApiServerConfig {
             anonymous: Anonymous::Allowed,
             extra_names: Vec::new(),
             extra_addresses: Vec::new(),
+            enable_admission_plugins: Vec::new(),
+            disable_admission_plugins: Vec::new(),
             token_file: None,
             max_mutating_in_flight: 200,
             max_in_flight: 400,

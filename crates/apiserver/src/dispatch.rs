@@ -20,7 +20,7 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
     }
     let kind = match call.kind() {
         Ok(kind) => kind,
-        Err(unknown) => return custom_or(call, unknown).await,
+        Err(unknown) => return unknown_kind(call, unknown),
     };
     check_scope(call, &kind)?;
     warn_of_deprecation(call, &kind);
@@ -53,19 +53,12 @@ fn warn_of_deprecation(call: &Call, kind: &KindDef) {
     }
 }
 
-/// A path of no known kind may belong to an aggregated API server.
-async fn custom_or(call: &Call, unknown: Status) -> Result<Reply, Status> {
-    match crate::aggregate::owner(call).await? {
-        Some(service) => Err(crate::aggregate::unavailable(&service)),
-        None if has_builtin_kinds(call) => Err(unknown),
-        None => Ok(nonresource::not_found()),
+/// A path of no known kind belongs to nobody, or to one of our own groups.
+fn unknown_kind(call: &Call, unknown: Status) -> Result<Reply, Status> {
+    match nonresource::has_builtin(&call.server.kinds(), &call.info.group) {
+        true => Err(unknown),
+        false => Ok(nonresource::not_found()),
     }
-}
-
-/// In the groups of this server an unknown resource gets a Status; elsewhere nobody answers.
-fn has_builtin_kinds(call: &Call) -> bool {
-    let group = &call.info.group;
-    call.server.kinds().iter().any(|kind| !kind.custom && kind.group == *group)
 }
 
 /// Namespaced objects live in a namespace, others do not.

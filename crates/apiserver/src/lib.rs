@@ -14,6 +14,7 @@ mod call;
 mod connection;
 mod dispatch;
 mod encode;
+mod flow_control;
 mod health;
 mod metrics;
 mod negotiate;

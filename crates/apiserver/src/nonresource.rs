@@ -5,9 +5,11 @@
 use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use skiff_api::{Status, discovery};
+use skiff_api::{Kinds, Status, discovery};
 
+use crate::aggregate;
 use crate::call::Call;
+use crate::flow_control;
 use crate::health;
 use crate::negotiate::Media;
 use crate::reply::{Reply, empty, with_type};
@@ -25,8 +27,14 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         ["metrics"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
             "text/plain; version=0.0.4; charset=utf-8",
-            call.server.metrics.text().into(),
+            crate::metrics::text(&call.server).await.into(),
         ))),
+        ["debug", "api_priority_and_fairness", name] => {
+            match flow_control::dump(&call.server.flow_control, name) {
+                Some(table) => Ok(Reply::text(StatusCode::OK, table)),
+                None => Ok(not_found()),
+            }
+        }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
         [".well-known", "openid-configuration"] => Ok(Reply::json(&openid_configuration(call))),
         ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
@@ -34,7 +42,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
             "application/jwk-set+json",
             call.server.tokens.jwks().to_string().into(),
         ))),
-        ["openapi", rest @ ..] => crate::openapi::run(call, rest),
+        ["openapi", rest @ ..] => crate::openapi::run(call, rest).await,
         _ => Ok(not_found()),
     }
 }
@@ -44,8 +52,13 @@ pub fn not_found() -> Reply {
     Reply::text(StatusCode::NOT_FOUND, "404 page not found\n")
 }
 
+/// Whether the group is one of this server's own.
+pub fn has_builtin(kinds: &Kinds, group: &str) -> bool {
+    kinds.iter().any(|kind| !kind.custom && kind.group == group)
+}
+
 fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
-    let kinds = call.server.kinds();
+    let (kinds, view) = (call.server.kinds(), call.server.aggregator.view());
     if call.media().is_none() {
         return Err(Media::not_acceptable());
     }
@@ -55,11 +68,15 @@ fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
             return Ok(tagged(call, &discovery::aggregated_core(&kinds), aggregated));
         }
         ["apis"] if aggregated.is_some() => {
-            return Ok(tagged(call, &discovery::aggregated_groups(&kinds), aggregated));
+            return Ok(tagged(
+                call,
+                &aggregate::discovery::aggregated_groups(&view, &kinds),
+                aggregated,
+            ));
         }
         ["api"] => Some(discovery::api_versions(&address(call))),
-        ["apis"] => Some(discovery::group_list(&kinds)),
-        ["apis", group] => match discovery::group(&kinds, group) {
+        ["apis"] => Some(aggregate::discovery::group_list(&view, &kinds)),
+        ["apis", group] => match aggregate::discovery::group(&view, &kinds, group) {
             Some(value) => Some(value),
             None => return Ok(not_found()),
         },
@@ -67,7 +84,12 @@ fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
         ["apis", group, version] => discovery::resource_list(&kinds, group, version),
         _ => None,
     };
-    value.map(Reply::value).ok_or_else(Status::no_such_path)
+    match (value, parts) {
+        (Some(value), _) => Ok(Reply::value(value)),
+        // Only in the groups of this server does an unknown version get a Status.
+        (None, ["apis", group, _]) if !has_builtin(&kinds, group) => Ok(not_found()),
+        (None, _) => Err(Status::no_such_path()),
+    }
 }
 
 /// The content type of aggregated discovery, if the client prefers it.
@@ -124,7 +146,9 @@ fn root_paths(call: &Call) -> Value {
         .filter_map(Value::as_str)
         .map(str::to_owned)
         .collect();
-    for (group, versions) in discovery::groups(&call.server.kinds()) {
+    for (group, versions) in
+        aggregate::discovery::groups(&call.server.aggregator.view(), &call.server.kinds())
+    {
         paths.push(format!("/apis/{group}"));
         paths.extend(versions.iter().map(|version| format!("/apis/{group}/{version}")));
     }

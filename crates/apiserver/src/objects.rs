@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use skiff_api::codec::{self, Target, complete, decode_stored};
+use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Kinds, Reason, Status};
 use skiff_store::{Committed, Entry, Error, EventKind, Txn};
 
 use crate::call::Call;
 use crate::custom;
+use crate::flow_control;
 use crate::server::Server;
 
 /// The kind in whose version objects are stored; usually the same.
@@ -33,7 +34,10 @@ pub fn head(kind: &KindDef) -> String {
 
 /// Encodes an object of its storage kind, with the hole for its revision.
 pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
-    complete(object, &kind.schema);
+    match keeps_empty_lists(kind) {
+        true => codec::complete(object, &kind.schema),
+        false => codec::settle(object, &kind.schema),
+    }
     let mut out = head(kind).into_bytes();
     out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":\"");
     let hole = u32::try_from(out.len()).expect("a head is short");
@@ -46,6 +50,11 @@ pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
     write_fields(&mut out, fields, &["kind", "apiVersion", "metadata"]);
     out.push(b'}');
     skiff_store::Value::with_revision_at(out, hole)
+}
+
+/// Upstream stores these as JSON and everything else as protobuf, where an empty list is none.
+fn keeps_empty_lists(kind: &KindDef) -> bool {
+    kind.custom || matches!(kind.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
 fn write_fields(out: &mut Vec<u8>, fields: &Map<String, Value>, skipped: &[&str]) {
@@ -129,6 +138,12 @@ pub async fn commit(server: &Server, kind: &KindDef, txn: Txn) -> Result<Committ
     let txn = if is_lease(kind) { txn.volatile() } else { txn };
     let committed = server.store.commit(txn).await?;
     server.committed(kind);
+    if kind.group == flow_control::GROUP {
+        let _ = flow_control::settle(server)
+            .await
+            .inspect_err(|error| tracing::warn!(%error, "flow control cannot be settled"));
+    }
+    server.aggregator.committed(server, kind).await;
     if custom::is_definition(kind) {
         for event in committed.events.iter() {
             settle(server, event.key()).await;

@@ -48,12 +48,20 @@ const SWAGGER: &[(&str, &str)] = &[
     (PROTOBUF, PROTOBUF),
 ];
 
-pub fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
+pub async fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
     let documents = &call.server.documents;
     let json = |value: Value| Bytes::from(value.to_string());
     let document = match rest {
         ["v2"] => return Ok(swagger(call)),
-        ["v3"] => documents.get(call, "", |kinds| Some(json(openapi::index(kinds, &version())))),
+        ["v3"] => index(call).or_else(|| {
+            documents.get(call, "", |kinds| Some(json(openapi::index(kinds, &version()))))
+        }),
+        ["v3", "apis", group, version]
+            if call.server.aggregator.view().at(group, version).is_some() =>
+        {
+            let path = format!("/openapi/v3/apis/{group}/{version}");
+            return Ok(remote_document(call, group, version, &path).await);
+        }
         ["v3", path @ ..] => {
             let path = path.join("/");
             documents.get(call, &path, |kinds| openapi::at(kinds, &path).map(json))
@@ -66,6 +74,32 @@ pub fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
         (Some(document), _) => Ok(answer(call, &document, JSON)),
         (None, ["v3", ..]) => Ok(Reply::Response(without_body(StatusCode::NOT_FOUND))),
         (None, _) => Ok(not_found()),
+    }
+}
+
+/// The index with what aggregated API servers describe; none if there are no such servers.
+fn index(call: &Call) -> Option<Document> {
+    let view = call.server.aggregator.view();
+    let mut described =
+        view.remotes().filter_map(|remote| Some((remote, remote.served().openapi?))).peekable();
+    described.peek()?;
+    let mut index = openapi::index(&call.server.kinds(), &version());
+    for (remote, hash) in described {
+        let path = format!("apis/{}/{}", remote.group, remote.version);
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        index["paths"][path] = serde_json::json!({ "serverRelativeURL": url });
+    }
+    let bytes = Bytes::from(index.to_string());
+    let tag = format!("\"{}\"", hex(&Sha512::digest(&bytes)).to_uppercase());
+    Some(Document { bytes, tag })
+}
+
+/// An aggregated API server describes itself.
+async fn remote_document(call: &Call, group: &str, version: &str, path: &str) -> Reply {
+    let view = call.server.aggregator.view();
+    match view.at(group, version).filter(|remote| remote.available) {
+        Some(remote) => crate::aggregate::proxy::document(remote, path, JSON).await,
+        None => Reply::Response(without_body(StatusCode::NOT_FOUND)),
     }
 }
 

@@ -1,11 +1,12 @@
 //! The request path: every request, from a socket or from this process, walks these stages in this order.
 //!
-//! audit id -> RequestInfo -> authenticate -> impersonate -> authorize -> flow control -> body -> dispatch -> encode.
-//! Counterpart: `DefaultBuildHandlerChain`. Differs from upstream: flow control is one limit for reads and one for writes.
+//! audit id -> RequestInfo -> authenticate -> impersonate -> flow control -> authorize -> body -> dispatch -> encode.
+//! Counterpart: `DefaultBuildHandlerChain`.
 //! Invariant: a panic below becomes a 500 Status and never ends the connection or the process.
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,8 +15,8 @@ use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use skiff_api::Status;
-use tokio::sync::SemaphorePermit;
 
+use crate::aggregate;
 use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
@@ -50,6 +51,7 @@ where
     let begun = Instant::now();
     let query = Query::parse(request.uri().query().unwrap_or(""));
     let info = RequestInfo::read(request.method(), request.uri().path(), &query);
+    let dry_run = query.has("dryRun");
     let head_only = request.method() == http::Method::HEAD;
     let audit_id = audit_id(request.headers());
     let walk = walk(&server, &caller, &info, query, request);
@@ -57,6 +59,7 @@ where
         Ok(Ok(response)) => response,
         Ok(Err(status)) => reply::error(&status),
         Err(_) => {
+            server.metrics.panics.fetch_add(1, Relaxed);
             tracing::error!(path = info.path, "a request handler panicked");
             reply::error(&Status::internal("this request caused apiserver to panic"))
         }
@@ -64,7 +67,7 @@ where
     let headers = response.headers_mut();
     headers.insert("audit-id", audit_id);
     headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
-    server.metrics.observe(&info, response.status(), begun.elapsed());
+    server.metrics.requests.observe(&info, dry_run, response.status(), begun.elapsed());
     match head_only {
         true => response.map(|_| reply::empty()),
         false => response,
@@ -87,20 +90,42 @@ where
         Some(other) => other,
         None => user,
     };
+    let admitted = match server.flow_control.admit(&user, info, &query).await {
+        Ok(admitted) => admitted,
+        Err(refused) => return Ok(refused.response()),
+    };
+    let _in_flight = server.metrics.requests.begin(info);
+    let mut response = serve(server, user, info, query, request)
+        .await
+        .unwrap_or_else(|status| reply::error(&status));
+    if let Some(admitted) = &admitted {
+        admitted.mark(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// What is left once the request has its seat.
+async fn serve<B>(
+    server: &Arc<Server>,
+    user: UserInfo,
+    info: &RequestInfo,
+    query: Query,
+    request: Request<B>,
+) -> Result<Response<Body>, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     if !is_open(&info.path) {
         authz::require(server, &user, &Attributes::from(info)).await?;
     }
-    let _permit = admit(server, info)?;
     let (mut parts, body) = request.into_parts();
+    if let Some(remote) = server.aggregator.remote(info) {
+        return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
+    }
     if subresources::connect::is_connect(info) {
-        let call = Call::new(
-            server.clone(),
-            user,
-            info.clone(),
-            query,
-            parts.headers.clone(),
-            Bytes::new(),
-        );
+        let headers = parts.headers.clone();
+        let call = Call::new(server.clone(), user, info.clone(), query, headers, Bytes::new());
         return subresources::connect::run(&call, parts, body).await;
     }
     let body = read_body(body, &parts.headers).await?;
@@ -138,25 +163,6 @@ fn is_open(path: &str) -> bool {
     OPEN_PATHS.iter().any(|open| {
         path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/'))
     })
-}
-
-/// A place among the requests in flight, or 429. Watches and streams hold none.
-fn admit<'a>(
-    server: &'a Server,
-    info: &RequestInfo,
-) -> Result<Option<SemaphorePermit<'a>>, Status> {
-    if info.is_long_running() || !info.is_resource {
-        return Ok(None);
-    }
-    let limit = if matches!(info.verb.as_str(), "get" | "list") {
-        &server.reading
-    } else {
-        &server.mutating
-    };
-    match limit.try_acquire() {
-        Ok(permit) => Ok(Some(permit)),
-        Err(_) => Err(Status::too_many_requests("too many requests, please try again later.", 1)),
-    }
 }
 
 async fn read_body<B>(body: B, headers: &HeaderMap) -> Result<Bytes, Status>

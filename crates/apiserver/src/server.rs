@@ -1,6 +1,7 @@
 //! The API server: built from a config, then served on sockets or called in process.
 //!
-//! `build` opens the store, the PKI and the bootstrap objects and runs nothing; `serve` accepts connections;
+//! `build` opens the store, the PKI and the bootstrap objects and runs nothing but the task that keeps
+//! aggregated API servers' conditions (asleep while there are none); `serve` accepts connections;
 //! `local` is the same request path without socket and TLS, for the parts that live in this process.
 //! Counterpart: `pkg/controlplane` and `GenericAPIServer`.
 //! Invariant: both ways in meet in [`path::handle`](crate::path::handle).
@@ -17,11 +18,13 @@ use http::{Request, Response};
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 
+use crate::admission::{Admission, ChainError};
+use crate::aggregate::{self, Aggregator};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::rbac::{self, PolicyView};
 use crate::config::ApiServerConfig;
+use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
 use crate::openapi::Documents;
@@ -49,9 +52,10 @@ pub struct Server {
     pub network: ServiceNetwork,
     pub metrics: Metrics,
     pub documents: Documents,
+    pub flow_control: FlowControl,
+    pub aggregator: Aggregator,
     pub webhooks: WebhookClient,
-    pub mutating: Semaphore,
-    pub reading: Semaphore,
+    pub admission: Admission,
     kinds: ArcSwap<Kinds>,
 }
 
@@ -63,6 +67,8 @@ pub enum BuildError {
     Pki(#[from] PkiError),
     #[error("token file {}: {source}", .path.display())]
     TokenFile { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Admission(#[from] ChainError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -85,6 +91,8 @@ impl ApiServer {
         custom::load(&server.server).await?;
         server.server.network.load(&server.server.store).await?;
         bootstrap::run(&server.server).await?;
+        aggregate::refresh(&server.server).await?;
+        aggregate::availability::keep(&server.server);
         Ok(server)
     }
 
@@ -144,9 +152,13 @@ impl Server {
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
             metrics: Metrics::default(),
             documents: Documents::default(),
+            aggregator: Aggregator::default(),
+            flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
-            mutating: Semaphore::new(config.max_mutating_in_flight),
-            reading: Semaphore::new(config.max_in_flight),
+            admission: Admission::new(
+                &config.enable_admission_plugins,
+                &config.disable_admission_plugins,
+            )?,
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
@@ -177,6 +189,7 @@ impl Server {
         if kind.group == rbac::GROUP {
             self.rbac.changed();
         }
+        self.admission.committed(kind);
     }
 
     /// What the serving certificate must be good for.

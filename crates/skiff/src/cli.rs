@@ -122,6 +122,12 @@ pub struct ServerArgs {
     /// Refuse privileged containers
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub allow_privileged: bool,
+    /// Admission plugins to run beside the default ones
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub enable_admission_plugins: Vec<String>,
+    /// Default admission plugins not to run
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub disable_admission_plugins: Vec<String>,
     /// Further names and addresses in the serving certificate
     #[arg(long, value_name = "NAME")]
     pub tls_san: Vec<String>,
@@ -150,6 +156,12 @@ pub struct BenchArgs {
     /// Concurrent clients for creates and gets
     #[arg(long, default_value_t = 64)]
     pub clients: usize,
+    /// Watchers of one resource that changes
+    #[arg(long, default_value_t = 1000)]
+    pub watchers: usize,
+    /// How often it changes
+    #[arg(long, default_value_t = 1000)]
+    pub changes_per_second: u32,
     /// Image of a pod whose start is timed; no pods without it
     #[arg(long)]
     pub image: Option<String>,

@@ -206,3 +206,13 @@ fn a_write_that_changes_only_times_is_no_change() {
     keep_times_if_unchanged(&mut new, &old);
     assert_ne!(new["metadata"]["managedFields"], old["metadata"]["managedFields"]);
 }
+
+#[test]
+fn an_empty_keyed_list_where_null_was_is_owned() {
+    let kind = kind("storage.k8s.io", "csinodes");
+    let mut object = json!({"apiVersion": "storage.k8s.io/v1", "kind": "CSINode",
+        "metadata": {"name": "n"}, "spec": {"drivers": []}});
+    track(&kind, None, &mut object, &manager("m", &kind, 1));
+    let owned = object.pointer("/metadata/managedFields/0/fieldsV1");
+    assert_eq!(owned, Some(&json!({"f:spec": {"f:drivers": {}}})));
+}

@@ -201,7 +201,7 @@ impl Differences {
 
     fn lists(&mut self, old: &[Value], new: &[Value], shape: Shape<'_>) -> bool {
         if old == new {
-            return true;
+            return !old.is_empty();
         }
         let before = indexed(old, shape);
         let after = indexed(new, shape);

@@ -8,15 +8,12 @@
 
 use serde_json::{Map, Value};
 
+use super::go_types::{self, TypeError};
 use super::node::Node;
+use super::place::Place;
 use crate::quantity::Quantity;
 use crate::schema::{AnyForm, Field, Schema, StructSchema};
 use crate::time;
-
-/// A value that does not fit its field; prints what Go's decoder prints.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-#[error("{0}")]
-pub struct TypeError(pub String);
 
 /// Holds `node` against `schema`; appends unknown and repeated fields to `findings`.
 pub fn conform(
@@ -25,7 +22,7 @@ pub fn conform(
     custom: bool,
     findings: &mut Vec<String>,
 ) -> Result<Value, TypeError> {
-    let mut walk = Walk { custom, findings, owner: "" };
+    let mut walk = Walk { custom, findings };
     let value = walk.structure(node, schema, &Place::ROOT)?;
     if custom {
         // Pruning comes after decoding there, and names fields in order.
@@ -34,126 +31,11 @@ pub fn conform(
     Ok(Value::Object(value.unwrap_or_default()))
 }
 
-/// Adds what Go writes even when it is empty: structs that are no pointers, zero times, and fields
-/// without `omitempty`. Idempotent; what is there already is only walked.
-pub fn complete(object: &mut Value, schema: &StructSchema) {
-    let Value::Object(map) = object else { return };
-    for field in &schema.fields {
-        match map.get_mut(&field.name) {
-            Some(value) => complete_below(value, &field.schema),
-            None => {
-                if let Some(mut value) = written_when_absent(field, schema) {
-                    complete_below(&mut value, &field.schema);
-                    map.insert(field.name.clone(), value);
-                }
-            }
-        }
-    }
-}
-
-fn complete_below(value: &mut Value, schema: &Schema) {
-    match (schema, value) {
-        (Schema::Struct(of), value @ Value::Object(_)) => complete(value, of),
-        (Schema::List(list), Value::Array(items)) if holds_structs(&list.items) => {
-            items.iter_mut().for_each(|item| complete_below(item, &list.items));
-        }
-        (Schema::Map(of), Value::Object(entries)) if holds_structs(&of.values) => {
-            entries.values_mut().for_each(|value| complete_below(value, &of.values));
-        }
-        _ => {}
-    }
-}
-
-fn holds_structs(schema: &Schema) -> bool {
-    matches!(schema, Schema::Struct(_) | Schema::List(_) | Schema::Map(_))
-}
-
-/// What an absent field is written as, if it is written at all.
-fn written_when_absent(field: &Field, of: &StructSchema) -> Option<Value> {
-    of.proto.as_ref()?;
-    if field.pointer {
-        return field.always.then_some(Value::Null);
-    }
-    match &field.schema {
-        Schema::Struct(_) => Some(Value::Object(Map::new())),
-        Schema::Time | Schema::MicroTime if field.name == "creationTimestamp" => None,
-        Schema::Time | Schema::MicroTime => Some(Value::Null),
-        Schema::Quantity => Some("0".into()),
-        Schema::Any(AnyForm::Raw) => Some(Value::Null),
-        _ if !field.always => None,
-        Schema::String => Some("".into()),
-        Schema::Bool => Some(false.into()),
-        Schema::Int32 | Schema::Int64 | Schema::Double | Schema::IntOrString => Some(0.into()),
-        _ => Some(Value::Null),
-    }
-}
-
-// === places ===
-
-/// Where the walk is, on the stack: findings print it with indexes, type errors without.
-#[derive(Clone, Copy)]
-struct Place<'a> {
-    parent: Option<&'a Place<'a>>,
-    step: Step<'a>,
-}
-
-#[derive(Clone, Copy)]
-enum Step<'a> {
-    Root,
-    Field(&'a str),
-    Key(&'a str),
-    Index(usize),
-}
-
-impl<'a> Place<'a> {
-    const ROOT: Place<'static> = Place { parent: None, step: Step::Root };
-
-    fn field<'b>(&'b self, name: &'b str) -> Place<'b> {
-        Place { parent: Some(self), step: Step::Field(name) }
-    }
-
-    fn key<'b>(&'b self, name: &'b str) -> Place<'b> {
-        Place { parent: Some(self), step: Step::Key(name) }
-    }
-
-    fn index(&self, at: usize) -> Place<'_> {
-        Place { parent: Some(self), step: Step::Index(at) }
-    }
-
-    /// `spec.containers[0].name`
-    fn full(&self) -> String {
-        let mut text = self.parent.map_or_else(String::new, Place::full);
-        match self.step {
-            Step::Root => {}
-            Step::Index(at) => text.push_str(&format!("[{at}]")),
-            Step::Field(name) | Step::Key(name) => {
-                if !text.is_empty() {
-                    text.push('.');
-                }
-                text.push_str(name);
-            }
-        }
-        text
-    }
-
-    /// `spec.containers.name`: the fields alone.
-    fn fields(&self) -> String {
-        let above = self.parent.map_or_else(String::new, Place::fields);
-        match self.step {
-            Step::Field(name) if above.is_empty() => name.to_owned(),
-            Step::Field(name) => format!("{above}.{name}"),
-            _ => above,
-        }
-    }
-}
-
 // === the walk ===
 
 struct Walk<'a> {
     custom: bool,
     findings: &'a mut Vec<String>,
-    /// Fact name of the innermost struct, for type errors.
-    owner: &'a str,
 }
 
 impl<'w> Walk<'w> {
@@ -167,12 +49,12 @@ impl<'w> Walk<'w> {
         let entries = match node {
             Node::Map(entries) => entries,
             Node::Null => return Ok(None),
-            other => return Err(self.mismatch(&other, &go_struct(schema), at)),
+            other => return Err(at.unmarshal(other.type_name(), &go_types::structure(schema))),
         };
         let mut map = Map::new();
         let mut seen: Vec<String> = Vec::new();
         for (name, node) in entries {
-            let place = at.field(&name);
+            let place = at.field(&name, Some(schema));
             let Some(field) = schema.field(&name) else {
                 if schema.preserve_unknown {
                     let value = self.plain(node, &place);
@@ -204,12 +86,8 @@ impl<'w> Walk<'w> {
         if node == Node::Null && !(custom && field.nullable) {
             return Ok(None);
         }
-        let short = owner.name.rsplit('.').next().unwrap_or_default().to_owned();
-        let value = Walk { custom, findings: &mut *self.findings, owner: &short }.value(
-            node,
-            &field.schema,
-            at,
-        )?;
+        let value =
+            Walk { custom, findings: &mut *self.findings }.value(node, &field.schema, at)?;
         let written = custom || field.pointer || field.always || !is_zero(&value, &field.schema);
         Ok(written.then_some(value))
     }
@@ -218,37 +96,35 @@ impl<'w> Walk<'w> {
         if self.custom {
             return self.lenient(node, schema, at);
         }
-        match schema {
-            Schema::Struct(of) => {
+        match (schema, node) {
+            (Schema::Struct(of), node) => {
                 Ok(Value::Object(self.structure(node, of, at)?.unwrap_or_default()))
             }
-            Schema::List(list) => self.list(node, &list.items, at),
-            Schema::Map(of) => self.map(node, &of.values, at),
-            Schema::Any(form) => self.any(node, *form, at),
-            Schema::FieldsV1 => Ok(self.plain(node, at)),
-            _ if node == Node::Null => Ok(zero_of(schema)),
-            _ => self.scalar(node, schema, at),
+            (Schema::List(list), Node::List(nodes)) => self.list(nodes, &list.items, at),
+            (Schema::Map(of), Node::Map(entries)) => self.map(entries, &of.values, at),
+            (Schema::Any(form), node) => self.any(node, *form, at),
+            (Schema::FieldsV1, node) => Ok(self.plain(node, at)),
+            (_, Node::Null) => Ok(zero_of(schema)),
+            (_, node) => scalar(node, schema, at),
         }
     }
 
-    fn list(&mut self, node: Node, items: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
-        let nodes = match node {
-            Node::List(nodes) => nodes,
-            Node::Null => return Ok(Value::Null),
-            other => return Err(self.mismatch(&other, &format!("[]{}", go_type(items)), at)),
-        };
+    fn list(
+        &mut self,
+        nodes: Vec<Node>,
+        items: &Schema,
+        at: &Place<'_>,
+    ) -> Result<Value, TypeError> {
         let each = nodes.into_iter().enumerate();
         each.map(|(index, node)| self.value(node, items, &at.index(index))).collect()
     }
 
-    fn map(&mut self, node: Node, values: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
-        let entries = match node {
-            Node::Map(entries) => entries,
-            Node::Null => return Ok(Value::Null),
-            other => {
-                return Err(self.mismatch(&other, &format!("map[string]{}", go_type(values)), at));
-            }
-        };
+    fn map(
+        &mut self,
+        entries: Vec<(String, Node)>,
+        values: &Schema,
+        at: &Place<'_>,
+    ) -> Result<Value, TypeError> {
         let mut map = Map::new();
         for (name, node) in entries {
             let place = at.key(&name);
@@ -276,56 +152,14 @@ impl<'w> Walk<'w> {
         Ok(self.plain(node, at))
     }
 
-    fn scalar(&mut self, node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
-        match (schema, node) {
-            (Schema::String, Node::String(text)) => Ok(Value::String(text)),
-            (Schema::Bool, Node::Bool(truth)) => Ok(Value::Bool(truth)),
-            (Schema::Int32 | Schema::Int64, Node::Number(text)) => self.integer(text, schema, at),
-            (Schema::Double, number @ Node::Number(_)) => Ok(number.into_value()),
-            (Schema::Bytes, Node::String(text)) => base64_text(&text).map(Value::String),
-            (Schema::Time, Node::String(text)) => {
-                time::canonical(&text).map(Value::String).map_err(TypeError)
-            }
-            (Schema::MicroTime, Node::String(text)) => {
-                time::canonical_micro(&text).map(Value::String).map_err(TypeError)
-            }
-            (Schema::Quantity, Node::String(text) | Node::Number(text)) => {
-                let amount: Result<Quantity, _> = text.trim().parse();
-                amount.map(|it| it.to_string().into()).map_err(|e| TypeError(e.to_string()))
-            }
-            (Schema::Quantity, _) => {
-                Err(TypeError(crate::quantity::ParseError::Format.to_string()))
-            }
-            (Schema::IntOrString, Node::String(text)) => Ok(Value::String(text)),
-            (Schema::IntOrString, Node::Number(text)) => text
-                .parse::<i32>()
-                .map(Value::from)
-                .map_err(|_| go_value(&format!("number {text}"), "int32")),
-            (Schema::Time | Schema::MicroTime | Schema::IntOrString, other) => {
-                Err(go_value(other.type_name(), "string"))
-            }
-            (_, other) => Err(self.mismatch(&other, &go_type(schema), at)),
-        }
-    }
-
-    fn integer(&self, text: String, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
-        let parsed = match schema {
-            Schema::Int32 => text.parse::<i32>().map(i64::from).ok(),
-            _ => text.parse::<i64>().ok(),
-        };
-        parsed
-            .map(Value::from)
-            .ok_or_else(|| self.unmarshal(&format!("number {text}"), &go_type(schema), at))
-    }
-
     /// A place of a custom resource: unknown fields go, types are left to schema validation.
     fn lenient(&mut self, node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
         match (schema, node) {
             (Schema::Struct(of), node @ Node::Map(_)) => {
                 Ok(Value::Object(self.structure(node, of, at)?.unwrap_or_default()))
             }
-            (Schema::List(list), node @ Node::List(_)) => self.list(node, &list.items, at),
-            (Schema::Map(of), node @ Node::Map(_)) => self.map(node, &of.values, at),
+            (Schema::List(list), Node::List(nodes)) => self.list(nodes, &list.items, at),
+            (Schema::Map(of), Node::Map(entries)) => self.map(entries, &of.values, at),
             (Schema::Int64, Node::Number(text)) => Ok(whole_number(text)),
             (_, node) => Ok(self.plain(node, at)),
         }
@@ -337,7 +171,7 @@ impl<'w> Walk<'w> {
             Node::Map(entries) => {
                 let mut map = Map::new();
                 for (name, node) in entries {
-                    let place = at.field(&name);
+                    let place = at.field(&name, None);
                     let value = self.plain(node, &place);
                     if map.contains_key(&name) {
                         self.findings.push(format!("duplicate field {:?}", place.full()));
@@ -353,21 +187,42 @@ impl<'w> Walk<'w> {
             scalar => scalar.into_value(),
         }
     }
+}
 
-    fn mismatch(&self, node: &Node, wanted: &str, at: &Place<'_>) -> TypeError {
-        self.unmarshal(node.type_name(), wanted, at)
-    }
-
-    fn unmarshal(&self, found: &str, wanted: &str, at: &Place<'_>) -> TypeError {
-        let field = at.fields();
-        match field.is_empty() {
-            true => go_value(found, wanted),
-            false => TypeError(format!(
-                "json: cannot unmarshal {found} into Go struct field {}.{field} of type {wanted}",
-                self.owner
-            )),
+fn scalar(node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+    match (schema, node) {
+        (Schema::String, Node::String(text)) => Ok(Value::String(text)),
+        (Schema::Bool, Node::Bool(truth)) => Ok(Value::Bool(truth)),
+        (Schema::Int32 | Schema::Int64, Node::Number(text)) => integer(&text, schema, at),
+        (Schema::Double, number @ Node::Number(_)) => Ok(number.into_value()),
+        (Schema::Bytes, Node::String(text)) => base64_text(&text).map(Value::String),
+        (Schema::Time, Node::String(text)) => {
+            time::canonical(&text).map(Value::String).map_err(TypeError)
         }
+        (Schema::MicroTime, Node::String(text)) => {
+            time::canonical_micro(&text).map(Value::String).map_err(TypeError)
+        }
+        (Schema::Quantity, Node::String(text) | Node::Number(text)) => {
+            let amount: Result<Quantity, _> = text.trim().parse();
+            amount.map(|it| it.to_string().into()).map_err(|e| TypeError(e.to_string()))
+        }
+        (Schema::Quantity, _) => Err(TypeError(crate::quantity::ParseError::Format.to_string())),
+        (Schema::IntOrString, Node::String(text)) => Ok(Value::String(text)),
+        (Schema::IntOrString, Node::Number(text)) => integer(&text, &Schema::Int32, at),
+        // These three read themselves, as what they are underneath.
+        (Schema::Time | Schema::MicroTime, other) => Err(at.unmarshal(other.type_name(), "string")),
+        (Schema::IntOrString, other) => Err(at.unmarshal(other.type_name(), "int32")),
+        (_, other) => Err(at.mismatch(other.type_name(), schema)),
     }
+}
+
+fn integer(text: &str, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+    let parsed = match schema {
+        Schema::Int32 => text.parse::<i32>().map(i64::from).ok(),
+        _ => text.parse::<i64>().ok(),
+    };
+    let refusal = || at.unmarshal(&format!("number {text}"), &go_types::of(schema));
+    parsed.map(Value::from).ok_or_else(refusal)
 }
 
 /// `3.0` where an integer is expected is 3.
@@ -378,10 +233,6 @@ fn whole_number(text: String) -> Value {
         }
         _ => Node::Number(text).into_value(),
     }
-}
-
-fn go_value(found: &str, wanted: &str) -> TypeError {
-    TypeError(format!("json: cannot unmarshal {found} into Go value of type {wanted}"))
 }
 
 /// A repeated struct or map field merges into what was read before, as Go decodes into the same
@@ -437,42 +288,12 @@ fn base64_text(text: &str) -> Result<String, TypeError> {
     }
 }
 
-// === Go's names of types ===
-
-fn go_struct(schema: &StructSchema) -> String {
-    let mut parts = schema.name.rsplit('.');
-    let name = parts.next().unwrap_or_default();
-    match parts.next() {
-        Some(package) => format!("{package}.{name}"),
-        None => name.to_owned(),
-    }
-}
-
-fn go_type(schema: &Schema) -> String {
-    match schema {
-        Schema::String => "string".to_owned(),
-        Schema::Bool => "bool".to_owned(),
-        Schema::Int32 => "int32".to_owned(),
-        Schema::Int64 => "int64".to_owned(),
-        Schema::Double => "float64".to_owned(),
-        Schema::Bytes => "[]uint8".to_owned(),
-        Schema::Time => "v1.Time".to_owned(),
-        Schema::MicroTime => "v1.MicroTime".to_owned(),
-        Schema::Quantity => "resource.Quantity".to_owned(),
-        Schema::IntOrString => "intstr.IntOrString".to_owned(),
-        Schema::FieldsV1 => "v1.FieldsV1".to_owned(),
-        Schema::Any(_) => "interface {}".to_owned(),
-        Schema::List(list) => format!("[]{}", go_type(&list.items)),
-        Schema::Map(map) => format!("map[string]{}", go_type(&map.values)),
-        Schema::Struct(of) => go_struct(of),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::codec::complete;
     use crate::codec::json;
     use crate::schema::struct_named;
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::conform::complete;
+use super::complete::complete;
 use crate::kind::KindDef;
 
 /// An object as the store takes it.

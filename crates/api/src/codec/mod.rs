@@ -4,20 +4,27 @@
 //! strict decoding) or the 400 Status upstream answers with. Counterpart: `runtime/serializer`.
 //! Invariant: no input panics; what is decoded without an error can be stored and read again.
 
+mod complete;
 mod conform;
 mod encode;
+mod envelope;
+mod go_types;
 mod json;
 mod node;
+mod place;
 mod proto;
+mod scheme;
 mod yaml;
 mod yaml_text;
 
 use serde_json::Value;
 
-pub use conform::{TypeError, complete, conform};
+pub use complete::{complete, settle};
+pub use conform::conform;
 pub use encode::{
     EncodedObject, ListHead, encode, encode_as_is, list_json, to_json, to_json_pretty, watch_json,
 };
+pub use go_types::TypeError;
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
 pub(crate) use proto::wire;
@@ -28,6 +35,8 @@ pub use yaml_text::to_yaml;
 use crate::kind::{KindDef, Subresource};
 use crate::schema::{StructRef, StructSchema, struct_named, type_of_kind};
 use crate::status::Status;
+use envelope::Said;
+use scheme::Scheme;
 
 /// A representation of objects on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +75,7 @@ pub fn decode(body: &[u8], format: Format, target: &Target<'_>) -> Result<Decode
         Format::Protobuf => return decode_proto(body, target),
     }
     .map_err(|error| target.unrecognized(&error, body))?;
-    let node = envelope(node, body, target)?;
+    let node = envelope::check(node, body, target)?;
     let object = conform(node, &target.schema, target.custom, &mut strict)
         .map_err(|error| target.unhandled(&error.to_string()))?;
     Ok(Decoded { object: with_type(object, target), strict })
@@ -76,7 +85,7 @@ fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
     let fault = |error: ProtoError| target.unrecognized(&error.to_string(), body);
     let envelope = proto::Envelope::read(body).map_err(fault)?;
     let said = Said { api_version: envelope.api_version.clone(), kind: envelope.kind.clone() };
-    check_builtin(&said, target)?;
+    envelope::check_builtin(&said, target)?;
     let object = envelope.object(&target.schema).map_err(fault)?;
     let object = conform(Node::from(object), &target.schema, target.custom, &mut Vec::new())
         .map_err(|error| target.unhandled(&error.to_string()))?;
@@ -88,7 +97,9 @@ pub fn decode_value(object: Value, target: &Target<'_>) -> Result<Decoded, TypeE
     let node = Node::from(object);
     let said = Said::by(&node);
     if said.kind != target.kind || said.api_version != target.api_version() {
-        return Err(TypeError(said.not_registered()));
+        return Err(TypeError(
+            Scheme::of_group(target.group).not_registered(&said.api_version, &said.kind),
+        ));
     }
     let mut strict = Vec::new();
     let object = conform(node, &target.schema, target.custom, &mut strict)?;
@@ -171,7 +182,7 @@ impl<'a> Target<'a> {
         Status::bad_request(format!(
             "the object provided is unrecognized (must be of type {}): {error} ({})",
             self.kind,
-            summary(body)
+            envelope::summary(body)
         ))
     }
 
@@ -198,118 +209,6 @@ pub fn strict_text(findings: &[String]) -> Option<String> {
     Some(format!("strict decoding error: {}", texts.join(", ")))
 }
 
-// === the envelope: apiVersion and kind ===
-
-/// What a body says it is.
-struct Said {
-    api_version: String,
-    kind: String,
-}
-
-impl Said {
-    fn by(node: &Node) -> Said {
-        let text = |field| node.text(field).unwrap_or_default().to_owned();
-        Said { api_version: text("apiVersion"), kind: text("kind") }
-    }
-
-    fn split(&self) -> (&str, &str) {
-        self.api_version.split_once('/').unwrap_or(("", &self.api_version))
-    }
-
-    fn not_registered(&self) -> String {
-        let version = &self.api_version;
-        format!(
-            "no kind {:?} is registered for version {version:?} in scheme \"pkg/api/legacyscheme/scheme.go:30\"",
-            self.kind
-        )
-    }
-}
-
-/// Checks what a body says about itself against what the path expects.
-fn envelope(node: Node, body: &[u8], target: &Target<'_>) -> Result<Node, Status> {
-    const ENVELOPE: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
-    let node = match node {
-        Node::Null => Node::Map(Vec::new()),
-        node @ Node::Map(_) => node,
-        other => {
-            let error = format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {ENVELOPE}",
-                other.type_name()
-            );
-            return Err(target.unrecognized(&error, body));
-        }
-    };
-    let said = Said::by(&node);
-    match target.custom {
-        true => check_custom(&said, body, target)?,
-        false => check_builtin(&said, target)?,
-    }
-    Ok(node)
-}
-
-fn check_custom(said: &Said, body: &[u8], target: &Target<'_>) -> Result<(), Status> {
-    for (given, name) in [(&said.kind, "Kind"), (&said.api_version, "apiVersion")] {
-        if given.is_empty() {
-            let text = String::from_utf8_lossy(body);
-            let error = format!("Object '{name}' is missing in '{text}'");
-            return Err(target.unrecognized(&error, body));
-        }
-    }
-    match_version(&said.api_version, target)
-}
-
-fn check_builtin(said: &Said, target: &Target<'_>) -> Result<(), Status> {
-    let kind = if said.kind.is_empty() { target.kind } else { &said.kind };
-    let expected = target.api_version();
-    let given = if said.api_version.is_empty() { &expected } else { &said.api_version };
-    if kind == target.kind && *given == expected {
-        return Ok(());
-    }
-    let full = Said { api_version: given.clone(), kind: kind.to_owned() };
-    let (group, version) = full.split();
-    let cannot = |why: &str| {
-        let text =
-            format!("{kind} in version {version:?} cannot be handled as a {}: {why}", target.kind);
-        Status::bad_request(text)
-    };
-    if type_of_kind(group, version, kind).is_none() && target.kind != "DeleteOptions" {
-        return Err(cannot(&full.not_registered()));
-    }
-    if kind != target.kind {
-        if target.kind == "DeleteOptions" {
-            let scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
-            let text = format!(
-                "no kind {kind:?} is registered for version {given:?} in scheme {scheme:?}"
-            );
-            return Err(Status::bad_request(text));
-        }
-        let package = |group: &str| match group.split('.').next().unwrap_or_default() {
-            "" => "core".to_owned(),
-            first => first.to_owned(),
-        };
-        let why = format!(
-            "converting ({version}.{kind}) to ({}.{}): unknown conversion",
-            package(target.group),
-            target.kind
-        );
-        return Err(cannot(&why));
-    }
-    match target.kind {
-        "DeleteOptions" => Ok(()),
-        _ => match_version(given, target),
-    }
-}
-
-fn match_version(given: &str, target: &Target<'_>) -> Result<(), Status> {
-    let expected = target.api_version();
-    match given == expected {
-        true => Ok(()),
-        false => Err(Status::bad_request(format!(
-            "the API version in the data ({given}) does not match the expected API version ({expected})"
-        ))),
-    }
-}
-
 fn with_type(mut object: Value, target: &Target<'_>) -> Value {
     object["apiVersion"] = target.api_version().into();
     object["kind"] =
@@ -322,21 +221,6 @@ pub fn api_version(group: &str, version: &str) -> String {
     match group.is_empty() {
         true => version.to_owned(),
         false => format!("{group}/{version}"),
-    }
-}
-
-/// The start of a body as upstream shows it: JSON as text, anything else in hexadecimal.
-fn summary(body: &[u8]) -> String {
-    const SHOWN: usize = 30;
-    let cut = &body[..body.len().min(SHOWN)];
-    let dots = if body.len() > SHOWN { " ..." } else { "" };
-    match body.first() {
-        None => "<empty>".to_owned(),
-        Some(b'{') => format!("{}{dots}", String::from_utf8_lossy(cut)),
-        Some(_) => {
-            let hex: String = cut.iter().map(|byte| format!("{byte:02x}")).collect();
-            format!("{hex}{dots}")
-        }
     }
 }
 

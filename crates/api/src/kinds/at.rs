@@ -38,6 +38,11 @@ impl<'v, 'p> At<'v, 'p> {
         At { value: self.value.get(name).unwrap_or(&Value::Null), path: self.path.child(name) }
     }
 
+    /// A member of a map, at `path[key]`.
+    pub fn child_key<'b>(&'b self, key: &'b str) -> At<'v, 'b> {
+        At { value: self.value.get(key).unwrap_or(&Value::Null), path: self.path.key(key) }
+    }
+
     /// The same value, reported one step further down.
     pub fn under<'b>(&'b self, name: &'b str) -> At<'v, 'b> {
         At { value: self.value, path: self.path.child(name) }
@@ -187,6 +192,13 @@ impl At<'_, '_> {
         }
     }
 
+    /// As [`At::obeys`], for a field that may be left out and not be empty.
+    pub fn obeys_if_given(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
+        if self.is_set() {
+            self.obeys(errors, rule);
+        }
+    }
+
     /// As [`At::obeys`], for a field that may not be left out.
     pub fn needed_and_obeys(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
         if self.needed(errors) {
@@ -297,6 +309,13 @@ pub mod tests {
         let mut errors = ErrorList::default();
         kind.strategy.validate_update(&new, &old, &mut errors);
         compare(&kind, &new.to_string(), errors, faults);
+    }
+
+    /// Warnings of a create.
+    pub fn check_warnings(path: &str, yaml: &str, warnings: &[&str]) {
+        let kind = kind_at(path);
+        let object = created(&kind, yaml);
+        assert_eq!(kind.strategy.warnings(&object, None), warnings, "{yaml}");
     }
 
     fn compare(kind: &KindDef, shown: &str, mut errors: ErrorList, faults: &[&str]) {

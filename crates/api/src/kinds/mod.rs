@@ -25,6 +25,7 @@ mod resources;
 mod rules;
 mod scheduling;
 mod selectors;
+mod signer;
 mod storage;
 mod volume;
 pub mod workload;

@@ -4,20 +4,37 @@
 //! Counterpart: `pkg/apis/core/v1/defaults.go`, `SetDefaults_PodSpec` and what it reaches.
 
 mod containers;
+mod environment;
 mod handlers;
+mod mounts;
 mod network;
+mod overlaps;
+mod pod_resources;
+mod ports;
+pub mod projected;
 mod scheduling;
 pub mod security;
+mod system;
+#[cfg(test)]
+mod tests;
 pub mod validate;
+pub mod volume_sources;
 pub mod volumes;
 pub mod warnings;
 
+use std::sync::LazyLock;
+
+use regex::Regex;
 use serde_json::{Value, json};
 
+use pod_resources::default_pod_resources;
 pub use scheduling::{validate_taint_effect, validate_tolerations};
-pub use volumes::Volumes;
+use volumes::Volumes;
 
 use super::fill::{Object, each, made, made_at, object, set};
+
+/// The lists of containers, in the order in which upstream visits them.
+pub const CONTAINER_LISTS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
 /// Fills in a PodSpec, whichever kind it stands in.
 pub fn default_pod_spec(spec: &mut Object) {
@@ -27,14 +44,8 @@ pub fn default_pod_spec(spec: &mut Object) {
     set(spec, "schedulerName", "default-scheduler");
     made(spec, "securityContext");
     mirror_service_account(spec);
-    let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
-    for field in ["initContainers", "containers", "ephemeralContainers"] {
-        for container in each(spec, field) {
-            default_container(container);
-            if host_network {
-                each(container, "ports").for_each(default_host_port);
-            }
-        }
+    for field in CONTAINER_LISTS {
+        each(spec, field).for_each(default_container);
     }
     each(spec, "volumes").for_each(default_volume);
 }
@@ -46,15 +57,20 @@ pub fn default_template(root: &mut Value, pointer: &str) {
     }
 }
 
-/// What holds for Pods and not for templates: requests follow limits, and service links are on.
+/// What holds for Pods and not for templates: requests follow limits, service links are on, and
+/// with the node's network a container's port is the node's.
 pub fn default_running_pod(spec: &mut Object) {
     set(spec, "enableServiceLinks", true);
+    let host_network = spec.get("hostNetwork") == Some(&Value::Bool(true));
     for field in ["initContainers", "containers"] {
         for container in each(spec, field) {
             default_requests(container);
+            if host_network {
+                each(container, "ports").for_each(default_host_port);
+            }
         }
     }
-    default_requests(spec);
+    default_pod_resources(spec);
 }
 
 /// `serviceAccount` is the old name of `serviceAccountName`; both are kept equal.
@@ -133,6 +149,9 @@ fn default_container(container: &mut Object) {
 
 /// `Always` for a moving tag, `IfNotPresent` for a fixed one.
 fn pull_policy(image: &str) -> &'static str {
+    if !is_image_name(image) {
+        return "IfNotPresent";
+    }
     let name = image.rsplit('/').next().unwrap_or(image);
     let digest = name.contains('@');
     match name.split('@').next().unwrap_or(name).split_once(':') {
@@ -140,6 +159,23 @@ fn pull_policy(image: &str) -> &'static str {
         None if !digest => "Always",
         _ => "IfNotPresent",
     }
+}
+
+/// Whether a registry could be asked for it: a path of lower case parts, a tag, a digest, the first
+/// part being a host if it looks like one.
+fn is_image_name(image: &str) -> bool {
+    static NAME: LazyLock<Regex> = LazyLock::new(|| {
+        let host = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?(?:\.[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)*|\[[a-fA-F0-9:]+\])(?::[0-9]+)?";
+        let part = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*";
+        let digest = "[A-Za-z][A-Za-z0-9]*(?:[-_+.][A-Za-z][A-Za-z0-9]*)*:[0-9a-fA-F]{32,}";
+        let pattern =
+            format!(r"^(?:{host}/)?{part}(?:/{part})*(?::[\w][\w.-]{{0,127}})?(?:@{digest})?$");
+        Regex::new(&pattern).expect("a pattern of ours")
+    });
+    const HEX_OF_DIGEST: usize = 64;
+    let bare_digest = image.len() == HEX_OF_DIGEST
+        && image.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    NAME.is_match(image) && !bare_digest
 }
 
 fn default_probe(probe: &mut Object) {
@@ -230,7 +266,7 @@ fn default_downward_items(source: &mut Object) {
 }
 
 #[cfg(test)]
-mod tests {
+mod image_tests {
     use super::*;
 
     #[test]
@@ -242,6 +278,9 @@ mod tests {
             ("localhost:5000/nginx", "Always"),
             ("localhost:5000/nginx:1", "IfNotPresent"),
             ("nginx@sha256:0123", "IfNotPresent"),
+            ("Nginx", "IfNotPresent"),
+            ("a b", "IfNotPresent"),
+            ("registry.example:5000/a/b_c", "Always"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");
         }

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::at::At;
-use crate::field::ErrorList;
+use crate::field::{ErrorList, Path};
 use crate::validation::{DNS_SUBDOMAIN_MAX, dns_subdomain, label_key};
 
 const CONFIG_KEY_FORMAT: &str = "a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')";
@@ -120,6 +120,23 @@ pub fn strict_ip(text: &str) -> Vec<String> {
         }
         Some(_) => Vec::new(),
     }
+}
+
+/// Addresses that will be refused one day: ambiguous ones, and IPv6 spelt in an unusual way.
+pub fn ip_warning(place: &Path<'_>, text: &str) -> Option<String> {
+    let address = lenient_ip(text)?;
+    let plain = match address {
+        IpAddr::V6(v6) => v6.to_ipv4_mapped().map_or(address, IpAddr::V4),
+        IpAddr::V4(_) => address,
+    };
+    if plain != address || text.parse::<IpAddr>().is_err() {
+        let text = format!("non-standard IP address {text:?} is invalid: use \"{plain}\"");
+        return Some(format!("{place}: {text}"));
+    }
+    (address.is_ipv6() && address.to_string() != text).then(|| {
+        let form = "should be in RFC 5952 canonical format";
+        format!("{place}: IPv6 address {text:?} {form} (\"{address}\")")
+    })
 }
 
 pub fn cidr(text: &str) -> Vec<String> {

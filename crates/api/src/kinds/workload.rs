@@ -4,9 +4,11 @@ use serde_json::Value;
 
 use super::at::At;
 use super::fill::{list, text};
-use super::pod_spec::warnings::warn_pod_spec;
+use super::pod_spec::validate::Context;
+use super::pod_spec::warnings::warn_pod;
 use super::selectors::{is_everything, validate_label_selector};
 use crate::field::{ErrorList, Path};
+use crate::validation::qualified_name;
 
 /// `Containers`, `Images` and `Pod Labels` of the template at a pointer.
 pub fn template_cell(object: &Value, template: &str, column: &str) -> Value {
@@ -127,6 +129,42 @@ pub fn validate_replica_counts(status: &At, errors: &mut ErrorList) {
     validate_counts(status, COUNTS, CAPPED, errors);
 }
 
+/// The metadata of an object that others are made of: labels and annotations, and nothing else.
+pub fn validate_template_meta(meta: &At, errors: &mut ErrorList) {
+    validate_annotation_keys(&meta.child("annotations"), errors);
+    meta.child("labels").labels(errors);
+    for (field, shown) in NOT_IN_TEMPLATES {
+        if !meta.child(field).is_empty() && meta.child(field).value != &Value::from(0) {
+            meta.child(shown).forbidden(errors, "cannot be set");
+        }
+    }
+}
+
+pub fn validate_annotation_keys(annotations: &At, errors: &mut ErrorList) {
+    for (key, _) in annotations.entries() {
+        for fault in qualified_name(&key.to_lowercase()) {
+            annotations.invalid_as(errors, key, fault);
+        }
+    }
+}
+
+/// In upstream's order, and as it spells them.
+const NOT_IN_TEMPLATES: &[(&str, &str)] = &[
+    ("name", "name"),
+    ("generateName", "generateName"),
+    ("namespace", "namespace"),
+    ("selfLink", "selfLink"),
+    ("uid", "uID"),
+    ("resourceVersion", "resourceVersion"),
+    ("generation", "generation"),
+    ("creationTimestamp", "creationTimestamp"),
+    ("deletionTimestamp", "deletionTimestamp"),
+    ("deletionGracePeriodSeconds", "deletionGracePeriodSeconds"),
+    ("ownerReferences", "ownerReferences"),
+    ("finalizers", "finalizers"),
+    ("managedFields", "managedFields"),
+];
+
 /// Warnings about the template at a pointer; none where an update leaves it as it was.
 pub fn template_warnings(object: &Value, old: Option<&Value>, pointer: &str) -> Vec<String> {
     let template = object.pointer(pointer);
@@ -136,6 +174,6 @@ pub fn template_warnings(object: &Value, old: Option<&Value>, pointer: &str) -> 
     let mut warnings = Vec::new();
     let place = pointer[1..].replace('/', ".");
     let at = At::new(template.unwrap_or(&Value::Null), Path::new(&place));
-    warn_pod_spec(&at.child("spec"), &mut warnings);
+    warn_pod(&at.child("metadata"), &at.child("spec"), Context::Template, &mut warnings);
     warnings
 }

@@ -6,12 +6,14 @@
 //! Invariant: the graph is immutable once built. Built-in types may refer to themselves (by
 //! [`StructRef::Builtin`]); custom ones cannot, as a structural schema has no references.
 
+mod declarations;
 mod facts;
 
 use std::sync::Arc;
 
 use serde_json::Value;
 
+pub use declarations::{Declared, declared, declared_field};
 pub use facts::{ResourceFacts, SubresourceFacts, resources, struct_named, struct_ref};
 pub(crate) use facts::{columns, type_of_kind};
 

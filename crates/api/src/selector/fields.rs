@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use crate::kind::KindDef;
+use crate::schema::Schema;
 use crate::status::Status;
 
 /// Terms that must all hold. An empty one selects everything.
@@ -21,6 +22,8 @@ pub(super) struct Term {
     pub pointer: String,
     pub value: String,
     pub equal: bool,
+    /// What an absent field reads as: a built-in boolean or number that is false or zero is left out of JSON.
+    pub absent: &'static str,
 }
 
 impl Fields {
@@ -38,7 +41,8 @@ impl Fields {
             })?;
             let pointer = pointer_of(field, kind)
                 .ok_or_else(|| Status::bad_request(unsupported(field, kind)))?;
-            terms.push(Term { field: field.to_owned(), pointer, value, equal });
+            let absent = absent(&pointer, kind);
+            terms.push(Term { field: field.to_owned(), pointer, value, equal, absent });
         }
         Ok(Fields { terms })
     }
@@ -46,7 +50,7 @@ impl Fields {
     pub fn matches(&self, object: &Value) -> bool {
         self.terms.iter().all(|term| {
             let value = object.pointer(&term.pointer);
-            (text_of(value) == term.value.as_str()) == term.equal
+            (text_of(value, term.absent) == term.value.as_str()) == term.equal
         })
     }
 
@@ -67,12 +71,30 @@ impl Fields {
     }
 }
 
-/// A field's value as selectors compare it: text as it is, other scalars printed, absent empty.
-fn text_of(value: Option<&Value>) -> std::borrow::Cow<'_, str> {
+/// A field's value as selectors compare it: text as it is, other scalars printed.
+fn text_of<'a>(value: Option<&'a Value>, absent: &'a str) -> std::borrow::Cow<'a, str> {
     match value {
         Some(Value::String(text)) => text.as_str().into(),
-        None | Some(Value::Null) => "".into(),
+        None | Some(Value::Null) => absent.into(),
         Some(other) => other.to_string().into(),
+    }
+}
+
+/// A custom resource's absent field is empty text whatever its type.
+fn absent(pointer: &str, kind: &KindDef) -> &'static str {
+    if kind.custom {
+        return "";
+    }
+    let mut schema = Schema::Struct(kind.schema.clone());
+    for step in pointer.split('/').skip(1) {
+        let Schema::Struct(fields) = &schema else { return "" };
+        let Some(field) = fields.field(step) else { return "" };
+        schema = field.schema.clone();
+    }
+    match schema {
+        Schema::Bool => "false",
+        Schema::Int32 | Schema::Int64 => "0",
+        _ => "",
     }
 }
 
@@ -156,6 +178,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::selector::{Labels, Scanner};
     use crate::{kinds, mutation};
 
     fn parse(text: &str, resource: &str) -> Result<Fields, Status> {
@@ -177,6 +200,22 @@ mod tests {
         }
         let one = parse("metadata.name=a\\,b", "configmaps").expect("valid");
         assert_eq!(one.required("metadata.name"), Some("a,b"));
+    }
+
+    #[test]
+    fn a_boolean_that_is_left_out_is_false() {
+        let node = json!({"metadata": {"name": "n"}, "spec": {}});
+        for (text, wanted) in [
+            ("spec.unschedulable=false", true),
+            ("spec.unschedulable!=true", true),
+            ("spec.unschedulable=true", false),
+        ] {
+            let fields = parse(text, "nodes").expect(text);
+            assert_eq!(fields.matches(&node), wanted, "{text}");
+            let (labels, bytes) = (Labels::default(), node.to_string());
+            let scanned = Scanner::new(&labels, &fields).matches(bytes.as_bytes());
+            assert_eq!(scanned, wanted, "{text}, by its bytes");
+        }
     }
 
     #[test]

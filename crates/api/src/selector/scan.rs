@@ -36,7 +36,8 @@ impl<'a> Scanner<'a> {
             }
         }
         self.fields.terms().iter().all(|term| {
-            let found = value_at(object, &term.pointer).map_or(Cow::Borrowed(""), scalar_text);
+            let found =
+                value_at(object, &term.pointer).map_or(Cow::Borrowed(term.absent), scalar_text);
             (found == term.value.as_str()) == term.equal
         })
     }

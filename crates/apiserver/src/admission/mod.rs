@@ -2,54 +2,57 @@
 //!
 //! Request + object -> changed object, or a refusal. Counterpart: `plugin/pkg/admission`. The order of [`PLUGINS`] is
 //! meaning: it is upstream's recommended order, mutating plugins see what the ones before them made, and webhooks and
-//! policies stand before ResourceQuota, which counts what is finally stored.
+//! policies stand before ResourceQuota, which counts what is finally stored. When a webhook or a policy changed something,
+//! the whole mutating list runs a second time, in which only those of them that ask for it are asked again.
 //! Invariant: validating plugins run on the object as it will be stored.
 
+mod always;
+mod always_pull_images;
+mod certificates;
+mod chain;
+mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
+mod external_ips;
 mod limit_ranger;
+mod live;
+mod matching;
 mod namespace_lifecycle;
+mod namespaces;
 mod node_restriction;
+mod owner_references;
+mod placement;
+mod pod_resize;
 mod pod_security;
+mod pod_topology_labels;
 mod priority;
+mod reinvocation;
+mod request;
 mod requester;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod storage_protection;
 mod taint_nodes_by_condition;
+mod versions;
+mod webhooks;
 
 use futures::future::BoxFuture;
 use serde_json::Value;
 use skiff_api::{KindDef, Status};
 
-use crate::call::Call;
-use crate::server::Server;
-use crate::user::UserInfo;
-use crate::verbs::write::Write;
+pub use chain::ChainError;
+pub use request::{Operation, Request};
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
+const GROUP: &str = "admissionregistration.k8s.io";
+
+/// The plugins of a server, and what they know of configuration in the store.
+pub struct Admission {
+    plugins: Vec<&'static dyn Plugin>,
+    webhooks: webhooks::Webhooks,
 }
 
-/// What is about to happen to which object.
-pub struct Request<'a> {
-    pub call: &'a Call,
-    pub server: &'a Server,
-    pub user: &'a UserInfo,
-    pub operation: Operation,
-    pub kind: &'a KindDef,
-    pub subresource: &'a str,
-    pub namespace: &'a str,
-    pub name: String,
-    pub old: Option<&'a Value>,
-    pub dry_run: bool,
-}
-
-/// One rule. `handles` is asked first, so that a plugin costs nothing for kinds it does not know.
+/// One plugin. `handles` is asked first, so that a plugin costs nothing for kinds it does not know.
 pub trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
 
@@ -74,96 +77,69 @@ pub trait Plugin: Send + Sync {
     }
 }
 
-/// Mutating webhooks and policies belong before `runtime_class`, validating ones before `resource_quota`.
-const PLUGINS: &[&dyn Plugin] = &[
-    &namespace_lifecycle::NamespaceLifecycle,
-    &limit_ranger::LimitRanger,
-    &service_account::ServiceAccount,
-    &node_restriction::NodeRestriction,
-    &taint_nodes_by_condition::TaintNodesByCondition,
-    &pod_security::PodSecurity,
-    &priority::Priority,
-    &default_toleration_seconds::DefaultTolerationSeconds,
-    &default_class::DefaultStorageClass,
-    &storage_protection::StorageObjectInUseProtection,
-    &runtime_class::RuntimeClass,
-    &requester::CertificateRequester,
-    &default_class::DefaultIngressClass,
-    &resource_quota::ResourceQuota,
-];
-
 pub async fn mutate(request: &mut Request<'_>, object: &mut Value) -> Result<(), Status> {
-    for plugin in PLUGINS.iter().filter(|plugin| plugin.handles(request)) {
+    mutate_once(request, object).await?;
+    match request.reinvocation.start_again() {
+        true => mutate_once(request, object).await,
+        false => Ok(()),
+    }
+}
+
+async fn mutate_once(request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    for plugin in request.server.admission.plugins.iter().filter(|plugin| plugin.handles(request)) {
         tracing::trace!(plugin = plugin.name(), "mutating admission");
         plugin.mutate(request, object).await?;
     }
     Ok(())
 }
 
+/// Everything there is to ask before an object goes; there is nothing to change in it.
+pub async fn admit_deletion(mut request: Request<'_>) -> Result<(), Status> {
+    let mut nothing = Value::Null;
+    mutate(&mut request, &mut nothing).await?;
+    validate(&request, &nothing).await
+}
+
+/// Admits the body of a subresource that is of a kind of its own: a Binding, an Eviction, options of exec.
+pub async fn admit_part(mut request: Request<'_>, body: &mut Value) -> Result<(), Status> {
+    mutate(&mut request, body).await?;
+    validate(&request, body).await
+}
+
 pub async fn validate(request: &Request<'_>, object: &Value) -> Result<(), Status> {
-    for plugin in PLUGINS.iter().filter(|plugin| plugin.handles(request)) {
+    for plugin in request.server.admission.plugins.iter().filter(|plugin| plugin.handles(request)) {
         tracing::trace!(plugin = plugin.name(), "validating admission");
         plugin.validate(request, object).await?;
     }
     Ok(())
 }
 
-// === impl Request ===
+/// What configures admission is not subject to it, so that it can always be put right.
+fn is_admission_configuration(kind: &KindDef) -> bool {
+    const KINDS: &[&str] = &[
+        "MutatingAdmissionPolicy",
+        "MutatingAdmissionPolicyBinding",
+        "MutatingWebhookConfiguration",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+        "ValidatingWebhookConfiguration",
+    ];
+    kind.group == GROUP && KINDS.contains(&kind.kind.as_str())
+}
 
-impl<'a> Request<'a> {
-    pub fn new(write: &'a Write<'a>, operation: Operation, old: Option<&'a Value>) -> Request<'a> {
-        let call = write.call;
-        Request {
-            call,
-            server: &call.server,
-            user: &call.user,
-            operation,
-            kind: &write.stored,
-            subresource: &write.subresource,
-            namespace: if write.kind.namespaced { &call.info.namespace } else { "" },
-            name: call.info.name.clone(),
-            old,
-            dry_run: write.options.dry_run,
+// === impl Admission ===
+
+impl Admission {
+    /// `enabled` and `disabled` name plugins beside those that run by default.
+    pub fn new(enabled: &[String], disabled: &[String]) -> Result<Admission, ChainError> {
+        let plugins = chain::of(enabled, disabled)?;
+        Ok(Admission { plugins, webhooks: webhooks::Webhooks::default() })
+    }
+
+    /// An object of this kind was written.
+    pub fn committed(&self, kind: &KindDef) {
+        if kind.group == GROUP {
+            self.webhooks.changed();
         }
-    }
-
-    pub fn deletion(
-        call: &'a Call,
-        kind: &'a KindDef,
-        namespace: &'a str,
-        name: &str,
-        old: &'a Value,
-        dry_run: bool,
-    ) -> Request<'a> {
-        Request {
-            call,
-            server: &call.server,
-            user: &call.user,
-            operation: Operation::Delete,
-            kind,
-            subresource: "",
-            namespace,
-            name: name.to_owned(),
-            old: Some(old),
-            dry_run,
-        }
-    }
-
-    /// Whether this is about objects of a resource themselves, not a part of them.
-    pub fn is(&self, group: &str, resource: &str) -> bool {
-        self.kind.group == group && self.kind.resource == resource && self.subresource.is_empty()
-    }
-
-    pub fn creates(&self, group: &str, resource: &str) -> bool {
-        self.operation == Operation::Create && self.is(group, resource)
-    }
-
-    pub fn forbidden(&self, object: &Value, why: &str) -> Status {
-        let name = skiff_api::meta::meta(object).name();
-        Status::forbidden(
-            &self.kind.group_resource(),
-            if name.is_empty() { &self.name } else { name },
-            why,
-        )
     }
 }

@@ -23,7 +23,7 @@ impl Plugin for NamespaceLifecycle {
         match request.operation {
             Operation::Create => !request.namespace.is_empty(),
             Operation::Delete => request.is("", "namespaces"),
-            Operation::Update => false,
+            Operation::Update | Operation::Connect => false,
         }
     }
 

@@ -9,6 +9,7 @@ use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::{GroupResource, Reason, Status};
 
+use crate::admission::{self, Operation, Request};
 use crate::call::Call;
 use crate::reply::Reply;
 use crate::verbs::write::{Proposed, Write};
@@ -16,10 +17,13 @@ use crate::verbs::write::{Proposed, Write};
 /// `pod` is empty for a POST to `bindings`, where the object names it.
 pub async fn run(call: &Call, pod: &str) -> Result<Reply, Status> {
     let target = Target::known("", "v1", "Binding").ok_or_else(Status::no_such_path)?;
-    let binding = codec::decode(&call.body, call.body_format()?, &target)?.object;
-    check(&binding, pod)?;
+    let mut binding = codec::decode(&call.body, call.body_format()?, &target)?.object;
     let kind =
         call.server.kinds().get("", "v1", "pods").cloned().ok_or_else(Status::no_such_path)?;
+    let part = kind.subresource("binding").ok_or_else(Status::no_such_path)?;
+    let request = Request::of_part(call, &kind, part, Operation::Create);
+    admission::admit_part(request, &mut binding).await?;
+    check(&binding, pod)?;
     let write = Write::new(call, kind.clone(), "binding", call.write_options("CreateOptions")?);
     let name = if pod.is_empty() { meta(&binding).name() } else { pod };
     write

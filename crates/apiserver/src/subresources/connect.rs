@@ -15,6 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use skiff_api::{GroupResource, Status};
 
+use super::connect_options;
 use crate::call::Call;
 use crate::objects;
 use crate::pki::Leaf;
@@ -63,6 +64,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    connect_options::admit(call).await?;
     let backend = backend(call, &parts).await?;
     tracing::debug!(?backend, "connecting");
     let io =

@@ -14,6 +14,7 @@ use skiff_api::status::{Cause, Details};
 use skiff_api::{KindDef, Reason, Status};
 use skiff_store::{Expect, Txn};
 
+use crate::admission::{self, Operation, Request};
 use crate::call::Call;
 use crate::objects;
 use crate::ownership;
@@ -23,12 +24,15 @@ use crate::verbs::delete::{self, DeleteOptions};
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let target = Target::known("policy", "v1", "Eviction").ok_or_else(Status::no_such_path)?;
     let body = as_v1(&call.body);
-    let eviction = codec::decode(&body, call.body_format()?, &target)?.object;
+    let mut eviction = codec::decode(&body, call.body_format()?, &target)?.object;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let given = meta(&eviction).name();
     if !given.is_empty() && given != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
+    let part = kind.subresource("eviction").ok_or_else(Status::no_such_path)?;
+    let request = Request::of_part(call, &kind, part, Operation::Create);
+    admission::admit_part(request, &mut eviction).await?;
     let mut options = DeleteOptions::from_object(&eviction["deleteOptions"])?;
     options.dry_run |= call.query.has("dryRun");
     let entry = objects::read(&call.server, &kind.key(namespace, name)).await?;

@@ -5,6 +5,7 @@
 
 pub mod binding;
 pub mod connect;
+mod connect_options;
 pub mod eviction;
 pub mod part;
 pub mod scale;

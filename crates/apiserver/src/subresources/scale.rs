@@ -17,7 +17,7 @@ use skiff_api::{GroupKind, KindDef, Status, patch};
 use crate::call::Call;
 use crate::objects;
 use crate::reply::Reply;
-use crate::verbs::write::{Proposed, Write};
+use crate::verbs::write::{Facet, Proposed, Write};
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let paths = paths(&kind);
@@ -29,6 +29,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     }
     let options = if call.info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
     let write = Write::new(call, kind.clone(), "scale", call.write_options(options)?);
+    let write = write.through(&paths);
     let outcome = write
         .update(name, |current| {
             let mut current =
@@ -52,6 +53,17 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         code: StatusCode::OK,
         value: scale_of(&decode_stored(&outcome.bytes)?, &paths),
     })
+}
+
+impl Facet for ScalePaths {
+    fn show(&self, object: &Value) -> Value {
+        scale_of(object, self)
+    }
+
+    fn put(&self, object: &mut Value, scale: &Value) {
+        let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
+        set_at(object, &self.spec_replicas, replicas.into());
+    }
 }
 
 /// The Scale that the body is, or that it makes of the current one.

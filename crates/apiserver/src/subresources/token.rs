@@ -9,6 +9,7 @@ use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::meta;
 use skiff_api::{GroupKind, GroupResource, Status};
 
+use crate::admission::{self, Operation, Request};
 use crate::authn::service_account::{Audience, Binding, Claims, ObjectRef};
 use crate::call::Call;
 use crate::objects;
@@ -26,6 +27,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let account = objects::find(&call.server, "serviceaccounts", namespace, name).await?;
     let account = account
         .ok_or_else(|| Status::not_found(&GroupResource::new("", "serviceaccounts"), name))?;
+    admit(call, &mut request).await?;
     let seconds = request["spec"]["expirationSeconds"].as_i64().unwrap_or(DEFAULT);
     check(&request, seconds)?;
     request["spec"]["expirationSeconds"] = seconds.into();
@@ -59,6 +61,12 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     request["status"] =
         json!({ "token": token, "expirationTimestamp": skiff_api::time::format(now + seconds) });
     Ok(Reply::Value { code: StatusCode::CREATED, value: request })
+}
+
+async fn admit(call: &Call, request: &mut Value) -> Result<(), Status> {
+    let kind = call.kind()?;
+    let part = kind.subresource("token").ok_or_else(Status::no_such_path)?;
+    admission::admit_part(Request::of_part(call, &kind, part, Operation::Create), request).await
 }
 
 fn check(request: &Value, seconds: i64) -> Result<(), Status> {

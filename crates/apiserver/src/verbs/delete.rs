@@ -134,8 +134,8 @@ pub async fn one_in(
         let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
         let object = decode_stored(&entry.value)?;
         options.check_preconditions(kind, &object)?;
-        let request = Request::deletion(call, kind, namespace, name, &object, options.dry_run);
-        admission::validate(&request, &Value::Null).await?;
+        let request = Request::deletion(call, kind, &stored, namespace, name, &object, &options);
+        admission::admit_deletion(request).await?;
         let plan = plan(&stored, &object, &options);
         let again = matches!(plan, Plan::MarkAndRemove(_)) && !options.dry_run;
         match carry_out(call, &stored, &entry, object, plan, options.dry_run).await {
@@ -297,6 +297,27 @@ impl DeleteOptions {
             dry_run: !dry_run.is_empty(),
             ..DeleteOptions::default()
         })
+    }
+
+    /// As admission is shown them.
+    pub fn to_value(&self) -> Value {
+        let mut value = json!({});
+        let mut put = |field: &str, given: Option<Value>| {
+            if let Some(given) = given {
+                value[field] = given;
+            }
+        };
+        put("gracePeriodSeconds", self.grace.map(Value::from));
+        let stated = [("uid", &self.uid), ("resourceVersion", &self.resource_version)];
+        let stated: serde_json::Map<String, Value> = stated
+            .into_iter()
+            .filter_map(|(field, text)| Some((field.to_owned(), text.as_deref()?.into())))
+            .collect();
+        put("preconditions", (!stated.is_empty()).then(|| stated.into()));
+        put("orphanDependents", self.orphan.map(Value::from));
+        put("propagationPolicy", self.propagation.as_deref().map(Value::from));
+        put("dryRun", self.dry_run.then(|| json!(["All"])));
+        value
     }
 
     pub fn from_object(object: &Value) -> Result<DeleteOptions, Status> {

@@ -8,7 +8,6 @@ pub mod delete;
 pub mod get;
 pub mod list;
 pub mod patch;
-pub mod privileged;
 pub mod selection;
 pub mod update;
 pub mod watch;

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
+use skiff_api::kinds::pod_spec::security::NOT_ALLOWED;
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::validation::{validate_meta, validate_meta_update};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
@@ -22,7 +23,6 @@ use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
 use crate::subresources::part;
-use crate::verbs::privileged;
 
 /// One write under way.
 pub struct Write<'a> {
@@ -34,6 +34,15 @@ pub struct Write<'a> {
     /// `status`, ...; empty for the object itself.
     pub subresource: String,
     pub options: WriteOptions,
+    /// What of the object a subresource shows, if that is a kind of its own.
+    pub facet: Option<&'a dyn Facet>,
+}
+
+/// A side of an object that is a kind of its own, as its scale is: admission is shown this, not the whole.
+pub trait Facet: Sync {
+    fn show(&self, object: &Value) -> Value;
+
+    fn put(&self, object: &mut Value, part: &Value);
 }
 
 /// A state that is to replace the current one.
@@ -66,7 +75,11 @@ impl<'a> Write<'a> {
         options: WriteOptions,
     ) -> Write<'a> {
         let stored = objects::storage_kind(&call.server.kinds(), &kind);
-        Write { call, kind, stored, subresource: subresource.to_owned(), options }
+        Write { call, kind, stored, subresource: subresource.to_owned(), options, facet: None }
+    }
+
+    pub fn through(self, facet: &'a dyn Facet) -> Write<'a> {
+        Write { facet: Some(facet), ..self }
     }
 
     /// The body as an object of the path's kind, findings handled as the client asked.
@@ -145,12 +158,13 @@ impl<'a> Write<'a> {
                 "resourceVersion should not be set on objects to be created",
             ));
         }
-        fill_new_meta(&mut object);
+        wipe_system_meta(&mut object);
         if !owned {
             ownership::track(self, &mut object, None)?;
         }
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
+        fill_new_meta(&mut object);
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
         admission::validate(&request, &object).await?;
@@ -161,6 +175,7 @@ impl<'a> Write<'a> {
 
     fn prepare_new(&self, object: &mut Value) {
         let strategy = &self.stored.strategy;
+        strategy.warnings_before_create(object).into_iter().for_each(|text| self.call.warn(text));
         strategy.prepare_for_create(&self.stored, object);
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             remove(object, field);
@@ -178,13 +193,14 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         let (namespace, name) = self.place(&object);
         let key = self.stored.key(&namespace, &name);
-        let value = objects::encode(&self.stored, &mut object);
         if self.options.dry_run {
+            codec::complete(&mut object, &self.stored.schema);
             return match objects::read(&self.call.server, &key).await? {
                 Some(existing) => Err(self.taken(&existing, &name)),
-                None => self.outcome(&without_revision(&value.bytes), true),
+                None => self.outcome(&objects::plain_bytes(&self.stored, &object), true),
             };
         }
+        let value = objects::encode(&self.stored, &mut object);
         let mut txn = Txn::put(key, value, Expect::Absent)
             .note(objects::note(self.call, &self.options.manager));
         txn.ops.extend(allocation.ops(&self.call.server.kinds()));
@@ -272,15 +288,35 @@ impl<'a> Write<'a> {
             ownership::track(self, &mut object, Some(&old))?;
         }
         carry_meta(&mut object, &old);
-        let mut request = Request::new(self, Operation::Update, Some(&old));
-        admission::mutate(&mut request, &mut object).await?;
+        let old_part = self.facet.map(|facet| facet.show(&old));
+        let old_shown = old_part.as_ref().unwrap_or(&old);
+        let mut request = Request::new(self, Operation::Update, Some(old_shown));
+        self.mutate(&mut request, &mut object).await?;
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old))?;
-        admission::validate(&request, &object).await?;
+        match self.facet {
+            Some(facet) => admission::validate(&request, &facet.show(&object)).await?,
+            // The body of a binding was admitted; that the pod changes with it is the server's doing.
+            None if self.subresource == "binding" => {}
+            None => admission::validate(&request, &object).await?,
+        }
         escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old))
             .await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
+    }
+
+    async fn mutate(&self, request: &mut Request<'_>, object: &mut Value) -> Result<(), Status> {
+        match self.facet {
+            Some(facet) => {
+                let mut part = facet.show(object);
+                admission::mutate(request, &mut part).await?;
+                facet.put(object, &part);
+                Ok(())
+            }
+            None if self.subresource == "binding" => Ok(()),
+            None => admission::mutate(request, object).await,
+        }
     }
 
     /// The revision and uid that a client names must be the current ones.
@@ -367,12 +403,13 @@ impl<'a> Write<'a> {
         allocation: Allocation<'_>,
     ) -> Result<Outcome, Status> {
         skiff_api::apply::keep_times_if_unchanged(&mut object, old);
+        let shown = self.options.dry_run.then(|| object.clone());
         let value = objects::encode(&self.stored, &mut object);
         if same_but_revision(&value.bytes, entry) {
             return self.outcome(&entry.value, false);
         }
-        if self.options.dry_run {
-            let mut shown = object;
+        if let Some(mut shown) = shown {
+            codec::complete(&mut shown, &self.stored.schema);
             set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
             return self.outcome(&objects::plain_bytes(&self.stored, &shown), false);
         }
@@ -428,12 +465,6 @@ impl<'a> Write<'a> {
             (None, _) => {
                 validate_meta(&self.stored, object, &mut errors);
                 strategy.validate(object, &mut errors);
-                privileged::check(
-                    self.call.server.config.allow_privileged,
-                    &self.stored,
-                    object,
-                    &mut errors,
-                );
             }
             (Some(old), "status") => {
                 // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
@@ -452,11 +483,20 @@ impl<'a> Write<'a> {
                 strategy.validate_update(object, old, &mut errors);
             }
         }
+        if self.call.server.config.allow_privileged {
+            errors.0.retain(|error| !error.detail.ends_with(NOT_ALLOWED));
+        }
         if !errors.is_empty() {
-            return Err(Status::invalid(&self.stored.group_kind(), meta(object).name(), errors));
+            return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
         strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
         Ok(())
+    }
+
+    /// A custom resource is reported as the kind it says it is, which may be what is wrong with it.
+    fn said_kind(&self, object: &Value) -> GroupKind {
+        let kind = object["kind"].as_str().filter(|_| self.stored.custom);
+        GroupKind::new(&self.stored.group, kind.unwrap_or(&self.stored.kind))
     }
 
     fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
@@ -464,7 +504,14 @@ impl<'a> Write<'a> {
     }
 }
 
-/// What the server says about every new object, before admission sees it.
+/// What a client may not say about a new object, and mutating admission does not know yet.
+fn wipe_system_meta(object: &mut Value) {
+    for field in ["uid", "creationTimestamp"] {
+        remove(object, field);
+    }
+}
+
+/// What the server says about every new object, once admission has had its way with it.
 fn fill_new_meta(object: &mut Value) {
     let prefix = meta(object).generate_name().to_owned();
     if meta(object).name().is_empty() && !prefix.is_empty() {
@@ -561,15 +608,6 @@ fn same_but_revision(fresh: &[u8], entry: &Entry) -> bool {
     fresh.len() == stored.len() - span.len()
         && fresh[..span.start] == stored[..span.start]
         && fresh[span.start..] == stored[span.end..]
-}
-
-/// A dry run's object has no revision to show.
-fn without_revision(bytes: &Bytes) -> Bytes {
-    const EMPTY: &[u8] = b"\"resourceVersion\":\"\",";
-    match bytes.windows(EMPTY.len()).position(|window| window == EMPTY) {
-        Some(at) => [&bytes[..at], &bytes[at + EMPTY.len()..]].concat().into(),
-        None => bytes.clone(),
-    }
 }
 
 pub fn set(object: &mut Value, field: &str, value: Value) {

@@ -29,7 +29,7 @@ use super::service::resolve;
 use super::tls::client_tls;
 
 /// The largest answer that is read.
-pub const MAX_ANSWER: usize = 64 * 1024 * 1024;
+const MAX_ANSWER: usize = 64 * 1024 * 1024;
 /// How many configurations keep connections.
 const POOLS: usize = 128;
 const IDLE: Duration = Duration::from_secs(90);
@@ -222,13 +222,17 @@ fn bare(code: StatusCode, said: &str) -> String {
 
 /// Makes the connections of one pool.
 #[derive(Clone)]
-struct Connector {
+pub struct Connector {
     store: Store,
     endpoint: Endpoint,
     tls: Arc<rustls::ClientConfig>,
 }
 
 impl Connector {
+    pub fn new(store: Store, endpoint: Endpoint, tls: Arc<rustls::ClientConfig>) -> Connector {
+        Connector { store, endpoint, tls }
+    }
+
     async fn connect(self, uri: Uri) -> Result<Stream, DialError> {
         let secure = uri.scheme_str() != Some("http");
         let name = uri.host().unwrap_or("").to_owned();
@@ -260,7 +264,7 @@ impl tower::Service<Uri> for Connector {
 }
 
 /// A dialled stream, as the pool wants it.
-struct Stream(TokioIo<Box<dyn Io>>);
+pub struct Stream(TokioIo<Box<dyn Io>>);
 
 impl Connection for Stream {
     fn connected(&self) -> Connected {

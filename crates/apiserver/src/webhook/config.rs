@@ -78,7 +78,7 @@ impl ClientConfig {
 // === impl Endpoint ===
 
 impl Endpoint {
-    fn service(reference: &Value) -> Endpoint {
+    pub fn service(reference: &Value) -> Endpoint {
         let text = |field: &str| reference[field].as_str().unwrap_or("").to_owned();
         let port = reference["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         Endpoint::Service {

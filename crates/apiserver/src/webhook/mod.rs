@@ -3,10 +3,8 @@
 //! [`ClientConfig`] (a URL or a Service, and whom to trust there) -> a pooled connection -> a JSON answer, or a
 //! [`CallError`] that speaks upstream's words. Admission, CRD conversion, authentication, authorisation and aggregation share it;
 //! [`dial`] alone serves those who splice streams. Counterpart: `k8s.io/apiserver/pkg/util/webhook` and `util/proxy`.
-//! Invariant: a call ends by its timeout, an answer is never larger than [`MAX_ANSWER`], and nothing here reads credentials of a
+//! Invariant: a call ends by its timeout, an answer is never larger than `client::MAX_ANSWER`, and nothing here reads credentials of a
 //! request.
-
-#![allow(dead_code, unused_imports, reason = "its first callers follow")]
 
 mod client;
 mod config;
@@ -14,8 +12,8 @@ mod dial;
 mod service;
 mod tls;
 
-pub use client::{CallError, MAX_ANSWER, Post, WebhookClient};
+pub use client::{CallError, Connector, Post, WebhookClient};
 pub use config::{ClientConfig, ConfigError, Endpoint};
-pub use dial::{Destination, DialError, Io, dial};
+pub use dial::{Destination, Io, dial};
 pub use service::{ResolveError, resolve};
 pub use tls::{Trust, client_tls};

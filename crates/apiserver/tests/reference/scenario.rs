@@ -11,6 +11,7 @@ use futures::StreamExt;
 use http::Request;
 use http_body_util::{BodyExt, BodyStream, Full};
 use serde_json::{Map, Value, json};
+use skiff_api::codec::{Node, parse_json};
 use skiff_apiserver::{ApiServerConfig, UserInfo};
 use tokio::time::Instant;
 use tower::Service;
@@ -37,7 +38,9 @@ const HEADERS: &[&str] = &["content-type", "warning", "retry-after", "www-authen
 
 pub async fn play(path: PathBuf) -> Vec<Outcome> {
     let text = std::fs::read_to_string(&path).expect("a scenario is readable");
-    let scenario: Value = serde_json::from_str(&text).expect("a scenario is JSON");
+    let mut scenario: Value = serde_json::from_str(&text).expect("a scenario is JSON");
+    let ordered = parse_json(text.as_bytes()).expect("a scenario is JSON");
+    keep_order(&mut scenario, &ordered);
     let mut run = Run::new(&scenario).await;
     for step in list(&scenario, "steps") {
         run.step(&step).await;
@@ -244,7 +247,10 @@ impl Run {
         {
             self.scrub.stem(stem);
         }
-        Some(filled.as_str().map_or_else(|| filled.to_string(), str::to_owned).into())
+        Some(match step[ORDERED].as_str() {
+            Some(text) => self.json_text(text).into(),
+            None => filled.as_str().map_or_else(|| filled.to_string(), str::to_owned).into(),
+        })
     }
 
     fn query(&self, step: &Value) -> String {
@@ -286,6 +292,15 @@ impl Run {
         }
     }
 
+    /// Like [`Run::fill`], in the text of a JSON document.
+    fn json_text(&self, text: &str) -> String {
+        let mut text = text.to_owned();
+        for (name, value) in &self.vars {
+            text = text.replace(&format!("\"${{{name}}}\""), &value.to_string());
+        }
+        self.text(&text)
+    }
+
     fn text(&self, text: &str) -> String {
         let mut text = text.to_owned();
         for (name, value) in &self.vars {
@@ -293,6 +308,43 @@ impl Run {
             text = text.replace(&format!("${{{name}}}"), &shown);
         }
         text
+    }
+}
+
+/// Where a step keeps the text of its body.
+const ORDERED: &str = "orderedBody";
+
+/// Notes the body of each request as text beside itself: the order of its keys shows in answers, and a `Value` has none.
+fn keep_order(value: &mut Value, ordered: &Node) {
+    match (value, ordered) {
+        (Value::Object(map), Node::Map(entries)) => {
+            for (name, node) in entries.iter().filter(|(name, _)| name != "expect") {
+                let Some(below) = map.get_mut(name) else { continue };
+                if name != "body" {
+                    keep_order(below, node);
+                } else if matches!(node, Node::Map(_) | Node::List(_)) {
+                    map.insert(ORDERED.to_owned(), json_of(node).into());
+                }
+            }
+        }
+        (Value::Array(items), Node::List(nodes)) => {
+            items.iter_mut().zip(nodes).for_each(|(item, node)| keep_order(item, node));
+        }
+        _ => {}
+    }
+}
+
+fn json_of(node: &Node) -> String {
+    let joined = |parts: Vec<String>| parts.join(",");
+    match node {
+        Node::Map(entries) => {
+            let entry =
+                |(name, node): &(String, Node)| format!("{}:{}", json!(name), json_of(node));
+            format!("{{{}}}", joined(entries.iter().map(entry).collect()))
+        }
+        Node::List(items) => format!("[{}]", joined(items.iter().map(json_of).collect())),
+        Node::Number(text) => text.clone(),
+        scalar => scalar.clone().into_value().to_string(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! the ratios of one machine and one hour. SPECIFICATION.md says which promise each line checks.
 
 mod connection;
+mod fanout;
 mod pods;
 mod rates;
 mod report;
@@ -46,6 +47,9 @@ async fn measure(
         "create to watch event",
         watch::latencies(target, bench.namespace(), 200).await?,
     );
+    let (watchers, rate) = (args.watchers, args.changes_per_second);
+    let fanout = fanout::run(target, bench.namespace(), watchers, rate, span).await;
+    report::fanout(&fanout.map_err(|error| error.to_string())?);
     if let Some(image) = &args.image {
         report::spread(
             "apply to Running",

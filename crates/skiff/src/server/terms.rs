@@ -61,6 +61,8 @@ impl Terms {
         api.service_cidr = service_cidr.to_string().parse::<Cidr>()?;
         api.issuer = args.service_account_issuer.clone();
         api.allow_privileged = args.allow_privileged;
+        api.enable_admission_plugins = args.enable_admission_plugins.clone();
+        api.disable_admission_plugins = args.disable_admission_plugins.clone();
         for name in &args.tls_san {
             match name.parse() {
                 Ok(address) => api.extra_addresses.push(address),

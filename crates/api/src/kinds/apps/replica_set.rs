@@ -45,10 +45,6 @@ impl Strategy for ReplicaSet {
         validate_selector_unchanged(object, old, errors);
     }
 
-    fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
-        &[("status.replicas", "/status/replicas")]
-    }
-
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         template_warnings(object, old, "/spec/template")
     }

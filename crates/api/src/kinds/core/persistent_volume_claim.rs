@@ -2,9 +2,10 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-use crate::kinds::resources::quantity;
+use crate::kinds::resources::{is_native, quantity, warn_fractional};
 use crate::kinds::selectors::validate_label_selector;
-use crate::validation::dns_subdomain;
+use crate::kinds::workload::validate_template_meta;
+use crate::validation::{dns_label, dns_subdomain, qualified_name};
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy, keep};
@@ -22,9 +23,16 @@ impl Strategy for PersistentVolumeClaim {
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         if let Some(spec) = object_at(object, "/spec") {
-            normalize_sources(spec);
+            normalize_sources(spec, None);
         }
         object["status"] = json!({ "phase": "Pending" });
+    }
+
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+        if let Some(spec) = object_at(object, "/spec") {
+            normalize_sources(spec, old.get("spec"));
+        }
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -35,6 +43,17 @@ impl Strategy for PersistentVolumeClaim {
         self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         validate_change(&root, &old, errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        validate_status(&At::root(object).child("status"), errors);
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let root = At::root(object);
+        let mut warnings = beta_class_warning(&root);
+        warn_claim_spec(&root.child("spec"), &mut warnings);
+        warnings
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -59,23 +78,37 @@ fn unset(value: &str) -> &str {
     if value.is_empty() { "<unset>" } else { value }
 }
 
-/// The older `dataSource` takes claims and snapshots alone; either field says what the other does.
-fn normalize_sources(spec: &mut Object) {
-    let is_source = |source: &Value| {
+/// The older `dataSource` takes claims and snapshots alone, unless a newer client says otherwise;
+/// either field says what the other does. A source in another namespace is not taken at all.
+fn normalize_sources(spec: &mut Object, old: Option<&Value>) {
+    let in_use = |field: &str| old.is_some_and(|old| old.get(field).is_some());
+    let other_namespace =
+        |source: &Value| source.pointer("/namespace").is_some_and(|name| name != "");
+    if spec.get("dataSourceRef").is_some_and(other_namespace) && !in_use("dataSourceRef") {
+        spec.remove("dataSourceRef");
+    }
+    let known = |source: &Value| {
         matches!(
             (text(source, "/apiGroup"), text(source, "/kind")),
             ("", "PersistentVolumeClaim") | ("snapshot.storage.k8s.io", "VolumeSnapshot")
         )
     };
-    if spec.get("dataSource").is_some_and(|source| !is_source(source)) {
+    let was_given = in_use("dataSource") || in_use("dataSourceRef");
+    if !was_given
+        && !spec.contains_key("dataSourceRef")
+        && !spec.get("dataSource").is_some_and(known)
+    {
         spec.remove("dataSource");
     }
-    let reference = spec.get("dataSourceRef").filter(|reference| is_source(reference)).cloned();
-    let local = reference.filter(|reference| text(reference, "/namespace").is_empty());
-    match (spec.get("dataSource").cloned(), local) {
-        (Some(source), _) => set(spec, "dataSourceRef", source),
-        (None, Some(reference)) => set(spec, "dataSource", reference),
-        (None, None) => {}
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => set(spec, "dataSourceRef", source),
+        (None, Some(mut reference)) if !other_namespace(&reference) => {
+            if let Some(reference) = reference.as_object_mut() {
+                reference.remove("namespace");
+            }
+            set(spec, "dataSource", reference);
+        }
+        _ => {}
     }
 }
 
@@ -115,39 +148,56 @@ pub(super) fn validate_access_modes(modes: &At, errors: &mut ErrorList) {
             errors.not_supported(&modes.path, mode.text(), ACCESS_MODES);
         }
     }
-    let exclusive = modes.list().iter().any(|mode| mode == "ReadWriteOncePod");
-    if exclusive && modes.list().len() > 1 {
+    let held = |mode: &str| modes.list().iter().any(|held| held == mode);
+    let others = ACCESS_MODES.iter().filter(|mode| **mode != "ReadWriteOncePod");
+    if held("ReadWriteOncePod") && others.into_iter().any(|mode| held(mode)) {
         modes.forbidden(errors, "may not use ReadWriteOncePod with other access modes");
     }
 }
 
 /// The older `dataSource` repeats what `dataSourceRef` says.
 fn validate_sources(spec: &At, errors: &mut ErrorList) {
-    for field in ["dataSource", "dataSourceRef"] {
-        let source = spec.child(field);
-        if !source.is_set() {
-            continue;
-        }
-        source.child("name").needed(errors);
-        source.child("kind").needed(errors);
-        let group = source.child("apiGroup");
-        if group.is_empty() && source.text_of("kind") != "PersistentVolumeClaim" {
-            source.invalid_as(
-                errors,
-                source.text_of("kind"),
-                "must be 'PersistentVolumeClaim' when referencing the default apiGroup",
-            );
-        }
-        group.obeys_if_set(errors, dns_subdomain);
-    }
     let (source, reference) = (spec.child("dataSource"), spec.child("dataSourceRef"));
-    let same = ["apiGroup", "kind", "name"]
-        .iter()
-        .all(|field| source.child(field).text() == reference.child(field).text());
-    if source.is_set() && reference.is_set() && !same {
+    [&source, &reference].into_iter().for_each(|source| validate_data_source(source, errors));
+    reference.child("namespace").obeys_if_set(errors, dns_label);
+    if !source.is_set() || !reference.is_set() {
+        return;
+    }
+    let same = || {
+        let group = |of: &At| of.child("apiGroup").value.clone();
+        group(&source) == group(&reference)
+            && ["kind", "name"].iter().all(|f| source.text_of(f) == reference.text_of(f))
+    };
+    // Upstream shows a path as the bad value, which prints as nothing.
+    if !reference.text_of("namespace").is_empty() {
+        let detail = "may not be specified when dataSourceRef.namespace is specified";
+        spec.invalid_as(errors, json!({}), detail);
+    } else if !same() {
         spec.invalid_as(errors, json!({}), "must match dataSourceRef");
     }
 }
+
+fn validate_data_source(source: &At, errors: &mut ErrorList) {
+    if !source.is_set() {
+        return;
+    }
+    source.child("name").needed(errors);
+    source.child("kind").needed(errors);
+    let (group, kind) = (source.child("apiGroup"), source.text_of("kind"));
+    if group.is_empty() && kind != "PersistentVolumeClaim" {
+        let detail = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        source.invalid_as(errors, kind, detail);
+    }
+    group.obeys_if_set(errors, dns_subdomain);
+}
+
+/// A claim that something else makes: only labels and annotations, and a spec.
+pub fn validate_claim_template(template: &At, errors: &mut ErrorList) {
+    validate_template_meta(&template.child("metadata"), errors);
+    validate_claim_spec(&template.child("spec"), errors);
+}
+
+// === changes ===
 
 const ONLY_THESE_CHANGE: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
@@ -178,6 +228,74 @@ fn validate_change(root: &At, old: &At, errors: &mut ErrorList) {
         let requests = resources.child("requests");
         let place = requests.child("storage");
         place.forbidden(errors, "field can not be less than status.capacity");
+    }
+}
+
+// === status ===
+
+const RESIZING: &[&str] = &[
+    "ControllerResizeInProgress",
+    "ControllerResizeInfeasible",
+    "NodeResizePending",
+    "NodeResizeInProgress",
+    "NodeResizeInfeasible",
+];
+
+fn validate_status(status: &At, errors: &mut ErrorList) {
+    status.child("capacity").entries().for_each(|(_, amount)| valid_amount(&amount, errors));
+    let resizing = status.child("allocatedResourceStatuses");
+    for (name, state) in resizing.entries() {
+        resized_resource(name, &resizing, errors);
+        if !RESIZING.contains(&state.text()) {
+            let mut states = RESIZING.to_vec();
+            states.sort_unstable();
+            errors.not_supported(&resizing.path, name, &states);
+        }
+    }
+    let allocated = status.child("allocatedResources");
+    for (name, amount) in allocated.entries() {
+        if resized_resource(name, &allocated, errors) {
+            valid_amount(&amount, errors);
+        }
+    }
+}
+
+fn valid_amount(amount: &At, errors: &mut ErrorList) {
+    if let Some(number) = quantity(amount.value).filter(|number| number.is_negative()) {
+        amount.invalid_as(errors, number.units(), "must be a valid resource quantity");
+    }
+}
+
+/// Of Kubernetes' own resources only storage can be resized.
+fn resized_resource(name: &str, at: &At, errors: &mut ErrorList) -> bool {
+    let faults = qualified_name(name);
+    let known = !is_native(name) || name == "storage";
+    if faults.is_empty() && !known {
+        errors.not_supported(&at.path, name, &["storage"]);
+    }
+    let sound = faults.is_empty() && known;
+    faults.into_iter().for_each(|fault| at.invalid_as(errors, name, fault));
+    sound
+}
+
+// === warnings ===
+
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+
+/// The class was an annotation before it was a field.
+pub(super) fn beta_class_warning(root: &At) -> Vec<String> {
+    let metadata = root.child("metadata");
+    let annotations = metadata.child("annotations");
+    let class = annotations.child_key(BETA_CLASS);
+    let text = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+    if class.is_set() { vec![format!("{}: {text}", class.path)] } else { Vec::new() }
+}
+
+pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
+    let resources = spec.child("resources");
+    for side in ["requests", "limits"] {
+        let side = resources.child(side);
+        warn_fractional(&side.child_key("storage"), warnings);
     }
 }
 

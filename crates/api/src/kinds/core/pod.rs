@@ -4,18 +4,20 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
+use crate::kinds::pod_spec::CONTAINER_LISTS;
 use crate::kinds::pod_spec::merge_label_keys;
 use crate::kinds::pod_spec::security::{
-    APPARMOR_PREFIX, profile_of_annotation, validate_seccomp_annotations,
+    APPARMOR_PREFIX, profile_of_annotation, validate_profile_annotations, validate_profiles_agree,
 };
-use crate::kinds::pod_spec::validate::validate_pod_spec;
-use crate::kinds::pod_spec::warnings::warn_pod_spec;
+use crate::kinds::pod_spec::validate::{Context, validate_pod_spec, validate_trimmed_image};
+use crate::kinds::pod_spec::volumes::validate_own_claims;
+use crate::kinds::pod_spec::warnings::{USE_APPARMOR_FIELD, warn_pod};
 use crate::validation::{dns_label, dns_subdomain};
 use serde_json::{Value, json};
 
 use crate::age;
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{Object, each, flag, int, list, made, made_at, object_at, set, text};
+use crate::kinds::fill::{flag, int, list, made, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
 use crate::meta::meta;
 use crate::time;
@@ -67,21 +69,21 @@ impl Strategy for Pod {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        validate_pod(object, errors);
         let root = At::root(object);
-        let spec = root.child("spec");
-        validate_pod_spec(&spec, errors);
-        tokens_need_an_account(&spec, errors);
-        let gates = spec.child("schedulingGates");
-        if !gates.is_empty() && !spec.text_of("nodeName").is_empty() {
+        let (metadata, spec) = (root.child("metadata"), root.child("spec"));
+        if !spec.child("ephemeralContainers").is_empty() {
+            spec.child("ephemeralContainers").forbidden(errors, "cannot be set on create");
+        }
+        if !spec.child("schedulingGates").is_empty() && !spec.text_of("nodeName").is_empty() {
             let detail = "cannot be set until all schedulingGates have been cleared";
             spec.child("nodeName").forbidden(errors, detail);
         }
-        let metadata = root.child("metadata");
-        validate_seccomp_annotations(&metadata.child("annotations"), &spec, errors);
+        validate_profiles_agree(&metadata.child("annotations"), &spec, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
-        self.validate(object, errors);
+        validate_pod(object, errors);
         validate_spec_change(&At::root(object).child("spec"), &At::root(old).child("spec"), errors);
     }
 
@@ -93,25 +95,28 @@ impl Strategy for Pod {
         status.child("qosClass").unchanged(errors, &was.child("qosClass"));
     }
 
+    /// Annotations are spoken of before they become fields.
+    fn warnings_before_create(&self, object: &Value) -> Vec<String> {
+        let fields = profiles_from_annotations(object).into_iter();
+        let warn = |key: String| format!("metadata.annotations[{key}]: {USE_APPARMOR_FIELD}");
+        fields.map(|annotation| warn(annotation.key)).collect()
+    }
+
+    /// Of changes nobody is warned: it is not people who make them.
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        if old.is_some_and(|old| old.get("spec") == object.get("spec")) {
+        if old.is_some() {
             return Vec::new();
         }
         let root = At::root(object);
         let mut warnings = Vec::new();
         let faults = dns_label(meta(object).name());
-        if old.is_none() && !faults.is_empty() {
+        if !faults.is_empty() {
             warnings.push(format!(
                 "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is recommended: [{}]",
                 faults.join(" ")
             ));
         }
-        for key in apparmor_annotations(object).map(|(key, _)| key) {
-            warnings.push(format!(
-                "metadata.annotations[{key}]: deprecated since v1.30; use the \"appArmorProfile\" field instead"
-            ));
-        }
-        warn_pod_spec(&root.child("spec"), &mut warnings);
+        warn_pod(&root.child("metadata"), &root.child("spec"), Context::Pod, &mut warnings);
         warnings
     }
 
@@ -331,40 +336,96 @@ fn readiness_gates(pod: &Value) -> String {
 
 // === profiles that annotations speak of ===
 
-fn apparmor_annotations(pod: &Value) -> impl Iterator<Item = (&String, &str)> {
+/// An annotation about a container that has no profile of its own, and the profile to give it:
+/// none if the annotation makes no sense.
+struct ProfileAnnotation {
+    key: String,
+    list: &'static str,
+    index: usize,
+    profile: Option<Value>,
+}
+
+/// An annotation that says what holds for the whole Pod anyway is not there.
+fn profiles_from_annotations(pod: &Value) -> Vec<ProfileAnnotation> {
+    let mut found = Vec::new();
     let annotations = pod.pointer("/metadata/annotations").and_then(Value::as_object);
-    let annotations = annotations.into_iter().flatten();
-    annotations
-        .filter(|(key, _)| key.starts_with(APPARMOR_PREFIX))
-        .map(|(key, value)| (key, value.as_str().unwrap_or_default()))
+    let Some(annotations) = annotations else { return found };
+    if text(pod, "/spec/os/name") == "windows" {
+        return found;
+    }
+    let of_pod = pod.pointer("/spec/securityContext/appArmorProfile");
+    for list_name in CONTAINER_LISTS {
+        let containers = list(pod, &format!("/spec/{list_name}"));
+        for (index, container) in containers.iter().enumerate() {
+            let key = format!("{APPARMOR_PREFIX}{}", text(container, "/name"));
+            let Some(annotation) = annotations.get(&key).and_then(Value::as_str) else { continue };
+            if container.pointer("/securityContext/appArmorProfile").is_some() {
+                continue;
+            }
+            let profile = apparmor_field(annotation);
+            if profile.is_none() || profile.as_ref() != of_pod {
+                found.push(ProfileAnnotation { key, list: list_name, index, profile });
+            }
+        }
+    }
+    found
+}
+
+fn apparmor_field(annotation: &str) -> Option<Value> {
+    let (of, name) = profile_of_annotation(annotation)?;
+    match name {
+        Some(name) if name.is_empty() || name.trim() != name => None,
+        Some(name) => Some(json!({ "type": of, "localhostProfile": name })),
+        None => Some(json!({ "type": of })),
+    }
 }
 
 /// A container without a profile of its own takes the annotation's.
 fn take_apparmor_annotations(pod: &mut Value) {
-    let profiles: Vec<(String, Value)> = apparmor_annotations(pod)
-        .filter_map(|(key, text)| {
-            let (of, name) = profile_of_annotation(text)?;
-            let mut profile = json!({ "type": of });
-            if let Some(name) = name {
-                profile["localhostProfile"] = name.into();
-            }
-            Some((key[APPARMOR_PREFIX.len()..].to_owned(), profile))
-        })
-        .collect();
-    let Some(spec) = object_at(pod, "/spec") else { return };
-    for (name, profile) in profiles {
-        for field in ["containers", "initContainers"] {
-            let named = |container: &&mut Object| container.get("name") == Some(&json!(name));
-            for container in each(spec, field).filter(named) {
-                if let Some(context) = made(container, "securityContext") {
-                    set(context, "appArmorProfile", profile.clone());
-                }
-            }
+    for annotation in profiles_from_annotations(pod) {
+        let Some(profile) = annotation.profile else { continue };
+        let pointer = format!("/spec/{}/{}", annotation.list, annotation.index);
+        let container = object_at(pod, &pointer);
+        if let Some(context) = container.and_then(|container| made(container, "securityContext")) {
+            context.insert("appArmorProfile".into(), profile);
         }
     }
 }
 
 // === what may be wrong with a Pod and not with a template ===
+
+/// What holds for a Pod at any time of its life.
+fn validate_pod(object: &Value, errors: &mut ErrorList) {
+    let root = At::root(object);
+    let (metadata, spec) = (root.child("metadata"), root.child("spec"));
+    validate_annotations(&metadata.child("annotations"), &spec, errors);
+    validate_own_claims(meta(object).name(), &spec.child("volumes"), errors);
+    validate_pod_spec(&spec, Context::Pod, errors);
+    tokens_need_an_account(&spec, errors);
+    for list in ["containers", "initContainers"] {
+        for container in spec.child(list).items() {
+            validate_trimmed_image(&container, errors);
+        }
+    }
+}
+
+const MIRROR: &str = "kubernetes.io/config.mirror";
+const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// Annotations that mean something to the server.
+fn validate_annotations(annotations: &At, spec: &At, errors: &mut ErrorList) {
+    let mirror = annotations.child_key(MIRROR);
+    if mirror.is_set() && spec.text_of("nodeName").is_empty() {
+        mirror.invalid(errors, "must set spec.nodeName if mirror pod annotation is set");
+    }
+    let cost = annotations.child_key(DELETION_COST);
+    // A number is written in one way only: no sign but minus, no zero in front.
+    let plain = cost.text().parse::<i32>().is_ok_and(|number| number.to_string() == cost.text());
+    if cost.is_set() && !plain {
+        cost.invalid(errors, "must be a 32bit integer");
+    }
+    validate_profile_annotations(annotations, spec, errors);
+}
 
 fn tokens_need_an_account(spec: &At, errors: &mut ErrorList) {
     if !spec.text_of("serviceAccountName").is_empty() {

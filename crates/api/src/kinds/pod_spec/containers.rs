@@ -1,27 +1,34 @@
-//! What can be wrong with the containers of a PodSpec: names, images, ports, environment, mounts.
+//! What can be wrong with the containers of a PodSpec: names, images, policies, and what each of
+//! the three lists of containers adds or forbids.
 //!
-//! Counterpart: `validateContainers`, `validateInitContainers` and what they reach.
+//! Counterpart: `validateContainers`, `validateInitContainers`, `validateEphemeralContainers`. The
+//! order of the calls is the order in which upstream reports faults.
 
 use std::collections::HashSet;
 
-use serde_json::Value;
-
 use super::Volumes;
+use super::environment::{validate_env, validate_env_from};
 use super::handlers::{validate_lifecycle, validate_probes};
+use super::mounts::{validate_devices, validate_mounts};
+use super::ports::{validate_ports, validate_unique_host_ports};
 use super::security::validate_container_security;
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-use crate::kinds::resources::validate_requirements;
-use crate::kinds::rules::{config_key, descending_path, env_var_name, no_backsteps};
-use crate::validation::{dns_label, label_key, port_name};
+use crate::kinds::resources::{Holder, validate_requirements};
+use crate::validation::dns_label;
 
 /// What containers are held against.
 pub struct Surroundings<'a> {
     pub volumes: &'a Volumes<'a>,
+    /// The names in `resourceClaims`, sorted.
+    pub claims: Vec<&'a str>,
     pub grace: i64,
-    pub host_network: bool,
+    pub restart_policy: &'a str,
     pub host_users: bool,
 }
+
+const RULES_MAX: usize = 20;
+const EXIT_CODES_MAX: usize = 255;
 
 pub fn validate_containers(spec: &At, around: &Surroundings<'_>, errors: &mut ErrorList) {
     let containers = spec.child("containers");
@@ -32,27 +39,93 @@ pub fn validate_containers(spec: &At, around: &Surroundings<'_>, errors: &mut Er
     let mut names = HashSet::new();
     for container in containers.items() {
         validate_common(&container, around, errors);
-        unique_name(&container, &mut names, errors);
+        if !names.insert(container.text_of("name")) {
+            container.child("name").duplicate(errors);
+        }
         validate_lifecycle(&container.child("lifecycle"), around.grace, errors);
         validate_probes(&container, around.grace, errors);
+        restart_policy(&container, errors);
     }
-    unique_host_ports(&containers, errors);
+    validate_unique_host_ports(containers.items(), errors);
 }
 
 pub fn validate_init_containers(spec: &At, around: &Surroundings<'_>, errors: &mut ErrorList) {
-    let main = spec.child("containers");
-    let mut names: HashSet<&str> = main.list().iter().filter_map(|c| c["name"].as_str()).collect();
-    for container in spec.child("initContainers").items() {
+    let containers = spec.child("initContainers");
+    let mut names = names_of(spec, &["containers"]);
+    for (index, container) in containers.items().enumerate() {
         validate_common(&container, around, errors);
-        unique_name(&container, &mut names, errors);
+        restart_policy(&container, errors);
+        let name = container.text_of("name");
+        if !name.is_empty() && !names.insert(name) {
+            container.child("name").duplicate(errors);
+        }
+        // They run one by one; upstream numbers each as if it were alone.
+        let alone = containers.path.index(0);
+        validate_unique_host_ports(std::iter::once(At::new(container.value, alone)), errors);
         match container.text_of("restartPolicy") {
             "Always" => {
                 validate_lifecycle(&container.child("lifecycle"), around.grace, errors);
                 validate_probes(&container, around.grace, errors);
             }
-            _ => refuse_sidecar_fields(&container, errors),
+            _ => {
+                refuse_sidecar_fields(&container, errors);
+                refuse_restart_on_resize(&containers, index, errors);
+            }
         }
     }
+}
+
+/// Fields that a container added to look into a running Pod cannot have, in upstream's order.
+const NOT_EPHEMERAL: &[&str] = &[
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
+];
+
+pub fn validate_ephemeral_containers(spec: &At, around: &Surroundings<'_>, errors: &mut ErrorList) {
+    const CANNOT: &str = "cannot be set for an Ephemeral Container";
+    let others = names_of(spec, &["containers", "initContainers"]);
+    let mut names = others.clone();
+    for container in spec.child("ephemeralContainers").items() {
+        validate_common(&container, around, errors);
+        validate_trimmed_image(&container, errors);
+        if !names.insert(container.text_of("name")) {
+            container.child("name").duplicate(errors);
+        }
+        let target = container.child("targetContainerName");
+        if !target.is_empty() && !others.contains(target.text()) {
+            errors.not_found(&target.path, target.text());
+        }
+        for field in NOT_EPHEMERAL.iter().filter(|field| !container.child(field).is_empty()) {
+            container.child(field).forbidden(errors, CANNOT);
+        }
+        for mount in container.child("volumeMounts").items() {
+            for field in ["subPath", "subPathExpr"] {
+                if !mount.child(field).is_empty() {
+                    mount.child(field).forbidden(errors, CANNOT);
+                }
+            }
+        }
+    }
+}
+
+/// What holds in Pods and not yet in templates.
+pub fn validate_trimmed_image(container: &At, errors: &mut ErrorList) {
+    let image = container.child("image");
+    if image.text().trim() != image.text() {
+        image.invalid(errors, "must not have leading or trailing whitespace");
+    }
+}
+
+fn names_of<'v>(spec: &At<'v, '_>, lists: &[&str]) -> HashSet<&'v str> {
+    let lists = lists.iter().flat_map(|list| spec.child(list).list());
+    lists.map(|container| container["name"].as_str().unwrap_or_default()).collect()
 }
 
 fn refuse_sidecar_fields(container: &At, errors: &mut ErrorList) {
@@ -64,349 +137,82 @@ fn refuse_sidecar_fields(container: &At, errors: &mut ErrorList) {
     }
 }
 
-fn unique_name<'v>(container: &At<'v, '_>, names: &mut HashSet<&'v str>, errors: &mut ErrorList) {
-    let name = container.text_of("name");
-    if !name.is_empty() && !names.insert(name) {
-        container.child("name").duplicate(errors);
+fn refuse_restart_on_resize(containers: &At, index: usize, errors: &mut ErrorList) {
+    let Some(container) = containers.items().nth(index) else { return };
+    for policy in container.child("resizePolicy").items() {
+        let restart = policy.child("restartPolicy");
+        if restart.text() == "RestartContainer" {
+            let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
+            restart.invalid(errors, detail);
+        }
     }
 }
 
 fn validate_common(container: &At, around: &Surroundings<'_>, errors: &mut ErrorList) {
     container.child("name").needed_and_obeys(errors, dns_label);
-    let image = container.child("image");
-    if image.needed(errors) && image.text().trim() != image.text() {
-        image.invalid(errors, "must not have leading or trailing whitespace");
-    }
+    container.child("image").needed(errors);
     let message_policy = container.child("terminationMessagePolicy");
     message_policy.needed_one_of(errors, &["File", "FallbackToLogsOnError"]);
-    ports(&container.child("ports"), errors);
-    container.child("env").items().for_each(|var| env_var(&var, errors));
-    container.child("envFrom").items().for_each(|source| env_source(&source, errors));
-    mounts(container, around.volumes, errors);
-    devices(container, around.volumes, errors);
+    validate_ports(&container.child("ports"), errors);
+    validate_env(&container.child("env"), errors);
+    validate_env_from(&container.child("envFrom"), errors);
+    validate_mounts(container, around.volumes, errors);
+    validate_devices(container, around.volumes, errors);
     let pull_policy = container.child("imagePullPolicy");
     pull_policy.needed_one_of(errors, &["Always", "IfNotPresent", "Never"]);
-    validate_requirements(&container.child("resources"), errors);
-    resize_policy(&container.child("resizePolicy"), errors);
-    container.child("restartPolicy").one_of_if_set(errors, &["Always", "Never", "OnFailure"]);
+    let resources = container.child("resources");
+    validate_requirements(&resources, Holder::Container, &around.claims, errors);
+    resize_policy(&container.child("resizePolicy"), around.restart_policy, errors);
     validate_container_security(&container.child("securityContext"), around.host_users, errors);
 }
 
-fn resize_policy(policies: &At, errors: &mut ErrorList) {
+/// Upstream reports most faults of a policy at the list.
+fn resize_policy(policies: &At, restart_policy: &str, errors: &mut ErrorList) {
+    let of_list =
+        |policy: &At, field: &str, supported: &[&str], errors: &mut ErrorList| match policy
+            .text_of(field)
+        {
+            "" => policies.required(errors, ""),
+            text if supported.contains(&text) => {}
+            text => errors.not_supported(&policies.path, text, supported),
+        };
     let mut seen = HashSet::new();
     for policy in policies.items() {
         let name = policy.text_of("resourceName");
         if !seen.insert(name) {
-            errors.duplicate(&policies.path, name);
+            errors.duplicate(&policy.path, name);
         }
-        policy.child("resourceName").one_of(errors, &["cpu", "memory"]);
-        policy.child("restartPolicy").one_of(errors, &["NotRequired", "RestartContainer"]);
-    }
-}
-
-// === ports ===
-
-fn ports(ports: &At, errors: &mut ErrorList) {
-    let mut names = HashSet::new();
-    for port in ports.items() {
-        let name = port.child("name");
-        let faults = if name.is_empty() { Vec::new() } else { port_name(name.text()) };
-        if faults.is_empty() && !name.is_empty() && !names.insert(name.text()) {
-            name.duplicate(errors);
-        }
-        faults.into_iter().for_each(|fault| name.invalid(errors, fault));
-        match port.child("containerPort") {
-            number if number.int() == 0 => number.required(errors, ""),
-            number => number.port(errors),
-        }
-        if port.child("hostPort").int() != 0 {
-            port.child("hostPort").port(errors);
-        }
-        port.child("protocol").needed_one_of(errors, &["SCTP", "TCP", "UDP"]);
-    }
-}
-
-fn unique_host_ports(containers: &At, errors: &mut ErrorList) {
-    let mut taken = HashSet::new();
-    for container in containers.items() {
-        for port in container.child("ports").items() {
-            let number = port.child("hostPort").int();
-            let key = format!("{}/{}/{number}", port.text_of("protocol"), port.text_of("hostIP"));
-            if number != 0 && !taken.insert(key.clone()) {
-                errors.duplicate(&port.child("hostPort").path, key);
-            }
+        of_list(&policy, "resourceName", &["cpu", "memory"], errors);
+        of_list(&policy, "restartPolicy", &["NotRequired", "RestartContainer"], errors);
+        let restart = policy.text_of("restartPolicy");
+        if restart_policy == "Never" && restart != "NotRequired" {
+            let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
+            policies.invalid_as(errors, restart, detail);
         }
     }
 }
 
-/// With the node's network a container's port is the node's port.
-pub fn validate_host_network_ports(spec: &At, errors: &mut ErrorList) {
-    for field in ["containers", "initContainers"] {
-        for container in spec.child(field).items() {
-            for port in container.child("ports").items() {
-                let host = port.child("hostPort");
-                if host.int() != port.child("containerPort").int() {
-                    let detail = "must match `containerPort` when `hostNetwork` is true";
-                    host.invalid_as(errors, host.int(), detail);
-                }
-            }
-        }
+/// A container's own restart policy, and its rules by exit code.
+fn restart_policy(container: &At, errors: &mut ErrorList) {
+    let (policy, rules) = (container.child("restartPolicy"), container.child("restartPolicyRules"));
+    if !policy.is_set() && !rules.is_empty() {
+        policy.required(errors, "must specify restartPolicy when restart rules are used");
     }
-}
-
-// === environment ===
-
-fn env_var(var: &At, errors: &mut ErrorList) {
-    var.child("name").needed_and_obeys(errors, env_var_name);
-    let source = var.child("valueFrom");
-    if source.is_set() {
-        value_source(&source, !var.text_of("value").is_empty(), errors);
+    policy.one_of_if_set(errors, &["Always", "Never", "OnFailure"]);
+    if rules.list().len() > RULES_MAX {
+        errors.too_many(&rules.path, rules.list().len(), RULES_MAX);
     }
-}
-
-fn value_source(source: &At, has_value: bool, errors: &mut ErrorList) {
-    let mut given = 0;
-    for (field, rule) in VALUE_SOURCES {
-        if source.has(field) {
-            given += 1;
-            rule(&source.child(field), errors);
+    for rule in rules.items() {
+        rule.child("action").one_of(errors, &["Restart", "RestartAllContainers"]);
+        let codes = rule.child("exitCodes");
+        if !codes.is_set() {
+            codes.required(errors, "must be specified");
+            continue;
         }
-    }
-    let detail = match given {
-        0 => {
-            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
-        }
-        _ if has_value => "may not be specified when `value` is not empty",
-        1 => return,
-        _ => "may not have more than one field specified at a time",
-    };
-    source.invalid_as(errors, "", detail);
-}
-
-type Rule = fn(&At, &mut ErrorList);
-
-const VALUE_SOURCES: &[(&str, Rule)] = &[
-    ("fieldRef", |at, errors| validate_field_ref(at, ENV_FIELDS, errors)),
-    ("resourceFieldRef", |at, errors| validate_resource_ref(at, false, errors)),
-    ("configMapKeyRef", key_ref),
-    ("secretKeyRef", key_ref),
-    ("fileKeyRef", file_ref),
-];
-
-const ENV_FIELDS: &[&str] = &[
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
-];
-
-/// What a `fieldRef` may name at all; where it stands allows a part of it.
-const FIELD_LABELS: &[&str] = &[
-    "metadata.annotations",
-    "metadata.labels",
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.restartPolicy",
-    "spec.schedulerName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.phase",
-    "status.podIP",
-    "status.podIPs",
-];
-
-const ENV_RESOURCES: &[&str] = &[
-    "limits.cpu",
-    "limits.ephemeral-storage",
-    "limits.memory",
-    "requests.cpu",
-    "requests.ephemeral-storage",
-    "requests.memory",
-];
-
-fn key_ref(at: &At, errors: &mut ErrorList) {
-    at.child("key").needed_and_obeys(errors, config_key);
-}
-
-fn file_ref(at: &At, errors: &mut ErrorList) {
-    at.child("key").needed_and_obeys(errors, env_var_name);
-    at.child("volumeName").needed(errors);
-    let path = at.child("path");
-    if path.needed(errors) {
-        path.obeys(errors, descending_path);
-    }
-}
-
-pub fn validate_field_ref(at: &At, supported: &[&str], errors: &mut ErrorList) {
-    at.child("apiVersion").needed(errors);
-    let path = at.child("fieldPath");
-    if !path.needed(errors) {
-        return;
-    }
-    let text = path.text();
-    match text.strip_suffix("']").and_then(|rest| rest.split_once("['")) {
-        Some((map @ ("metadata.annotations" | "metadata.labels"), key)) => {
-            let key =
-                if map.ends_with("annotations") { key.to_lowercase() } else { key.to_owned() };
-            label_key(&key).into_iter().for_each(|fault| path.invalid_as(errors, text, fault));
-        }
-        Some((other, _)) => path.invalid_as(errors, other, "does not support subscript"),
-        None if !FIELD_LABELS.contains(&text) => {
-            let detail = format!("error converting fieldPath: field label not supported: {text}");
-            path.invalid(errors, detail);
-        }
-        None => path.one_of(errors, supported),
-    }
-}
-
-/// `of_volume`: a volume's file names the container it is about.
-pub fn validate_resource_ref(at: &At, of_volume: bool, errors: &mut ErrorList) {
-    if of_volume && at.text_of("containerName").is_empty() {
-        at.child("containerName").required(errors, "");
-        return;
-    }
-    let resource = at.child("resource");
-    if !resource.needed(errors) {
-        return;
-    }
-    let huge = ["limits.hugepages-", "requests.hugepages-"];
-    if !huge.iter().any(|prefix| resource.text().starts_with(prefix)) {
-        resource.one_of(errors, ENV_RESOURCES);
-    }
-    let (known, of): (&[&str], &str) = match resource.text().rsplit('.').next().unwrap_or("") {
-        "cpu" => (&["1m", "1"], "cpu"),
-        "memory" => (SIZES, "memory"),
-        "ephemeral-storage" => (SIZES, "local ephemeral storage"),
-        _ => return,
-    };
-    let divisor = at.text_of("divisor");
-    if !divisor.is_empty() && divisor != "0" && !known.contains(&divisor) {
-        let known = if of == "cpu" { "1m and 1".to_owned() } else { known.join(", ") };
-        let detail = format!("only divisor's values {known} are supported with the {of} resource");
-        at.child("divisor").invalid_as(errors, resource.text(), detail);
-    }
-}
-
-const SIZES: &[&str] =
-    &["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
-
-fn env_source(source: &At, errors: &mut ErrorList) {
-    source.child("prefix").obeys_if_set(errors, env_var_name);
-    match (source.has("configMapRef"), source.has("secretRef")) {
-        (false, false) => {
-            source.invalid_as(errors, "", "must specify one of: `configMapRef` or `secretRef`");
-        }
-        (true, true) => {
-            source.invalid_as(errors, "", "may not have more than one field specified at a time");
-        }
-        _ => {}
-    }
-}
-
-// === mounts ===
-
-/// Upstream reports some faults of a mount at the list instead of at its entry.
-fn mounts(container: &At, volumes: &Volumes<'_>, errors: &mut ErrorList) {
-    let list = container.child("volumeMounts");
-    let devices = container.child("volumeDevices");
-    let mut paths = HashSet::new();
-    for mount in list.items() {
-        let (name, path) = (mount.child("name"), mount.child("mountPath"));
-        if name.needed(errors) && !volumes.contains_key(name.text()) {
-            errors.not_found(&name.path, name.text());
-        }
-        path.needed(errors);
-        if !paths.insert(path.text()) {
-            path.invalid(errors, "must be unique");
-        }
-        if devices.list().iter().any(|device| device["name"] == name.text()) {
-            name.invalid(errors, "must not already exist in volumeDevices");
-        }
-        if devices.list().iter().any(|device| device["devicePath"] == path.text()) {
-            path.invalid(errors, "must not already exist as a path in volumeDevices");
-        }
-        sub_paths(&mount, &list, errors);
-        propagation(&mount, &list, container, errors);
-        recursive_read_only(&mount, errors);
-    }
-}
-
-fn sub_paths(mount: &At, list: &At, errors: &mut ErrorList) {
-    let at_list = |name| At::new(mount.value.get(name).unwrap_or(&Value::Null), list.path);
-    at_list("subPath").under("subPath").obeys_if_set(errors, descending_path);
-    let expression = mount.child("subPathExpr");
-    if !expression.is_empty() {
-        if !mount.text_of("subPath").is_empty() {
-            expression.invalid(errors, "subPathExpr and subPath are mutually exclusive");
-        }
-        at_list("subPathExpr").under("subPathExpr").obeys(errors, descending_path);
-    }
-}
-
-fn propagation(mount: &At, list: &At, container: &At, errors: &mut ErrorList) {
-    let Some(value) = mount.value.get("mountPropagation") else { return };
-    let list = At::new(value, list.path);
-    let at = list.under("mountPropagation");
-    at.one_of(errors, &["Bidirectional", "HostToContainer", "None"]);
-    let privileged = container.child("securityContext").flag_of("privileged");
-    if at.text() == "Bidirectional" && !privileged {
-        let detail = "Bidirectional mount propagation is available only to privileged containers";
-        at.forbidden(errors, detail);
-    }
-}
-
-fn recursive_read_only(mount: &At, errors: &mut ErrorList) {
-    let mode = mount.child("recursiveReadOnly");
-    match mode.text() {
-        "" | "Disabled" => {}
-        "Enabled" | "IfPossible" if !mount.flag_of("readOnly") => {
-            mode.forbidden(errors, "may only be specified when readOnly is true");
-        }
-        "Enabled" | "IfPossible" => {
-            let propagation = mount.text_of("mountPropagation");
-            if !matches!(propagation, "" | "None") {
-                mode.forbidden(
-                    errors,
-                    "may only be specified when mountPropagation is None or not specified",
-                );
-            }
-        }
-        _ => mode.not_supported(errors, &["Disabled", "Enabled", "IfPossible"]),
-    }
-}
-
-fn devices(container: &At, volumes: &Volumes<'_>, errors: &mut ErrorList) {
-    let (mut names, mut paths) = (HashSet::new(), HashSet::new());
-    for device in container.child("volumeDevices").items() {
-        let (name, path) = (device.child("name"), device.child("devicePath"));
-        name.needed(errors);
-        if !names.insert(name.text()) {
-            name.invalid(errors, "must be unique");
-        }
-        match volumes.get(name.text()) {
-            None => errors.not_found(&name.path, name.text()),
-            Some(volume)
-                if volume.get("persistentVolumeClaim").is_none()
-                    && volume.get("ephemeral").is_none() =>
-            {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                name.invalid(errors, detail);
-            }
-            Some(_) => {}
-        }
-        path.needed(errors);
-        if !paths.insert(path.text()) {
-            path.invalid(errors, "must be unique");
-        } else if !no_backsteps(path.text()).is_empty() {
-            path.invalid(errors, "can not contain backsteps ('..')");
+        codes.child("operator").one_of(errors, &["In", "NotIn"]);
+        let values = codes.child("values");
+        if values.list().len() > EXIT_CODES_MAX {
+            errors.too_many(&values.path, values.list().len(), EXIT_CODES_MAX);
         }
     }
 }

@@ -54,35 +54,46 @@ fn pod_term(term: &At, errors: &mut ErrorList) {
             term.child("namespace").invalid_as(errors, namespace.text(), fault);
         }
     }
-    label_keys(term, "matchLabelKeys", errors);
-    label_keys(term, "mismatchLabelKeys", errors);
-    topology_key(term, errors);
-}
-
-fn topology_key(term: &At, errors: &mut ErrorList) {
+    own_label_keys(term, errors);
     let key = term.child("topologyKey");
     if key.is_empty() {
         key.required(errors, "can not be empty");
     }
-    label_key_or_empty(&key, errors);
-}
-
-/// Reported even where it is empty, as upstream does.
-fn label_key_or_empty(key: &At, errors: &mut ErrorList) {
+    // Reported even where it is empty, as upstream does.
     for fault in label_name(key.text()) {
         key.invalid_as(errors, key.text(), fault);
     }
 }
 
-fn label_keys(term: &At, field: &str, errors: &mut ErrorList) {
-    let keys = term.child(field);
-    if keys.is_empty() {
-        return;
+/// Keys whose values are those of the Pod itself: well formed, asked for once, and not both ways.
+fn own_label_keys(term: &At, errors: &mut ErrorList) {
+    let (keys, not_keys) = (term.child("matchLabelKeys"), term.child("mismatchLabelKeys"));
+    let selector = term.child("labelSelector");
+    for keys in [&keys, &not_keys].into_iter().filter(|keys| !keys.is_empty()) {
+        match selector.is_set() {
+            true => keys.items().for_each(|key| key.obeys(errors, label_name)),
+            false => keys.forbidden(errors, "must not be specified when labelSelector is not set"),
+        }
     }
-    if !term.has("labelSelector") {
-        keys.forbidden(errors, "must not be specified when labelSelector is not set");
+    selected_twice(term, &keys, &selector, errors);
+    for key in keys.items().filter(|key| not_keys.list().contains(key.value)) {
+        key.invalid(errors, "exists in both matchLabelKeys and mismatchLabelKeys");
     }
-    keys.items().for_each(|key| key.obeys(errors, label_name));
+}
+
+/// By now the selector holds a requirement for each key; a second one is the client's own.
+fn selected_twice(term: &At, keys: &At, selector: &At, errors: &mut ErrorList) {
+    let labels = selector.child("matchLabels");
+    let mut seen: HashSet<&str> = labels.entries().map(|(key, _)| key).collect();
+    for expression in selector.child("matchExpressions").list() {
+        let key = expression["key"].as_str().unwrap_or_default();
+        let at = keys.list().iter().rposition(|other| *other == *key);
+        if let Some(at) = at.filter(|_| seen.contains(key)) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.invalid(&term.path.index(at), key, detail);
+        }
+        seen.insert(key);
+    }
 }
 
 // === tolerations ===
@@ -107,6 +118,7 @@ pub fn validate_tolerations(tolerations: &At, errors: &mut ErrorList) {
                     operator.invalid_as(errors, value, faults.join(";"));
                 }
             }
+            "Gt" | "Lt" => operator.not_supported(errors, &["Equal", "Exists", "Lt", "Gt"]),
             "Exists" if value.is_empty() => {}
             "Exists" => {
                 operator.invalid_as(
@@ -133,7 +145,10 @@ pub fn validate_spread_constraints(constraints: &At, errors: &mut ErrorList) {
     let list = constraints.list();
     for (at, constraint) in constraints.items().enumerate() {
         constraint.child("maxSkew").positive(errors);
-        topology_key(&constraint, errors);
+        let key = constraint.child("topologyKey");
+        if key.is_empty() {
+            key.required(errors, "can not be empty");
+        }
         let unsatisfiable = constraint.child("whenUnsatisfiable");
         unsatisfiable.one_of(errors, &["DoNotSchedule", "ScheduleAnyway"]);
         let pair =
@@ -147,7 +162,7 @@ pub fn validate_spread_constraints(constraints: &At, errors: &mut ErrorList) {
         for policy in ["nodeAffinityPolicy", "nodeTaintsPolicy"] {
             constraint.child(policy).one_of_if_set(errors, &["Honor", "Ignore"]);
         }
-        label_keys(&constraint, "matchLabelKeys", errors);
+        own_label_keys(&constraint, errors);
         validate_label_selector(&constraint.child("labelSelector"), errors);
     }
 }

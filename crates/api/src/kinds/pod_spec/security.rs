@@ -1,17 +1,23 @@
-//! What can be wrong with what a Pod's processes may do: users, profiles, sysctls, the system's kind.
+//! What can be wrong with what a Pod's processes may do: users, profiles, sysctls, namespaces.
 //!
-//! Counterparts: `validatePodSpecSecurityContext`, `ValidateSecurityContext`, `validateHostUsers`,
-//! `validateWindows`. Differs from upstream: privileged containers are always allowed, as they are
-//! by every distribution.
+//! Counterparts: `validatePodSpecSecurityContext`, `ValidateSecurityContext`, `validateHostUsers`.
+//! Differs from upstream: whether a cluster allows privileged containers is not known here. They are
+//! reported as [`NOT_ALLOWED`], and the request path waives these faults where they are allowed.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::CONTAINER_LISTS;
+use super::system::validate_windows_options;
 use crate::field::ErrorList;
 use crate::kinds::at::{At, Internal, printed};
 use crate::kinds::rules::descending_path;
 
+/// What a cluster may allow or not; the request path waives it where it does.
+pub const NOT_ALLOWED: &str = "disallowed by cluster policy";
+const NEEDS_APPARMOR_NAME: &str = "must be set when AppArmor type is Localhost";
+const PATH_MAX: usize = 4095;
 const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
 const SYSCTL_FORMAT: &str = "must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$";
 
@@ -28,13 +34,17 @@ pub fn validate_pod_security(spec: &At, errors: &mut ErrorList) {
     }
     sysctls(spec, &context.child("sysctls"), errors);
     context.child("fsGroupChangePolicy").one_of_if_set(errors, &["Always", "OnRootMismatch"]);
+    seccomp_profile(&context.child("seccompProfile"), errors);
+    validate_windows_options(&context.child("windowsOptions"), errors);
+    apparmor_profile(&context.child("appArmorProfile"), errors);
     context.child("supplementalGroupsPolicy").one_of_if_set(errors, &["Merge", "Strict"]);
     context.child("seLinuxChangePolicy").one_of_if_set(errors, &["MountOption", "Recursive"]);
-    profile(&context.child("seccompProfile"), "seccomp", errors);
-    profile(&context.child("appArmorProfile"), "apparmor", errors);
 }
 
 pub fn validate_container_security(context: &At, host_users: bool, errors: &mut ErrorList) {
+    if context.flag_of("privileged") {
+        context.child("privileged").forbidden(errors, NOT_ALLOWED);
+    }
     user_id(&context.child("runAsUser"), errors);
     user_id(&context.child("runAsGroup"), errors);
     let mount = context.child("procMount");
@@ -42,9 +52,10 @@ pub fn validate_container_security(context: &At, host_users: bool, errors: &mut 
     if host_users && mount.text() == "Unmasked" {
         mount.invalid(errors, "`hostUsers` must be false to use `Unmasked`");
     }
-    profile(&context.child("seccompProfile"), "seccomp", errors);
+    seccomp_profile(&context.child("seccompProfile"), errors);
     escalation(context, errors);
-    profile(&context.child("appArmorProfile"), "apparmor", errors);
+    validate_windows_options(&context.child("windowsOptions"), errors);
+    apparmor_profile(&context.child("appArmorProfile"), errors);
 }
 
 fn user_id(id: &At, errors: &mut ErrorList) {
@@ -71,51 +82,58 @@ fn escalation(context: &At, errors: &mut ErrorList) {
 const PROFILE: Internal =
     &[("Type", "type", "\"\""), ("LocalhostProfile", "localhostProfile", "null")];
 
-/// A seccomp or AppArmor profile: a type, and a name where the type is `Localhost`.
-fn profile(profile: &At, of: &str, errors: &mut ErrorList) {
+fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
     if !profile.is_set() {
         return;
     }
     let kind = profile.child("type");
     match kind.text() {
-        "" if of == "seccomp" => {
-            kind.required(errors, "type is required when seccompProfile is set")
-        }
-        "" => kind.required(errors, "type is required when appArmorProfile is set"),
+        "" => kind.required(errors, "type is required when seccompProfile is set"),
         _ => kind.one_of(errors, PROFILE_TYPES),
     }
     let name = profile.child("localhostProfile");
     match (kind.text() == "Localhost", name.is_set()) {
-        (true, false) => {
-            name.required(errors, &format!("must be set when {of} type is Localhost"));
-        }
-        (true, true) if of == "seccomp" => name.obeys(errors, descending_path),
-        (true, true) => apparmor_name(&name, errors),
+        (true, false) => name.required(errors, "must be set when seccomp type is Localhost"),
+        (true, true) => name.obeys(errors, descending_path),
         (false, true) => {
-            let detail = format!("can only be set when {of} type is Localhost");
+            let detail = "can only be set when seccomp type is Localhost";
             errors.invalid_printed(&name.path, printed(profile.value, PROFILE), detail);
         }
         (false, false) => {}
     }
 }
 
+fn apparmor_profile(profile: &At, errors: &mut ErrorList) {
+    let (kind, name) = (profile.child("type"), profile.child("localhostProfile"));
+    match kind.text() {
+        _ if !profile.is_set() => {}
+        "Localhost" if name.is_set() => apparmor_name(&name, errors),
+        "Localhost" => name.required(errors, NEEDS_APPARMOR_NAME),
+        "RuntimeDefault" | "Unconfined" if name.is_set() => {
+            name.invalid(errors, "can only be set when AppArmor type is Localhost");
+        }
+        "RuntimeDefault" | "Unconfined" => {}
+        "" => kind.required(errors, "type is required when appArmorProfile is set"),
+        _ => kind.not_supported(errors, PROFILE_TYPES),
+    }
+}
+
 fn apparmor_name(name: &At, errors: &mut ErrorList) {
-    const LONGEST: usize = 4095 - "localhost/".len();
     if name.text().trim() != name.text() {
         name.invalid(errors, "must not be padded with whitespace");
     } else if name.is_empty() {
-        name.required(errors, "must be set when apparmor type is Localhost");
+        name.required(errors, NEEDS_APPARMOR_NAME);
     }
-    if name.text().len() > LONGEST {
-        errors.too_long(&name.path, LONGEST);
+    if name.text().len() > PATH_MAX {
+        errors.too_long(&name.path, PATH_MAX);
     }
 }
 
 // === profiles in annotations, as before they had fields ===
 
 pub const APPARMOR_PREFIX: &str = "container.apparmor.security.beta.kubernetes.io/";
-const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
-const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
+pub const SECCOMP_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+pub const SECCOMP_PREFIX: &str = "container.seccomp.security.alpha.kubernetes.io/";
 
 /// Type and local name that an annotation speaks of.
 pub fn profile_of_annotation(text: &str) -> Option<(&'static str, Option<&str>)> {
@@ -126,30 +144,83 @@ pub fn profile_of_annotation(text: &str) -> Option<(&'static str, Option<&str>)>
     }
 }
 
-/// A seccomp annotation may repeat the field, and not contradict it.
-pub fn validate_seccomp_annotations(annotations: &At, spec: &At, errors: &mut ErrorList) {
-    let pod = spec.child("securityContext");
-    seccomp_agrees(annotations.text_of(SECCOMP_POD), &pod.child("seccompProfile"), errors);
-    for field in ["initContainers", "containers"] {
-        for container in spec.child(field).items() {
-            let key = format!("{SECCOMP_PREFIX}{}", container.text_of("name"));
-            let context = container.child("securityContext");
-            seccomp_agrees(annotations.text_of(&key), &context.child("seccompProfile"), errors);
+/// The texts of annotations about profiles, whatever the fields say.
+pub fn validate_profile_annotations(annotations: &At, spec: &At, errors: &mut ErrorList) {
+    for (key, text) in texts(annotations).filter(|(key, _)| *key == SECCOMP_POD) {
+        seccomp_text(&annotations.child(key), text, errors);
+    }
+    for (key, text) in texts(annotations).filter(|(key, _)| key.starts_with(SECCOMP_PREFIX)) {
+        seccomp_text(&annotations.child(key), text, errors);
+    }
+    for (key, text) in texts(annotations) {
+        let Some(name) = key.strip_prefix(APPARMOR_PREFIX) else { continue };
+        let at = annotations.path.key(key);
+        if !containers(spec).any(|container| container["name"] == *name) {
+            errors.invalid(&at, name, "container not found");
+        }
+        let known = ["", "runtime/default", "unconfined"].contains(&text);
+        if !known && !text.starts_with("localhost/") {
+            errors.invalid(&at, text, format!("invalid AppArmor profile name: {text:?}"));
         }
     }
 }
 
-fn seccomp_agrees(annotation: &str, profile: &At, errors: &mut ErrorList) {
-    let Some((of, name)) = profile_of_annotation(annotation) else { return };
-    if !profile.is_set() {
-        return;
+fn seccomp_text(at: &At, text: &str, errors: &mut ErrorList) {
+    match profile_of_annotation(text) {
+        Some((_, Some(name))) => {
+            descending_path(name).into_iter().for_each(|fault| at.invalid_as(errors, name, fault));
+        }
+        Some(_) => {}
+        None => at.invalid_as(errors, text, "must be a valid seccomp profile"),
     }
-    if profile.text_of("type") != of {
-        let detail = "seccomp type in annotation and field must match";
-        profile.child("type").forbidden(errors, detail);
+}
+
+fn texts<'v>(annotations: &At<'v, '_>) -> impl Iterator<Item = (&'v str, &'v str)> {
+    let map = annotations.map().into_iter().flatten();
+    map.map(|(key, value)| (key.as_str(), value.as_str().unwrap_or_default()))
+}
+
+fn containers<'v>(spec: &At<'v, '_>) -> impl Iterator<Item = &'v Value> {
+    CONTAINER_LISTS.into_iter().flat_map(|list| spec.child(list).list())
+}
+
+/// An annotation may repeat the field, and not contradict it.
+pub fn validate_profiles_agree(annotations: &At, spec: &At, errors: &mut ErrorList) {
+    let pod = spec.child("securityContext");
+    let seccomp = profile_of_annotation(annotations.text_of(SECCOMP_POD));
+    agrees("seccomp", seccomp, &pod.child("seccompProfile"), &pod.child("seccompProfile"), errors);
+    for (of, prefix, field) in [
+        ("seccomp", SECCOMP_PREFIX, "seccompProfile"),
+        ("apparmor", APPARMOR_PREFIX, "appArmorProfile"),
+    ] {
+        for list in CONTAINER_LISTS {
+            for container in spec.child(list).items() {
+                let key = format!("{prefix}{}", container.text_of("name"));
+                let annotation = profile_of_annotation(annotations.text_of(&key));
+                let context = container.child("securityContext");
+                let own = context.child(field);
+                let inherited = pod.child(field);
+                let profile = if own.is_set() || of == "seccomp" { &own } else { &inherited };
+                agrees(of, annotation, profile, &own, errors);
+            }
+        }
+    }
+}
+
+fn agrees(
+    of: &str,
+    annotation: Option<(&str, Option<&str>)>,
+    profile: &At,
+    at: &At,
+    errors: &mut ErrorList,
+) {
+    let Some((kind, name)) = annotation.filter(|_| profile.is_set()) else { return };
+    if profile.text_of("type") != kind {
+        let detail = format!("{of} type in annotation and field must match");
+        at.child("type").forbidden(errors, detail);
     } else if name.is_some_and(|name| name != profile.text_of("localhostProfile")) {
-        let detail = "seccomp profile in annotation and field must match";
-        profile.child("localhostProfile").forbidden(errors, detail);
+        let detail = format!("{of} profile in annotation and field must match");
+        at.child("localhostProfile").forbidden(errors, detail);
     }
 }
 
@@ -195,94 +266,26 @@ fn host_sysctl(spec: &At, name: &At, errors: &mut ErrorList) {
     }
 }
 
-// === host namespaces and operating system ===
+// === host namespaces ===
 
 /// A Pod with users of its own cannot share what belongs to the node's users.
 pub fn validate_host_users(spec: &At, errors: &mut ErrorList) {
     if spec.value.get("hostUsers") != Some(&Value::Bool(false)) {
         return;
     }
-    for field in ["hostNetwork", "hostPID", "hostIPC"] {
+    for (field, shown) in
+        [("hostNetwork", "hostNetwork"), ("hostPID", "HostPID"), ("hostIPC", "HostIPC")]
+    {
         if spec.flag_of(field) {
-            spec.child(field).forbidden(errors, "when `hostUsers` is false");
+            spec.child(shown).forbidden(errors, "when `hostUsers` is false");
         }
     }
-    for field in ["containers", "initContainers"] {
+    for field in CONTAINER_LISTS {
         for container in spec.child(field).items() {
             let devices = container.child("volumeDevices");
             if !devices.is_empty() {
                 devices.forbidden(errors, "when `hostUsers` is false");
             }
-        }
-    }
-}
-
-pub fn validate_os(spec: &At, errors: &mut ErrorList) {
-    let os = spec.child("os");
-    if !os.is_set() {
-        return;
-    }
-    match os.text_of("name") {
-        "" => os.child("name").required(errors, "cannot be empty"),
-        "linux" => refuse(spec, LINUX, "windows options cannot be set for a linux pod", errors),
-        "windows" => refuse(spec, WINDOWS, "cannot be set for a windows pod", errors),
-        name => errors.not_supported(&os.path, name, &["linux", "windows"]),
-    }
-}
-
-/// Fields that one operating system has no meaning for: of the spec, of its security context, of a
-/// container's.
-struct Foreign {
-    spec: &'static [&'static str],
-    pod: &'static [&'static str],
-    container: &'static [&'static str],
-}
-
-const LINUX: &Foreign =
-    &Foreign { spec: &[], pod: &["windowsOptions"], container: &["windowsOptions"] };
-
-const WINDOWS: &Foreign = &Foreign {
-    spec: &["hostPID", "hostIPC", "hostUsers"],
-    pod: &[
-        "appArmorProfile",
-        "seLinuxOptions",
-        "seccompProfile",
-        "fsGroup",
-        "fsGroupChangePolicy",
-        "sysctls",
-        "runAsUser",
-        "runAsGroup",
-        "supplementalGroups",
-        "supplementalGroupsPolicy",
-    ],
-    container: &[
-        "appArmorProfile",
-        "seLinuxOptions",
-        "seccompProfile",
-        "capabilities",
-        "readOnlyRootFilesystem",
-        "privileged",
-        "allowPrivilegeEscalation",
-        "procMount",
-        "runAsUser",
-        "runAsGroup",
-    ],
-};
-
-fn refuse(spec: &At, foreign: &Foreign, detail: &str, errors: &mut ErrorList) {
-    let mut each = |holder: &At, fields: &[&str]| {
-        for field in fields {
-            let at = holder.child(field);
-            if at.is_set() && at.value != &Value::Bool(false) {
-                at.forbidden(errors, detail);
-            }
-        }
-    };
-    each(spec, foreign.spec);
-    each(&spec.child("securityContext"), foreign.pod);
-    for field in ["containers", "initContainers"] {
-        for container in spec.child(field).items() {
-            each(&container.child("securityContext"), foreign.container);
         }
     }
 }

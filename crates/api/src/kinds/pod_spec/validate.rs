@@ -3,38 +3,51 @@
 //! Counterparts: `ValidatePodSpec`, `ValidatePodTemplateSpec`. The order of the calls is the order
 //! in which upstream reports faults.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
+use serde_json::{Value, json};
+
+use super::Volumes;
+pub use super::containers::validate_trimmed_image;
 use super::containers::{
-    Surroundings, validate_containers, validate_host_network_ports, validate_init_containers,
+    Surroundings, validate_containers, validate_ephemeral_containers, validate_init_containers,
 };
+use super::environment::validate_file_key_volumes;
 use super::network::{validate_dns_config, validate_dns_policy, validate_host_aliases};
+use super::pod_resources::validate_pod_resources;
+use super::ports::validate_host_network_ports;
 use super::scheduling::{
     validate_affinity, validate_readiness_gates, validate_scheduling_gates,
     validate_spread_constraints, validate_tolerations,
 };
-use super::security::{validate_host_users, validate_os, validate_pod_security};
+use super::security::{validate_host_users, validate_pod_security};
+use super::system::{validate_host_processes, validate_os};
 use super::volumes::validate_volumes;
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-use crate::kinds::resources::{validate_amount, validate_container_resource_name};
+use crate::kinds::resources::{Holder, validate_requirements};
 use crate::kinds::selectors::is_everything;
 use crate::selector::Labels;
 use crate::validation::{dns_label, dns_subdomain, qualified_name};
 
-pub fn validate_pod_spec(spec: &At, errors: &mut ErrorList) {
+/// What a PodSpec stands in: some rules wait until a Pod is made of a template.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Context {
+    Pod,
+    Template,
+}
+
+pub fn validate_pod_spec(spec: &At, context: Context, errors: &mut ErrorList) {
     let list = spec.child("volumes");
     let volumes = validate_volumes(&list, errors);
-    let around = Surroundings {
-        volumes: &volumes,
-        grace: spec.child("terminationGracePeriodSeconds").int(),
-        host_network: spec.flag_of("hostNetwork"),
-        host_users: spec.value.get("hostUsers") != Some(&Value::Bool(false)),
-    };
+    validate_claims(&spec.child("resourceClaims"), errors);
+    let around = surroundings(spec, &volumes);
     validate_containers(spec, &around, errors);
     validate_init_containers(spec, &around, errors);
-    if around.host_network {
-        validate_host_network_ports(spec, errors);
+    validate_ephemeral_containers(spec, &around, errors);
+    validate_pod_resources(spec, &around.claims, errors);
+    if spec.flag_of("hostNetwork") {
+        validate_host_network_ports(spec, context == Context::Pod, errors);
     }
     let restart_policy = spec.child("restartPolicy");
     restart_policy.needed_one_of(errors, &["Always", "OnFailure", "Never"]);
@@ -46,20 +59,67 @@ pub fn validate_pod_spec(spec: &At, errors: &mut ErrorList) {
     validate_readiness_gates(&spec.child("readinessGates"), errors);
     validate_scheduling_gates(&spec.child("schedulingGates"), errors);
     validate_spread_constraints(&spec.child("topologySpreadConstraints"), errors);
+    validate_host_processes(spec, errors);
     validate_host_users(spec, errors);
     validate_names(spec, errors);
     validate_tolerations(&spec.child("tolerations"), errors);
     validate_host_aliases(&spec.child("hostAliases"), errors);
-    for name in ["priorityClassName", "runtimeClassName"] {
-        spec.child(name).obeys_if_set(errors, dns_subdomain);
-    }
+    spec.child("priorityClassName").obeys_if_set(errors, dns_subdomain);
+    spec.child("runtimeClassName").obeys_if_given(errors, dns_subdomain);
     let preemption = spec.child("preemptionPolicy");
-    preemption.one_of_if_set(errors, &["PreemptLowerPriority", "Never"]);
+    if preemption.is_set() {
+        preemption.needed_one_of(errors, &["PreemptLowerPriority", "Never"]);
+    }
     validate_overhead(&spec.child("overhead"), errors);
     validate_os(spec, errors);
+    validate_file_key_volumes(spec, errors);
+}
+
+fn surroundings<'a>(spec: &At<'a, '_>, volumes: &'a Volumes<'a>) -> Surroundings<'a> {
+    let claims = spec.child("resourceClaims").list().iter();
+    let mut claims: Vec<&str> = claims.filter_map(|claim| claim["name"].as_str()).collect();
+    claims.retain(|name| !name.is_empty());
+    claims.sort_unstable();
+    claims.dedup();
+    Surroundings {
+        volumes,
+        claims,
+        grace: spec.child("terminationGracePeriodSeconds").int(),
+        restart_policy: spec.text_of("restartPolicy"),
+        host_users: spec.value.get("hostUsers") != Some(&Value::Bool(false)),
+    }
+}
+
+/// The claims of devices that a Pod has, each by a name of its own.
+fn validate_claims(claims: &At, errors: &mut ErrorList) {
+    const FIELDS: [&str; 2] = ["resourceClaimName", "resourceClaimTemplateName"];
+    let mut names = HashSet::new();
+    for claim in claims.items() {
+        let name = claim.child("name");
+        match name.text() {
+            "" => name.required(errors, ""),
+            text if names.contains(text) => name.duplicate(errors),
+            text => {
+                name.obeys(errors, dns_label);
+                names.insert(text);
+            }
+        }
+        let detail = match FIELDS.iter().filter(|field| claim.has(field)).count() {
+            0 => "must specify one of: `resourceClaimName`, `resourceClaimTemplateName`",
+            1 => "",
+            _ => {
+                "at most one of `resourceClaimName` or `resourceClaimTemplateName` may be specified"
+            }
+        };
+        if !detail.is_empty() {
+            claim.invalid(errors, detail);
+        }
+        FIELDS.iter().for_each(|field| claim.child(field).obeys_if_given(errors, dns_subdomain));
+    }
 }
 
 fn validate_names(spec: &At, errors: &mut ErrorList) {
+    validate_hostname_override(spec, errors);
     spec.child("serviceAccountName").obeys_if_set(errors, dns_subdomain);
     spec.child("nodeName").obeys_if_set(errors, dns_subdomain);
     spec.child("activeDeadlineSeconds").between(errors, 1..=i64::from(i32::MAX));
@@ -67,12 +127,29 @@ fn validate_names(spec: &At, errors: &mut ErrorList) {
     spec.child("subdomain").obeys_if_set(errors, dns_label);
 }
 
-/// Overheads are held against the rules of limits, and reported as such.
+fn validate_hostname_override(spec: &At, errors: &mut ErrorList) {
+    const LONGEST: usize = 64;
+    let name = spec.child("hostnameOverride");
+    if !name.is_set() {
+        return;
+    }
+    for field in ["setHostnameAsFQDN", "hostNetwork"] {
+        if spec.flag_of(field) {
+            name.forbidden(errors, format!("may not be specified when {field} is true"));
+        }
+    }
+    if name.text().len() > LONGEST {
+        errors.too_long(&name.path, LONGEST);
+    }
+    name.obeys(errors, dns_subdomain);
+}
+
+/// What runs a Pod costs resources too: held against the rules of a container's limits.
 pub fn validate_overhead(overhead: &At, errors: &mut ErrorList) {
-    let limits = overhead.under("limits");
-    for (name, amount) in limits.entries() {
-        validate_container_resource_name(name, &amount, errors);
-        validate_amount(name, &amount, errors);
+    let as_limits = json!({ "limits": overhead.value });
+    if overhead.is_set() {
+        let requirements = At::new(&as_limits, overhead.path);
+        validate_requirements(&requirements, Holder::Container, &[], errors);
     }
 }
 
@@ -88,7 +165,7 @@ pub fn validate_template(template: &At, errors: &mut ErrorList) {
         }
     }
     let spec = template.child("spec");
-    validate_pod_spec(&spec, errors);
+    validate_pod_spec(&spec, Context::Template, errors);
     if !spec.child("ephemeralContainers").is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         spec.child("ephemeralContainers").forbidden(errors, detail);

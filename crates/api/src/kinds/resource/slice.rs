@@ -8,7 +8,7 @@ use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::text;
-use crate::kinds::pod_spec::volumes::validate_driver_name;
+use crate::kinds::pod_spec::volume_sources::validate_driver_name;
 use crate::kinds::selectors::validate_node_selector;
 use crate::validation::{dns_label, dns_subdomain};
 

@@ -8,7 +8,7 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::{each, flag, list, object_at, set, text};
-use crate::kinds::pod_spec::volumes::validate_token_seconds;
+use crate::kinds::pod_spec::projected::validate_token_seconds;
 
 pub struct CSIDriver;
 

@@ -8,7 +8,7 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::{At, NOT_NEGATIVE};
 use crate::kinds::fill::list;
-use crate::kinds::pod_spec::volumes::validate_driver_name;
+use crate::kinds::pod_spec::volume_sources::validate_driver_name;
 use crate::validation::qualified_name;
 
 pub struct CSINode;

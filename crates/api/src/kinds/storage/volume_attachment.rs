@@ -7,7 +7,7 @@ use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::core::persistent_volume::validate_inline_volume;
 use crate::kinds::fill::{flag, text};
-use crate::kinds::pod_spec::volumes::validate_driver_name;
+use crate::kinds::pod_spec::volume_sources::validate_driver_name;
 use crate::validation::dns_subdomain;
 
 pub struct VolumeAttachment;
@@ -45,9 +45,6 @@ impl Strategy for VolumeAttachment {
     }
 }
 
-/// Fields of a volume that mean nothing where it is spelt out in place.
-const FOREIGN: &[&str] = &["storageClassName", "claimRef"];
-
 fn validate_source(source: &At, errors: &mut ErrorList) {
     let (name, inline) = (source.child("persistentVolumeName"), source.child("inlineVolumeSpec"));
     match (inline.is_set(), name.is_set()) {
@@ -67,24 +64,6 @@ fn validate_source(source: &At, errors: &mut ErrorList) {
             name.required(errors, "must specify non empty persistentVolumeName");
         }
         (false, true) => name.obeys(errors, dns_subdomain),
-        (true, false) => validate_inline(&inline, errors),
+        (true, false) => validate_inline_volume("", &inline, errors),
     }
-}
-
-fn validate_inline(inline: &At, errors: &mut ErrorList) {
-    let before = errors.0.len();
-    for field in FOREIGN {
-        if !inline.child(field).is_empty() {
-            let detail = "may not be specified in the context of inline volumes";
-            inline.child(field).forbidden(errors, detail);
-        }
-    }
-    if errors.0.len() > before {
-        return;
-    }
-    if !inline.has("csi") {
-        let detail = "has to be specified in the context of inline volumes";
-        inline.child("csi").required(errors, detail);
-    }
-    validate_inline_volume(inline, errors);
 }

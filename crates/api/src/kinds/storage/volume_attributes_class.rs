@@ -7,7 +7,7 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::text;
-use crate::kinds::pod_spec::volumes::validate_driver_name;
+use crate::kinds::pod_spec::volume_sources::validate_driver_name;
 
 pub struct VolumeAttributesClass;
 

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::fanout::Fanout;
 use super::rates::Rate;
 
 pub fn rate(what: &str, rate: &Rate) {
@@ -14,6 +15,18 @@ pub fn spread(what: &str, durations: Vec<Duration>) {
     let count = durations.len();
     let (p50, p99) = percentiles(durations);
     println!("{what:26} {count:>10} times   p50 {p50:>8.2?}   p99 {p99:>8.2?}");
+}
+
+pub fn fanout(fanout: &Fanout) {
+    let Fanout { watchers, written, took, delays } = fanout;
+    let what = format!("deliver to {watchers} watchers");
+    let per_second = *written as f64 / took.as_secs_f64();
+    let (p50, p99) = (delays.percentile(50.0), delays.percentile(99.0));
+    println!("{what:26} {per_second:>10.0} /s   p50 {p50:>8.2?}   p99 {p99:>8.2?}");
+    let expected = written * *watchers as u64;
+    if delays.total() < expected {
+        println!("{:26} {:>10} of {expected} deliveries never came", "", expected - delays.total());
+    }
 }
 
 fn percentiles(mut durations: Vec<Duration>) -> (Duration, Duration) {

@@ -1,0 +1,92 @@
+//! One webhook of a configuration, decided once: whom it is about, how it is called, what its failure means.
+//!
+//! Webhook configurations -> [`Hooks`] in the order they are called. Counterpart: `webhook.WebhookAccessor` and the configuration
+//! managers.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use skiff_api::Status;
+use skiff_api::meta::meta;
+
+use crate::admission::Request;
+use crate::admission::matching::{Criteria, Interest, Match};
+use crate::webhook::{ClientConfig, ConfigError};
+
+/// Every webhook of one kind of configuration.
+pub struct Hooks {
+    pub interest: Interest,
+    pub hooks: Vec<Hook>,
+}
+
+pub struct Hook {
+    /// Unique among all webhooks: names are so in their configuration only.
+    pub id: String,
+    pub name: String,
+    pub client: Result<ClientConfig, ConfigError>,
+    pub timeout: Duration,
+    pub ignores_failures: bool,
+    pub reinvoke: bool,
+    pub side_effects: String,
+    pub mutating: bool,
+    pub review_versions: Vec<String>,
+    criteria: Criteria,
+}
+
+const DEFAULT_TIMEOUT: u64 = 10;
+
+// === impl Hooks ===
+
+impl Hooks {
+    pub fn read(configurations: &[Value], mutating: bool) -> Hooks {
+        let mut ordered: Vec<&Value> = configurations.iter().collect();
+        ordered.sort_by_key(|configuration| meta(configuration).name());
+        let mut hooks = Hooks { interest: Interest::default(), hooks: Vec::new() };
+        for configuration in ordered {
+            let name = meta(configuration).name();
+            let list = configuration["webhooks"].as_array().into_iter().flatten();
+            let id = |at: usize| format!("{name}/{at}");
+            hooks
+                .hooks
+                .extend(list.enumerate().map(|(at, hook)| Hook::read(id(at), hook, mutating)));
+        }
+        hooks.hooks.iter().for_each(|hook| hooks.interest.add(&hook.criteria));
+        hooks
+    }
+}
+
+// === impl Hook ===
+
+impl Hook {
+    fn read(id: String, hook: &Value, mutating: bool) -> Hook {
+        let text = |field: &str| hook[field].as_str().unwrap_or("").to_owned();
+        let versions = hook["admissionReviewVersions"].as_array().into_iter().flatten();
+        Hook {
+            id,
+            mutating,
+            name: text("name"),
+            client: ClientConfig::read(&hook["clientConfig"]),
+            timeout: Duration::from_secs(
+                hook["timeoutSeconds"].as_u64().unwrap_or(DEFAULT_TIMEOUT),
+            ),
+            ignores_failures: hook["failurePolicy"] == "Ignore",
+            reinvoke: hook["reinvocationPolicy"] == "IfNeeded",
+            side_effects: text("sideEffects"),
+            review_versions: versions.filter_map(Value::as_str).map(str::to_owned).collect(),
+            criteria: Criteria::read(hook, "rules"),
+        }
+    }
+
+    /// The version of the object to show, if the hook wants to see it.
+    pub async fn asked_about(
+        &self,
+        request: &Request<'_>,
+        object: &Value,
+    ) -> Result<Option<Match>, Status> {
+        self.criteria.matches(request, object).await
+    }
+
+    pub fn has_side_effects(&self) -> bool {
+        !matches!(self.side_effects.as_str(), "None" | "NoneOnDryRun")
+    }
+}

@@ -1,0 +1,162 @@
+//! MutatingAdmissionWebhook and ValidatingAdmissionWebhook: other programs that change or refuse what is written.
+//!
+//! Request -> the [`Hook`]s it matches -> an AdmissionReview to each -> patches, warnings, or a refusal. Mutating ones
+//! are asked one after the other, in the order of their configurations' names; validating ones all at once.
+//! Counterpart: `k8s.io/apiserver/pkg/admission/plugin/webhook`. Invariant: nothing that configures admission is itself
+//! subject to it, so that a broken webhook can always be removed.
+
+mod call;
+mod hook;
+mod review;
+
+use futures::future::{BoxFuture, join_all};
+use serde_json::Value;
+use skiff_api::Status;
+
+use self::call::{Fault, Reviewed};
+use self::hook::{Hook, Hooks};
+use super::live::Live;
+use super::matching::Match;
+use super::{Plugin, Request, versions};
+use crate::objects;
+
+pub struct MutatingAdmissionWebhook;
+pub struct ValidatingAdmissionWebhook;
+
+/// Both kinds of configurations, decoded when first asked for after a change.
+#[derive(Default)]
+pub struct Webhooks {
+    mutating: Live<Hooks>,
+    validating: Live<Hooks>,
+}
+
+// === impl Webhooks ===
+
+impl Webhooks {
+    pub fn changed(&self) {
+        self.mutating.changed();
+        self.validating.changed();
+    }
+}
+
+async fn load(request: &Request<'_>, resource: &str) -> Result<Hooks, Status> {
+    let mutating = resource.starts_with("mutating");
+    let all = objects::all(request.server, &format!("{resource}/")).await?;
+    Ok(Hooks::read(&all, mutating))
+}
+
+/// Whether any hook could be about this. Unknown until the configurations are read once.
+fn may_match(live: &Live<Hooks>, request: &Request<'_>) -> bool {
+    !super::is_admission_configuration(request.kind)
+        && live.current().is_none_or(|hooks| hooks.interest.covers(request))
+}
+
+impl Plugin for MutatingAdmissionWebhook {
+    fn name(&self) -> &'static str {
+        "MutatingAdmissionWebhook"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        may_match(&request.server.admission.webhooks.mutating, request)
+    }
+
+    fn mutate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a mut Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let live = &request.server.admission.webhooks.mutating;
+            let hooks = live.get(|| load(request, "mutatingwebhookconfigurations")).await?;
+            if !hooks.interest.covers(request) {
+                return Ok(());
+            }
+            let second = request.reinvocation.is_second();
+            invoked(request).begin(second, object);
+            for hook in &hooks.hooks {
+                mutate_by(hook, request, object).await?;
+            }
+            invoked(request).end(object);
+            Ok(())
+        })
+    }
+}
+
+fn invoked<'a>(
+    request: &'a Request<'_>,
+) -> std::sync::MutexGuard<'a, super::reinvocation::Invoked> {
+    request.reinvocation.webhooks.lock().expect("no panic while held")
+}
+
+async fn mutate_by(hook: &Hook, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+    let Some(found) = hook.asked_about(request, object).await? else { return Ok(()) };
+    if request.reinvocation.is_second() && !invoked(request).is_due(&hook.id) {
+        return Ok(());
+    }
+    let shown = versions::shown(request, &found.kind, object)?;
+    let reviewed = review(hook, request, &found, &shown).await?;
+    let patched = reviewed.patched(hook, request, &found, shown)?;
+    if let Some(changed) = patched.filter(|patched| patched != object) {
+        *object = changed;
+        invoked(request).changed();
+        request.reinvocation.want();
+    }
+    if hook.reinvoke {
+        invoked(request).ran(&hook.id);
+    }
+    Ok(())
+}
+
+impl Plugin for ValidatingAdmissionWebhook {
+    fn name(&self) -> &'static str {
+        "ValidatingAdmissionWebhook"
+    }
+
+    fn handles(&self, request: &Request<'_>) -> bool {
+        may_match(&request.server.admission.webhooks.validating, request)
+    }
+
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        object: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let live = &request.server.admission.webhooks.validating;
+            let hooks = live.get(|| load(request, "validatingwebhookconfigurations")).await?;
+            if !hooks.interest.covers(request) {
+                return Ok(());
+            }
+            let mut asked = Vec::new();
+            for hook in &hooks.hooks {
+                if let Some(found) = hook.asked_about(request, object).await? {
+                    let shown = versions::shown(request, &found.kind, object)?;
+                    asked.push((hook, found, shown));
+                }
+            }
+            let reviews =
+                asked.iter().map(|(hook, found, shown)| review(hook, request, found, shown));
+            join_all(reviews).await.into_iter().try_for_each(|reviewed| reviewed.map(drop))
+        })
+    }
+}
+
+/// Asks one hook. What it cannot answer is an allowance or a refusal, as its failure policy says.
+async fn review(
+    hook: &Hook,
+    request: &Request<'_>,
+    found: &Match,
+    shown: &Value,
+) -> Result<Reviewed, Status> {
+    match call::ask(hook, request, found, shown).await {
+        Ok(reviewed) => Ok(reviewed),
+        Err(Fault::Denied(status)) => Err(*status),
+        Err(Fault::Unanswered(why)) if hook.ignores_failures => {
+            tracing::warn!(webhook = hook.name, %why, "a webhook failed and is passed over");
+            Ok(Reviewed::default())
+        }
+        Err(Fault::Unanswered(why)) => {
+            Err(Status::internal(format!("failed calling webhook {:?}: {why}", hook.name)))
+        }
+    }
+}
