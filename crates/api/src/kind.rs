@@ -80,6 +80,8 @@ pub struct Versioning {
     pub webhook: Option<ConversionWebhook>,
     /// What was stored up to this revision may have been another schema's.
     pub since: u64,
+    /// The definition is being deleted: nothing new is let in.
+    pub terminating: bool,
 }
 
 /// `spec.conversion.webhook` of a definition.
@@ -356,9 +358,16 @@ impl Kinds {
 
     /// Removes every version of a custom resource.
     pub fn remove_custom(&mut self, group: &str, resource: &str) {
-        let others = |def: &KindDef| !(def.custom && def.group == group && def.resource == resource);
+        let others =
+            |def: &KindDef| !(def.custom && def.group == group && def.resource == resource);
         self.by_resource.retain(|_, def| others(def));
         self.hidden.retain(|_, def| others(def));
+    }
+
+    /// A version of a resource, served or not.
+    pub fn defined(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
+        let key = (group.to_owned(), version.to_owned(), resource.to_owned());
+        self.by_resource.get(&key).or_else(|| self.hidden.get(&key))
     }
 
     /// The kind in the version that its objects are stored in.

@@ -20,9 +20,7 @@ pub use jsonpath::JsonPath;
 pub use strategy::at;
 
 use crate::discovery::version_rank;
-use crate::kind::{
-    ConversionWebhook, GroupVersion, KindDef, ScalePaths, Subresource, Versioning,
-};
+use crate::kind::{ConversionWebhook, GroupVersion, KindDef, ScalePaths, Subresource, Versioning};
 use crate::schema::StructRef;
 use rules::Rule;
 use strategy::Custom;
@@ -117,6 +115,7 @@ fn kind(
             deprecation: deprecation(spec, version, kind),
             webhook: webhook(definition, spec),
             since,
+            terminating: crate::meta::meta(definition).deletion_timestamp().is_some(),
         })),
     })
 }

@@ -22,7 +22,8 @@ pub struct Pattern {
 
 impl Pattern {
     pub fn parse(text: &str) -> Result<Pattern, String> {
-        let rewritten = Parser::new(text).run().map_err(|why| format!("error parsing regexp: {why}"))?;
+        let rewritten =
+            Parser::new(text).run().map_err(|why| format!("error parsing regexp: {why}"))?;
         Ok(Pattern { text: text.to_owned(), rewritten, compiled: OnceLock::new() })
     }
 
@@ -32,7 +33,8 @@ impl Pattern {
 
     /// Whether any part of the text matches. A pattern too large to compile matches nothing.
     pub fn is_match(&self, text: &str) -> bool {
-        let compile = || regex::RegexBuilder::new(&self.rewritten).size_limit(64 << 20).build().ok();
+        let compile =
+            || regex::RegexBuilder::new(&self.rewritten).size_limit(64 << 20).build().ok();
         self.compiled.get_or_init(compile).as_ref().is_some_and(|regex| regex.is_match(text))
     }
 }
@@ -136,7 +138,8 @@ impl<'p> Parser<'p> {
         if rest.starts_with("(?P<") || rest.starts_with("(?<") {
             return self.named_group();
         }
-        let unsupported = |end: usize| format!("invalid or unsupported Perl syntax: `{}`", &rest[..end]);
+        let unsupported =
+            |end: usize| format!("invalid or unsupported Perl syntax: `{}`", &rest[..end]);
         let (mut seen_flag, mut negated) = (false, false);
         for (offset, c) in rest.char_indices().skip(2) {
             let end = offset + c.len_utf8();
@@ -164,7 +167,8 @@ impl<'p> Parser<'p> {
             return Err(format!("invalid named capture: `{rest}`"));
         };
         let name = &rest[start..start + length];
-        let is_name = !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        let is_name =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !is_name {
             return Err(format!("invalid named capture: `{}`", &rest[..=start + length]));
         }
@@ -216,7 +220,10 @@ impl<'p> Parser<'p> {
         let end = start + length + usize::from(lazy);
         match self.last {
             Last::Repetition(first) => {
-                return Err(format!("invalid nested repetition operator: `{}`", &self.text[first..end]));
+                return Err(format!(
+                    "invalid nested repetition operator: `{}`",
+                    &self.text[first..end]
+                ));
             }
             Last::Nothing => {
                 let sign = &self.text[start..end];
@@ -291,7 +298,9 @@ impl<'p> Parser<'p> {
         match c {
             'p' | 'P' => unicode_class(text),
             'x' => hexadecimal(text).ok_or_else(|| invalid(text.len().min(end_of_hex(text)))),
-            '1'..='7' if !chars.next().is_some_and(|c| ('0'..='7').contains(&c)) => Err(invalid(length)),
+            '1'..='7' if !chars.next().is_some_and(|c| ('0'..='7').contains(&c)) => {
+                Err(invalid(length))
+            }
             '0'..='7' => Ok(octal(text)),
             'a' => Ok((length, Escaped::Char('\x07'))),
             'f' => Ok((length, Escaped::Char('\x0c'))),
@@ -351,7 +360,8 @@ impl<'p> Parser<'p> {
             }
             (Escaped::Char(c), after) => (c, after),
         };
-        let upper = after.strip_prefix('-').filter(|rest| !rest.is_empty() && !rest.starts_with(']'));
+        let upper =
+            after.strip_prefix('-').filter(|rest| !rest.is_empty() && !rest.starts_with(']'));
         let Some(upper) = upper else {
             push_class_char(out, low);
             return Ok(after);
@@ -402,8 +412,20 @@ const PERL_CLASSES: &[(char, &str)] = &[
 ];
 
 const POSIX_CLASSES: &[&str] = &[
-    "[:alnum:]", "[:alpha:]", "[:ascii:]", "[:blank:]", "[:cntrl:]", "[:digit:]", "[:graph:]", "[:lower:]",
-    "[:print:]", "[:punct:]", "[:space:]", "[:upper:]", "[:word:]", "[:xdigit:]",
+    "[:alnum:]",
+    "[:alpha:]",
+    "[:ascii:]",
+    "[:blank:]",
+    "[:cntrl:]",
+    "[:digit:]",
+    "[:graph:]",
+    "[:lower:]",
+    "[:print:]",
+    "[:punct:]",
+    "[:space:]",
+    "[:upper:]",
+    "[:word:]",
+    "[:xdigit:]",
 ];
 
 /// `\pL`, `\p{Greek}`, `\p{^Greek}`.
@@ -455,7 +477,8 @@ fn end_of_hex(text: &str) -> usize {
 
 /// Up to three octal digits.
 fn octal(text: &str) -> (usize, Escaped) {
-    let digits: String = text[1..].chars().take(3).take_while(|c| ('0'..='7').contains(c)).collect();
+    let digits: String =
+        text[1..].chars().take(3).take_while(|c| ('0'..='7').contains(c)).collect();
     let code = u32::from_str_radix(&digits, 8).unwrap_or(0);
     (1 + digits.len(), Escaped::Char(char::from_u32(code).unwrap_or_default()))
 }
@@ -540,8 +563,12 @@ mod tests {
 
     #[test]
     fn damaged_patterns_never_panic() {
-        crate::mutation::each(br"^(?i:[a-z[:alpha:]\d]{2,3}|\Qx\E\x{41}\pL(?P<n>b)*?)$", 5_000, |bytes| {
-            std::str::from_utf8(bytes).is_ok_and(|text| Pattern::parse(text).is_ok());
-        });
+        crate::mutation::each(
+            br"^(?i:[a-z[:alpha:]\d]{2,3}|\Qx\E\x{41}\pL(?P<n>b)*?)$",
+            5_000,
+            |bytes| {
+                std::str::from_utf8(bytes).is_ok_and(|text| Pattern::parse(text).is_ok());
+            },
+        );
     }
 }

@@ -218,8 +218,7 @@ fn go_print(value: &Value) -> String {
 fn finalizer_warnings(name: &str) -> Vec<String> {
     const STANDARD: &[&str] = &["orphan", "foregroundDeletion", "kubernetes"];
     let warn = |why: &str| format!("metadata.finalizers: {name:?}: {why}");
-    let mut warnings: Vec<String> =
-        qualified_name(name).iter().map(|fault| warn(fault)).collect();
+    let mut warnings: Vec<String> = qualified_name(name).iter().map(|fault| warn(fault)).collect();
     if !name.contains('/') && !STANDARD.contains(&name) {
         let path = if name.contains('.') { " including a path (/)" } else { "" };
         warnings.push(warn(&format!(

@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::codec::{self, Format, Target};
 use crate::field::ErrorList;
 use crate::kind::Strategy;
-use crate::codec::{self, Format, Target};
 use crate::{apply, default};
 
 fn definition(schema: Value) -> Value {
@@ -184,7 +184,8 @@ fn refused(mut definition: Value) -> Vec<String> {
     let strategy = definition::Definition;
     strategy.default(&mut definition);
     let kinds = crate::kinds::builtin();
-    let kind = kinds.get("apiextensions.k8s.io", "v1", "customresourcedefinitions").expect("served");
+    let kind =
+        kinds.get("apiextensions.k8s.io", "v1", "customresourcedefinitions").expect("served");
     strategy.prepare_for_create(kind, &mut definition);
     let mut errors = ErrorList::default();
     strategy.validate(&definition, &mut errors);

@@ -253,7 +253,8 @@ fn immutable(spec: &Value, old: &Value, established: bool, at: &Path<'_>, errors
         (&["group"], false),
         (&["names", "plural"], false),
     ] {
-        let of = |spec: &Value| fields.iter().fold(spec.clone(), |value, field| value[*field].clone());
+        let of =
+            |spec: &Value| fields.iter().fold(spec.clone(), |value, field| value[*field].clone());
         if (established || !only_established) && of(spec) != of(old) {
             let place = at.child(fields[0]);
             match fields.get(1) {

@@ -67,7 +67,8 @@ pub fn field_path<'s>(
             Some('[') => quoted_key(&rest[1..])?,
             Some('.') => name_after_dot(&rest[1..])?,
             _ => {
-                let end = rest.find(['.', '[', ']']).filter(|end| *end > 0).unwrap_or(rest.len().min(1));
+                let end =
+                    rest.find(['.', '[', ']']).filter(|end| *end > 0).unwrap_or(rest.len().min(1));
                 let end = if rest.starts_with(']') { 1 } else { end };
                 return Err(format!("expected [ or . but got: {}", &rest[..end]));
             }

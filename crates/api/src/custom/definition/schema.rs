@@ -19,10 +19,28 @@ const REASONS: &[&str] =
 /// What may stand at the root where status is a subresource, in upstream's words.
 const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations]";
 const NOT_AT_ROOT: &[&str] = &[
-    "id", "$schema", "$ref", "nullable", "default", "enum", "maxProperties", "minProperties", "allOf", "oneOf", "anyOf",
-    "not", "additionalProperties", "patternProperties", "dependencies", "additionalItems", "definitions",
-    "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string", "x-kubernetes-list-map-keys",
-    "x-kubernetes-list-type", "x-kubernetes-map-type",
+    "id",
+    "$schema",
+    "$ref",
+    "nullable",
+    "default",
+    "enum",
+    "maxProperties",
+    "minProperties",
+    "allOf",
+    "oneOf",
+    "anyOf",
+    "not",
+    "additionalProperties",
+    "patternProperties",
+    "dependencies",
+    "additionalItems",
+    "definitions",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
 ];
 
 /// Faults of the schema of a version, whose holder is at `at`.
@@ -54,9 +72,8 @@ pub fn validate(schema: &Value, has_status: bool, at: &Path<'_>, errors: &mut Er
 
 /// Status is validated apart, so that nothing at the root may speak of it.
 fn root_beside_status(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let is_set = |name: &&&str| {
-        !matches!(schema.get(**name), None | Some(Value::Null | Value::Bool(false)))
-    };
+    let is_set =
+        |name: &&&str| !matches!(schema.get(**name), None | Some(Value::Null | Value::Bool(false)));
     match text(schema, "type") {
         "object" | "" => {}
         of => {
@@ -75,7 +92,15 @@ fn root_beside_status(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
 /// The first keyword without which a schema cannot be structural at all.
 fn unsupported(node: &Value) -> Option<String> {
     let is_set = |name: &str| node.get(name).is_some_and(|value| !value.is_null() && value != "");
-    let keywords = ["id", "$schema", "$ref", "patternProperties", "dependencies", "additionalItems", "definitions"];
+    let keywords = [
+        "id",
+        "$schema",
+        "$ref",
+        "patternProperties",
+        "dependencies",
+        "additionalItems",
+        "definitions",
+    ];
     if let Some(name) = keywords.into_iter().find(|name| is_set(name)) {
         let name = if name == "$schema" { "schema" } else { name };
         return Some(format!("OpenAPIV3Schema '{name}' is not supported"));
@@ -84,7 +109,10 @@ fn unsupported(node: &Value) -> Option<String> {
         return Some("OpenAPIV3Schema 'items' must be a schema, but is an array".to_owned());
     }
     if node.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
-        return Some("internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined".to_owned());
+        return Some(
+            "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined"
+                .to_owned(),
+        );
     }
     children(node).into_iter().chain(junctors(node)).find_map(|(_, child)| unsupported(child))
 }
@@ -134,7 +162,9 @@ fn keywords(schema: &Value, at: &Path<'_>, standing: &Standing, errors: &mut Err
     if let Some(why) = standing.no_defaults.as_ref().filter(|_| is_set("default")) {
         errors.forbidden(&at.child("default"), format!("must not be set {why}"));
     }
-    for name in ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"] {
+    for name in
+        ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"]
+    {
         if is_set(name) {
             errors.forbidden(&at.child(name), format!("{name} is not supported"));
         }
@@ -151,7 +181,8 @@ fn keywords(schema: &Value, at: &Path<'_>, standing: &Standing, errors: &mut Err
         errors.forbidden(&place, "must not be used inside of resource meta");
     }
     if flag(schema, "uniqueItems") {
-        let detail = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        let detail =
+            "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
         errors.forbidden(&at.child("uniqueItems"), detail);
     }
     if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
@@ -299,7 +330,8 @@ fn list_keys(
     for (index, key) in keys.iter().enumerate() {
         match items["properties"].get(key) {
             Some(field) if matches!(text(field, "type"), "array" | "object") => {
-                let detail = "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                let detail =
+                    "must be a scalar type if parent array's x-kubernetes-list-type is map";
                 let place = properties.key(key);
                 errors.invalid(&place.child("type"), text(items, "type"), detail);
             }

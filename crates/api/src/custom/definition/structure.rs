@@ -128,7 +128,11 @@ fn metadata(schema: &Value, level: Level, at: &Path<'_>, errors: &mut ErrorList)
         return;
     };
     let only_names = |properties: &Value| {
-        properties.as_object().into_iter().flatten().all(|(name, _)| matches!(name.as_str(), "name" | "generateName"))
+        properties
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(name, _)| matches!(name.as_str(), "name" | "generateName"))
     };
     let says_more = metadata.iter().any(|(keyword, value)| match keyword.as_str() {
         "type" | "default" => false,
@@ -164,7 +168,9 @@ fn restrictions(
         nested(not, false, &at.child("not"), errors);
     }
     let pattern = text(schema, "pattern");
-    if let Some(why) = Some(pattern).filter(|it| !it.is_empty()).and_then(|it| Pattern::parse(it).err()) {
+    if let Some(why) =
+        Some(pattern).filter(|it| !it.is_empty()).and_then(|it| Pattern::parse(it).err())
+    {
         let detail = format!("must be a valid regular expression, but isn't: {why}");
         errors.invalid(&at.child("pattern"), pattern, detail);
     }

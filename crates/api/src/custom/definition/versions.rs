@@ -122,7 +122,8 @@ pub fn validate_shared(spec: &Value, shared: &Shared, at: &Path<'_>, errors: &mu
 pub fn stored(object: &Value, errors: &mut ErrorList) {
     let status = Path::new("status");
     let place = status.child("storedVersions");
-    let (versions, given) = (list(&object["spec"], "versions"), &object["status"]["storedVersions"]);
+    let (versions, given) =
+        (list(&object["spec"], "versions"), &object["status"]["storedVersions"]);
     let stored = texts(&object["status"], "storedVersions");
     if stored.is_empty() {
         return errors.invalid(&place, given.clone(), "must have at least one stored version");
@@ -167,7 +168,8 @@ fn deprecation_warning(version: &Value, at: &Path<'_>, errors: &mut ErrorList) {
 // === subresources ===
 
 fn subresources(version: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let Some(scale) = version.pointer("/subresources/scale").filter(|scale| scale.is_object()) else {
+    let Some(scale) = version.pointer("/subresources/scale").filter(|scale| scale.is_object())
+    else {
         return;
     };
     let subresources = at.child("subresources");

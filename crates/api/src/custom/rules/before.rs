@@ -47,7 +47,8 @@ impl<'a> Before<'a> {
             (Value::Array(old), Value::Array(new)) => match self.entries() {
                 None => old == new,
                 Some(entries) => {
-                    let same = |value| entries.find(value).is_some_and(|old| old.is_unchanged(value));
+                    let same =
+                        |value| entries.find(value).is_some_and(|old| old.is_unchanged(value));
                     old.len() == new.len() && new.iter().all(same)
                 }
             },

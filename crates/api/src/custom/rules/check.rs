@@ -6,10 +6,10 @@
 
 use serde_json::{Map, Value};
 
+use super::Rule;
 use super::before::Before;
 use super::numbers;
 use super::place::Place;
-use super::Rule;
 use crate::field::{ErrorType, FieldError, Path};
 
 /// What a walk found, and by how many matching checks the value came close.
@@ -127,7 +127,8 @@ impl Run<'_> {
     fn text(self, rule: &Rule, text: &str, at: &Place<'_>, found: &mut Findings) {
         found.matches += 1;
         let length = text.chars().count() as u64;
-        let invalid = |detail: String| self.fault(ErrorType::Invalid, at, Some(text.into()), detail);
+        let invalid =
+            |detail: String| self.fault(ErrorType::Invalid, at, Some(text.into()), detail);
         let error = match (rule.lengths, &rule.pattern) {
             ((_, Some(max)), _) if length > max => Some(self.too_long(at, max)),
             ((Some(min), _), _) if length < min => {
@@ -144,7 +145,12 @@ impl Run<'_> {
             if !check(text) {
                 let detail =
                     format!("{} in body must be of type {}: {text:?}", at.name(), rule.format);
-                found.errors.push(self.fault(ErrorType::TypeInvalid, at, Some(text.into()), detail));
+                found.errors.push(self.fault(
+                    ErrorType::TypeInvalid,
+                    at,
+                    Some(text.into()),
+                    detail,
+                ));
             }
         }
     }
@@ -199,7 +205,9 @@ impl Run<'_> {
             }
         }
         // The versions before and after differ where an update speaks another than what is stored.
-        let is_type = |name: &str| at.is_root() && self.below.is_root() && matches!(name, "kind" | "apiVersion");
+        let is_type = |name: &str| {
+            at.is_root() && self.below.is_root() && matches!(name, "kind" | "apiVersion")
+        };
         for (name, of_field) in &rule.properties {
             let Some(value) = map.get(name) else { continue };
             let before = before.and_then(|before| before.field(name)).filter(|_| !is_type(name));

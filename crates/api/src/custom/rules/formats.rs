@@ -127,9 +127,9 @@ fn is_duration(text: &str) -> bool {
             long || words.contains(&unit)
         })
     };
-    let spelt = COMPILED["duration"].captures_iter(text).any(|found| {
-        found[1].parse::<i64>().is_ok() && is_unit(&found[2].to_lowercase())
-    });
+    let spelt = COMPILED["duration"]
+        .captures_iter(text)
+        .any(|found| found[1].parse::<i64>().is_ok() && is_unit(&found[2].to_lowercase()));
     is_go_duration(text) || spelt
 }
 
@@ -181,7 +181,8 @@ fn is_cidr(text: &str) -> bool {
 fn is_mac(text: &str) -> bool {
     let separated = |separators: &[char], width: usize, counts: &[usize]| {
         let parts: Vec<&str> = text.split(separators).collect();
-        let is_hex = |part: &&str| part.len() == width && part.bytes().all(|b| b.is_ascii_hexdigit());
+        let is_hex =
+            |part: &&str| part.len() == width && part.bytes().all(|b| b.is_ascii_hexdigit());
         counts.contains(&parts.len()) && parts.iter().all(is_hex)
     };
     separated(&[':'], 2, &[6, 8, 20])
@@ -201,8 +202,11 @@ fn is_email(text: &str) -> bool {
         None => text,
     };
     let is_atom = |part: &str| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || !c.is_ascii() || "!#$%&'*+-/=?^_`{|}~".contains(c);
-        !part.is_empty() && part.split('.').all(|atom| !atom.is_empty() && atom.chars().all(allowed))
+        let allowed = |c: char| {
+            c.is_ascii_alphanumeric() || !c.is_ascii() || "!#$%&'*+-/=?^_`{|}~".contains(c)
+        };
+        !part.is_empty()
+            && part.split('.').all(|atom| !atom.is_empty() && atom.chars().all(allowed))
     };
     let is_quoted = |part: &str| part.len() > 2 && part.starts_with('"') && part.ends_with('"');
     let Some((user, host)) = address.rsplit_once('@') else { return false };
@@ -240,7 +244,9 @@ fn is_authority(text: &str) -> bool {
         None => host.split_at(host.rfind(':').unwrap_or(host.len())),
     };
     let is_port = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
+        || port
+            .strip_prefix(':')
+            .is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit()));
     is_port && !host.contains([' ', '<', '>', '"', '\\', '^', '`', '{', '}', '|'])
 }
 
@@ -290,7 +296,11 @@ mod tests {
     #[test]
     fn each_format_tells_good_from_bad() {
         for (format, good, bad) in [
-            ("date-time", &["2020-01-02T03:04:05Z", "2020-01-02t03:04:05.5+01:00"][..], &["2020-01-02", "2020-13-02T03:04:05Z", "2020-01-02T25:04:05Z"][..]),
+            (
+                "date-time",
+                &["2020-01-02T03:04:05Z", "2020-01-02t03:04:05.5+01:00"][..],
+                &["2020-01-02", "2020-13-02T03:04:05Z", "2020-01-02T25:04:05Z"][..],
+            ),
             ("date", &["2020-02-29"], &["2021-02-29", "x", "2020-1-1"]),
             ("duration", &["1h30m", "2 weeks", "0", "1.5s"], &["soon", "", "h"]),
             ("ipv4", &["1.2.3.4", "010.1.1.1"], &["1.2.3", "::1", "256.1.1.1"]),
@@ -299,9 +309,17 @@ mod tests {
             ("mac", &["00:00:5e:00:53:01", "0000.5e00.5301"], &["00:00:5e", "zz:00:5e:00:53:01"]),
             ("hostname", &["a", "example.com", "1a.example.com"], &["-a", "a_b.com", ""]),
             ("email", &["a@b.c", "Ann <a@b>"], &["a", "a@", "a b@c"]),
-            ("uri", &["http://a/b", "/a", "mailto:x"], &["a/b", "", "http://a b/", "http://a:b/", "/%zz"]),
+            (
+                "uri",
+                &["http://a/b", "/a", "mailto:x"],
+                &["a/b", "", "http://a b/", "http://a:b/", "/%zz"],
+            ),
             ("byte", &["aGk=", "aGk5"], &["", "a", "a==="]),
-            ("uuid4", &["f47ac10b-58cc-4372-a567-0e02b2c3d479"], &["f47ac10b-58cc-1372-a567-0e02b2c3d479"]),
+            (
+                "uuid4",
+                &["f47ac10b-58cc-4372-a567-0e02b2c3d479"],
+                &["f47ac10b-58cc-1372-a567-0e02b2c3d479"],
+            ),
             ("isbn", &["0321751043", "978-0321751041"], &["0321751044"]),
             ("creditcard", &["4111 1111 1111 1111"], &["4111111111111112"]),
             ("ssn", &["111-11-1111"], &["111111111"]),

@@ -35,7 +35,9 @@ impl Check<'_> {
         let (of, format) = (self.rule.of.as_str(), self.rule.format.as_str());
         let fits = match (of, format) {
             ("integer", "int32") => is_integer(number, f64::from(i32::MIN), 2_147_483_648.0),
-            ("integer", _) => is_integer(number, -9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0),
+            ("integer", _) => {
+                is_integer(number, -9_223_372_036_854_775_808.0, 9_223_372_036_854_775_808.0)
+            }
             ("number", "float") => number.abs() <= f64::from(f32::MAX),
             _ => true,
         };
@@ -45,7 +47,13 @@ impl Check<'_> {
         };
         let detail = format!("{what} value must be of type {of} {form} in {}", self.at.name());
         let field = self.below.to_string();
-        let error = FieldError { kind: ErrorType::Invalid, field, bad_value: Some("".into()), printed: None, detail };
+        let error = FieldError {
+            kind: ErrorType::Invalid,
+            field,
+            bad_value: Some("".into()),
+            printed: None,
+            detail,
+        };
         (!fits).then_some(error)
     }
 
@@ -71,7 +79,8 @@ impl Check<'_> {
             }
             None => {
                 let printed = printed(&shown);
-                let detail = format!("factor MultipleOf declared for {name} must be positive: {printed}");
+                let detail =
+                    format!("factor MultipleOf declared for {name} must be positive: {printed}");
                 found.push(self.fault(shown, detail));
             }
         }
@@ -128,12 +137,15 @@ pub fn is_whole(number: f64) -> bool {
         return false;
     }
     let off = (number - number.trunc()).abs();
-    number == number.trunc() || off / (number.abs() + number.trunc().abs()).max(f64::MIN_POSITIVE) < 1e-9
+    number == number.trunc()
+        || off / (number.abs() + number.trunc().abs()).max(f64::MIN_POSITIVE) < 1e-9
 }
 
 /// A number as Go prints it: whole floats without a point, very large and small ones with a signed exponent.
 pub fn printed(number: &Value) -> String {
-    let Some(float) = number.as_f64().filter(|_| number.is_f64()) else { return number.to_string() };
+    let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
+        return number.to_string();
+    };
     let text = format!("{float:e}");
     let (digits, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     match exponent.parse::<i32>() {
