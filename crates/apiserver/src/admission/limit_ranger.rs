@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use skiff_api::Status;
-use skiff_api::meta::meta_mut;
+use skiff_api::meta::{meta, meta_mut};
 use skiff_api::quantity::Quantity;
 
 use super::{Operation, Plugin, Request};
@@ -24,6 +24,10 @@ impl Plugin for LimitRanger {
 
     fn handles(&self, request: &Request<'_>) -> bool {
         request.creates("", "pods")
+            || (request.operation == Operation::Update
+                && request.kind.group.is_empty()
+                && request.kind.resource == "pods"
+                && request.subresource == "resize")
             || (request.is("", "persistentvolumeclaims") && request.operation != Operation::Delete)
     }
 
@@ -33,7 +37,7 @@ impl Plugin for LimitRanger {
         object: &'a mut Value,
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
-            if request.kind.resource == "pods" {
+            if request.creates("", "pods") {
                 for range in ranges(request).await? {
                     fill(object, &range);
                 }
@@ -48,6 +52,9 @@ impl Plugin for LimitRanger {
         object: &'a Value,
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
+            if request.old.is_some_and(|old| meta(old).deletion_timestamp().is_some()) {
+                return Ok(());
+            }
             for range in ranges(request).await? {
                 let faults = match request.kind.resource.as_str() {
                     "pods" => pod_faults(object, &range),

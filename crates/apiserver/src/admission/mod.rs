@@ -50,6 +50,7 @@ const GROUP: &str = "admissionregistration.k8s.io";
 pub struct Admission {
     plugins: Vec<&'static dyn Plugin>,
     webhooks: webhooks::Webhooks,
+    quota_locks: resource_quota::Locks,
 }
 
 /// One plugin. `handles` is asked first, so that a plugin costs nothing for kinds it does not know.
@@ -133,7 +134,11 @@ impl Admission {
     /// `enabled` and `disabled` name plugins beside those that run by default.
     pub fn new(enabled: &[String], disabled: &[String]) -> Result<Admission, ChainError> {
         let plugins = chain::of(enabled, disabled)?;
-        Ok(Admission { plugins, webhooks: webhooks::Webhooks::default() })
+        Ok(Admission {
+            plugins,
+            webhooks: webhooks::Webhooks::default(),
+            quota_locks: resource_quota::Locks::default(),
+        })
     }
 
     /// An object of this kind was written.
