@@ -135,6 +135,10 @@ impl ErrorList {
         self.push(ErrorType::NotFound, path, Some(value.into()), detail);
     }
 
+    pub fn internal(&mut self, path: &Path<'_>, detail: String) {
+        self.push(ErrorType::Internal, path, None, detail);
+    }
+
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
         self.push(ErrorType::Forbidden, path, None, detail);
     }

@@ -139,6 +139,22 @@ pub trait Strategy: Send + Sync {
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
 
+    /// Faults of a change through another subresource, which changes one part of the object.
+    fn validate_part_update(
+        &self,
+        _part: &str,
+        object: &Value,
+        _old: &Value,
+        errors: &mut ErrorList,
+    ) {
+        self.validate(object, errors);
+    }
+
+    /// Texts of `Warning:` headers for a change through the status subresource.
+    fn status_warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Texts of `Warning:` headers that a create gets even if it fails: about what preparation is
     /// going to rewrite.
     fn warnings_before_create(&self, _object: &Value) -> Vec<String> {

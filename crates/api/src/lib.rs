@@ -9,6 +9,7 @@ pub mod apply;
 pub mod codec;
 pub mod custom;
 pub mod default;
+mod diff;
 pub mod discovery;
 pub mod field;
 pub mod internal;

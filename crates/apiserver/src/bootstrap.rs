@@ -11,6 +11,7 @@ use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status, default};
 use skiff_store::{Entry, Expect, Op, Txn};
 
+use crate::authz::rules::PolicyRule;
 use crate::flow_control;
 use crate::objects;
 use crate::ownership;
@@ -40,6 +41,15 @@ pub async fn run(server: &Arc<Server>) -> Result<(), Status> {
     }
     flow_control::settle(server).await?;
     server.network.load(&server.store).await
+}
+
+/// The rules of a default ClusterRole.
+pub fn default_cluster_role(name: &str) -> Vec<PolicyRule> {
+    let facts: Vec<Value> = serde_json::from_str(FACTS).expect("facts are valid JSON");
+    let found =
+        facts.into_iter().find(|fact| fact["kind"] == "ClusterRole" && meta(fact).name() == name);
+    let rules = found.map(|mut role| role["rules"].take()).unwrap_or_default();
+    serde_json::from_value(rules).expect("the facts hold the role")
 }
 
 fn kind_of<'a>(kinds: &'a skiff_api::Kinds, object: &Value) -> &'a Arc<KindDef> {

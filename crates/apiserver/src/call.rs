@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use skiff_api::codec::Format;
 use skiff_api::field::{ErrorList, Path};
+use skiff_api::patch::Strictness;
 use skiff_api::{GroupKind, KindDef, Status};
 
 use crate::negotiate::Media;
@@ -43,6 +44,16 @@ pub enum FieldValidation {
     Ignore,
     Warn,
     Strict,
+}
+
+impl FieldValidation {
+    pub fn strictness(self) -> Strictness {
+        match self {
+            FieldValidation::Ignore => Strictness::Ignore,
+            FieldValidation::Warn => Strictness::Report,
+            FieldValidation::Strict => Strictness::Refuse,
+        }
+    }
 }
 
 const MAX_MANAGER: usize = 128;

@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::authn::AuthenticationConfig;
+
 #[derive(Clone, Debug)]
 pub struct ApiServerConfig {
     /// Holds `store/` and `pki/`.
@@ -19,6 +21,9 @@ pub struct ApiServerConfig {
     pub issuer: String,
     pub allow_privileged: bool,
     pub anonymous: Anonymous,
+    pub authentication: AuthenticationConfig,
+    /// Who is asked whether a request is allowed, in this order.
+    pub authorization: Vec<AuthorizationMode>,
     /// Further names and addresses of the serving certificate.
     pub extra_names: Vec<String>,
     pub extra_addresses: Vec<IpAddr>,
@@ -37,6 +42,15 @@ pub enum Anonymous {
     Refused,
     /// Health, version, and whatever RBAC grants `system:anonymous`.
     Allowed,
+}
+
+/// Who decides what users may do; `--authorization-mode`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuthorizationMode {
+    AlwaysAllow,
+    AlwaysDeny,
+    Node,
+    Rbac,
 }
 
 /// An IPv4 network.
@@ -63,6 +77,8 @@ impl ApiServerConfig {
             issuer: "https://kubernetes.default.svc.cluster.local".to_owned(),
             allow_privileged: true,
             anonymous: Anonymous::Allowed,
+            authentication: AuthenticationConfig::default(),
+            authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
             extra_names: Vec::new(),
             extra_addresses: Vec::new(),
             enable_admission_plugins: Vec::new(),

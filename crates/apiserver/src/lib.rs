@@ -15,6 +15,7 @@ mod connection;
 mod dispatch;
 mod encode;
 mod flow_control;
+mod follow;
 mod health;
 mod metrics;
 mod negotiate;
@@ -39,7 +40,8 @@ mod bootstrap;
 mod custom;
 mod pki;
 
-pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use authn::AuthenticationConfig;
+pub use config::{Anonymous, ApiServerConfig, AuthorizationMode, Cidr, CidrError};
 pub use pki::{Identity, Leaf, Pki, PkiError};
 pub use reply::{Body, BoxError};
 pub use server::{ApiServer, BuildError, LocalService};

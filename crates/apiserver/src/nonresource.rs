@@ -36,7 +36,9 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
             }
         }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
-        [".well-known", "openid-configuration"] => Ok(Reply::json(&openid_configuration(call))),
+        [".well-known", "openid-configuration"] => {
+            Ok(Reply::json(&call.server.tokens.openid_configuration(&address(call))))
+        }
         ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
             "application/jwk-set+json",
@@ -155,17 +157,6 @@ fn root_paths(call: &Call) -> Value {
     paths.sort();
     paths.dedup();
     json!({ "paths": paths })
-}
-
-fn openid_configuration(call: &Call) -> Value {
-    let address = address(call);
-    json!({
-        "issuer": call.server.tokens.issuer(),
-        "jwks_uri": format!("https://{address}/openid/v1/jwks"),
-        "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"],
-        "id_token_signing_alg_values_supported": ["ES256"],
-    })
 }
 
 fn parsed(fact: &str) -> Value {

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use skiff_api::codec::{self, Target, decode_stored};
-use skiff_api::meta::meta;
 use skiff_api::{KindDef, Kinds, Reason, Status};
 use skiff_store::{Committed, Entry, Error, EventKind, Txn};
 
@@ -202,32 +201,4 @@ pub fn store_status(error: Error) -> Status {
 /// A resource version or continue token from before the oldest kept revision.
 pub fn too_old() -> Status {
     Status::expired("The resourceVersion for the provided list is too old.")
-}
-
-/// A `metav1.LabelSelector` against an object's labels.
-pub fn label_selector_matches(selector: &Value, object: &Value) -> bool {
-    let labels = meta(object);
-    let exact = selector["matchLabels"].as_object();
-    if exact
-        .is_some_and(|exact| exact.iter().any(|(key, value)| labels.label(key) != value.as_str()))
-    {
-        return false;
-    }
-    selector["matchExpressions"].as_array().into_iter().flatten().all(|requirement| {
-        let have = requirement["key"].as_str().and_then(|key| labels.label(key));
-        let listed = || {
-            requirement["values"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .any(|value| value.as_str() == have)
-        };
-        match requirement["operator"].as_str() {
-            Some("In") => have.is_some() && listed(),
-            Some("NotIn") => have.is_none() || !listed(),
-            Some("Exists") => have.is_some(),
-            Some("DoesNotExist") => have.is_none(),
-            _ => false,
-        }
-    })
 }

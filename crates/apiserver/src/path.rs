@@ -86,7 +86,8 @@ where
     B::Error: Into<BoxError>,
 {
     let user = authenticate(server, caller, request.headers()).await?;
-    let user = match impersonation::impersonated(server, &user, request.headers()).await? {
+    let asked = || Attributes::of(info, &query);
+    let user = match impersonation::impersonated(server, &user, request.headers(), asked).await? {
         Some(other) => other,
         None => user,
     };
@@ -117,7 +118,7 @@ where
     B::Error: Into<BoxError>,
 {
     if !is_open(&info.path) {
-        authz::require(server, &user, &Attributes::from(info)).await?;
+        authz::require(server, &user, &Attributes::of(info, &query)).await?;
     }
     let (mut parts, body) = request.into_parts();
     if let Some(remote) = server.aggregator.remote(info) {
@@ -142,7 +143,7 @@ where
 }
 
 async fn authenticate(
-    server: &Server,
+    server: &Arc<Server>,
     caller: &Caller,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {

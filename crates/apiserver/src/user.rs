@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use skiff_api::validation::{dns_label, dns_subdomain};
 
 pub const ANONYMOUS: &str = "system:anonymous";
 pub const ALL_AUTHENTICATED: &str = "system:authenticated";
@@ -13,6 +14,8 @@ pub const PRIVILEGED_GROUP: &str = "system:masters";
 pub const NODES_GROUP: &str = "system:nodes";
 pub const NODE_USER_PREFIX: &str = "system:node:";
 pub const ALL_SERVICE_ACCOUNTS: &str = "system:serviceaccounts";
+/// The extra field that names the node of a token's pod.
+pub const NODE_NAME_EXTRA: &str = "authentication.kubernetes.io/node-name";
 const SERVICE_ACCOUNT_PREFIX: &str = "system:serviceaccount:";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -75,5 +78,7 @@ impl UserInfo {
 
 /// Namespace and name of a service account's user name.
 pub fn split_service_account(user: &str) -> Option<(&str, &str)> {
-    user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')
+    let (namespace, name) = user.strip_prefix(SERVICE_ACCOUNT_PREFIX)?.split_once(':')?;
+    let good = dns_label(namespace).is_empty() && dns_subdomain(name).is_empty();
+    good.then_some((namespace, name))
 }

@@ -311,6 +311,15 @@ pub mod tests {
         compare(&kind, &new.to_string(), errors, faults);
     }
 
+    /// As [`check_update`], through a subresource that changes a part.
+    pub fn check_part(path: &str, part: &str, old: &str, new: &str, faults: &[&str]) {
+        let kind = kind_at(path);
+        let (old, new) = (created(&kind, old), created(&kind, new));
+        let mut errors = ErrorList::default();
+        kind.strategy.validate_part_update(part, &new, &old, &mut errors);
+        compare(&kind, &new.to_string(), errors, faults);
+    }
+
     /// Warnings of a create.
     pub fn check_warnings(path: &str, yaml: &str, warnings: &[&str]) {
         let kind = kind_at(path);

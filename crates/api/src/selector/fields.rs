@@ -26,6 +26,32 @@ pub(super) struct Term {
     pub absent: &'static str,
 }
 
+/// One term of a selector, whatever kind it is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FieldRequirement {
+    pub field: String,
+    pub value: String,
+    /// Whether the field must have the value, or must not.
+    pub equal: bool,
+}
+
+impl FieldRequirement {
+    /// Reads a selector for those who do not know the kind, such as authorisation.
+    pub fn parse_all(text: &str) -> Result<Vec<FieldRequirement>, String> {
+        let parts = split_terms(text).into_iter().filter(|part| !part.is_empty());
+        parts
+            .map(|part| {
+                let (field, value, equal) = split_term(part).ok_or_else(|| {
+                    format!("invalid selector: '{text}'; can't understand '{part}'")
+                })?;
+                let value = unescape(value)
+                    .ok_or_else(|| format!("invalid field selector value: {value:?}"))?;
+                Ok(FieldRequirement { field: field.to_owned(), value, equal })
+            })
+            .collect()
+    }
+}
+
 impl Fields {
     /// Reads the text of a `fieldSelector` parameter for a kind.
     pub fn parse(text: &str, kind: &KindDef) -> Result<Fields, Status> {

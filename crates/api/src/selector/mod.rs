@@ -7,6 +7,6 @@ mod fields;
 mod labels;
 mod scan;
 
-pub use fields::Fields;
+pub use fields::{FieldRequirement, Fields};
 pub use labels::{Labels, Operator, Requirement};
 pub use scan::Scanner;

@@ -87,7 +87,7 @@ async fn require(request: &Request<'_>, object: &Value, verb: &str) -> Result<()
             name,
             ..Attributes::default()
         };
-        if authz::decide(request.server, request.user, &attributes).await?.allowed {
+        if authz::decide(request.server, request.user, &attributes).await?.is_allowed() {
             return Ok(());
         }
     }

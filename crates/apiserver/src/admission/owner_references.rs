@@ -68,7 +68,7 @@ async fn may_delete(request: &Request<'_>, object: &Value) -> Result<(), Status>
         ..Attributes::default()
     };
     let decision = authz::decide(request.server, request.user, &attributes).await?;
-    if decision.allowed {
+    if decision.is_allowed() {
         return Ok(());
     }
     let why = format!(
@@ -80,7 +80,7 @@ async fn may_delete(request: &Request<'_>, object: &Value) -> Result<(), Status>
 
 async fn may_finalize_anything(request: &Request<'_>) -> Result<bool, Status> {
     let anything = finalizers("*", "*", "", "*");
-    authz::decide(request.server, request.user, &anything).await.map(|decision| decision.allowed)
+    authz::decide(request.server, request.user, &anything).await.map(|decision| decision.is_allowed())
 }
 
 async fn may_finalize(request: &Request<'_>, object: &Value, owner: &Value) -> Result<(), Status> {
@@ -97,7 +97,7 @@ async fn may_finalize(request: &Request<'_>, object: &Value, owner: &Value) -> R
     let namespace = if found.namespaced { request.namespace } else { "" };
     let attributes = finalizers(group, &found.resource, namespace, text("name"));
     let decision = authz::decide(request.server, request.user, &attributes).await?;
-    if decision.allowed {
+    if decision.is_allowed() {
         return Ok(());
     }
     let why = format!(

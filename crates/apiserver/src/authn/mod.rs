@@ -1,29 +1,47 @@
 //! Authentication: the credentials of a request -> who asks.
 //!
-//! Methods are tried in the order listed in [`Authenticators::identify`]; the first that recognises
-//! its kind of credential decides. Impersonation comes after, in [`impersonation`], as it needs authorisation.
-//! Counterpart: `k8s.io/apiserver/pkg/authentication/request/union`.
+//! A certificate decides first, then a bearer token, then nobody is asking. A token is shown to the authenticators in the
+//! order of [`token_user`]; the first that knows it decides. Impersonation comes after, in [`impersonation`], as it needs
+//! authorisation. Counterpart: `pkg/kubeapiserver/authenticator`.
 //! Invariant: a credential that is present and wrong is refused, never treated as absent.
 
-pub mod bootstrap_token;
+mod bootstrap_token;
+mod bound;
+mod cache;
+mod config;
 pub mod impersonation;
+pub mod keys;
+mod legacy_token;
 pub mod service_account;
-pub mod token_file;
+mod token_file;
 pub mod x509;
+
+use std::sync::Arc;
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use skiff_api::Status;
 
+use crate::authz::rbac::aggregate;
 use crate::server::Server;
-use crate::user::{ALL_AUTHENTICATED, UserInfo};
+use crate::user::{ALL_AUTHENTICATED, ANONYMOUS, UserInfo};
 
+pub use config::AuthenticationConfig;
 pub use service_account::ServiceAccountTokens;
 pub use token_file::TokenFile;
 
+/// Whose token it is, and for which of the audiences that were asked about.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    pub user: UserInfo,
+    pub audiences: Vec<String>,
+}
+
+const NOT_KNOWN: &str = "invalid bearer token";
+
 /// Who the caller is: a certificate, else a bearer token, else nobody.
 pub async fn identify(
-    server: &Server,
+    server: &Arc<Server>,
     certificate: Option<&UserInfo>,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
@@ -32,9 +50,8 @@ pub async fn identify(
     }
     match bearer_token(headers)? {
         Some(token) => {
-            let (user, _) =
-                token_user(server, &token, &[]).await.map_err(|_| Status::unauthorized())?;
-            Ok(user)
+            let found = token_user(server, &token, &[]).await;
+            Ok(found.map_err(|_| Status::unauthorized())?.user)
         }
         None => Ok(UserInfo::anonymous()),
     }
@@ -43,31 +60,48 @@ pub async fn identify(
 /// The user of a bearer token, and the audiences it was accepted for. `audiences` empty means the API server's own.
 /// The error says why, for TokenReview; a client is only told "Unauthorized".
 pub async fn token_user(
-    server: &Server,
+    server: &Arc<Server>,
     token: &str,
     audiences: &[String],
-) -> Result<(UserInfo, Vec<String>), String> {
+) -> Result<Authenticated, String> {
     let own = server.tokens.audiences();
     let wanted = if audiences.is_empty() { own } else { audiences };
-    if server.tokens.is_ours(token) {
-        let (user, audiences) = server.tokens.verify(server, token, wanted).await?;
-        return Ok((authenticated(user), audiences));
-    }
+    let mut faults = vec![NOT_KNOWN.to_owned()];
     if let Some(user) = server.token_file.as_ref().and_then(|file| file.user(token)) {
-        return Ok((authenticated(user), own.to_vec()));
+        return accepted(user, own, wanted);
     }
-    let user = bootstrap_token::user(server, token).await?;
-    Ok((authenticated(user), own.to_vec()))
+    match server.tokens.authenticate(server, token, wanted).await {
+        Some(Ok(found)) => return Ok(Authenticated { user: authenticated(found.user), ..found }),
+        Some(Err(fault)) => faults.push(fault),
+        None => {}
+    }
+    match bootstrap_token::user(server, token).await {
+        Ok(Some(user)) => return accepted(user, own, wanted),
+        Ok(None) => {}
+        Err(fault) => faults.push(fault),
+    }
+    Err(aggregate(faults))
 }
 
+/// A user of a kind of token that knows nothing of audiences: it is for this server's.
+fn accepted(user: UserInfo, own: &[String], wanted: &[String]) -> Result<Authenticated, String> {
+    let audiences: Vec<String> = own.iter().filter(|one| wanted.contains(one)).cloned().collect();
+    match audiences.is_empty() {
+        true => Err(NOT_KNOWN.to_owned()),
+        false => Ok(Authenticated { user: authenticated(user), audiences }),
+    }
+}
+
+/// Everybody who is somebody is in a group of their own.
 fn authenticated(mut user: UserInfo) -> UserInfo {
-    if !user.is_in(ALL_AUTHENTICATED) {
+    if user.name != ANONYMOUS && !user.is_in(ALL_AUTHENTICATED) {
         user.groups.push(ALL_AUTHENTICATED.to_owned());
     }
     user
 }
 
-/// `Authorization: Bearer x`, or the token that a browser's WebSocket smuggles in as a subprotocol.
+/// `Authorization: Bearer x`, or the token that a browser's WebSocket smuggles in as a subprotocol. Other schemes are
+/// nobody's business here.
 fn bearer_token(headers: &HeaderMap) -> Result<Option<String>, Status> {
     let Some(value) = headers.get(AUTHORIZATION) else { return Ok(websocket_token(headers)) };
     let text = value.to_str().map_err(|_| Status::unauthorized())?;
@@ -88,4 +122,15 @@ fn websocket_token(headers: &HeaderMap) -> Option<String> {
         .find_map(|protocol| protocol.trim().strip_prefix(PREFIX))?;
     let bytes = base64::prelude::BASE64_URL_SAFE_NO_PAD.decode(encoded).ok()?;
     String::from_utf8(bytes).ok()
+}
+
+/// Compares without telling by its time how much was right.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |seen, (a, b)| seen | (a ^ b)) == 0
+}
+
+/// Texts as Go prints a list of them.
+fn go_list(texts: &[String]) -> String {
+    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
+    format!("[{}]", quoted.join(" "))
 }

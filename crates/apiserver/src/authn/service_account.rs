@@ -1,42 +1,51 @@
 //! Service-account tokens: signed claims, bound to objects that must still be there.
 //!
-//! `issue` is what the token subresource and the kubelet's projected volumes use; `verify` runs on every request
-//! that carries such a token. Counterpart: `pkg/serviceaccount`. Invariant: a token stops working when its
-//! service account, or the pod, secret or node it is bound to, is deleted, whatever its expiry says.
+//! `issue` is what the token subresource uses; `verify` runs on every request that carries such a token: the signature is
+//! checked once and remembered, what the token is bound to is looked up each time. Counterpart: `pkg/serviceaccount`.
+//! Invariant: a token stops working when its service account, or the pod, secret or node it is bound to, is deleted,
+//! whatever its expiry says.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
-use rcgen::{KeyPair, PublicKeyData};
+use jsonwebtoken::{Header, Validation};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
-use skiff_api::meta::meta;
 
+use super::bound;
+use super::cache::TokenCache;
+use super::keys::{self, CheckingKey, SigningKey};
+use super::legacy_token;
+use super::{Authenticated, go_list};
 use crate::server::Server;
 use crate::user::UserInfo;
 
-/// Signs and checks the tokens of one issuer.
+/// Signs and checks the tokens of one server.
 pub struct ServiceAccountTokens {
     issuer: String,
+    /// Whose tokens are accepted, the own one first.
+    issuers: Vec<String>,
     audiences: Vec<String>,
-    key_id: String,
-    signing: EncodingKey,
-    checking: DecodingKey,
-    jwks: Value,
+    signing: SigningKey,
+    checking: Vec<CheckingKey>,
+    known: TokenCache<Arc<Value>>,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Claims {
+    #[serde(default)]
     pub aud: Audience,
     pub exp: i64,
+    #[serde(default)]
     pub iat: i64,
     pub iss: String,
+    #[serde(default)]
     pub jti: String,
     #[serde(rename = "kubernetes.io")]
     pub kubernetes: Binding,
+    #[serde(default)]
     pub nbf: i64,
     pub sub: String,
 }
@@ -73,21 +82,20 @@ pub struct ObjectRef {
 }
 
 /// Clocks of nodes differ a little.
-const LEEWAY: i64 = 10;
+const LEEWAY: i64 = 60;
 
 // === impl ServiceAccountTokens ===
 
 impl ServiceAccountTokens {
-    pub fn new(issuer: &str, audiences: Vec<String>, key: &KeyPair) -> ServiceAccountTokens {
-        let key_id = BASE64_URL_SAFE_NO_PAD.encode(Sha256::digest(key.subject_public_key_info()));
-        ServiceAccountTokens {
-            issuer: issuer.to_owned(),
-            audiences,
-            signing: EncodingKey::from_ec_der(key.serialized_der()),
-            checking: DecodingKey::from_ec_der(key.public_key_raw()),
-            jwks: jwks(key, &key_id),
-            key_id,
-        }
+    pub fn new(
+        issuers: Vec<String>,
+        audiences: Vec<String>,
+        signing: SigningKey,
+        checking: Vec<CheckingKey>,
+    ) -> ServiceAccountTokens {
+        let issuer = issuers.first().cloned().unwrap_or_default();
+        let known = TokenCache::default();
+        ServiceAccountTokens { issuer, issuers, audiences, signing, checking, known }
     }
 
     pub fn issuer(&self) -> &str {
@@ -99,112 +107,147 @@ impl ServiceAccountTokens {
     }
 
     /// The body of `/openid/v1/jwks`.
-    pub fn jwks(&self) -> &Value {
-        &self.jwks
+    pub fn jwks(&self) -> Value {
+        keys::key_set(&self.checking)
     }
 
-    pub fn issue(&self, claims: &Claims) -> Result<String, jsonwebtoken::errors::Error> {
-        let header =
-            Header { typ: None, kid: Some(self.key_id.clone()), ..Header::new(Algorithm::ES256) };
-        jsonwebtoken::encode(&header, claims, &self.signing)
+    /// The body of `/.well-known/openid-configuration`, for a server at `address`.
+    pub fn openid_configuration(&self, address: &str) -> Value {
+        json!({
+            "issuer": self.issuer,
+            "jwks_uri": format!("https://{address}/openid/v1/jwks"),
+            "response_types_supported": ["id_token"],
+            "subject_types_supported": ["public"],
+            "id_token_signing_alg_values_supported": keys::algorithms(&self.checking),
+        })
     }
 
-    /// Whether the token claims to be from this issuer; its signature is not looked at.
-    pub fn is_ours(&self, token: &str) -> bool {
-        let claims =
-            token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
-        let claims = claims.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        claims.is_some_and(|claims| claims["iss"] == self.issuer.as_str())
+    pub fn issue(&self, claims: &impl Serialize) -> Result<String, jsonwebtoken::errors::Error> {
+        let kid = Some(self.signing.id.clone());
+        let header = Header { typ: None, kid, ..Header::new(self.signing.algorithm) };
+        jsonwebtoken::encode(&header, claims, &self.signing.key)
     }
 
-    /// The user of a good token, and which of `wanted` audiences it is for.
-    pub async fn verify(
+    /// Who a token is from, if it is one of ours: `None` for any other kind of credential.
+    pub async fn authenticate(
         &self,
-        server: &Server,
+        server: &Arc<Server>,
         token: &str,
         wanted: &[String],
-    ) -> Result<(UserInfo, Vec<String>), String> {
-        let mut rules = Validation::new(Algorithm::ES256);
-        rules.validate_aud = false;
-        rules.validate_exp = false;
-        rules.required_spec_claims.clear();
-        let claims: Claims = jsonwebtoken::decode(token, &self.checking, &rules)
-            .map_err(|error| error.to_string())?
-            .claims;
+    ) -> Option<Result<Authenticated, String>> {
+        let claims = match self.known.get(token) {
+            Some(claims) => claims,
+            None => {
+                let issuer = issuer_of(token)?;
+                if issuer != legacy_token::ISSUER && !self.issuers.contains(&issuer) {
+                    return None;
+                }
+                match self.check_signature(token) {
+                    Ok(claims) => self.remember(token, claims),
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+        };
+        Some(match claims["iss"] == legacy_token::ISSUER {
+            true => legacy_token::verify(server, token, &claims, wanted).await,
+            false => self.verify(server, &claims, wanted).await,
+        })
+    }
+
+    fn remember(&self, token: &str, claims: Value) -> Arc<Value> {
+        let claims = Arc::new(claims);
+        self.known.put(token, claims.clone());
+        claims
+    }
+
+    /// By the key that the token names, or else by any.
+    fn check_signature(&self, token: &str) -> Result<Value, String> {
+        let named = jsonwebtoken::decode_header(token).ok().and_then(|header| header.kid);
+        let by_name = self.checking.iter().find(|key| Some(&key.id) == named.as_ref());
+        let candidates = match by_name {
+            Some(key) => std::slice::from_ref(key),
+            None => &self.checking,
+        };
+        let mut fault = "invalid signature, no keys found".to_owned();
+        for key in candidates {
+            let mut rules = Validation::new(key.algorithm);
+            (rules.validate_aud, rules.validate_exp) = (false, false);
+            rules.required_spec_claims.clear();
+            match jsonwebtoken::decode::<Value>(token, &key.key, &rules) {
+                Ok(token) => return Ok(token.claims),
+                Err(error) => fault = error.to_string(),
+            }
+        }
+        Err(fault)
+    }
+
+    async fn verify(
+        &self,
+        server: &Server,
+        claims: &Value,
+        wanted: &[String],
+    ) -> Result<Authenticated, String> {
+        let claims = Claims::deserialize(claims).map_err(|error| error.to_string())?;
         let audiences: Vec<String> =
             wanted.iter().filter(|audience| claims.aud.contains(audience)).cloned().collect();
         if audiences.is_empty() {
+            let (given, wanted) = (go_list(claims.aud.list()), go_list(wanted));
             return Err(format!(
-                "[invalid bearer token, token audiences {} is invalid for the target audiences {}]",
-                go_list(claims.aud.list()),
-                go_list(wanted)
+                "token audiences {given} is invalid for the target audiences {wanted}"
             ));
         }
-        let now = jiff::Timestamp::now().as_second();
-        if claims.exp + LEEWAY < now {
-            return Err("[invalid bearer token, service account token has expired]".to_owned());
-        }
-        if claims.nbf - LEEWAY > now {
-            return Err("[invalid bearer token, service account token is not valid yet]".to_owned());
-        }
-        self.check_bindings(server, &claims).await?;
-        Ok((user(&claims), audiences))
-    }
-
-    async fn check_bindings(&self, server: &Server, claims: &Claims) -> Result<(), String> {
-        let binding = &claims.kubernetes;
-        let namespace = &binding.namespace;
-        let account = &binding.serviceaccount;
-        check_object(
-            server,
-            &format!("/registry/serviceaccounts/{namespace}/"),
-            account,
-            "service account",
-        )
-        .await?;
-        let bound = [
-            (&binding.pod, format!("/registry/pods/{namespace}/"), "pod"),
-            (&binding.secret, format!("/registry/secrets/{namespace}/"), "secret"),
-        ];
-        for (reference, prefix, what) in bound {
-            if let Some(reference) = reference {
-                check_object(server, &prefix, reference, what).await?;
-            }
-        }
-        match &binding.node {
-            Some(node) if binding.pod.is_none() => {
-                check_object(server, "/registry/minions/", node, "node").await
-            }
-            _ => Ok(()),
-        }
+        let now = skiff_api::time::now();
+        check_times(&claims, now)?;
+        check_bindings(server, &claims.kubernetes, now).await?;
+        Ok(Authenticated { user: user(&claims), audiences })
     }
 }
 
-async fn check_object(
-    server: &Server,
-    prefix: &str,
-    reference: &ObjectRef,
-    what: &str,
-) -> Result<(), String> {
-    let entry = server
-        .store
-        .get(&format!("{prefix}{}", reference.name))
-        .await
-        .map_err(|error| error.to_string())?;
-    let gone = || format!("[invalid bearer token, {what} {} has been invalidated]", reference.name);
-    let object: Value =
-        entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()).ok_or_else(gone)?;
-    match meta(&object).uid() == reference.uid || reference.uid.is_empty() {
-        true => Ok(()),
-        false => Err(gone()),
+/// Who claims to have issued a token; its signature is not looked at.
+pub fn issuer_of(token: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Issuer {
+        iss: String,
     }
+    let payload = BASE64_URL_SAFE_NO_PAD.decode(token.split('.').nth(1)?).ok()?;
+    Some(serde_json::from_slice::<Issuer>(&payload).ok()?.iss)
+}
+
+fn check_times(claims: &Claims, now: i64) -> Result<(), String> {
+    let fault = match () {
+        () if claims.nbf > now + LEEWAY => "service account token is not valid yet",
+        () if claims.exp < now - LEEWAY => "service account token has expired",
+        () if claims.iat > now + LEEWAY => "service account token is issued in the future",
+        () => return Ok(()),
+    };
+    Err(fault.to_owned())
+}
+
+async fn check_bindings(server: &Server, binding: &Binding, now: i64) -> Result<(), String> {
+    let Binding { namespace, serviceaccount, .. } = binding;
+    bound::account(server, namespace, serviceaccount, now - LEEWAY).await?;
+    // The node of a pod is told for information: the pod's own life is what counts.
+    let node = binding.node.as_ref().filter(|_| binding.pod.is_none());
+    let others = [
+        ("secrets", namespace.as_str(), "secret", binding.secret.as_ref()),
+        ("pods", namespace.as_str(), "pod", binding.pod.as_ref()),
+        ("minions", "", "node", node),
+    ];
+    for (resource, namespace, what, reference) in others {
+        if let Some(reference) = reference {
+            bound::object(server, resource, namespace, what, reference, now - LEEWAY).await?;
+        }
+    }
+    Ok(())
 }
 
 fn user(claims: &Claims) -> UserInfo {
     let binding = &claims.kubernetes;
     let mut extra = BTreeMap::new();
     let mut add = |key: &str, value: &str| {
-        extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        if !value.is_empty() {
+            extra.insert(format!("authentication.kubernetes.io/{key}"), vec![value.to_owned()]);
+        }
     };
     if !claims.jti.is_empty() {
         add("credential-id", &format!("JTI={}", claims.jti));
@@ -225,6 +268,12 @@ fn user(claims: &Claims) -> UserInfo {
 
 // === impl Audience ===
 
+impl Default for Audience {
+    fn default() -> Audience {
+        Audience::Many(Vec::new())
+    }
+}
+
 impl Audience {
     fn list(&self) -> &[String] {
         match self {
@@ -238,17 +287,30 @@ impl Audience {
     }
 }
 
-/// Texts as Go prints a list of them.
-fn go_list(texts: &[String]) -> String {
-    let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
-    format!("[{}]", quoted.join(" "))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// The public key as a JSON web key set; an uncompressed P-256 point is 0x04, x, y.
-fn jwks(key: &KeyPair, key_id: &str) -> Value {
-    let point = key.public_key_raw();
-    let [x, y] = [&point[1..33], &point[33..65]].map(|half| BASE64_URL_SAFE_NO_PAD.encode(half));
-    json!({ "keys": [{
-        "use": "sig", "kty": "EC", "kid": key_id, "crv": "P-256", "alg": "ES256", "x": x, "y": y,
-    }] })
+    #[test]
+    fn a_token_is_good_between_its_times_and_a_minute_around_them() {
+        let claims = |exp, nbf, iat| Claims {
+            aud: Audience::default(),
+            exp,
+            iat,
+            iss: String::new(),
+            jti: String::new(),
+            kubernetes: Binding::default(),
+            nbf,
+            sub: String::new(),
+        };
+        for (exp, nbf, iat, fault) in [
+            (1000, 900, 900, None),
+            (945, 900, 900, None),
+            (939, 900, 900, Some("service account token has expired")),
+            (2000, 1061, 900, Some("service account token is not valid yet")),
+            (2000, 900, 1061, Some("service account token is issued in the future")),
+        ] {
+            assert_eq!(check_times(&claims(exp, nbf, iat), 1000).err().as_deref(), fault);
+        }
+    }
 }

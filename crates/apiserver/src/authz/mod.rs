@@ -1,16 +1,19 @@
 //! Authorisation: who may do what.
 //!
-//! User + [`Attributes`] -> allowed or not, and why. The authorisers are asked in the order of
-//! [`decide`]: superusers, the node authoriser, RBAC; the first that allows decides. Counterpart:
-//! `k8s.io/apiserver/pkg/authorization`. Invariant: nothing is allowed because something failed.
+//! User + [`Attributes`] -> [`Decision`]. Superusers come first; then the authorisers are asked in the order of the
+//! configuration, and the first with an opinion decides. Counterpart: `k8s.io/apiserver/pkg/authorization`.
+//! Invariant: nothing is allowed because something failed.
 
 pub mod escalation;
 pub mod node;
 pub mod rbac;
 pub mod rules;
 
+use skiff_api::selector::{FieldRequirement, Labels};
 use skiff_api::{GroupResource, Status};
 
+use crate::config::AuthorizationMode;
+use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::user::{PRIVILEGED_GROUP, UserInfo};
@@ -21,17 +24,30 @@ pub struct Attributes {
     pub verb: String,
     pub is_resource: bool,
     pub group: String,
+    pub version: String,
     pub resource: String,
     pub subresource: String,
     pub namespace: String,
     pub name: String,
     pub path: String,
+    /// What the request restricts itself to, as far as it could be read.
+    pub field_selector: Vec<FieldRequirement>,
+    pub label_selector: Labels,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Opinion {
+    Allow,
+    /// Whoever is asked next is not.
+    Deny,
+    #[default]
+    None,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Decision {
-    pub allowed: bool,
-    /// Why it is allowed, or what kept it from being decided.
+    pub opinion: Opinion,
+    /// Why, or what kept it from being decided.
     pub reason: String,
 }
 
@@ -42,7 +58,7 @@ pub async fn require(
     attributes: &Attributes,
 ) -> Result<(), Status> {
     let decision = decide(server, user, attributes).await?;
-    match decision.allowed {
+    match decision.is_allowed() {
         true => Ok(()),
         false => Err(forbidden(user, attributes, &decision.reason)),
     }
@@ -54,34 +70,82 @@ pub async fn decide(
     attributes: &Attributes,
 ) -> Result<Decision, Status> {
     if user.is_in(PRIVILEGED_GROUP) {
-        return Ok(Decision { allowed: true, reason: String::new() });
+        return Ok(Decision::allow(""));
     }
-    if let Some(node) = user.node_name()
-        && node::allows(server, node, attributes).await?
-    {
-        return Ok(Decision { allowed: true, reason: String::new() });
+    let mut reasons = Vec::new();
+    for mode in &server.config.authorization {
+        let decision = ask(mode, server, user, attributes).await?;
+        if decision.opinion != Opinion::None {
+            return Ok(decision);
+        }
+        reasons.push(decision.reason);
     }
-    Ok(server.rbac.policy(server).await?.decide(user, attributes))
+    reasons.retain(|reason| !reason.is_empty());
+    Ok(Decision::no_opinion(reasons.join("\n")))
+}
+
+async fn ask(
+    mode: &AuthorizationMode,
+    server: &Server,
+    user: &UserInfo,
+    attributes: &Attributes,
+) -> Result<Decision, Status> {
+    match mode {
+        AuthorizationMode::AlwaysAllow => Ok(Decision::allow("")),
+        AuthorizationMode::AlwaysDeny => Ok(Decision::no_opinion("Everything is forbidden.")),
+        AuthorizationMode::Node => match user.node_name() {
+            Some(node) => node::decide(server, node, attributes).await,
+            None => Ok(Decision::default()),
+        },
+        AuthorizationMode::Rbac => {
+            Ok(server.rbac.policy(&server.store).await?.decide(user, attributes))
+        }
+    }
+}
+
+// === impl Decision ===
+
+impl Decision {
+    pub fn allow(reason: impl Into<String>) -> Decision {
+        Decision { opinion: Opinion::Allow, reason: reason.into() }
+    }
+
+    pub fn no_opinion(reason: impl Into<String>) -> Decision {
+        Decision { opinion: Opinion::None, reason: reason.into() }
+    }
+
+    pub fn is_allowed(&self) -> bool {
+        self.opinion == Opinion::Allow
+    }
 }
 
 // === impl Attributes ===
 
-impl From<&RequestInfo> for Attributes {
-    fn from(info: &RequestInfo) -> Attributes {
-        Attributes {
+impl Attributes {
+    /// What a request asks for. Selectors count where they restrict what is read or deleted.
+    pub fn of(info: &RequestInfo, query: &Query) -> Attributes {
+        let mut attributes = Attributes {
             verb: info.verb.clone(),
             is_resource: info.is_resource,
             group: info.group.clone(),
+            version: info.version.clone(),
             resource: info.resource.clone(),
             subresource: info.subresource.clone(),
             namespace: info.namespace.clone(),
             name: info.name.clone(),
             path: info.path.clone(),
+            ..Attributes::default()
+        };
+        if matches!(info.verb.as_str(), "list" | "watch" | "deletecollection") {
+            // A selector that cannot be read restricts nothing here, and is refused later.
+            let fields = FieldRequirement::parse_all(query.text("fieldSelector"));
+            attributes.field_selector = fields.unwrap_or_default();
+            let labels = Labels::parse(query.text("labelSelector"));
+            attributes.label_selector = labels.unwrap_or_default();
         }
+        attributes
     }
-}
 
-impl Attributes {
     /// `pods/log`, as rules name it.
     pub fn resource_path(&self) -> String {
         match self.subresource.is_empty() {
@@ -89,9 +153,15 @@ impl Attributes {
             false => format!("{}/{}", self.resource, self.subresource),
         }
     }
+
+    /// Whether only objects whose field has this value are asked for.
+    pub fn selects_field(&self, field: &str, value: &str) -> bool {
+        let fits = |one: &FieldRequirement| one.equal && one.field == field && one.value == value;
+        self.field_selector.iter().any(fits)
+    }
 }
 
-fn forbidden(user: &UserInfo, attributes: &Attributes, reason: &str) -> Status {
+pub fn forbidden(user: &UserInfo, attributes: &Attributes, reason: &str) -> Status {
     let mut why = denial(user, attributes);
     if !reason.is_empty() {
         why = format!("{why}: {reason}");

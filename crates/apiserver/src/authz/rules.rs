@@ -34,7 +34,7 @@ impl PolicyRule {
                     && (self.resource_names.is_empty()
                         || self.resource_names.contains(&attributes.name))
             }
-            false => self.non_resource_urls.iter().any(|url| url_matches(url, &attributes.path)),
+            false => self.non_resource_urls.iter().any(|url| url_covers(url, &attributes.path)),
         }
     }
 
@@ -47,34 +47,35 @@ impl PolicyRule {
         self.resources.iter().any(|rule| rule == "*" || *rule == path || any_parent(rule))
     }
 
-    /// One rule per group, resource, name and verb: what can be compared piece by piece.
+    /// One rule per group, resource, verb and name: what can be compared piece by piece.
     fn breakdown(&self) -> Vec<PolicyRule> {
         let mut pieces = Vec::new();
-        for verb in &self.verbs {
-            for group in &self.api_groups {
-                for resource in &self.resources {
+        for group in &self.api_groups {
+            for resource in &self.resources {
+                for verb in &self.verbs {
                     let piece = PolicyRule {
                         verbs: vec![verb.clone()],
                         api_groups: vec![group.clone()],
                         resources: vec![resource.clone()],
                         ..PolicyRule::default()
                     };
-                    if self.resource_names.is_empty() {
-                        pieces.push(piece.clone());
-                    }
                     let named = |name: &String| PolicyRule {
                         resource_names: vec![name.clone()],
                         ..piece.clone()
                     };
                     pieces.extend(self.resource_names.iter().map(named));
+                    if self.resource_names.is_empty() {
+                        pieces.push(piece);
+                    }
                 }
             }
-            let url = |url: &String| PolicyRule {
+        }
+        for url in &self.non_resource_urls {
+            pieces.extend(self.verbs.iter().map(|verb| PolicyRule {
                 verbs: vec![verb.clone()],
                 non_resource_urls: vec![url.clone()],
                 ..PolicyRule::default()
-            };
-            pieces.extend(self.non_resource_urls.iter().map(url));
+            }));
         }
         pieces
     }
@@ -122,15 +123,15 @@ pub fn uncovered(owned: &[PolicyRule], wanted: &[PolicyRule]) -> Vec<PolicyRule>
     compact(missing)
 }
 
-/// Pieces that differ by verb only become one rule.
-pub fn compact(pieces: Vec<PolicyRule>) -> Vec<PolicyRule> {
+/// Pieces about the same resource become one rule; those about paths stay as they are.
+fn compact(pieces: Vec<PolicyRule>) -> Vec<PolicyRule> {
     let mut rules: Vec<PolicyRule> = Vec::new();
     for piece in pieces {
         let same = |rule: &&mut PolicyRule| {
-            rule.api_groups == piece.api_groups
+            piece.non_resource_urls.is_empty()
+                && rule.api_groups == piece.api_groups
                 && rule.resources == piece.resources
                 && rule.resource_names == piece.resource_names
-                && rule.non_resource_urls == piece.non_resource_urls
         };
         match rules.iter_mut().find(same) {
             Some(rule) => rule.verbs.extend(piece.verbs),
@@ -138,6 +139,15 @@ pub fn compact(pieces: Vec<PolicyRule>) -> Vec<PolicyRule> {
         }
     }
     rules
+}
+
+/// The rules of those who may do everything.
+pub fn everything() -> [PolicyRule; 2] {
+    let all = || vec!["*".to_owned()];
+    [
+        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
+        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
+    ]
 }
 
 /// `{APIGroups:[""], Resources:["pods"], Verbs:["get" "list"]}`.
@@ -167,18 +177,8 @@ fn covers_subresource(have: &str, want: &str) -> bool {
     }
 }
 
-fn url_matches(rule: &str, path: &str) -> bool {
-    match rule.strip_suffix('*') {
-        Some(prefix) => path.starts_with(prefix),
-        None => rule == path,
-    }
-}
-
 fn url_covers(have: &str, want: &str) -> bool {
-    match have.strip_suffix('*') {
-        Some(prefix) => want.starts_with(prefix),
-        None => have == want,
-    }
+    have == want || (have.ends_with('*') && want.starts_with(have.trim_end_matches('*')))
 }
 
 #[cfg(test)]
@@ -203,11 +203,29 @@ mod tests {
         assert_eq!(
             missing,
             [
-                r#"{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}"#,
                 r#"{APIGroups:[""], Resources:["pods"], Verbs:["list"]}"#,
+                r#"{APIGroups:[""], Resources:["secrets"], Verbs:["get" "list"]}"#,
             ]
         );
         assert!(uncovered(&[rule(&["*"], &["*"], &["*"])], &wanted).is_empty());
+    }
+
+    #[test]
+    fn missing_paths_are_printed_one_by_one() {
+        let text = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect();
+        let wanted = PolicyRule {
+            verbs: text(&["get", "post"]),
+            non_resource_urls: text(&["/a", "/b/*"]),
+            ..PolicyRule::default()
+        };
+        let owned = PolicyRule {
+            verbs: text(&["*"]),
+            non_resource_urls: text(&["/b*"]),
+            ..PolicyRule::default()
+        };
+        let missing: Vec<String> = uncovered(&[owned], &[wanted]).iter().map(describe).collect();
+        let line = |verb| format!(r#"{{NonResourceURLs:["/a"], Verbs:["{verb}"]}}"#);
+        assert_eq!(missing, [line("get"), line("post")]);
     }
 
     #[test]

@@ -1,19 +1,15 @@
 //! TokenReview and SelfSubjectReview: whose token this is, and who is asking.
 
 use serde_json::{Value, json};
-use skiff_api::field::{ErrorList, Path};
-use skiff_api::{KindDef, Status};
+use skiff_api::Status;
 
 use super::text;
-use crate::authn;
+use crate::authn::{self, Authenticated};
 use crate::call::Call;
 
-pub async fn of_token(call: &Call, kind: &KindDef, object: &mut Value) -> Result<(), Status> {
+pub async fn of_token(call: &Call, object: &mut Value) -> Result<(), Status> {
     let token = text(&object["spec"], "token").to_owned();
     if token.is_empty() {
-        let mut errors = ErrorList::default();
-        errors.required(&Path::new("spec").child("token"), "");
-        tracing::debug!(kind = kind.kind, "a review without a token");
         return Err(Status::bad_request("token is required for TokenReview in authentication"));
     }
     let wanted: Vec<String> = object["spec"]["audiences"]
@@ -24,7 +20,7 @@ pub async fn of_token(call: &Call, kind: &KindDef, object: &mut Value) -> Result
         .map(str::to_owned)
         .collect();
     object["status"] = match authn::token_user(&call.server, &token, &wanted).await {
-        Ok((user, audiences)) => {
+        Ok(Authenticated { user, audiences }) => {
             json!({ "authenticated": true, "user": user.to_value(), "audiences": audiences })
         }
         Err(error) => json!({ "user": {}, "error": error }),

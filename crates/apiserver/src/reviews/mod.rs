@@ -3,6 +3,7 @@
 //! Counterpart: `pkg/registry/authorization` and `authentication`.
 
 mod access;
+mod attributes;
 mod identity;
 mod rules;
 
@@ -53,7 +54,7 @@ impl Review {
                 access::of_subject(call, &mut object, Some(&call.info.namespace)).await?
             }
             Review::SelfSubjectRules => rules::of_self(call, &mut object).await?,
-            Review::Token => identity::of_token(call, kind, &mut object).await?,
+            Review::Token => identity::of_token(call, &mut object).await?,
             Review::SelfSubject => identity::of_self(call, &mut object),
         }
         Ok(Reply::Value { code: StatusCode::CREATED, value: object })

@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 use skiff_api::Status;
 
 use super::text;
-use crate::authz::rules::PolicyRule;
+use crate::authz::rbac::aggregate;
+use crate::authz::rules::{PolicyRule, everything};
 use crate::call::Call;
 use crate::user::PRIVILEGED_GROUP;
 
@@ -13,8 +14,8 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
     }
-    let policy = call.server.rbac.policy(&call.server).await?;
-    let mut rules = policy.rules_of(&call.user, &namespace);
+    let policy = call.server.rbac.policy(&call.server.store).await?;
+    let (mut rules, problems) = policy.rules_of(&call.user, &namespace);
     if call.user.is_in(PRIVILEGED_GROUP) {
         rules.splice(0..0, everything());
     }
@@ -29,15 +30,17 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
     // The answer repeats nothing of the question.
     object["spec"] = json!({});
     object["metadata"] = json!({});
-    object["status"] =
+    let mut status =
         json!({ "resourceRules": resources, "nonResourceRules": others, "incomplete": false });
+    let mut faults = vec![problems];
+    if call.user.node_name().is_some() {
+        status["incomplete"] = true.into();
+        faults.insert(0, "node authorizer does not support user rule resolution".to_owned());
+    }
+    faults.retain(|fault| !fault.is_empty());
+    if !faults.is_empty() {
+        status["evaluationError"] = aggregate(faults).into();
+    }
+    object["status"] = status;
     Ok(())
-}
-
-fn everything() -> [PolicyRule; 2] {
-    let all = || vec!["*".to_owned()];
-    [
-        PolicyRule { verbs: all(), api_groups: all(), resources: all(), ..PolicyRule::default() },
-        PolicyRule { verbs: all(), non_resource_urls: all(), ..PolicyRule::default() },
-    ]
 }

@@ -168,7 +168,7 @@ impl<'a> Write<'a> {
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
         admission::validate(&request, &object).await?;
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, None).await?;
+        escalation::check(self.call, &self.stored, &object, None).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
         self.commit_new(object, allocation).await
     }
@@ -300,8 +300,7 @@ impl<'a> Write<'a> {
             None if self.subresource == "binding" => {}
             None => admission::validate(&request, &object).await?,
         }
-        escalation::check(&self.call.server, &self.call.user, &self.stored, &object, Some(&old))
-            .await?;
+        escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
     }
@@ -475,7 +474,8 @@ impl<'a> Write<'a> {
             (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
             (Some(old), part) if part::is_part(part) => {
                 validate_meta_update(object, old, &mut errors);
-                strategy.validate(object, &mut errors);
+                validate_meta_update(object, old, &mut errors);
+                strategy.validate_part_update(part, object, old, &mut errors);
             }
             (Some(old), _) => {
                 validate_meta_update(object, old, &mut errors);
@@ -489,7 +489,12 @@ impl<'a> Write<'a> {
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
-        strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
+        let warnings = match self.subresource.as_str() {
+            "" => strategy.warnings(object, old),
+            "status" => strategy.status_warnings(object),
+            _ => Vec::new(),
+        };
+        warnings.into_iter().for_each(|text| self.call.warn(text));
         Ok(())
     }
 
