@@ -13,6 +13,7 @@ use skiff_api::field::{ErrorList, Path};
 use skiff_api::patch::Strictness;
 use skiff_api::{GroupKind, KindDef, Status};
 
+use crate::audit::Trail;
 use crate::negotiate::Media;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -26,6 +27,8 @@ pub struct Call {
     pub query: Query,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Where the request is recorded, if it is.
+    pub trail: Option<Arc<Trail>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -68,8 +71,9 @@ impl Call {
         query: Query,
         headers: HeaderMap,
         body: Bytes,
+        trail: Option<Arc<Trail>>,
     ) -> Call {
-        Call { server, user, info, query, headers, body, warnings: Mutex::default() }
+        Call { server, user, info, query, headers, body, trail, warnings: Mutex::default() }
     }
 
     pub fn header(&self, name: http::header::HeaderName) -> &str {
