@@ -123,6 +123,11 @@ impl ErrorList {
         self.push(ErrorType::Invalid, path, Some(value.into()), detail);
     }
 
+    /// As [`ErrorList::invalid`], with nothing shown.
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorType::Invalid, path, None, detail);
+    }
+
     pub fn type_invalid(
         &mut self,
         path: &Path<'_>,

@@ -164,6 +164,9 @@ pub trait Strategy: Send + Sync {
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
 
+    /// What a new object gets once it has been found good.
+    fn canonicalize(&self, _object: &mut Value) {}
+
     /// Faults of a change through another subresource, which changes one part of the object.
     fn validate_part_update(
         &self,

@@ -12,7 +12,7 @@ use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kinds::pod_spec::security::NOT_ALLOWED;
 use skiff_api::meta::{meta, meta_mut};
-use skiff_api::validation::{validate_meta, validate_meta_update};
+use skiff_api::validation::{validate_kind_meta_update, validate_meta, validate_meta_update};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
@@ -172,6 +172,7 @@ impl<'a> Write<'a> {
         fill_new_meta(&mut object);
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
+        self.stored.strategy.canonicalize(&mut object);
         admission::validate(&request, &object).await?;
         escalation::check(self.call, &self.stored, &object, None).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
@@ -473,20 +474,21 @@ impl<'a> Write<'a> {
                 strategy.validate(object, &mut errors);
             }
             (Some(old), "status") => {
-                // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
             }
-            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), "binding") => {
+                validate_meta_update(&self.stored, object, old, &mut errors);
+            }
             (Some(old), part) if part::is_part(part) => {
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_part_update(part, object, old, &mut errors);
             }
             (Some(old), _) => {
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }
