@@ -186,6 +186,15 @@ impl Server {
         self.kinds.store(Arc::new(kinds));
     }
 
+    /// Changes what is served. May be asked to change it again when another change came between.
+    pub fn change_kinds(&self, change: impl Fn(&mut Kinds)) {
+        self.kinds.rcu(|kinds| {
+            let mut kinds = Kinds::clone(kinds);
+            change(&mut kinds);
+            kinds
+        });
+    }
+
     /// Something of this kind was written.
     pub fn committed(&self, kind: &KindDef) {
         if kind.group == rbac::GROUP {
