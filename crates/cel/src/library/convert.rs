@@ -101,7 +101,8 @@ fn parse_double(text: &str) -> Option<f64> {
 
 fn to_duration<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     Ok(Value::Duration(match args {
-        [Value::Duration(nanos) | Value::Int(nanos)] => *nanos,
+        [Value::Duration(nanos)] => *nanos,
+        [value @ Value::Int(_)] => return Err(failed(value, "google.protobuf.Duration")),
         [value @ Value::String(text)] => {
             parse_duration(text).ok_or_else(|| failed(value, "google.protobuf.Duration"))?
         }
