@@ -13,12 +13,28 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// Upstream's limit on the bytes that `copy` operations may add.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// Why an operation does not fit the document.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    #[error("{0}")]
+    DoesNotApply(String),
+    #[error("testing value {0} failed: test failed")]
+    FailedTest(String),
+}
+
 /// Applies a JSON patch.
 pub fn apply(document: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let operations = operations(patch)?;
+    apply_operations(document, &operations(patch)?).map_err(|_| PatchError::DoesNotApply)
+}
+
+/// Applies operations that are read already, saying what is wrong with one that does not fit.
+pub fn apply_operations(
+    document: Value,
+    operations: &[Map<String, Value>],
+) -> Result<Value, Misfit> {
     let mut editor = Editor { document, copied: 0 };
-    for operation in &operations {
-        editor.perform(operation).ok_or(PatchError::DoesNotApply)?;
+    for operation in operations {
+        editor.perform(operation)?;
     }
     Ok(editor.document)
 }
@@ -53,32 +69,58 @@ struct Editor {
 }
 
 impl Editor {
-    /// `None` if the operation does not fit the document.
-    fn perform(&mut self, operation: &Map<String, Value>) -> Option<()> {
-        let path = Pointer::parse(operation.get("path")?.as_str()?)?;
-        let from = || Pointer::parse(operation.get("from")?.as_str()?);
-        match operation.get("op")?.as_str()? {
-            "add" => add(&mut self.document, &path, operation.get("value")?.clone()),
-            "remove" => remove(&mut self.document, &path).map(drop),
-            "replace" => replace(&mut self.document, &path, operation.get("value")?.clone()),
+    fn perform(&mut self, operation: &Map<String, Value>) -> Result<(), Misfit> {
+        let name = operation.get("op").and_then(Value::as_str).unwrap_or("");
+        let pointer = |field: &str| {
+            let text = operation.get(field).and_then(Value::as_str);
+            let parsed = text.and_then(|text| Some((text, Pointer::parse(text)?)));
+            parsed.ok_or_else(|| {
+                misfit(format!("{name} operation failed to decode {field}"), MISSING)
+            })
+        };
+        let (text, path) = pointer("path")?;
+        let value = || {
+            let given = operation.get("value").cloned();
+            given.ok_or_else(|| misfit("operation, missing value field", MISSING))
+        };
+        match name {
+            "add" => add(&mut self.document, text, &path, value()?),
+            "remove" => remove(&mut self.document, text, &path).map(drop),
+            "replace" => replace(&mut self.document, text, &path, value()?),
             "move" => {
-                let value = remove(&mut self.document, &from()?)?;
-                add(&mut self.document, &path, value)
+                let (from, source) = pointer("from")?;
+                let value = remove(&mut self.document, from, &source)?;
+                add(&mut self.document, text, &path, value)
             }
             "copy" => {
-                let value = get(&self.document, &from()?)?.clone();
+                let (from, source) = pointer("from")?;
+                let value = get(&self.document, &source).cloned().ok_or_else(|| {
+                    misfit(
+                        format!("copy operation does not apply: doc is missing from path: {from}"),
+                        MISSING,
+                    )
+                })?;
                 self.copied += value.to_string().len();
-                (self.copied <= MAX_COPIED).then_some(())?;
-                add(&mut self.document, &path, value)
+                if self.copied > MAX_COPIED {
+                    return Err(misfit("copy", "the copied values are too large"));
+                }
+                add(&mut self.document, text, &path, value)
             }
             "test" => {
                 let wanted = operation.get("value").unwrap_or(&Value::Null);
                 let found = get(&self.document, &path).unwrap_or(&Value::Null);
-                (found == wanted).then_some(())
+                (found == wanted).then_some(()).ok_or_else(|| Misfit::FailedTest(text.to_owned()))
             }
-            _ => None,
+            other => Err(Misfit::DoesNotApply(format!("Unexpected kind: {other}"))),
         }
     }
+}
+
+const MISSING: &str = "missing value";
+const BAD_INDEX: &str = "invalid index referenced";
+
+fn misfit(what: impl std::fmt::Display, why: &str) -> Misfit {
+    Misfit::DoesNotApply(format!("{what}: {why}"))
 }
 
 fn get<'a>(document: &'a Value, path: &Pointer) -> Option<&'a Value> {
@@ -99,51 +141,72 @@ fn parent<'a, 'p>(document: &'a mut Value, path: &'p Pointer) -> Option<(&'a mut
         }
         _ => None,
     })?;
-    Some((parent, last))
+    (parent.is_object() || parent.is_array()).then_some((parent, last))
 }
 
-fn add(document: &mut Value, path: &Pointer, value: Value) -> Option<()> {
+fn bad_index(operation: &str, text: &str, step: &str) -> Misfit {
+    let what =
+        format!("error in {operation} for path: '{text}': Unable to access invalid index: {step}");
+    misfit(what, BAD_INDEX)
+}
+
+fn add(document: &mut Value, text: &str, path: &Pointer, value: Value) -> Result<(), Misfit> {
     if path.0.is_empty() {
         *document = value;
-        return Some(());
+        return Ok(());
     }
-    match parent(document, path)? {
-        (Value::Object(map), key) => drop(map.insert(key.to_owned(), value)),
-        (Value::Array(items), "-") => items.push(value),
-        (Value::Array(items), step) => {
-            let at = index(step, items.len() + 1)?;
-            (at <= items.len()).then(|| items.insert(at, value))?;
+    match parent(document, path) {
+        Some((Value::Object(map), key)) => drop(map.insert(key.to_owned(), value)),
+        Some((Value::Array(items), "-")) => items.push(value),
+        Some((Value::Array(items), step)) => {
+            let at = index(step, items.len() + 1).filter(|at| *at <= items.len());
+            items.insert(at.ok_or_else(|| bad_index("add", text, step))?, value);
         }
-        _ => return None,
+        _ => {
+            let what = format!("add operation does not apply: doc is missing path: {text:?}");
+            return Err(misfit(what, MISSING));
+        }
     }
-    Some(())
+    Ok(())
 }
 
-fn remove(document: &mut Value, path: &Pointer) -> Option<Value> {
-    match parent(document, path)? {
-        (Value::Object(map), key) => map.remove(key),
-        (Value::Array(items), step) => {
-            let at = index(step, items.len())?;
-            (at < items.len()).then(|| items.remove(at))
+fn remove(document: &mut Value, text: &str, path: &Pointer) -> Result<Value, Misfit> {
+    match parent(document, path) {
+        Some((Value::Object(map), key)) => map.remove(key).ok_or_else(|| {
+            let what = format!(
+                "error in remove for path: '{text}': Unable to remove nonexistent key: {key}"
+            );
+            misfit(what, MISSING)
+        }),
+        Some((Value::Array(items), step)) => {
+            let at = index(step, items.len()).filter(|at| *at < items.len());
+            Ok(items.remove(at.ok_or_else(|| bad_index("remove", text, step))?))
         }
-        _ => None,
+        _ => {
+            let what = format!("remove operation does not apply: doc is missing path: {text:?}");
+            Err(misfit(what, MISSING))
+        }
     }
 }
 
-fn replace(document: &mut Value, path: &Pointer, value: Value) -> Option<()> {
+fn replace(document: &mut Value, text: &str, path: &Pointer, value: Value) -> Result<(), Misfit> {
     if path.0.is_empty() {
         *document = value;
-        return Some(());
+        return Ok(());
     }
-    match parent(document, path)? {
-        (Value::Object(map), key) => drop(map.insert(key.to_owned(), value)),
-        (Value::Array(items), step) => {
-            let at = index(step, items.len())?;
-            *items.get_mut(at)? = value;
+    match parent(document, path) {
+        Some((Value::Object(map), key)) => drop(map.insert(key.to_owned(), value)),
+        Some((Value::Array(items), step)) => {
+            let item = index(step, items.len()).and_then(|at| items.get_mut(at));
+            let missing = format!("replace operation does not apply: doc is missing key: {text}");
+            *item.ok_or_else(|| misfit(missing, MISSING))? = value;
         }
-        _ => return None,
+        _ => {
+            let what = format!("replace operation does not apply: doc is missing path: {text}");
+            return Err(misfit(what, MISSING));
+        }
     }
-    Some(())
+    Ok(())
 }
 
 /// A list index; a negative one counts from the end.
@@ -231,6 +294,36 @@ mod tests {
         let many = vec![json!({"op": "test", "path": ""}); MAX_OPERATIONS + 1];
         let error = patched(many.into()).unwrap_err();
         assert_eq!(error.into_status().code, 413);
+    }
+
+    #[test]
+    fn a_misfit_says_what_is_missing() {
+        let misfit = |patch: Value| {
+            let operations: Vec<Map<String, Value>> =
+                serde_json::from_value(patch).expect("operations");
+            let document = json!({"data": {"k": "v"}, "list": [1]});
+            apply_operations(document, &operations).expect_err("does not fit").to_string()
+        };
+        for (patch, wanted) in [
+            (
+                json!([{"op": "remove", "path": "/data/none"}]),
+                "error in remove for path: '/data/none': Unable to remove nonexistent key: none: missing value",
+            ),
+            (
+                json!([{"op": "add", "path": "/none/x", "value": 1}]),
+                r#"add operation does not apply: doc is missing path: "/none/x": missing value"#,
+            ),
+            (
+                json!([{"op": "add", "path": "/list/7", "value": 1}]),
+                "error in add for path: '/list/7': Unable to access invalid index: 7: invalid index referenced",
+            ),
+            (
+                json!([{"op": "test", "path": "/data/k", "value": "w"}]),
+                "testing value /data/k failed: test failed",
+            ),
+        ] {
+            assert_eq!(misfit(patch), wanted);
+        }
     }
 
     #[test]
