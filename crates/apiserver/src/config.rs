@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::audit::AuditConfig;
+
 use crate::authn::AuthenticationConfig;
 
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct ApiServerConfig {
     /// Requests that change something, and requests that read, in flight at once (watches apart).
     pub max_mutating_in_flight: usize,
     pub max_in_flight: usize,
+    /// What is recorded of requests; nothing without.
+    pub audit: Option<AuditConfig>,
 }
 
 /// What a request without credentials may reach, before RBAC is even asked.
@@ -86,6 +90,7 @@ impl ApiServerConfig {
             token_file: None,
             max_mutating_in_flight: 200,
             max_in_flight: 400,
+            audit: None,
         }
     }
 }

@@ -51,6 +51,10 @@ fn warn_of_deprecation(call: &Call, kind: &KindDef) {
     if let Some((.., text)) = found {
         call.warn(*text);
     }
+    let versioning = kind.versioning.as_ref();
+    if let Some(text) = versioning.and_then(|versioning| versioning.deprecation.as_deref()) {
+        call.warn(text);
+    }
 }
 
 /// A path of no known kind belongs to nobody, or to one of our own groups.

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
+use crate::audit::{Audit, AuditError};
 use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::node::NodeGraph;
@@ -57,6 +58,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub documents: Documents,
     pub flow_control: FlowControl,
+    pub audit: Option<Audit>,
     pub aggregator: Aggregator,
     pub webhooks: WebhookClient,
     pub admission: Admission,
@@ -75,6 +77,8 @@ pub enum BuildError {
     Key { source: KeyError },
     #[error(transparent)]
     Admission(#[from] ChainError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -159,6 +163,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             aggregator: Aggregator::default(),
+            audit: config.audit.as_ref().map(Audit::open).transpose()?,
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
             admission: Admission::new(
@@ -179,6 +184,15 @@ impl Server {
 
     pub fn serve_kinds(&self, kinds: Kinds) {
         self.kinds.store(Arc::new(kinds));
+    }
+
+    /// Changes what is served. May be asked to change it again when another change came between.
+    pub fn change_kinds(&self, change: impl Fn(&mut Kinds)) {
+        self.kinds.rcu(|kinds| {
+            let mut kinds = Kinds::clone(kinds);
+            change(&mut kinds);
+            kinds
+        });
     }
 
     /// Something of this kind was written.

@@ -99,6 +99,7 @@ fn kind_def(facts: &ResourceFacts) -> KindDef {
         selectable: Vec::new(),
         scale: None,
         document: None,
+        versioning: None,
     }
 }
 

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
-use crate::codec::Node;
+use super::{PatchError, Strictness};
+use crate::codec::{self, Node};
 
 /// Upstream's limit against amplification by `copy`.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -13,7 +13,11 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// Upstream's limit on the bytes that `copy` operations may add.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
-/// Why an operation does not fit the document.
+/// One step of a patch, as it was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation(Map<String, Value>);
+
+/// Why an operation does not fit a document, as the library upstream uses says it.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Misfit {
     #[error("{0}")]
@@ -22,45 +26,169 @@ pub enum Misfit {
     FailedTest(String),
 }
 
-/// Applies a JSON patch.
-pub fn apply(document: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    apply_operations(document, &operations(patch)?).map_err(|_| PatchError::DoesNotApply)
+impl From<Map<String, Value>> for Operation {
+    fn from(fields: Map<String, Value>) -> Operation {
+        Operation(fields)
+    }
 }
 
-/// Applies operations that are read already, saying what is wrong with one that does not fit.
-pub fn apply_operations(
-    document: Value,
-    operations: &[Map<String, Value>],
-) -> Result<Value, Misfit> {
+impl Operation {
+    fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field)?.as_str()
+    }
+
+    pub fn path(&self) -> Option<&str> {
+        self.text("path")
+    }
+
+    pub fn from(&self) -> Option<&str> {
+        self.text("from")
+    }
+
+    pub fn value(&self) -> Option<&Value> {
+        self.0.get("value")
+    }
+}
+
+/// Reads a JSON patch, and what strict decoding finds in it.
+pub fn read(
+    text: &[u8],
+    strictness: Strictness,
+) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
+    let typed = strictness != Strictness::Ignore;
+    let fault = |text: String| {
+        let prefix = if typed { "error decoding patch: " } else { "" };
+        PatchError::Malformed(format!("{prefix}{text}"))
+    };
+    let names = if typed { TYPED } else { UNTYPED };
+    let node = super::parse(text).map_err(fault)?;
+    let mut findings = Vec::new();
+    let items = match node {
+        Node::List(items) => items,
+        Node::Null => Vec::new(),
+        other => return Err(fault(mismatch(&other, names.patch))),
+    };
+    let mut operations = Vec::with_capacity(items.len().min(MAX_OPERATIONS));
+    for (at, item) in items.into_iter().enumerate() {
+        if typed {
+            check_types(&item).map_err(fault)?;
+            findings.extend(find(&item, at));
+        }
+        operations.push(match item.into_value() {
+            Value::Object(map) => Operation(map),
+            Value::Null => Operation(Map::new()),
+            other => return Err(fault(mismatch(&Node::from(other), names.operation))),
+        });
+    }
+    if operations.len() > MAX_OPERATIONS {
+        let count = operations.len();
+        return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, count });
+    }
+    Ok((operations, findings))
+}
+
+/// Applies a JSON patch.
+pub fn apply(document: Value, operations: &[Operation]) -> Result<Value, PatchError> {
+    apply_or_explain(document, operations).map_err(|_| PatchError::DoesNotApply)
+}
+
+/// As [`apply`], for those who may be told why not.
+pub fn apply_or_explain(document: Value, operations: &[Operation]) -> Result<Value, Misfit> {
     let mut editor = Editor { document, copied: 0 };
     for operation in operations {
-        editor.perform(operation)?;
+        editor.perform(operation).ok_or_else(|| explain(&mut editor.document, operation))?;
     }
     Ok(editor.document)
 }
 
-fn operations(patch: &[u8]) -> Result<Vec<Map<String, Value>>, PatchError> {
-    let fault = |text: String| PatchError::Malformed(format!("error decoding patch: {text}"));
-    let items = match super::parse(patch).map_err(fault)? {
-        Node::List(items) => items,
-        Node::Null => Vec::new(),
-        other => {
-            let name = other.type_name();
-            return Err(fault(format!(
-                "json: cannot unmarshal {name} into Go value of type []handlers.jsonPatchOp"
-            )));
-        }
+/// What keeps an operation from being performed.
+fn explain(document: &mut Value, operation: &Operation) -> Misfit {
+    const MISSING: &str = "missing value";
+    let name = operation.text("op").unwrap_or("");
+    let path = operation.path().unwrap_or("");
+    let because = |what: String, why: &str| Misfit::DoesNotApply(format!("{what}: {why}"));
+    // What is moved is taken first; what is copied is looked for first.
+    let place = match (name, operation.from()) {
+        ("move" | "copy", Some(from)) => from,
+        _ => path,
     };
-    if items.len() > MAX_OPERATIONS {
-        return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, count: items.len() });
+    let found = steps(place);
+    let parent = found.as_ref().and_then(|steps| parent(document, steps));
+    match (name, parent) {
+        ("test", _) => Misfit::FailedTest(path.to_owned()),
+        ("copy", _) => because(
+            format!("copy operation does not apply: doc is missing from path: {place}"),
+            MISSING,
+        ),
+        ("move", None) => because(
+            format!("move operation does not apply: doc is missing from path: {place}"),
+            MISSING,
+        ),
+        ("add" | "remove" | "replace", None) => because(
+            format!("{name} operation does not apply: doc is missing path: {path:?}"),
+            MISSING,
+        ),
+        ("replace", Some(_)) => because(
+            format!("replace operation does not apply: doc is missing key: {path}"),
+            MISSING,
+        ),
+        ("add" | "remove" | "move", Some((Value::Array(_), step))) => because(
+            format!("error in {name} for path: '{place}': Unable to access invalid index: {step}"),
+            "invalid index referenced",
+        ),
+        ("add" | "remove" | "move", Some((_, key))) => because(
+            format!("error in {name} for path: '{place}': Unable to remove nonexistent key: {key}"),
+            MISSING,
+        ),
+        _ => Misfit::DoesNotApply(format!("Unexpected kind: {name}")),
     }
-    let operation = |item: Node| match item.into_value() {
-        Value::Object(map) => Ok(map),
-        _ => Err(fault(
-            "json: cannot unmarshal value into Go value of type handlers.jsonPatchOp".into(),
+}
+
+/// Go's names of what a patch is read into.
+struct Names {
+    patch: &'static str,
+    operation: &'static str,
+}
+
+const TYPED: Names = Names { patch: "[]handlers.jsonPatchOp", operation: "handlers.jsonPatchOp" };
+const UNTYPED: Names = Names { patch: "jsonpatch.Patch", operation: "jsonpatch.Operation" };
+
+fn mismatch(found: &Node, wanted: &str) -> String {
+    format!("json: cannot unmarshal {} into Go value of type {wanted}", found.type_name())
+}
+
+fn check_types(item: &Node) -> Result<(), String> {
+    let Node::Map(entries) = item else { return Ok(()) };
+    let wrong = entries.iter().find(|(name, value)| {
+        matches!(name.as_str(), "op" | "path" | "from")
+            && !matches!(value, Node::String(_) | Node::Null)
+    });
+    match wrong {
+        None => Ok(()),
+        Some((name, value)) => Err(format!(
+            "json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
+            value.type_name()
         )),
-    };
-    items.into_iter().map(operation).collect()
+    }
+}
+
+/// Unknown and repeated fields of one operation.
+fn find(item: &Node, at: usize) -> Vec<String> {
+    let Node::Map(entries) = item else { return Vec::new() };
+    let (known, unknown): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .cloned()
+        .partition(|(name, _)| matches!(name.as_str(), "op" | "path" | "from" | "value"));
+    // Places count from the list on, so what stands before is filled up.
+    let mut list = vec![Node::Null; at];
+    list.push(Node::Map(known));
+    let mut names: Vec<String> = unknown.into_iter().map(|(name, _)| name).collect();
+    names.dedup();
+    let unknown = names.iter().map(|name| format!("unknown field \"[{at}].{name}\""));
+    unknown
+        .chain(codec::repeated_fields(Node::List(list)))
+        .map(|finding| format!("json patch {finding}"))
+        .collect()
 }
 
 struct Editor {
@@ -69,70 +197,47 @@ struct Editor {
 }
 
 impl Editor {
-    fn perform(&mut self, operation: &Map<String, Value>) -> Result<(), Misfit> {
-        let name = operation.get("op").and_then(Value::as_str).unwrap_or("");
-        let pointer = |field: &str| {
-            let text = operation.get(field).and_then(Value::as_str);
-            let parsed = text.and_then(|text| Some((text, Pointer::parse(text)?)));
-            parsed.ok_or_else(|| {
-                misfit(format!("{name} operation failed to decode {field}"), MISSING)
-            })
-        };
-        let (text, path) = pointer("path")?;
-        let value = || {
-            let given = operation.get("value").cloned();
-            given.ok_or_else(|| misfit("operation, missing value field", MISSING))
-        };
-        match name {
-            "add" => add(&mut self.document, text, &path, value()?),
-            "remove" => remove(&mut self.document, text, &path).map(drop),
-            "replace" => replace(&mut self.document, text, &path, value()?),
+    /// `None` if the operation does not fit the document.
+    fn perform(&mut self, operation: &Operation) -> Option<()> {
+        let path = steps(operation.path()?)?;
+        let from = || steps(operation.from()?);
+        let value = || operation.value().cloned().unwrap_or_default();
+        match operation.text("op")? {
+            // A value that is left out is null.
+            "add" if path.is_empty() => None,
+            "add" => add(&mut self.document, &path, value()),
+            "remove" => remove(&mut self.document, &path).map(drop),
+            "replace" => replace(&mut self.document, &path, value()),
             "move" => {
-                let (from, source) = pointer("from")?;
-                let value = remove(&mut self.document, from, &source)?;
-                add(&mut self.document, text, &path, value)
+                let value = remove(&mut self.document, &from()?)?;
+                add(&mut self.document, &path, value)
             }
             "copy" => {
-                let (from, source) = pointer("from")?;
-                let value = get(&self.document, &source).cloned().ok_or_else(|| {
-                    misfit(
-                        format!("copy operation does not apply: doc is missing from path: {from}"),
-                        MISSING,
-                    )
-                })?;
+                let value = get(&self.document, &from()?)?.clone();
                 self.copied += value.to_string().len();
-                if self.copied > MAX_COPIED {
-                    return Err(misfit("copy", "the copied values are too large"));
-                }
-                add(&mut self.document, text, &path, value)
+                (self.copied <= MAX_COPIED).then_some(())?;
+                add(&mut self.document, &path, value)
             }
             "test" => {
-                let wanted = operation.get("value").unwrap_or(&Value::Null);
+                let wanted = operation.value().unwrap_or(&Value::Null);
                 let found = get(&self.document, &path).unwrap_or(&Value::Null);
-                (found == wanted).then_some(()).ok_or_else(|| Misfit::FailedTest(text.to_owned()))
+                (found == wanted).then_some(())
             }
-            other => Err(Misfit::DoesNotApply(format!("Unexpected kind: {other}"))),
+            _ => None,
         }
     }
 }
 
-const MISSING: &str = "missing value";
-const BAD_INDEX: &str = "invalid index referenced";
-
-fn misfit(what: impl std::fmt::Display, why: &str) -> Misfit {
-    Misfit::DoesNotApply(format!("{what}: {why}"))
-}
-
-fn get<'a>(document: &'a Value, path: &Pointer) -> Option<&'a Value> {
-    path.0.iter().try_fold(document, |value, step| match value {
+fn get<'a>(document: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(document, |value, step| match value {
         Value::Object(map) => map.get(step),
         Value::Array(items) => items.get(index(step, items.len())?),
         _ => None,
     })
 }
 
-fn parent<'a, 'p>(document: &'a mut Value, path: &'p Pointer) -> Option<(&'a mut Value, &'p str)> {
-    let (last, above) = path.0.split_last()?;
+fn parent<'a, 'p>(document: &'a mut Value, path: &'p [String]) -> Option<(&'a mut Value, &'p str)> {
+    let (last, above) = path.split_last()?;
     let parent = above.iter().try_fold(document, |value, step| match value {
         Value::Object(map) => map.get_mut(step),
         Value::Array(items) => {
@@ -144,69 +249,44 @@ fn parent<'a, 'p>(document: &'a mut Value, path: &'p Pointer) -> Option<(&'a mut
     (parent.is_object() || parent.is_array()).then_some((parent, last))
 }
 
-fn bad_index(operation: &str, text: &str, step: &str) -> Misfit {
-    let what =
-        format!("error in {operation} for path: '{text}': Unable to access invalid index: {step}");
-    misfit(what, BAD_INDEX)
+fn add(document: &mut Value, path: &[String], value: Value) -> Option<()> {
+    match parent(document, path)? {
+        (Value::Object(map), key) => drop(map.insert(key.to_owned(), value)),
+        (Value::Array(items), "-") => items.push(value),
+        (Value::Array(items), step) => {
+            let at = index(step, items.len() + 1)?;
+            (at <= items.len()).then(|| items.insert(at, value))?;
+        }
+        _ => return None,
+    }
+    Some(())
 }
 
-fn add(document: &mut Value, text: &str, path: &Pointer, value: Value) -> Result<(), Misfit> {
-    if path.0.is_empty() {
+fn remove(document: &mut Value, path: &[String]) -> Option<Value> {
+    match parent(document, path)? {
+        (Value::Object(map), key) => map.remove(key),
+        (Value::Array(items), step) => {
+            let at = index(step, items.len())?;
+            (at < items.len()).then(|| items.remove(at))
+        }
+        _ => None,
+    }
+}
+
+fn replace(document: &mut Value, path: &[String], value: Value) -> Option<()> {
+    if path.is_empty() {
         *document = value;
-        return Ok(());
+        return Some(());
     }
-    match parent(document, path) {
-        Some((Value::Object(map), key)) => drop(map.insert(key.to_owned(), value)),
-        Some((Value::Array(items), "-")) => items.push(value),
-        Some((Value::Array(items), step)) => {
-            let at = index(step, items.len() + 1).filter(|at| *at <= items.len());
-            items.insert(at.ok_or_else(|| bad_index("add", text, step))?, value);
+    match parent(document, path)? {
+        (Value::Object(map), key) => drop(map.insert(key.to_owned(), value)),
+        (Value::Array(items), step) => {
+            let at = index(step, items.len())?;
+            *items.get_mut(at)? = value;
         }
-        _ => {
-            let what = format!("add operation does not apply: doc is missing path: {text:?}");
-            return Err(misfit(what, MISSING));
-        }
+        _ => return None,
     }
-    Ok(())
-}
-
-fn remove(document: &mut Value, text: &str, path: &Pointer) -> Result<Value, Misfit> {
-    match parent(document, path) {
-        Some((Value::Object(map), key)) => map.remove(key).ok_or_else(|| {
-            let what = format!(
-                "error in remove for path: '{text}': Unable to remove nonexistent key: {key}"
-            );
-            misfit(what, MISSING)
-        }),
-        Some((Value::Array(items), step)) => {
-            let at = index(step, items.len()).filter(|at| *at < items.len());
-            Ok(items.remove(at.ok_or_else(|| bad_index("remove", text, step))?))
-        }
-        _ => {
-            let what = format!("remove operation does not apply: doc is missing path: {text:?}");
-            Err(misfit(what, MISSING))
-        }
-    }
-}
-
-fn replace(document: &mut Value, text: &str, path: &Pointer, value: Value) -> Result<(), Misfit> {
-    if path.0.is_empty() {
-        *document = value;
-        return Ok(());
-    }
-    match parent(document, path) {
-        Some((Value::Object(map), key)) => drop(map.insert(key.to_owned(), value)),
-        Some((Value::Array(items), step)) => {
-            let item = index(step, items.len()).and_then(|at| items.get_mut(at));
-            let missing = format!("replace operation does not apply: doc is missing key: {text}");
-            *item.ok_or_else(|| misfit(missing, MISSING))? = value;
-        }
-        _ => {
-            let what = format!("replace operation does not apply: doc is missing path: {text}");
-            return Err(misfit(what, MISSING));
-        }
-    }
-    Ok(())
+    Some(())
 }
 
 /// A list index; a negative one counts from the end.
@@ -218,17 +298,13 @@ fn index(step: &str, len: usize) -> Option<usize> {
     }
 }
 
-/// RFC 6901.
-struct Pointer(Vec<String>);
-
-impl Pointer {
-    fn parse(text: &str) -> Option<Pointer> {
-        if text.is_empty() {
-            return Some(Pointer(Vec::new()));
-        }
-        let steps = text.strip_prefix('/')?.split('/');
-        Some(Pointer(steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect()))
+/// The steps of a pointer, by RFC 6901.
+pub fn steps(pointer: &str) -> Option<Vec<String>> {
+    if pointer.is_empty() {
+        return Some(Vec::new());
     }
+    let steps = pointer.strip_prefix('/')?.split('/');
+    Some(steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect())
 }
 
 #[cfg(test)]
@@ -240,7 +316,46 @@ mod tests {
 
     fn patched(patch: Value) -> Result<Value, PatchError> {
         let document = json!({"data": {"k": "v", "a/b": "c"}, "list": [1, 2, 3]});
-        apply(document, patch.to_string().as_bytes())
+        let (operations, _) = read(patch.to_string().as_bytes(), Strictness::Report)?;
+        apply(document, &operations)
+    }
+
+    #[test]
+    fn unknown_and_repeated_fields_of_operations_are_found() {
+        let patch = br#"[{"op":"test"},{"op":"add","why":1,"op":"add","value":{"a":1,"a":2}}]"#;
+        let (_, findings) = read(patch, Strictness::Report).expect("readable");
+        assert_eq!(
+            findings,
+            [
+                r#"json patch unknown field "[1].why""#,
+                r#"json patch duplicate field "[1].op""#,
+                r#"json patch duplicate field "[1].value.a""#
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_depend_on_what_the_patch_is_read_into() {
+        for (patch, strictness, message) in [
+            (
+                "5",
+                Strictness::Ignore,
+                "json: cannot unmarshal number into Go value of type jsonpatch.Patch",
+            ),
+            (
+                "[5]",
+                Strictness::Refuse,
+                "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+            ),
+            (
+                r#"[{"op":5}]"#,
+                Strictness::Refuse,
+                "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+            ),
+        ] {
+            let error = read(patch.as_bytes(), strictness).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
     }
 
     #[test]
@@ -283,6 +398,7 @@ mod tests {
             json!([{"op": "add", "path": "/none/x", "value": "x"}]),
             json!([{"op": "frob", "path": "/data/k"}]),
             json!([{"op": "add", "value": "x"}]),
+            json!([{"op": "add", "path": "", "value": {}}]),
             json!([{"op": "add", "path": "/list/9", "value": "x"}]),
         ] {
             assert_eq!(patched(patch.clone()), Err(PatchError::DoesNotApply), "{patch}");
@@ -298,31 +414,31 @@ mod tests {
 
     #[test]
     fn a_misfit_says_what_is_missing() {
-        let misfit = |patch: Value| {
-            let operations: Vec<Map<String, Value>> =
-                serde_json::from_value(patch).expect("operations");
+        let misfit = |operation: Value| {
+            let Value::Object(operation) = operation else { unreachable!("written below") };
             let document = json!({"data": {"k": "v"}, "list": [1]});
-            apply_operations(document, &operations).expect_err("does not fit").to_string()
+            let fault = apply_or_explain(document, &[Operation(operation)]);
+            fault.expect_err("does not fit").to_string()
         };
-        for (patch, wanted) in [
+        for (operation, wanted) in [
             (
-                json!([{"op": "remove", "path": "/data/none"}]),
+                json!({"op": "remove", "path": "/data/none"}),
                 "error in remove for path: '/data/none': Unable to remove nonexistent key: none: missing value",
             ),
             (
-                json!([{"op": "add", "path": "/none/x", "value": 1}]),
+                json!({"op": "add", "path": "/none/x", "value": 1}),
                 r#"add operation does not apply: doc is missing path: "/none/x": missing value"#,
             ),
             (
-                json!([{"op": "add", "path": "/list/7", "value": 1}]),
+                json!({"op": "add", "path": "/list/7", "value": 1}),
                 "error in add for path: '/list/7': Unable to access invalid index: 7: invalid index referenced",
             ),
             (
-                json!([{"op": "test", "path": "/data/k", "value": "w"}]),
+                json!({"op": "test", "path": "/data/k", "value": "w"}),
                 "testing value /data/k failed: test failed",
             ),
         ] {
-            assert_eq!(misfit(patch), wanted);
+            assert_eq!(misfit(operation), wanted);
         }
     }
 
@@ -330,7 +446,9 @@ mod tests {
     fn damaged_patches_never_panic() {
         let seed = br#"[{"op":"copy","from":"/a/0","path":"/b~1c/-"},{"op":"test","path":"/a/-1","value":1}]"#;
         mutation::each(seed, 10_000, |patch| {
-            let _ = apply(json!({"a": [1, 2], "b/c": []}), patch);
+            if let Ok((operations, _)) = read(patch, Strictness::Report) {
+                let _ = apply(json!({"a": [1, 2], "b/c": []}), &operations);
+            }
         });
     }
 }

@@ -121,7 +121,7 @@ fn not<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     }
 }
 
-fn add<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
+pub(super) fn add<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     Ok(match args {
         [Value::Int(a), Value::Int(b)] => {
             Value::Int(a.checked_add(*b).ok_or(EvalError::IntOverflow)?)

@@ -6,7 +6,7 @@
 use serde_json::{Map, Value as Json};
 use skiff_api::KindDef;
 use skiff_api::apply;
-use skiff_api::patch::json::{Misfit, apply_operations};
+use skiff_api::patch::json::{Misfit, Operation, apply_or_explain};
 use skiff_cel::{RUNTIME_BUDGET, Value};
 
 use super::Invocation;
@@ -42,10 +42,9 @@ fn patch(object: Json, value: &Value<'_>) -> Result<Json, String> {
         return Err("type mismatch: JSONPatchType.expression should evaluate to array".to_owned());
     };
     let operations = operations.to_vec().map_err(|error| error.to_string())?;
-    let operations: Result<Vec<Map<String, Json>>, String> =
-        operations.iter().map(operation).collect();
+    let operations: Result<Vec<Operation>, String> = operations.iter().map(operation).collect();
     let operations = operations?;
-    match apply_operations(object.clone(), &operations) {
+    match apply_or_explain(object.clone(), &operations) {
         Ok(patched) => Ok(patched),
         // A test that fails is a condition that is not met.
         Err(Misfit::FailedTest(_)) => Ok(object),
@@ -53,7 +52,7 @@ fn patch(object: Json, value: &Value<'_>) -> Result<Json, String> {
     }
 }
 
-fn operation(value: &Value<'_>) -> Result<Map<String, Json>, String> {
+fn operation(value: &Value<'_>) -> Result<Operation, String> {
     let Value::Object(made) = value else {
         return Err(
             "type mismatch: JSONPatchType.expression should evaluate to array of JSONPatch"
@@ -68,7 +67,7 @@ fn operation(value: &Value<'_>) -> Result<Map<String, Json>, String> {
             .ok_or("JSONPath valueExpression evaluated to a type that could not marshal to JSON")?;
         operation.insert(field.clone(), value);
     }
-    Ok(operation)
+    Ok(operation.into())
 }
 
 // === apply configurations ===
