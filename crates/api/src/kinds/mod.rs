@@ -15,6 +15,7 @@ mod core;
 mod discovery;
 pub mod fill;
 mod flowcontrol;
+pub mod legacy;
 mod networking;
 mod node;
 pub mod pod_spec;
