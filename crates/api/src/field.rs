@@ -74,6 +74,11 @@ impl<'a> Path<'a> {
     pub fn key<'b>(&'b self, key: &'b str) -> Path<'b> {
         Path { parent: Some(self), step: Step::Key(key) }
     }
+
+    /// The object itself.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none() && matches!(self.step, Step::Root)
+    }
 }
 
 impl fmt::Display for Path<'_> {

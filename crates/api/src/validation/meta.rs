@@ -35,6 +35,17 @@ pub fn validate_meta(kind: &KindDef, object: &Value, errors: &mut ErrorList) {
     standard_finalizers(kind, object, errors, &at);
 }
 
+/// Faults of the metadata, at `at`, of an object inside of another one: any name that fits into a
+/// path will do, and so does none.
+pub fn validate_embedded_meta(object: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let mut object = json!({"metadata": object["metadata"]});
+    if meta(&object).name().is_empty() {
+        object["metadata"]["name"] = "any".into();
+    }
+    names(NameRule::PathSegment, &object, errors, at);
+    contents(!meta(&object).namespace().is_empty(), &object, errors, at);
+}
+
 /// Faults of changed metadata, as upstream's generic layer finds them.
 pub fn validate_meta_update(kind: &KindDef, object: &Value, old: &Value, errors: &mut ErrorList) {
     let at = Path::new("metadata");
