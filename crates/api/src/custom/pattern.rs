@@ -567,7 +567,7 @@ mod tests {
             br"^(?i:[a-z[:alpha:]\d]{2,3}|\Qx\E\x{41}\pL(?P<n>b)*?)$",
             5_000,
             |bytes| {
-                std::str::from_utf8(bytes).is_ok_and(|text| Pattern::parse(text).is_ok());
+                let _ = std::str::from_utf8(bytes).map(Pattern::parse);
             },
         );
     }
