@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use skiff_api::apply::{self, Manager};
 use skiff_api::meta::meta;
-use skiff_api::{KindDef, Status};
+use skiff_api::{KindDef, Reason, Status};
 
 use crate::call::Call;
 use crate::objects;
@@ -19,6 +19,10 @@ pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Resu
     let manager = manager(write);
     if Arc::ptr_eq(&write.kind, &write.stored) {
         apply::track(&write.stored, old, object, &manager);
+        // Owners that cannot be told are not guessed.
+        if old.is_some_and(|old| across_versions(write, old, object).is_err()) {
+            crate::verbs::write::remove(object, "managedFields");
+        }
         return Ok(());
     }
     let spoken = |object: &Value| objects::value_at_version(&write.kind, object.clone());
@@ -79,6 +83,33 @@ pub fn track_token(call: &Call, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Owners at other versions see both objects at theirs, where nothing may stand that the schema does not declare.
+fn across_versions(write: &Write<'_>, old: &Value, new: &Value) -> Result<(), String> {
+    let kind = &write.kind;
+    let converts_itself = kind.versioning.as_ref().is_some_and(|it| it.webhook.is_some());
+    if !kind.custom || converts_itself {
+        return Ok(());
+    }
+    let kinds = write.call.server.kinds();
+    let owners = old.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let mut seen = vec![kind.api_version()];
+    for owner in owners.into_iter().flatten() {
+        let version = owner["apiVersion"].as_str().unwrap_or("");
+        if seen.iter().any(|known| known == version) {
+            continue;
+        }
+        seen.push(version.to_owned());
+        let name = version.rsplit('/').next().unwrap_or("");
+        let Some(theirs) = kinds.defined(&kind.group, name, &kind.resource) else { continue };
+        for (which, object) in [("old", old), ("new", new)] {
+            if let Some(why) = apply::undeclared(object, theirs) {
+                return Err(format!("failed to convert {which} object: {why}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What an apply wants, decoded once for however many attempts it takes.
 pub struct Intent {
     config: Value,
@@ -103,13 +134,13 @@ impl Intent {
             self.check_new(write)?;
         }
         let manager = manager(write);
-        let mut object = apply::apply(
-            &write.kind,
-            current.as_ref(),
-            &self.config,
-            &manager,
-            write.options.force,
-        )?;
+        let applied =
+            |force| apply::apply(&write.kind, current.as_ref(), &self.config, &manager, force);
+        if let (true, Some(live)) = (write.kind.custom, &current) {
+            across_versions(write, live, &applied(true)?)
+                .map_err(|why| Status::new(500, Reason::Unknown, why))?;
+        }
+        let mut object = applied(write.options.force)?;
         let named = meta(&self.config).resource_version();
         let live = current.as_ref().map(|live| meta(live).resource_version());
         // The revision of an object that is not there yet means nothing.
@@ -146,7 +177,8 @@ impl Intent {
     }
 }
 
-fn manager(write: &Write<'_>) -> Manager {
+/// Who writes, and with what.
+pub fn manager(write: &Write<'_>) -> Manager {
     Manager {
         name: write.options.manager.clone(),
         api_version: write.kind.api_version(),

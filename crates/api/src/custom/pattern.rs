@@ -157,7 +157,7 @@ impl<'p> Parser<'p> {
                 _ => return Err(unsupported(end)),
             }
         }
-        Err(format!("missing closing ): `{}`", self.text))
+        Err(unsupported(rest.len()))
     }
 
     fn named_group(&mut self) -> Result<(), String> {
@@ -551,6 +551,7 @@ mod tests {
             ("[z-a]", "invalid character class range: `z-a`"),
             (r"\y", r"invalid escape sequence: `\y`"),
             ("\\", "trailing backslash at end of expression: ``"),
+            ("(?i", "invalid or unsupported Perl syntax: `(?i`"),
             ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
             ("(?P<n", "invalid named capture: `(?P<n`"),
             (r"\p{None}", r"invalid character class range: `\p{None}`"),

@@ -76,8 +76,8 @@ pub fn validate(
         one(version, is_unchanged(version, old), shared, &place, errors);
     }
     let given = || match spec.get("versions") {
-        Some(versions) => printed::versions(versions, shared),
-        None => Value::Null,
+        Some(versions @ Value::Array(_)) => printed::versions(versions, shared),
+        _ => Value::Null,
     };
     let repeats = (1..versions.len())
         .any(|at| versions[..at].iter().any(|other| other["name"] == versions[at]["name"]));
@@ -87,6 +87,12 @@ pub fn validate(
     if versions.iter().filter(|version| flag(version, "storage")).count() != 1 {
         let detail = "must have exactly one version marked as storage version";
         errors.invalid(&place, given(), detail);
+    }
+    // The first version used to be the only one, and is looked at there once more.
+    let first = versions.first().map_or("", |version| text(version, "name"));
+    let faults = dns_1035_label(first);
+    if !first.is_empty() && !faults.is_empty() {
+        errors.invalid(&at.child("version"), first, faults.join(","));
     }
 }
 
