@@ -10,6 +10,7 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use skiff_api::codec::Format;
 use skiff_api::field::{ErrorList, Path};
+use skiff_api::kinds::legacy::is_legacy;
 use skiff_api::patch::Strictness;
 use skiff_api::{GroupKind, KindDef, Status};
 
@@ -102,7 +103,7 @@ impl Call {
 
     /// The representation the client wants, if this server has it.
     pub fn media(&self) -> Option<Media> {
-        let custom = self.kind().is_ok_and(|kind| kind.custom);
+        let custom = self.kind().is_ok_and(|kind| kind.custom || is_legacy(&kind));
         Media::negotiate(self.headers.get(ACCEPT), &self.query, !custom)
     }
 

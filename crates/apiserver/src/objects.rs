@@ -189,6 +189,7 @@ pub fn value_at_version(kind: &KindDef, mut object: Value) -> Result<Value, Stat
     let said = object["apiVersion"].as_str().unwrap_or("");
     if said != kind.api_version() {
         let to = skiff_api::GroupVersion::new(&kind.group, &kind.version);
+        skiff_api::kinds::legacy::convert(&mut object, &to);
         kind.strategy.convert(&mut object, &to).map_err(Status::internal)?;
         object["apiVersion"] = kind.api_version().into();
     }

@@ -147,6 +147,17 @@ impl ApiServer {
 
 // === impl Server ===
 
+/// The kinds of the release, and those of older manifests where they are wanted.
+fn kinds(config: &ApiServerConfig) -> Kinds {
+    let mut kinds = skiff_api::kinds::builtin();
+    if config.legacy_apis {
+        for legacy in skiff_api::kinds::legacy::kinds(&kinds) {
+            kinds.insert(legacy);
+        }
+    }
+    kinds
+}
+
 impl Server {
     fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
         let tokens = service_account_tokens(&config, &pki)?;
@@ -170,7 +181,7 @@ impl Server {
                 &config.enable_admission_plugins,
                 &config.disable_admission_plugins,
             )?,
-            kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
+            kinds: ArcSwap::from_pointee(kinds(&config)),
             config,
             store,
             pki,

@@ -47,4 +47,4 @@ pub use program::{
 pub use schema::Resolve;
 pub use source::{Issue, Issues};
 pub use types::Type;
-pub use value::{Key, List, Map, Object, Opaque, Text, Value};
+pub use value::{Key, List, Map, Object, Opaque, Text, Timestamp, Value};

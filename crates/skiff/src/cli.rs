@@ -128,6 +128,9 @@ pub struct ServerArgs {
     /// Default admission plugins not to run
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// Serve Ingress, CronJob and PodDisruptionBudget in versions that older manifests speak
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub legacy_apis: bool,
     /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1
     #[arg(long, value_name = "FILE")]
     pub audit_policy_file: Option<PathBuf>,

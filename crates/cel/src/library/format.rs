@@ -15,10 +15,10 @@ use crate::types::Type;
 use crate::value::{Evaluated, Opaque, Value};
 
 macro_rules! formats {
-    ($($name:literal $full:literal $check:expr;)*) => {
+    ($($name:literal $full:literal $size:literal $check:expr;)*) => {
         pub(super) const TABLE: &[Row] = &[
             $(row($full, $full, "() -> kubernetes.NamedFormat", |_| {
-                Ok(Value::opaque(Format { name: $name, check: $check }))
+                Ok(Value::opaque(Format { name: $name, size: $size, check: $check }))
             }),)*
             row("format.named", "format-named", "(string) -> optional(kubernetes.NamedFormat)", named),
             row(
@@ -29,24 +29,24 @@ macro_rules! formats {
             )
             .costs(Cost::Validate),
         ];
-        const FORMATS: &[Format] = &[$(Format { name: $name, check: $check }),*];
+        const FORMATS: &[Format] = &[$(Format { name: $name, size: $size, check: $check }),*];
     };
 }
 
 formats! {
-    "dns1123Label" "format.dns1123Label" dns1123_label;
-    "dns1123Subdomain" "format.dns1123Subdomain" dns1123_subdomain;
-    "dns1035Label" "format.dns1035Label" dns1035_label;
-    "qualifiedName" "format.qualifiedName" qualified_name;
-    "dns1123LabelPrefix" "format.dns1123LabelPrefix" |text| dns1123_label(&as_prefix(text));
-    "dns1123SubdomainPrefix" "format.dns1123SubdomainPrefix" |text| dns1123_subdomain(&as_prefix(text));
-    "dns1035LabelPrefix" "format.dns1035LabelPrefix" |text| dns1035_label(&as_prefix(text));
-    "labelValue" "format.labelValue" label_value;
-    "uri" "format.uri" |text| super::url::Url::read(text).err().into_iter().collect();
-    "uuid" "format.uuid" |text| unless(matches(UUID, text), "does not match the UUID format");
-    "byte" "format.byte" |text| unless(STANDARD.decode(text).is_ok(), "invalid base64");
-    "date" "format.date" |text| unless(is_date(text), "invalid date");
-    "datetime" "format.datetime" |text| unless(matches(DATE_TIME, text), "invalid datetime");
+    "dns1123Label" "format.dns1123Label" 30 dns1123_label;
+    "dns1123Subdomain" "format.dns1123Subdomain" 60 dns1123_subdomain;
+    "dns1035Label" "format.dns1035Label" 30 dns1035_label;
+    "qualifiedName" "format.qualifiedName" 60 qualified_name;
+    "dns1123LabelPrefix" "format.dns1123LabelPrefix" 30 |text| dns1123_label(&as_prefix(text));
+    "dns1123SubdomainPrefix" "format.dns1123SubdomainPrefix" 60 |text| dns1123_subdomain(&as_prefix(text));
+    "dns1035LabelPrefix" "format.dns1035LabelPrefix" 30 |text| dns1035_label(&as_prefix(text));
+    "labelValue" "format.labelValue" 40 label_value;
+    "uri" "format.uri" 1104 |text| super::url::Url::read(text).err().into_iter().collect();
+    "uuid" "format.uuid" 72 |text| unless(matches(UUID, text), "does not match the UUID format");
+    "byte" "format.byte" 84 |text| unless(STANDARD.decode(text).is_ok(), "invalid base64");
+    "date" "format.date" 72 |text| unless(is_date(text), "invalid date");
+    "datetime" "format.datetime" 72 |text| unless(matches(DATE_TIME, text), "invalid datetime");
 }
 
 const UUID: &str = "^(?i)[0-9a-f]{8}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{4}-?[0-9a-f]{12}$";
@@ -55,6 +55,8 @@ const DATE_TIME: &str = r"^\d{4}-\d{2}-\d{2}[Tt ]\d{2}:\d{2}:\d{2}(\.\d+)?([Zz]|
 #[derive(Clone, Copy, Debug)]
 struct Format {
     name: &'static str,
+    /// Length of the pattern costs are reckoned with.
+    size: u64,
     check: fn(&str) -> Vec<String>,
 }
 
@@ -65,6 +67,10 @@ impl Opaque for Format {
 
     fn equals(&self, other: &dyn Opaque) -> bool {
         other.as_any().downcast_ref::<Format>().is_some_and(|other| other.name == self.name)
+    }
+
+    fn size(&self) -> u64 {
+        self.size
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -198,7 +204,7 @@ fn qualified_name(text: &str) -> Vec<String> {
         1 => text.split_once('/').map_or((None, text), |(prefix, name)| (Some(prefix), name)),
         _ => {
             let whole = Name {
-                rule: "a qualified name must consist of alphanumeric characters, '-', '_' or '.', \
+                rule: "a valid label key must consist of alphanumeric characters, '-', '_' or '.', \
                        and must start and end with an alphanumeric character",
                 ..key
             };

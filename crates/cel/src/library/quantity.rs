@@ -144,7 +144,12 @@ impl Quantity {
             unsigned.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(unsigned.len());
         let (number, suffix) = unsigned.split_at(end);
         let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
-        if number.is_empty() || fraction.contains('.') || whole.is_empty() && fraction.is_empty() {
+        let letters = suffix.trim_end_matches(|c: char| c.is_ascii_digit());
+        let letters = letters.strip_suffix(['+', '-']).unwrap_or(letters);
+        if number.is_empty() || !letters.chars().all(|c| "eEinumkKMGTP".contains(c)) {
+            return Err(FORMAT);
+        }
+        if fraction.contains('.') || whole.is_empty() && fraction.is_empty() {
             return Err(FORMAT);
         }
         let scale = scale(suffix).ok_or("unable to parse quantity's suffix")?;

@@ -68,20 +68,21 @@ impl Opaque for Semver {
 // === impl Semver ===
 
 impl Semver {
-    fn read(text: &str) -> Result<Semver, &'static str> {
+    fn read(text: &str) -> Result<Semver, String> {
         if text.is_empty() {
-            return Err("Version string empty");
+            return Err("Version string empty".to_owned());
         }
         let (text, build) = text.split_once('+').unwrap_or((text, ""));
         let (core, pre) = text.split_once('-').map_or((text, None), |(c, p)| (c, Some(p)));
         let parts: Vec<&str> = core.splitn(3, '.').collect();
         let [major, minor, patch] = parts[..] else {
-            return Err("No Major.Minor.Patch elements found");
+            return Err("No Major.Minor.Patch elements found".to_owned());
         };
-        let numbers = [number_of(major)?, number_of(minor)?, number_of(patch)?];
+        let numbers =
+            [number_of("major", major)?, number_of("minor", minor)?, number_of("patch", patch)?];
         let pre = pre.map_or(Ok(Vec::new()), |pre| pre.split('.').map(identifier).collect())?;
         if !build.is_empty() && !build.split('.').all(is_word) {
-            return Err("Invalid character(s) found in build meta data");
+            return Err(format!("Invalid character(s) found in build meta data {build:?}"));
         }
         Ok(Semver { numbers, pre })
     }
@@ -96,27 +97,32 @@ impl Semver {
     }
 }
 
-fn number_of(text: &str) -> Result<u64, &'static str> {
+fn number_of(what: &str, text: &str) -> Result<u64, String> {
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err("Invalid character(s) found in version number");
+        return Err(format!("Invalid character(s) found in {what} number {text:?}"));
     }
     if text.len() > 1 && text.starts_with('0') {
-        return Err("Version number must not contain leading zeroes");
+        let (first, rest) = what.split_at(1);
+        let what = first.to_ascii_uppercase() + rest;
+        return Err(format!("{what} number must not contain leading zeroes {text:?}"));
     }
-    text.parse().map_err(|_| "Version number out of range")
+    text.parse().map_err(|_| format!("{what} number {text:?} is out of range"))
 }
 
 fn is_word(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
 }
 
-fn identifier(text: &str) -> Result<Identifier, &'static str> {
-    if text.bytes().all(|b| b.is_ascii_digit()) && !text.is_empty() {
-        return number_of(text).map(Identifier::Number);
+fn identifier(text: &str) -> Result<Identifier, String> {
+    if text.is_empty() {
+        return Err("Prerelease is empty".to_owned());
+    }
+    if text.bytes().all(|b| b.is_ascii_digit()) {
+        return number_of("prerelease", text).map(Identifier::Number);
     }
     match is_word(text) {
         true => Ok(Identifier::Word(text.to_owned())),
-        false => Err("Invalid character(s) found in prerelease"),
+        false => Err(format!("Invalid character(s) found in prerelease {text:?}")),
     }
 }
 
@@ -148,7 +154,7 @@ fn normalized(text: &str) -> String {
 
 // === functions ===
 
-fn read(args: Args<'_, '_>) -> Option<Result<Semver, &'static str>> {
+fn read(args: Args<'_, '_>) -> Option<Result<Semver, String>> {
     match args {
         [Value::String(text)] | [Value::String(text), Value::Bool(false)] => {
             Some(Semver::read(text))

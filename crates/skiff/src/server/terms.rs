@@ -64,6 +64,7 @@ impl Terms {
         api.allow_privileged = args.allow_privileged;
         api.enable_admission_plugins = args.enable_admission_plugins.clone();
         api.disable_admission_plugins = args.disable_admission_plugins.clone();
+        api.legacy_apis = args.legacy_apis;
         api.audit = audit(args);
         for name in &args.tls_san {
             match name.parse() {
