@@ -3,6 +3,7 @@
 //! The engine is [`skiff_api::apply`]; here the request says who the manager is. Counterpart:
 //! `handlers/fieldmanager`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -20,7 +21,9 @@ pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Resu
     if Arc::ptr_eq(&write.kind, &write.stored) {
         apply::track(&write.stored, old, object, &manager);
         // Owners that cannot be told are not guessed.
-        if old.is_some_and(|old| across_versions(write, old, object).is_err()) {
+        if old
+            .is_some_and(|old| across_versions(&foreign_versions(write, old), old, object).is_err())
+        {
             crate::verbs::write::remove(object, "managedFields");
         }
         return Ok(());
@@ -83,26 +86,30 @@ pub fn track_token(call: &Call, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
-/// Owners at other versions see both objects at theirs, where nothing may stand that the schema does not declare.
-fn across_versions(write: &Write<'_>, old: &Value, new: &Value) -> Result<(), String> {
+/// The other versions at which fields of an object are owned.
+fn foreign_versions(write: &Write<'_>, live: &Value) -> Vec<Arc<KindDef>> {
     let kind = &write.kind;
     let converts_itself = kind.versioning.as_ref().is_some_and(|it| it.webhook.is_some());
     if !kind.custom || converts_itself {
-        return Ok(());
+        return Vec::new();
     }
+    let owners = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let versions = owners.into_iter().flatten().filter_map(|owner| owner["apiVersion"].as_str());
+    let own = kind.api_version();
+    let others: BTreeSet<&str> = versions.filter(|version| *version != own).collect();
     let kinds = write.call.server.kinds();
-    let owners = old.pointer("/metadata/managedFields").and_then(Value::as_array);
-    let mut seen = vec![kind.api_version()];
-    for owner in owners.into_iter().flatten() {
-        let version = owner["apiVersion"].as_str().unwrap_or("");
-        if seen.iter().any(|known| known == version) {
-            continue;
-        }
-        seen.push(version.to_owned());
+    let defined = |version: &str| {
         let name = version.rsplit('/').next().unwrap_or("");
-        let Some(theirs) = kinds.defined(&kind.group, name, &kind.resource) else { continue };
+        kinds.defined(&kind.group, name, &kind.resource).cloned()
+    };
+    others.into_iter().filter_map(defined).collect()
+}
+
+/// Owners at another version see both objects at theirs, where nothing may stand that its schema does not declare.
+fn across_versions(versions: &[Arc<KindDef>], old: &Value, new: &Value) -> Result<(), String> {
+    for kind in versions {
         for (which, object) in [("old", old), ("new", new)] {
-            if let Some(why) = apply::undeclared(object, theirs) {
+            if let Some(why) = apply::undeclared(object, kind) {
                 return Err(format!("failed to convert {which} object: {why}"));
             }
         }
@@ -136,8 +143,10 @@ impl Intent {
         let manager = manager(write);
         let applied =
             |force| apply::apply(&write.kind, current.as_ref(), &self.config, &manager, force);
-        if let (true, Some(live)) = (write.kind.custom, &current) {
-            across_versions(write, live, &applied(true)?)
+        let foreign =
+            current.as_ref().map(|live| foreign_versions(write, live)).unwrap_or_default();
+        if let Some(live) = current.as_ref().filter(|_| !foreign.is_empty()) {
+            across_versions(&foreign, live, &applied(true)?)
                 .map_err(|why| Status::new(500, Reason::Unknown, why))?;
         }
         let mut object = applied(write.options.force)?;
