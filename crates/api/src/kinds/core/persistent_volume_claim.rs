@@ -174,9 +174,9 @@ fn validate_sources(spec: &At, errors: &mut ErrorList) {
     // Upstream shows a path as the bad value, which prints as nothing.
     if !reference.text_of("namespace").is_empty() {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
-        spec.invalid_as(errors, json!({}), detail);
+        errors.invalid_printed(&spec.path, "{}".to_owned(), detail);
     } else if !same() {
-        spec.invalid_as(errors, json!({}), "must match dataSourceRef");
+        errors.invalid_printed(&spec.path, "{}".to_owned(), "must match dataSourceRef");
     }
 }
 

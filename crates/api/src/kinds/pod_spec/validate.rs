@@ -180,6 +180,11 @@ pub fn validate_controlled_template(
     errors: &mut ErrorList,
 ) {
     validate_selected(template, selector, errors);
+    validate_restarting_template(template, kind, errors);
+}
+
+/// A template whose Pods always restart.
+pub fn validate_restarting_template(template: &At, kind: &str, errors: &mut ErrorList) {
     validate_template(template, errors);
     let spec = template.child("spec");
     let restart = spec.child("restartPolicy");
