@@ -23,7 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::x509;
-use crate::path::{self, Caller};
+use crate::path::{self, Caller, Peer};
 use crate::server::Server;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,9 +48,10 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let peer = Peer(peer.ip());
                     let (server, acceptor, builder) = (server.clone(), acceptor.clone(), builder.clone());
-                    tokio::spawn(connection(server, acceptor, builder, stream, graceful.watcher()));
+                    tokio::spawn(connection(server, acceptor, builder, (stream, peer), graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -69,7 +70,7 @@ async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
     builder: Arc<Builder<TokioExecutor>>,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let _ = stream.set_nodelay(true);
@@ -84,7 +85,8 @@ async fn connection(
         .peer_certificates()
         .and_then(|chain| x509::user(chain.first()?))
         .map(Arc::new);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));
         async move { Ok::<_, std::convert::Infallible>(path::handle(server, caller, request).await) }
     });

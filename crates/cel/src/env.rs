@@ -18,13 +18,12 @@ use crate::source::Issues;
 use crate::types::Type;
 
 /// Types that can be named in expressions.
-const NAMED_TYPES: [(&str, Type); 12] = [
+const NAMED_TYPES: [(&str, Type); 11] = [
     ("bool", Type::Bool),
     ("bytes", Type::Bytes),
     ("double", Type::Double),
     ("duration", Type::Duration),
     ("google.protobuf.Duration", Type::Duration),
-    ("dyn", Type::Dyn),
     ("int", Type::Int),
     ("null_type", Type::Null),
     ("string", Type::String),

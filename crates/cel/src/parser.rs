@@ -20,7 +20,7 @@ const SIZE_LIMIT: usize = 100_000;
 /// How deep expressions may nest, and how long a chain of operators or fields may be.
 const DEPTH_LIMIT: usize = 250;
 /// Nodes a tree may have, as some macros repeat their target.
-const NODE_LIMIT: usize = 1_000_000;
+const NODE_LIMIT: usize = 200_000;
 
 /// Not usable as variables, though fine as fields.
 const RESERVED: [&str; 17] = [
@@ -45,6 +45,8 @@ const RESERVED: [&str; 17] = [
 
 const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, \
                        NUM_UINT, STRING, BYTES, IDENTIFIER}";
+const FIRST_ARGUMENT: &str = "{'[', '{', '(', ')', '.', '-', '!', 'true', 'false', 'null', \
+                              NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 const OPTIONAL_OPERAND: &str = "{'[', '{', '(', '.', '-', '!', '?', 'true', 'false', 'null', \
                                 NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
@@ -362,8 +364,11 @@ impl Parser<'_> {
             count += 1;
         }
         if sign == "-" && self.is("!") {
-            let at = self.tokens[self.at - 1].offset;
-            self.report(at, "Syntax error: no viable alternative at input '-!'");
+            self.syntax_error("no viable alternative at input '-!'".to_owned());
+            return Err(Stop);
+        }
+        if self.peek().token == Token::End {
+            self.syntax_error(format!("extraneous input '<EOF>' expecting {OPERAND}"));
             return Err(Stop);
         }
         let operand = self.member()?;
@@ -419,20 +424,33 @@ impl Parser<'_> {
                 self.next();
                 return Ok(name.text.trim_matches('`').to_owned());
             }
-            Token::End | Token::Keyword("in") if !optional => {
-                let input = if name.token == Token::End { "" } else { name.text };
-                self.syntax_error(format!("no viable alternative at input '.{input}'"));
+            _ if optional => return self.mismatched("{IDENTIFIER, ESC_IDENTIFIER}"),
+            Token::Keyword("in") => {
+                // The word is taken for the operator after all.
+                self.no_field(".in");
+                self.next();
+                return if self.peek().token == Token::End {
+                    self.mismatched(OPERAND)
+                } else {
+                    Err(Stop)
+                };
+            }
+            Token::Keyword(_) => return self.mismatched("IDENTIFIER"),
+            Token::End => {
+                self.no_field(".");
                 return Err(Stop);
             }
-            _ if optional => return self.mismatched("{IDENTIFIER, ESC_IDENTIFIER}"),
-            Token::Keyword(_) => return self.mismatched("IDENTIFIER"),
             _ => {
-                self.syntax_error(format!("no viable alternative at input '.{}'", name.text));
+                self.no_field(&format!(".{}", name.text));
                 return Err(Stop);
             }
         }
         self.next();
         Ok(name.text.to_owned())
+    }
+
+    fn no_field(&mut self, input: &str) {
+        self.syntax_error(format!("no viable alternative at input '{input}'"));
     }
 
     fn index(&mut self, operand: Expr) -> Parsed {
@@ -454,7 +472,8 @@ impl Parser<'_> {
             return Ok(args);
         }
         loop {
-            args.push(self.expr()?);
+            let missing = args.is_empty() && !starts_operand(self.peek().token);
+            args.push(if missing { self.missing_operand(FIRST_ARGUMENT)? } else { self.expr()? });
             if !self.accept(",") {
                 self.expect(")", follows_operand)?;
                 return Ok(args);
@@ -483,26 +502,26 @@ impl Parser<'_> {
                 self.literal(start.offset, "-")
             }
             Token::Keyword("in") | Token::Symbol(_) | Token::Quoted | Token::End => {
-                self.missing_operand()
+                self.missing_operand(OPERAND)
             }
             _ => self.literal(start.offset, ""),
         }
     }
 
-    fn missing_operand(&mut self) -> Parsed {
+    fn missing_operand(&mut self, expected: &str) -> Parsed {
         let found = self.peek();
         if found.token != Token::End && starts_operand(self.after()) {
             let text = found.text;
-            self.syntax_error(format!("extraneous input '{text}' expecting {OPERAND}"));
+            self.syntax_error(format!("extraneous input '{text}' expecting {expected}"));
             self.next();
             return self.deeper(Self::member);
         }
         if binary(found.token).is_some_and(|(_, level)| level > 2) {
             // The operator is taken as if its left side were there.
-            self.syntax_error(format!("mismatched input '{}' expecting {OPERAND}", found.text));
+            self.syntax_error(format!("mismatched input '{}' expecting {expected}", found.text));
             return self.node(found.offset, Kind::Literal(Literal::Null));
         }
-        self.mismatched(OPERAND)
+        self.mismatched(expected)
     }
 
     /// A variable, the call of a function, or the making of an object.
@@ -572,6 +591,11 @@ impl Parser<'_> {
         let mut elements = Vec::new();
         while !self.accept("]") {
             let optional = self.accept("?");
+            // A comma may stand alone, or after the last element.
+            if elements.is_empty() && self.accept(",") {
+                self.expect("]", |_| false)?;
+                break;
+            }
             if self.is(",") {
                 return self.mismatched("']'");
             }
@@ -588,7 +612,8 @@ impl Parser<'_> {
         let at = self.next().offset;
         let mut entries = Vec::new();
         while !self.accept("}") {
-            if self.peek().token == Token::End && !entries.is_empty() {
+            let alone = entries.is_empty() && self.accept(",");
+            if alone || self.peek().token == Token::End && !entries.is_empty() {
                 self.expect("}", follows_operand)?;
                 break;
             }

@@ -8,6 +8,7 @@ use super::Checked;
 use crate::ast::{Call, Expr, Kind, Literal};
 use crate::library::{compile_regex, formatting, time};
 use crate::source::Issues;
+use crate::value::Timestamp;
 
 pub(super) fn validate(checked: &Checked, issues: &mut Issues) {
     let mut mixed_allowed = HashSet::new();
@@ -58,7 +59,7 @@ fn same_types<'e>(
 fn validate_call(checked: &Checked, expr: &Expr, call: &Call, issues: &mut Issues) {
     let valid: fn(&str) -> bool = match &call.function[..] {
         "duration" => |text| time::parse_duration(text).is_some(),
-        "timestamp" => |text| time::parse_timestamp(text).is_some(),
+        "timestamp" => |text| Timestamp::parse(text).is_some(),
         "matches" => |text| compile_regex(text).is_ok(),
         "format" => return validate_format(checked, expr, call, issues),
         _ => return,

@@ -481,7 +481,10 @@ impl Estimator<'_> {
     }
 
     fn joined(&mut self, args: &[&Expr], count: Range) -> Range {
-        let text = count.times(self.element_size(args[0]));
+        let text = match self.checked.type_of(args[0]) {
+            Type::List(_) => count.times(self.element_size(args[0])),
+            _ => Range::exactly(0),
+        };
         let Some(separator) = args.get(1) else { return text };
         let separators =
             Range { min: count.min.saturating_sub(1), max: count.max.saturating_sub(1) };

@@ -5,12 +5,12 @@
 
 use std::sync::Arc;
 
-use super::time::{format_duration, parse_duration, parse_timestamp, timestamp_of_seconds};
+use super::time::{format_duration, parse_duration, timestamp_of_seconds};
 use super::{Args, Row, no_overload, row};
 use crate::cost::Cost;
 use crate::error::EvalError;
 use crate::types::Type;
-use crate::value::{Evaluated, Value};
+use crate::value::{Evaluated, Timestamp, Value};
 
 pub(super) const TABLE: &[Row] = &[
     row("type", "type", "(A) -> type(A)", type_of),
@@ -113,7 +113,7 @@ fn to_timestamp<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     match args {
         [at @ Value::Timestamp(_)] => Ok(at.clone()),
         [Value::Int(seconds)] => timestamp_of_seconds(*seconds),
-        [value @ Value::String(text)] => parse_timestamp(text)
+        [value @ Value::String(text)] => Timestamp::parse(text)
             .map(Value::Timestamp)
             .ok_or_else(|| failed(value, "google.protobuf.Timestamp")),
         _ => no_overload(),
@@ -123,7 +123,7 @@ fn to_timestamp<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
 fn to_int<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     Ok(Value::Int(match args {
         [Value::Int(value) | Value::Duration(value)] => *value,
-        [Value::Timestamp(at)] => at.as_nanosecond().div_euclid(1_000_000_000) as i64,
+        [Value::Timestamp(at)] => at.as_seconds(),
         [Value::Uint(value)] => i64::try_from(*value).map_err(|_| EvalError::IntOverflow)?,
         // The bounds themselves are not representable next to the integers they stand for.
         [Value::Double(value)] if *value > -(2f64.powi(63)) && *value < 2f64.powi(63) => {

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::ast::op;
 use crate::cost::{LIST_COST, MAP_COST, Meter, STRUCT_COST};
 use crate::error::EvalError;
 use crate::library::{insert_into, no_overload};
@@ -97,15 +98,23 @@ impl<'a> Evaluator<'_, 'a> {
     }
 
     fn select(&mut self, operand: &Node, field: &str, how: Select) -> Evaluated<'a> {
-        let operand = self.eval_attribute(operand)?;
+        let operand = match self.eval_attribute(operand) {
+            Ok(operand) => operand,
+            Err(error) => {
+                // Asking whether something is there is free; so is finding out that it cannot be.
+                self.meter.refund(u64::from(how == Select::Presence));
+                return Err(error);
+            }
+        };
         match how {
             Select::Value => {
-                self.meter.charge(1)?;
+                let absent = matches!(operand, Value::Optional(None));
+                self.meter.charge(u64::from(!absent))?;
                 select(operand, field)
             }
-            Select::Presence => Ok(Value::Bool(find(&operand, field)?.is_some())),
+            Select::Presence => Ok(Value::Bool(find(&operand, field).is_some())),
             Select::Optional => {
-                let found = find(&operand, field)?.transpose()?;
+                let found = find(&operand, field).transpose()?;
                 self.optional(found)
             }
         }
@@ -130,7 +139,10 @@ impl<'a> Evaluator<'_, 'a> {
 
     fn index(&mut self, operand: &Node, index: &Node, optional: bool) -> Evaluated<'a> {
         let operand = self.eval_attribute(operand)?;
-        let index = self.eval(index)?;
+        let by = index;
+        let index = self.eval(by)?;
+        // A name that says where is part of what is looked at.
+        self.meter.refund(u64::from(is_attribute(by)));
         let whole = match (operand, optional) {
             (Value::Optional(None), _) => return Ok(Value::Optional(None)),
             (Value::Optional(Some(inner)), _) => (*inner).clone(),
@@ -193,9 +205,19 @@ impl<'a> Evaluator<'_, 'a> {
     }
 
     fn equal(&mut self, sides: &[Node; 2], negated: bool) -> Evaluated<'a> {
-        let (a, b) = (self.eval(&sides[0])?, self.eval(&sides[1])?);
-        self.meter.charge_equality(&a, &b)?;
-        Ok(Value::Bool(a.equals(&b) != negated))
+        match (self.eval(&sides[0]), self.eval(&sides[1])) {
+            (Ok(a), Ok(b)) => {
+                self.meter.charge_equality(&a, &b)?;
+                if a.is_incomparable_with(&b) {
+                    return no_overload();
+                }
+                Ok(Value::Bool(a.equals(&b) != negated))
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                self.meter.charge(1)?;
+                Err(error)
+            }
+        }
     }
 
     fn or_else(&mut self, optional: &Node, other: &Node, unwrap: bool) -> Evaluated<'a> {
@@ -203,7 +225,8 @@ impl<'a> Evaluator<'_, 'a> {
             Value::Optional(Some(inner)) if unwrap => Ok((*inner).clone()),
             some @ Value::Optional(Some(_)) => Ok(some),
             Value::Optional(None) => self.eval(other),
-            _ => no_overload(),
+            // What turns out to be no optional at all is its own value.
+            value => Ok(value),
         }
     }
 
@@ -263,6 +286,7 @@ impl<'a> Evaluator<'_, 'a> {
     // --- making values ---
 
     fn list(&mut self, elements: &[(Node, bool)]) -> Evaluated<'a> {
+        self.meter.charge(LIST_COST)?;
         let mut made = Vec::with_capacity(elements.len());
         for (element, optional) in elements {
             match (self.eval(element)?, optional) {
@@ -272,11 +296,11 @@ impl<'a> Evaluator<'_, 'a> {
                 (value, true) => return Err(not_optional("list element", &value)),
             }
         }
-        self.meter.charge(LIST_COST)?;
         Ok(Value::list(made))
     }
 
     fn map(&mut self, entries: &[MapEntry]) -> Evaluated<'a> {
+        self.meter.charge(MAP_COST)?;
         let mut made = BTreeMap::new();
         for MapEntry { key, value, optional } in entries {
             let key = self.eval(key)?;
@@ -290,11 +314,11 @@ impl<'a> Evaluator<'_, 'a> {
                 (value, true) => return Err(not_optional(&format!("entry '{key}'"), &value)),
             }
         }
-        self.meter.charge(MAP_COST)?;
         Ok(Value::map(made))
     }
 
     fn structure(&mut self, name: &Arc<str>, fields: &[StructField]) -> Evaluated<'a> {
+        self.meter.charge(STRUCT_COST)?;
         let mut made = BTreeMap::new();
         for StructField { name, value, optional } in fields {
             match (self.eval(value)?, optional) {
@@ -306,7 +330,6 @@ impl<'a> Evaluator<'_, 'a> {
                 (value, true) => return Err(not_optional(&format!("entry '{name}'"), &value)),
             }
         }
-        self.meter.charge(STRUCT_COST)?;
         Ok(Value::Object(Arc::new(Object { type_name: name.clone(), fields: made })))
     }
 
@@ -320,7 +343,7 @@ impl<'a> Evaluator<'_, 'a> {
         let result = match &range {
             Value::List(list) => self.fold_list(fold, list),
             Value::Map(map) => self.fold_map(fold, map),
-            _ => no_overload().map(|_: Value<'a>| ()),
+            other => Err(not_iterable(other, fold.two)),
         };
         let result = result.and_then(|()| self.eval(&fold.result));
         self.locals.truncate(accu);
@@ -391,8 +414,11 @@ impl<'a> Evaluator<'_, 'a> {
         self.meter.charge(2)?;
         match by {
             Growth::Element(element) => {
+                // A list of a constant is a constant.
+                if !matches!(element, Node::Constant(_)) {
+                    self.meter.charge(LIST_COST)?;
+                }
                 let element = self.eval(element)?;
-                self.meter.charge(LIST_COST)?;
                 match &mut self.locals[accu] {
                     Ok(Value::List(List::Made(made))) => Arc::make_mut(made).push(element),
                     _ => return Err(EvalError::NoSuchOverload),
@@ -425,20 +451,18 @@ fn is_attribute(node: &Node) -> bool {
 
 // === parts of values ===
 
-/// The field, if the value has it. A value without fields is an error.
-fn find<'a>(value: &Value<'a>, field: &str) -> Result<Option<Evaluated<'a>>, EvalError> {
+/// The field, if the value has it.
+fn find<'a>(value: &Value<'a>, field: &str) -> Option<Evaluated<'a>> {
     match value {
-        Value::Map(map) => Ok(map.field(field)),
-        Value::Object(object) => Ok(object.fields.get(field).cloned().map(Ok)),
-        Value::Optional(Some(inner)) => find(inner, field),
-        Value::Optional(None) => Ok(None),
-        _ => Err(EvalError::NoSuchKey(field.to_owned())),
+        Value::Map(map) => map.field(field),
+        Value::Object(object) => object.fields.get(field).cloned().map(Ok),
+        Value::Optional(inner) => find(inner.as_ref()?, field),
+        _ => None,
     }
 }
 
 fn select<'a>(value: Value<'a>, field: &str) -> Evaluated<'a> {
-    let found = find(&value, field)?;
-    match (&value, found) {
+    match (&value, find(&value, field)) {
         (Value::Optional(_), found) => Ok(Value::Optional(found.transpose()?.map(Arc::new))),
         (_, Some(found)) => found,
         (_, None) => Err(EvalError::NoSuchKey(field.to_owned())),
@@ -470,9 +494,9 @@ fn at_index<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Evaluated
         Value::Map(map) => Ok(Key::of(index).and_then(|key| map.get(&key))),
         Value::Object(object) => match index {
             Value::String(field) => Ok(object.fields.get(&**field).cloned().map(Ok)),
-            _ => Err(EvalError::NoSuchOverload),
+            _ => Ok(None),
         },
-        _ => Err(EvalError::NoSuchOverload),
+        _ => Ok(None),
     }
 }
 
@@ -492,12 +516,60 @@ fn not_optional(what: &str, value: &Value<'_>) -> EvalError {
     EvalError::other(format!("cannot initialize optional {what} from non-optional value {shown}"))
 }
 
-/// With several overloads to choose from, the kinds of the arguments are named.
+fn not_iterable(range: &Value<'_>, two: bool) -> EvalError {
+    let kind = match range {
+        Value::Null => "types.Null",
+        Value::Bool(_) => "types.Bool",
+        Value::Int(_) => "types.Int",
+        Value::Uint(_) => "types.Uint",
+        Value::Double(_) => "types.Double",
+        Value::String(_) => "types.String",
+        Value::Bytes(_) => "types.Bytes",
+        Value::Duration(_) => "types.Duration",
+        Value::Timestamp(_) => "types.Timestamp",
+        Value::Optional(_) => "*types.Optional",
+        _ => "*types.Type",
+    };
+    EvalError::Other(match two {
+        true => format!("unsupported comprehension range type: {kind}"),
+        false => format!("got '{kind}', expected iterable type"),
+    })
+}
+
+/// The error of a call no overload takes the arguments of.
+///
+/// Operators of values that know the operator say no more than that; otherwise the function is
+/// named, and where it is not an operator, the kinds of its arguments.
 fn no_such_overload(call: &Call, args: &[Value<'_>]) -> EvalError {
-    let Call { function, overloads, .. } = call;
-    if function.starts_with('_') && overloads.len() > 1 || overloads.len() == 1 {
-        return EvalError::NoSuchFunction((*function).to_owned());
+    let function = call.function;
+    if matches!(function, "@in" | "contains" | "startsWith" | "endsWith" | "matches" | "!_") {
+        return EvalError::NoSuchOverload;
+    }
+    if function.starts_with('_') || function == "-_" {
+        return match args.first() {
+            Some(first) if knows(first, function) => EvalError::NoSuchOverload,
+            _ => EvalError::NoSuchFunction(function.to_owned()),
+        };
+    }
+    if matches!(function, "size" | "sort" | "@sortByAssociatedKeys") {
+        return EvalError::NoSuchFunction(function.to_owned());
     }
     let kinds: Vec<_> = args.iter().map(|arg| arg.cel_type().name().to_owned()).collect();
     EvalError::NoSuchFunction(format!("{function}({})", kinds.join(", ")))
+}
+
+fn knows(value: &Value<'_>, operator: &str) -> bool {
+    match value {
+        Value::Int(_) | Value::Uint(_) | Value::String(_) => true,
+        Value::Duration(_) | Value::Timestamp(_) => true,
+        Value::Double(_) => operator != "_%_",
+        Value::Bytes(_) => operator == op::ADD || is_order(operator),
+        Value::List(_) => operator == op::ADD,
+        Value::Bool(_) => is_order(operator),
+        _ => false,
+    }
+}
+
+fn is_order(operator: &str) -> bool {
+    matches!(operator, "_<_" | "_<=_" | "_>_" | "_>=_")
 }

@@ -41,6 +41,16 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// Whether asking if the two are equal is a mistake: what is declared as a list or map is
+    /// compared with nothing else, `null` aside.
+    pub(crate) fn is_incomparable_with(&self, other: &Value<'a>) -> bool {
+        match self {
+            Value::List(List::Json(_, Some(_))) => !matches!(other, Value::List(_) | Value::Null),
+            Value::Map(Map::Json(_, Some(_))) => !matches!(other, Value::Map(_) | Value::Null),
+            _ => false,
+        }
+    }
+
     /// How the two are ordered; values that have no order are no such overload.
     pub fn compare(&self, other: &Value<'a>) -> Result<Ordering, EvalError> {
         Ok(match (self, other) {

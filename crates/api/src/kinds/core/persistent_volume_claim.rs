@@ -343,6 +343,7 @@ pub(super) fn beta_class_warning(root: &At) -> Vec<String> {
     if class.is_set() { vec![format!("{}: {text}", class.path)] } else { Vec::new() }
 }
 
+/// A volume's size is in whole bytes; another is rounded.
 pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
     let resources = spec.child("resources");
     for side in ["requests", "limits"] {

@@ -5,9 +5,12 @@
 
 use std::collections::HashSet;
 
+use serde_json::json;
+
 use super::addresses::{is_headless, validate_addresses, validate_class};
 use crate::field::ErrorList;
-use crate::kinds::at::{At, Internal, printed};
+use crate::internal::printed;
+use crate::kinds::at::At;
 use crate::kinds::core::endpoints::validate_reachable_ip;
 use crate::kinds::rules::{cidr_warning, ip_warning, lenient_ip, strict_cidr, strict_ip};
 use crate::validation::{dns_label, dns_subdomain, label_key};
@@ -134,22 +137,17 @@ fn node_ports(spec: &At, of: &str, errors: &mut ErrorList) {
     }
 }
 
-/// Upstream compares protocol and number alone, and shows the rest as empty.
-const PORT: Internal = &[
-    ("Name", "", "\"\""),
-    ("Protocol", "protocol", "\"\""),
-    ("AppProtocol", "", "null"),
-    ("Port", "port", "0"),
-    ("TargetPort", "", "0"),
-    ("NodePort", "", "0"),
-];
-
 fn unique_ports(spec: &At, errors: &mut ErrorList) {
     let mut seen = HashSet::new();
     for port in spec.child("ports").items() {
         if !seen.insert((port.text_of("protocol").to_owned(), port.child("port").int())) {
             port.duplicate(errors);
-            errors.print_last(printed(port.value, PORT));
+            // Upstream compares protocol and number alone, and shows the rest as empty.
+            let compared = json!({
+                "protocol": port.child("protocol").value,
+                "port": port.child("port").value,
+            });
+            errors.print_last(printed("core.ServicePort", &compared));
         }
     }
 }
