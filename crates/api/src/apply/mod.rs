@@ -12,6 +12,8 @@ mod typed;
 
 use serde_json::{Map, Value, json};
 
+pub use typed::{atomics, merge};
+
 use crate::codec::{self, Target};
 use crate::kind::KindDef;
 use crate::meta::{meta, meta_mut};

@@ -3,7 +3,7 @@
 //! A kind with something to say of its own has one file `kinds/<group>/<kind>.rs` holding a unit
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
-pub(crate) mod admissionregistration;
+pub mod admissionregistration;
 mod apiregistration;
 mod apps;
 pub mod at;

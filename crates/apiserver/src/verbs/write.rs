@@ -302,6 +302,7 @@ impl<'a> Write<'a> {
         self.mutate(&mut request, &mut object).await?;
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old))?;
+        self.stored.strategy.canonicalize(&mut object);
         match self.facet {
             Some(facet) => admission::validate(&request, &facet.show(&object)).await?,
             // The body of a binding was admitted; that the pod changes with it is the server's doing.
