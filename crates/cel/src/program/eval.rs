@@ -39,14 +39,20 @@ pub(super) fn constant(node: &Node) -> Evaluated<'static> {
 struct Evaluator<'v, 'a> {
     activation: &'v dyn Activation<'a>,
     /// Variables of comprehensions. An accumulator may hold an error that is still passed over.
-    locals: Vec<Evaluated<'a>>,
+    locals: Vec<Local<'v, 'a>>,
     meter: Meter,
+}
+
+enum Local<'v, 'a> {
+    Ready(Evaluated<'a>),
+    /// What a binding is bound to, until somebody asks.
+    Bound(&'v Node),
 }
 
 // === impl Evaluator ===
 
-impl<'a> Evaluator<'_, 'a> {
-    fn eval(&mut self, node: &Node) -> Evaluated<'a> {
+impl<'v, 'a> Evaluator<'v, 'a> {
+    fn eval(&mut self, node: &'v Node) -> Evaluated<'a> {
         match node {
             Node::Constant(value) => Ok(value.clone()),
             Node::Variable(name) => {
@@ -56,7 +62,7 @@ impl<'a> Evaluator<'_, 'a> {
             Node::VariableField { variable, field } => self.variable_field(variable, field),
             Node::Local(place) => {
                 self.meter.charge(1)?;
-                self.locals[*place].clone()
+                self.local(*place)
             }
             Node::Select { operand, field, how } => self.select(operand, field, *how),
             Node::Index { operand, index, optional } => self.index(operand, index, *optional),
@@ -76,11 +82,23 @@ impl<'a> Evaluator<'_, 'a> {
             Node::Struct { name, fields } => self.structure(name, fields),
             Node::Fold(fold) => self.fold(fold),
             Node::Bind { init, body } => {
-                let value = self.eval(init);
-                self.locals.push(value);
+                self.locals.push(Local::Bound(init));
                 let result = self.eval(body);
                 self.locals.pop();
                 result
+            }
+        }
+    }
+
+    /// A binding is worked out by the first who asks. What it refers to is below it on the stack
+    /// and still there.
+    fn local(&mut self, place: usize) -> Evaluated<'a> {
+        match &self.locals[place] {
+            Local::Ready(value) => value.clone(),
+            Local::Bound(node) => {
+                let value = self.eval(node);
+                self.locals[place] = Local::Ready(value.clone());
+                value
             }
         }
     }
@@ -97,7 +115,7 @@ impl<'a> Evaluator<'_, 'a> {
         select(whole?, field)
     }
 
-    fn select(&mut self, operand: &Node, field: &str, how: Select) -> Evaluated<'a> {
+    fn select(&mut self, operand: &'v Node, field: &str, how: Select) -> Evaluated<'a> {
         let operand = match self.eval_attribute(operand) {
             Ok(operand) => operand,
             Err(error) => {
@@ -112,7 +130,7 @@ impl<'a> Evaluator<'_, 'a> {
                 self.meter.charge(u64::from(!absent))?;
                 select(operand, field)
             }
-            Select::Presence => Ok(Value::Bool(find(&operand, field).is_some())),
+            Select::Presence => Ok(Value::Bool(find(&operand, field).transpose()?.is_some())),
             Select::Optional => {
                 let found = find(&operand, field).transpose()?;
                 self.optional(found)
@@ -129,7 +147,7 @@ impl<'a> Evaluator<'_, 'a> {
     }
 
     /// What something is selected from: anything but a name is one step more.
-    fn eval_attribute(&mut self, node: &Node) -> Evaluated<'a> {
+    fn eval_attribute(&mut self, node: &'v Node) -> Evaluated<'a> {
         let value = self.eval(node)?;
         if !is_attribute(node) {
             self.meter.charge(1)?;
@@ -137,14 +155,16 @@ impl<'a> Evaluator<'_, 'a> {
         Ok(value)
     }
 
-    fn index(&mut self, operand: &Node, index: &Node, optional: bool) -> Evaluated<'a> {
+    fn index(&mut self, operand: &'v Node, index: &'v Node, optional: bool) -> Evaluated<'a> {
         let operand = self.eval_attribute(operand)?;
+        if let Value::Optional(None) = operand {
+            return Ok(operand);
+        }
         let by = index;
         let index = self.eval(by)?;
         // A name that says where is part of what is looked at.
         self.meter.refund(u64::from(is_attribute(by)));
         let whole = match (operand, optional) {
-            (Value::Optional(None), _) => return Ok(Value::Optional(None)),
             (Value::Optional(Some(inner)), _) => (*inner).clone(),
             (operand, true) => operand,
             (operand, false) => {
@@ -160,7 +180,7 @@ impl<'a> Evaluator<'_, 'a> {
     // --- logic ---
 
     /// `&&` is decided by `false`, `||` by `true`, whatever the other side is.
-    fn logic(&mut self, a: &Node, b: &Node, decides: bool) -> Evaluated<'a> {
+    fn logic(&mut self, a: &'v Node, b: &'v Node, decides: bool) -> Evaluated<'a> {
         let first = self.eval(a);
         if let Ok(Value::Bool(value)) = first
             && value == decides
@@ -175,12 +195,12 @@ impl<'a> Evaluator<'_, 'a> {
             (_, Ok(Value::Bool(value))) if value == decides => Ok(Value::Bool(decides)),
             (_, Err(EvalError::CostLimitExceeded)) => Err(EvalError::CostLimitExceeded),
             (Ok(Value::Bool(_)), Ok(Value::Bool(_))) => Ok(Value::Bool(!decides)),
-            (Err(error), _) | (_, Err(error)) => Err(error),
+            (Err(error), _) | (Ok(Value::Bool(_)), Err(error)) => Err(error),
             _ => no_overload(),
         }
     }
 
-    fn conditional(&mut self, parts: &[Node; 3]) -> Evaluated<'a> {
+    fn conditional(&mut self, parts: &'v [Node; 3]) -> Evaluated<'a> {
         let [condition, then, otherwise] = parts;
         let chosen = match self.eval(condition)? {
             Value::Bool(true) => then,
@@ -194,7 +214,7 @@ impl<'a> Evaluator<'_, 'a> {
         Ok(value)
     }
 
-    fn not_strictly_false(&mut self, inner: &Node) -> Evaluated<'a> {
+    fn not_strictly_false(&mut self, inner: &'v Node) -> Evaluated<'a> {
         let value = self.eval(inner);
         self.meter.charge(1)?;
         match value {
@@ -204,11 +224,11 @@ impl<'a> Evaluator<'_, 'a> {
         }
     }
 
-    fn equal(&mut self, sides: &[Node; 2], negated: bool) -> Evaluated<'a> {
+    fn equal(&mut self, sides: &'v [Node; 2], negated: bool) -> Evaluated<'a> {
         match (self.eval(&sides[0]), self.eval(&sides[1])) {
             (Ok(a), Ok(b)) => {
                 self.meter.charge_equality(&a, &b)?;
-                if a.is_incomparable_with(&b) {
+                if !negated && a.is_incomparable_with(&b) {
                     return no_overload();
                 }
                 Ok(Value::Bool(a.equals(&b) != negated))
@@ -220,7 +240,7 @@ impl<'a> Evaluator<'_, 'a> {
         }
     }
 
-    fn or_else(&mut self, optional: &Node, other: &Node, unwrap: bool) -> Evaluated<'a> {
+    fn or_else(&mut self, optional: &'v Node, other: &'v Node, unwrap: bool) -> Evaluated<'a> {
         match self.eval(optional)? {
             Value::Optional(Some(inner)) if unwrap => Ok((*inner).clone()),
             some @ Value::Optional(Some(_)) => Ok(some),
@@ -232,7 +252,7 @@ impl<'a> Evaluator<'_, 'a> {
 
     // --- calls ---
 
-    fn call(&mut self, call: &Call) -> Evaluated<'a> {
+    fn call(&mut self, call: &'v Call) -> Evaluated<'a> {
         if call.args.len() > FEW {
             let args: Vec<_> =
                 call.args.iter().map(|arg| self.eval(arg)).collect::<Result<_, _>>()?;
@@ -285,7 +305,7 @@ impl<'a> Evaluator<'_, 'a> {
 
     // --- making values ---
 
-    fn list(&mut self, elements: &[(Node, bool)]) -> Evaluated<'a> {
+    fn list(&mut self, elements: &'v [(Node, bool)]) -> Evaluated<'a> {
         self.meter.charge(LIST_COST)?;
         let mut made = Vec::with_capacity(elements.len());
         for (element, optional) in elements {
@@ -299,7 +319,7 @@ impl<'a> Evaluator<'_, 'a> {
         Ok(Value::list(made))
     }
 
-    fn map(&mut self, entries: &[MapEntry]) -> Evaluated<'a> {
+    fn map(&mut self, entries: &'v [MapEntry]) -> Evaluated<'a> {
         self.meter.charge(MAP_COST)?;
         let mut made = BTreeMap::new();
         for MapEntry { key, value, optional } in entries {
@@ -317,7 +337,7 @@ impl<'a> Evaluator<'_, 'a> {
         Ok(Value::map(made))
     }
 
-    fn structure(&mut self, name: &Arc<str>, fields: &[StructField]) -> Evaluated<'a> {
+    fn structure(&mut self, name: &Arc<str>, fields: &'v [StructField]) -> Evaluated<'a> {
         self.meter.charge(STRUCT_COST)?;
         let mut made = BTreeMap::new();
         for StructField { name, value, optional } in fields {
@@ -335,11 +355,11 @@ impl<'a> Evaluator<'_, 'a> {
 
     // --- loops ---
 
-    fn fold(&mut self, fold: &Fold) -> Evaluated<'a> {
+    fn fold(&mut self, fold: &'v Fold) -> Evaluated<'a> {
         let range = self.eval(&fold.range)?;
         let init = self.eval(&fold.init);
         let accu = self.locals.len();
-        self.locals.push(init);
+        self.locals.push(Local::Ready(init));
         let result = match &range {
             Value::List(list) => self.fold_list(fold, list),
             Value::Map(map) => self.fold_map(fold, map),
@@ -350,7 +370,7 @@ impl<'a> Evaluator<'_, 'a> {
         result
     }
 
-    fn fold_list(&mut self, fold: &Fold, list: &List<'a>) -> Result<(), EvalError> {
+    fn fold_list(&mut self, fold: &'v Fold, list: &List<'a>) -> Result<(), EvalError> {
         for (index, element) in list.iter().enumerate() {
             let go_on = match fold.two {
                 true => self.turn(fold, [Ok(Value::Int(index as i64)), element])?,
@@ -363,7 +383,7 @@ impl<'a> Evaluator<'_, 'a> {
         Ok(())
     }
 
-    fn fold_map(&mut self, fold: &Fold, map: &Map<'a>) -> Result<(), EvalError> {
+    fn fold_map(&mut self, fold: &'v Fold, map: &Map<'a>) -> Result<(), EvalError> {
         for (key, value) in map.iter() {
             let go_on = match fold.two {
                 true => self.turn(fold, [Ok(key.into()), value])?,
@@ -379,11 +399,11 @@ impl<'a> Evaluator<'_, 'a> {
     /// One turn of a loop; false when it was the last.
     fn turn<const N: usize>(
         &mut self,
-        fold: &Fold,
+        fold: &'v Fold,
         vars: [Evaluated<'a>; N],
     ) -> Result<bool, EvalError> {
         let accu = self.locals.len() - 1;
-        self.locals.extend(vars);
+        self.locals.extend(vars.map(Local::Ready));
         let go_on = matches!(self.eval(&fold.condition)?, Value::Bool(true));
         if go_on {
             match &fold.step {
@@ -392,7 +412,7 @@ impl<'a> Evaluator<'_, 'a> {
                     if let Err(EvalError::CostLimitExceeded) = value {
                         return Err(EvalError::CostLimitExceeded);
                     }
-                    self.locals[accu] = value;
+                    self.locals[accu] = Local::Ready(value);
                 }
                 Step::Grow { filter, by } => self.grow(accu, filter.as_ref(), by)?,
             }
@@ -402,7 +422,12 @@ impl<'a> Evaluator<'_, 'a> {
     }
 
     /// Adds to the accumulator in place. Costs what making a new one would.
-    fn grow(&mut self, accu: usize, filter: Option<&Node>, by: &Growth) -> Result<(), EvalError> {
+    fn grow(
+        &mut self,
+        accu: usize,
+        filter: Option<&'v Node>,
+        by: &'v Growth,
+    ) -> Result<(), EvalError> {
         if let Some(filter) = filter {
             match self.eval(filter)? {
                 Value::Bool(true) => {}
@@ -420,7 +445,9 @@ impl<'a> Evaluator<'_, 'a> {
                 }
                 let element = self.eval(element)?;
                 match &mut self.locals[accu] {
-                    Ok(Value::List(List::Made(made))) => Arc::make_mut(made).push(element),
+                    Local::Ready(Ok(Value::List(List::Made(made)))) => {
+                        Arc::make_mut(made).push(element)
+                    }
                     _ => return Err(EvalError::NoSuchOverload),
                 }
             }
@@ -428,7 +455,7 @@ impl<'a> Evaluator<'_, 'a> {
                 let parts: Vec<_> =
                     parts.iter().map(|part| self.eval(part)).collect::<Result<_, _>>()?;
                 match &mut self.locals[accu] {
-                    Ok(Value::Map(Map::Made(made))) => insert_into(made, &parts)?,
+                    Local::Ready(Ok(Value::Map(Map::Made(made)))) => insert_into(made, &parts)?,
                     _ => return Err(EvalError::NoSuchOverload),
                 }
             }
@@ -457,6 +484,10 @@ fn find<'a>(value: &Value<'a>, field: &str) -> Option<Evaluated<'a>> {
         Value::Map(map) => map.field(field),
         Value::Object(object) => object.fields.get(field).cloned().map(Ok),
         Value::Optional(inner) => find(inner.as_ref()?, field),
+        Value::List(_) => {
+            let message = "unsupported index type 'string' in list";
+            Some(Err(EvalError::other(message)))
+        }
         _ => None,
     }
 }
@@ -542,7 +573,7 @@ fn not_iterable(range: &Value<'_>, two: bool) -> EvalError {
 /// named, and where it is not an operator, the kinds of its arguments.
 fn no_such_overload(call: &Call, args: &[Value<'_>]) -> EvalError {
     let function = call.function;
-    if matches!(function, "@in" | "contains" | "startsWith" | "endsWith" | "matches" | "!_") {
+    if matches!(function, "@in" | "contains" | "startsWith" | "endsWith" | "!_") {
         return EvalError::NoSuchOverload;
     }
     if function.starts_with('_') || function == "-_" {
@@ -551,8 +582,15 @@ fn no_such_overload(call: &Call, args: &[Value<'_>]) -> EvalError {
             _ => EvalError::NoSuchFunction(function.to_owned()),
         };
     }
-    if matches!(function, "size" | "sort" | "@sortByAssociatedKeys") {
-        return EvalError::NoSuchFunction(function.to_owned());
+    match (function, args.first()) {
+        ("matches" | "sort", Some(Value::String(_))) => return EvalError::NoSuchOverload,
+        ("matches" | "sort" | "size" | "@sortByAssociatedKeys", _) => {
+            return EvalError::NoSuchFunction(function.to_owned());
+        }
+        ("flatten", Some(first)) => {
+            return EvalError::NoSuchFunction(format!("{}.flatten()", first.cel_type()));
+        }
+        _ => {}
     }
     let kinds: Vec<_> = args.iter().map(|arg| arg.cel_type().name().to_owned()).collect();
     EvalError::NoSuchFunction(format!("{function}({})", kinds.join(", ")))
