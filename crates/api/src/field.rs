@@ -52,7 +52,7 @@ pub struct FieldError {
 
 /// The faults found so far, in the order upstream reports them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ErrorList(pub Vec<FieldError>);
+pub struct ErrorList(pub Vec<FieldError>, Vec<String>);
 
 // === impl Path ===
 
@@ -73,6 +73,11 @@ impl<'a> Path<'a> {
 
     pub fn key<'b>(&'b self, key: &'b str) -> Path<'b> {
         Path { parent: Some(self), step: Step::Key(key) }
+    }
+
+    /// The object itself.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none() && matches!(self.step, Step::Root)
     }
 }
 
@@ -98,6 +103,15 @@ impl fmt::Display for Path<'_> {
 // === impl ErrorList ===
 
 impl ErrorList {
+    /// Something that is wrong but forgiven: the client is warned, whatever becomes of the request.
+    pub fn warn(&mut self, text: String) {
+        self.1.push(text);
+    }
+
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.1)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -116,6 +130,11 @@ impl ErrorList {
 
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: impl Into<String>) {
         self.push(ErrorType::Invalid, path, Some(value.into()), detail);
+    }
+
+    /// As [`ErrorList::invalid`], with nothing shown.
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorType::Invalid, path, None, detail);
     }
 
     pub fn type_invalid(

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::Request;
@@ -23,11 +24,11 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::x509;
-use crate::path::{self, Caller};
+use crate::path::{self, Caller, Peer};
 use crate::server::Server;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often the serving certificate is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -48,9 +49,10 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let peer = Peer(peer.ip());
                     let (server, acceptor, builder) = (server.clone(), acceptor.clone(), builder.clone());
-                    tokio::spawn(connection(server, acceptor, builder, stream, graceful.watcher()));
+                    tokio::spawn(connection(server, acceptor, builder, (stream, peer), graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -61,6 +63,7 @@ pub async fn serve(
             () = &mut shutdown => break,
         }
     }
+    server.stopping.cancel();
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     Ok(())
 }
@@ -69,13 +72,16 @@ async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
     builder: Arc<Builder<TokioExecutor>>,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let _ = stream.set_nodelay(true);
     let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Ok(Err(error)) => {
+            server.metrics.tls_handshake_errors.fetch_add(1, Relaxed);
+            return tracing::debug!(%error, "TLS handshake failed");
+        }
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let user = tls
@@ -84,7 +90,8 @@ async fn connection(
         .peer_certificates()
         .and_then(|chain| x509::user(chain.first()?))
         .map(Arc::new);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));
         async move { Ok::<_, std::convert::Infallible>(path::handle(server, caller, request).await) }
     });

@@ -50,7 +50,9 @@ pub async fn response(
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, bytes, Some(kind)),
-        Shape::Partial(version) => written(media, partial(&decode_stored(&bytes)?, version), None),
+        Shape::Partial(version) => {
+            written(media, partial(kind, &decode_stored(&bytes)?, version), None)
+        }
         Shape::Table(version) => written(media, table(kind, &[bytes], call, None, version)?, None),
         Shape::PartialList(_) if kind.custom => {
             Err(Status::new(500, Reason::Unknown, "content is not a list"))
@@ -66,8 +68,11 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, list_bytes(&list), Some(&list.kind)),
         Shape::PartialList(version) => {
-            let items: Result<Vec<Bytes>, Status> =
-                list.items.iter().map(|item| Ok(partial(&decode_stored(item)?, version))).collect();
+            let items: Result<Vec<Bytes>, Status> = list
+                .items
+                .iter()
+                .map(|item| Ok(partial(&list.kind, &decode_stored(item)?, version)))
+                .collect();
             let items = items?;
             let head = ListHead {
                 api_version: version.api_version(),
@@ -105,7 +110,7 @@ fn head_of(list: &List) -> ListHead<'_> {
 }
 
 /// Items of built-in kinds leave kind and version to the list, as upstream's typed lists do.
-fn list_bytes(list: &List) -> Bytes {
+pub fn list_bytes(list: &List) -> Bytes {
     let api_version = list.kind.api_version();
     let head = ListHead { api_version: &api_version, ..head_of(list) };
     if list.kind.custom {
@@ -129,8 +134,8 @@ fn with_null_items(list: &[u8]) -> Bytes {
 }
 
 /// `metav1.PartialObjectMetadata`: an object without anything of its own.
-fn partial(object: &Value, version: MetaVersion) -> Bytes {
-    let mut value = table::partial(object);
+fn partial(kind: &KindDef, object: &Value, version: MetaVersion) -> Bytes {
+    let mut value = table::partial(kind, object);
     value["apiVersion"] = version.api_version().into();
     Bytes::from(value.to_string())
 }
@@ -256,7 +261,7 @@ impl EventEncoder {
         let object = match (event.kind, self.media.shape) {
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
             (_, Shape::Partial(version) | Shape::PartialList(version)) => {
-                partial(&decode_stored(&event.object)?, version)
+                partial(&self.kind, &decode_stored(&event.object)?, version)
             }
             (_, Shape::Table(version)) => self.row(&decode_stored(&event.object)?, version),
         };

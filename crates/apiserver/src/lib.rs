@@ -8,10 +8,12 @@ mod config;
 mod server;
 
 mod admission;
+mod audit;
 mod authn;
 mod authz;
 mod call;
 mod connection;
+mod deadline;
 mod dispatch;
 mod encode;
 mod flow_control;
@@ -34,12 +36,15 @@ mod subresources;
 mod user;
 mod verbs;
 mod webhook;
+mod zpages;
 
 mod aggregate;
 mod bootstrap;
 mod custom;
 mod pki;
 
+pub use audit::AuditConfig;
+pub use audit::log::LogTerms as AuditLogTerms;
 pub use authn::AuthenticationConfig;
 pub use config::{Anonymous, ApiServerConfig, AuthorizationMode, Cidr, CidrError};
 pub use pki::{Identity, Leaf, Pki, PkiError};

@@ -19,9 +19,11 @@ use rcgen::PublicKeyData;
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
+use crate::audit::{Audit, AuditError};
 use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
 use crate::authn::{ServiceAccountTokens, TokenFile};
 use crate::authz::node::NodeGraph;
@@ -57,7 +59,10 @@ pub struct Server {
     pub metrics: Metrics,
     pub documents: Documents,
     pub flow_control: FlowControl,
+    pub audit: Option<Audit>,
     pub aggregator: Aggregator,
+    /// Fires when the server no longer accepts connections: watches end, and it is no longer ready.
+    pub stopping: CancellationToken,
     pub webhooks: WebhookClient,
     pub admission: Admission,
     kinds: ArcSwap<Kinds>,
@@ -75,6 +80,8 @@ pub enum BuildError {
     Key { source: KeyError },
     #[error(transparent)]
     Admission(#[from] ChainError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -143,6 +150,17 @@ impl ApiServer {
 
 // === impl Server ===
 
+/// The kinds of the release, and those of older manifests where they are wanted.
+fn kinds(config: &ApiServerConfig) -> Kinds {
+    let mut kinds = skiff_api::kinds::builtin();
+    if config.legacy_apis {
+        for legacy in skiff_api::kinds::legacy::kinds(&kinds) {
+            kinds.insert(legacy);
+        }
+    }
+    kinds
+}
+
 impl Server {
     fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
         let tokens = service_account_tokens(&config, &pki)?;
@@ -159,13 +177,15 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             aggregator: Aggregator::default(),
+            stopping: CancellationToken::new(),
+            audit: config.audit.as_ref().map(Audit::open).transpose()?,
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
             admission: Admission::new(
                 &config.enable_admission_plugins,
                 &config.disable_admission_plugins,
             )?,
-            kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
+            kinds: ArcSwap::from_pointee(kinds(&config)),
             config,
             store,
             pki,
@@ -179,6 +199,15 @@ impl Server {
 
     pub fn serve_kinds(&self, kinds: Kinds) {
         self.kinds.store(Arc::new(kinds));
+    }
+
+    /// Changes what is served. May be asked to change it again when another change came between.
+    pub fn change_kinds(&self, change: impl Fn(&mut Kinds)) {
+        self.kinds.rcu(|kinds| {
+            let mut kinds = Kinds::clone(kinds);
+            change(&mut kinds);
+            kinds
+        });
     }
 
     /// Something of this kind was written.

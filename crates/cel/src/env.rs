@@ -18,13 +18,12 @@ use crate::source::Issues;
 use crate::types::Type;
 
 /// Types that can be named in expressions.
-const NAMED_TYPES: [(&str, Type); 12] = [
+const NAMED_TYPES: [(&str, Type); 11] = [
     ("bool", Type::Bool),
     ("bytes", Type::Bytes),
     ("double", Type::Double),
     ("duration", Type::Duration),
     ("google.protobuf.Duration", Type::Duration),
-    ("dyn", Type::Dyn),
     ("int", Type::Int),
     ("null_type", Type::Null),
     ("string", Type::String),
@@ -144,6 +143,7 @@ impl Env {
             "list" => Some(Type::list(Type::Dyn)),
             "map" => Some(Type::map(Type::Dyn, Type::Dyn)),
             "type" => Some(Type::Type(None)),
+            "net.IP" | "net.CIDR" => Some(Type::opaque(name)),
             "optional_type" => Some(Type::optional(Type::Dyn)),
             name if self.objects.contains_key(name) || self.is_open(name) => {
                 Some(Type::object(name))

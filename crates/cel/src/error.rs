@@ -23,8 +23,6 @@ pub enum EvalError {
     IntOverflow,
     #[error("unsigned integer overflow")]
     UintOverflow,
-    #[error("duration overflow")]
-    DurationOverflow,
     #[error("timestamp overflow")]
     TimestampOverflow,
     #[error("NaN values cannot be ordered")]

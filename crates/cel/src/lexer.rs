@@ -188,7 +188,7 @@ fn string(text: &str, raw: bool) -> Result<usize, usize> {
         at += match escape(rest) {
             _ if raw || next != '\\' => next.len_utf8(),
             Some(length) => length,
-            None => return Err(at + rest.chars().take(2).map(char::len_utf8).sum::<usize>()),
+            None => return Err(at + broken_escape(rest)),
         };
     }
     // Three quotes that never end are an empty string and the start of another one.
@@ -215,6 +215,22 @@ fn escape(text: &str) -> Option<usize> {
         }
         _ => None,
     }
+}
+
+/// How far a sequence goes that is none: up to the first character that is wrong.
+fn broken_escape(text: &str) -> usize {
+    let digits: (usize, fn(&u8) -> bool) = match text.as_bytes().get(1) {
+        Some(b'x' | b'X') => (2, u8::is_ascii_hexdigit),
+        Some(b'u') => (4, u8::is_ascii_hexdigit),
+        Some(b'U') => (8, u8::is_ascii_hexdigit),
+        Some(b'0'..=b'3') => (2, |b| (b'0'..=b'7').contains(b)),
+        _ => (0, |_| false),
+    };
+    let right = text.bytes().skip(2).take(digits.0).take_while(|b| digits.1(b)).count();
+    let wrong = if digits.0 > 0 { 2 + right } else { 1 };
+    text.get(wrong..)
+        .and_then(|rest| rest.chars().next())
+        .map_or(text.len(), |c| wrong + c.len_utf8())
 }
 
 /// What the literal stands for, quotes and prefixes included in `text`.

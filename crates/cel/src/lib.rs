@@ -40,10 +40,11 @@ pub use cost::Range;
 pub use decl::{DeclField, DeclKind, DeclType, ListEquality, MAX_REQUEST_SIZE, ObjectType, escape};
 pub use env::{CompileError, Env};
 pub use error::EvalError;
+pub use library::authorizer::{Authorizer, Decision, Question};
 pub use program::{
     Activation, MATCH_CONDITIONS_BUDGET, Outcome, PER_CALL_LIMIT, Program, RUNTIME_BUDGET,
 };
 pub use schema::Resolve;
 pub use source::{Issue, Issues};
 pub use types::Type;
-pub use value::{Key, List, Map, Object, Opaque, Text, Value};
+pub use value::{Key, List, Map, Object, Opaque, Text, Timestamp, Value};

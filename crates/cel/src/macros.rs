@@ -4,7 +4,7 @@
 //! `parser` and of its `comprehensions`, `optional`, `lists` and `bindings` libraries.
 //! Invariant: nodes a macro makes stand where the macro was called.
 
-use crate::ast::{Element, Entry, Expr, Fold, Kind, Literal, Select, op};
+use crate::ast::{Call, Element, Entry, Expr, Field, Fold, Kind, Literal, Select, Struct, op};
 use crate::parser::{Parser, Stop};
 
 /// The accumulator of loops; no name a user can write.
@@ -139,49 +139,57 @@ impl Builder<'_, '_> {
         let kind = match &expr.kind {
             Kind::Literal(_) | Kind::Ident(_) => expr.kind.clone(),
             Kind::Select(select) => {
-                let operand = self.copy(&select.operand)?;
-                Kind::Select(Box::new(Select { operand, ..(**select).clone() }))
+                let Select { operand, field, test } = &**select;
+                let operand = self.copy(operand)?;
+                Kind::Select(Box::new(Select { operand, field: field.clone(), test: *test }))
             }
             Kind::Call(call) => {
-                let mut call = (**call).clone();
-                for part in call.target.iter_mut().chain(&mut call.args) {
-                    *part = self.copy(part)?;
-                }
-                Kind::Call(Box::new(call))
+                let Call { function, target, args } = &**call;
+                let target = target.as_ref().map(|target| self.copy(target)).transpose()?;
+                let args = args.iter().map(|arg| self.copy(arg)).collect::<Result<_, _>>()?;
+                Kind::Call(Box::new(Call { function: function.clone(), target, args }))
             }
             Kind::List(elements) => {
-                let mut elements = elements.clone();
-                for element in &mut elements {
-                    element.value = self.copy(&element.value)?;
-                }
-                Kind::List(elements)
+                let copy = |element: &Element| {
+                    let value = self.copy(&element.value)?;
+                    Ok(Element { value, optional: element.optional })
+                };
+                Kind::List(elements.iter().map(copy).collect::<Result<_, _>>()?)
             }
             Kind::Map(entries) => {
-                let mut entries = entries.clone();
-                for Entry { key, value, .. } in &mut entries {
-                    *key = self.copy(key)?;
-                    *value = self.copy(value)?;
-                }
-                Kind::Map(entries)
+                let copy = |entry: &Entry| {
+                    let (key, value) = (self.copy(&entry.key)?, self.copy(&entry.value)?);
+                    Ok(Entry { key, value, optional: entry.optional })
+                };
+                Kind::Map(entries.iter().map(copy).collect::<Result<_, _>>()?)
             }
-            Kind::Struct(made) => {
-                let mut made = made.clone();
-                for field in &mut made.fields {
-                    field.value = self.copy(&field.value)?;
-                    field.id = self.ident("")?.id;
-                }
-                Kind::Struct(made)
-            }
-            Kind::Fold(fold) => {
-                let mut fold = (**fold).clone();
-                let Fold { range, init, condition, step, result, .. } = &mut fold;
-                for part in [range, init, condition, step, result] {
-                    *part = self.copy(part)?;
-                }
-                Kind::Fold(Box::new(fold))
-            }
+            Kind::Struct(made) => Kind::Struct(self.copy_struct(made)?),
+            Kind::Fold(fold) => Kind::Fold(Box::new(self.copy_fold(fold)?)),
         };
         self.parser.new_node(offset, kind)
+    }
+
+    fn copy_struct(&mut self, made: &Struct) -> Result<Struct, Stop> {
+        let copy = |field: &Field| {
+            let value = self.copy(&field.value)?;
+            let id = self.ident(&field.name)?.id;
+            Ok(Field { id, name: field.name.clone(), value, optional: field.optional })
+        };
+        let fields = made.fields.iter().map(copy).collect::<Result<_, _>>()?;
+        Ok(Struct { name: made.name.clone(), fields })
+    }
+
+    fn copy_fold(&mut self, fold: &Fold) -> Result<Fold, Stop> {
+        Ok(Fold {
+            range: self.copy(&fold.range)?,
+            var: fold.var.clone(),
+            var2: fold.var2.clone(),
+            accu: fold.accu.clone(),
+            init: self.copy(&fold.init)?,
+            condition: self.copy(&fold.condition)?,
+            step: self.copy(&fold.step)?,
+            result: self.copy(&fold.result)?,
+        })
     }
 }
 

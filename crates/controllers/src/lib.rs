@@ -14,6 +14,7 @@ mod node_lifecycle;
 mod pod;
 mod pod_gc;
 mod replica_set;
+mod resource_quota;
 pub mod runtime;
 mod service_account;
 #[cfg(test)]
@@ -39,6 +40,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     node_lifecycle::taint_eviction::DEF,
     pod_gc::DEF,
     replica_set::DEF,
+    resource_quota::DEF,
     service_account::DEF,
 ];
 

@@ -128,6 +128,24 @@ pub struct ServerArgs {
     /// Default admission plugins not to run
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     pub disable_admission_plugins: Vec<String>,
+    /// Serve Ingress, CronJob and PodDisruptionBudget in versions that older manifests speak
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = clap::ArgAction::Set)]
+    pub legacy_apis: bool,
+    /// Which requests are recorded, and how much of them: a Policy of audit.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub audit_policy_file: Option<PathBuf>,
+    /// Where requests are recorded; - is standard output
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    pub audit_log_path: Option<PathBuf>,
+    /// Days for which full audit logs are kept; 0 for ever
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    pub audit_log_maxage: u32,
+    /// How many full audit logs are kept; 0 for all
+    #[arg(long, default_value_t = 0, value_name = "COUNT")]
+    pub audit_log_maxbackup: usize,
+    /// Megabytes after which an audit log is full; 0 for 100
+    #[arg(long, default_value_t = 0, value_name = "MB")]
+    pub audit_log_maxsize: u32,
     /// Further names and addresses in the serving certificate
     #[arg(long, value_name = "NAME")]
     pub tls_san: Vec<String>,

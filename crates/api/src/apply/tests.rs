@@ -254,6 +254,6 @@ fn a_map_that_is_applied_empty_keeps_all_of_its_owners() {
     let empty = json!({"f:data": {}});
     assert_eq!(
         owners(&live),
-        [owner("alice", "Apply", empty.clone()), owner("bob", "Apply", empty)]
+        [owner("bob", "Apply", empty.clone()), owner("alice", "Apply", empty)]
     );
 }

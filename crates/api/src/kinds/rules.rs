@@ -17,6 +17,8 @@ const PERCENT_FORMAT: &str = "a valid percent string must be a numeric string fo
 const UNDERSCORED_FORMAT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+const HTTP_PATH_FORMAT: &str =
+    "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
 const DOMAIN_PATH: &str = "must be a domain-prefixed path (such as \"acme.io/foo\")";
 
 pub fn env_var_name(text: &str) -> Vec<String> {
@@ -78,19 +80,21 @@ pub fn underscored_subdomain(text: &str) -> Vec<String> {
     faults
 }
 
-/// `example.com/thing`, at most 63 with a domain in front.
-pub fn domain_prefixed_path(text: &str) -> Vec<String> {
-    match text.split_once('/') {
-        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
-            let mut faults = dns_subdomain(host);
-            let fits =
-                |byte: u8| byte.is_ascii_alphanumeric() || b"/%$&'()*+,;=:@-._~!".contains(&byte);
-            if !path.bytes().all(fits) {
-                faults.push("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".to_owned());
-            }
-            faults
-        }
-        _ => vec![DOMAIN_PATH.to_owned()],
+/// `example.com/thing`; what is wrong with the domain or the path shows that part alone.
+pub fn validate_domain_prefixed_path(at: &At, errors: &mut ErrorList) {
+    if !at.needed(errors) {
+        return;
+    }
+    let (host, path) = at.text().split_once('/').unwrap_or_default();
+    if host.is_empty() || path.is_empty() {
+        return at.invalid(errors, DOMAIN_PATH);
+    }
+    for fault in dns_subdomain(host) {
+        at.invalid_as(errors, host, fault);
+    }
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !path.bytes().all(fits) {
+        at.invalid_as(errors, path, HTTP_PATH_FORMAT);
     }
 }
 
@@ -104,11 +108,6 @@ pub fn one_line(text: &str) -> Vec<String> {
 }
 
 // === addresses ===
-
-/// An address, in any form old objects may hold.
-pub fn ip(text: &str) -> Vec<String> {
-    fault_unless(lenient_ip(text).is_some(), BAD_IP)
-}
 
 /// An address without the ambiguities that new kinds refuse.
 pub fn strict_ip(text: &str) -> Vec<String> {
@@ -139,18 +138,83 @@ pub fn ip_warning(place: &Path<'_>, text: &str) -> Option<String> {
     })
 }
 
-pub fn cidr(text: &str) -> Vec<String> {
-    fault_unless(parse_cidr(text).is_some(), BAD_CIDR)
+/// Ranges that will be refused one day, or are spelt in an unusual way.
+pub fn cidr_warning(place: &Path<'_>, text: &str) -> Option<String> {
+    let net = parse_cidr(text)?;
+    let plain = format!("{}/{}", masked(net), net.1);
+    match strict_cidr(text).is_empty() {
+        false => {
+            let form = "non-standard CIDR value";
+            Some(format!("{place}: {form} {text:?} is invalid: use \"{plain}\""))
+        }
+        true => (net.0.is_ipv6() && plain != text).then(|| {
+            let form = "should be in RFC 5952 canonical format";
+            format!("{place}: IPv6 CIDR value {text:?} {form} (\"{plain}\")")
+        }),
+    }
 }
 
 /// A range whose address is the network's own.
 pub fn strict_cidr(text: &str) -> Vec<String> {
     let Some(net) = parse_cidr(text) else { return vec![BAD_CIDR.to_owned()] };
-    let (address, prefix) = text.split_once('/').unwrap_or_default();
-    if address.parse::<IpAddr>().is_err() || (prefix.len() > 1 && prefix.starts_with('0')) {
+    if has_leading_zeros(text) {
         return vec!["must not have leading 0s in IP or prefix length".to_owned()];
     }
+    if is_mapped(net.0) {
+        return vec!["must not have an IPv4-mapped IPv6 address".to_owned()];
+    }
     fault_unless(net.0 == masked(net), "must not have bits set beyond the prefix length")
+}
+
+/// As [`strict_cidr`], spelt in the one way that names the range.
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let faults = strict_cidr(text);
+    match parse_cidr(text) {
+        Some((address, prefix)) if faults.is_empty() => {
+            let canonical = format!("{address}/{prefix}");
+            fault_unless(canonical == text, &format!("must be in canonical form (\"{canonical}\")"))
+        }
+        _ => faults,
+    }
+}
+
+/// Ranges that will be refused one day: ambiguous ones, and IPv6 spelt in an unusual way.
+pub fn cidr_warnings(place: &Path<'_>, text: &str) -> Vec<String> {
+    let Some((address, prefix)) = parse_cidr(text) else { return Vec::new() };
+    let (plain, prefix) = match address {
+        IpAddr::V6(v6) if is_mapped(address) && prefix >= 96 => {
+            (v6.to_ipv4_mapped().map_or(address, IpAddr::V4), prefix - 96)
+        }
+        _ => (address, prefix),
+    };
+    let network = format!("{}/{prefix}", masked((plain, prefix)));
+    let mut warnings = Vec::new();
+    if plain != masked((plain, prefix)) {
+        let most = if plain.is_ipv4() { 32 } else { 128 };
+        let context = "is ambiguous in this context";
+        warnings.push(format!(
+            "{place}: CIDR value {text:?} {context} (should be {network:?} or \"{plain}/{most}\"?)"
+        ));
+    }
+    if has_leading_zeros(text) || plain != address {
+        let fault = format!("is invalid: use {network:?}");
+        warnings.push(format!("{place}: non-standard CIDR value {text:?} {fault}"));
+    }
+    let canonical = format!("{address}/{prefix}");
+    if warnings.is_empty() && plain.is_ipv6() && canonical != text {
+        let form = "should be in RFC 5952 canonical format";
+        warnings.push(format!("{place}: IPv6 CIDR value {text:?} {form} ({canonical:?})"));
+    }
+    warnings
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+fn has_leading_zeros(range: &str) -> bool {
+    let (address, prefix) = range.split_once('/').unwrap_or_default();
+    address.parse::<IpAddr>().is_err() || (prefix.len() > 1 && prefix.starts_with('0'))
 }
 
 /// Reads an address, leading zeros and all.
@@ -254,6 +318,7 @@ pub fn validate_at_most_100_percent(at: &At, errors: &mut ErrorList) {
 /// The number, a percentage's number, or 0 for what is neither.
 pub fn int_or_percent(value: &Value) -> i64 {
     match value {
+        Value::String(text) if !percent(text).is_empty() => text.parse().unwrap_or(0),
         Value::String(text) => text.trim_end_matches('%').parse().unwrap_or(0),
         _ => value.as_i64().unwrap_or(0),
     }
@@ -278,16 +343,14 @@ mod tests {
             (percent, "25%", &[]),
             (percent, "25", &[PERCENT_FORMAT]),
             (underscored_subdomain, "_tcp.a_b.example", &[]),
-            (domain_prefixed_path, "acme.io/foo", &[]),
-            (domain_prefixed_path, "foo", &[DOMAIN_PATH]),
             (unreserved_path, "../x", &["must not contain '..'"]),
             (unreserved_path, "..data", &["must not start with '..'"]),
-            (ip, "010.0.0.1", &[]),
             (strict_ip, "010.0.0.1", &["must not have leading 0s"]),
             (strict_ip, "::ffff:1.2.3.4", &["must not be an IPv4-mapped IPv6 address"]),
-            (cidr, "10.0.0.5/24", &[]),
             (strict_cidr, "10.0.0.5/24", &["must not have bits set beyond the prefix length"]),
             (strict_cidr, "10.0.0.0/33", &[BAD_CIDR]),
+            (strict_cidr, "::ffff:1.2.3.0/120", &["must not have an IPv4-mapped IPv6 address"]),
+            (canonical_cidr, "FD00::/8", &["must be in canonical form (\"fd00::/8\")"]),
         ];
         for (rule, text, faults) in cases {
             assert_eq!(rule(text), *faults, "{text}");

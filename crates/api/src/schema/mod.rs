@@ -79,6 +79,8 @@ pub struct MapSchema {
     pub values: Schema,
     /// `x-kubernetes-map-type: atomic`: owned as one value by server-side apply.
     pub atomic: bool,
+    /// `nullable: true` of the values: a custom resource keeps explicit nulls.
+    pub nullable: bool,
 }
 
 /// Where a struct's definition is kept.
@@ -104,7 +106,7 @@ impl std::ops::Deref for StructRef {
 }
 
 /// An object with known fields.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StructSchema {
     /// Fact name such as `core.v1.PodSpec`; the kind for a custom resource's root, else empty.
     pub name: String,

@@ -52,7 +52,6 @@ const RETURN_OBJECT: &[(&str, &str)] = &[
     ("", "resourcequotas"),
     ("", "serviceaccounts"),
     ("", "services"),
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
     ("policy", "podsecuritypolicies"),
     ("storage.k8s.io", "csidrivers"),
     ("storage.k8s.io", "csinodes"),
@@ -67,23 +66,34 @@ const RETURN_OBJECT: &[(&str, &str)] = &[
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let options = DeleteOptions::read(call)?;
-    if kind.kind == "Job" && options.propagation.is_none() && options.orphan.is_none() {
+    warn_of_orphans(call, &kind, &options);
+    let (object, removed) = one(call, &kind, &call.info.name, &options).await?;
+    answer(call, kind, object, removed).await
+}
+
+/// Jobs alone leave what they own behind where nothing is said.
+fn warn_of_orphans(call: &Call, kind: &KindDef, options: &DeleteOptions) {
+    let is_job = kind.kind == "Job" && kind.group == "batch";
+    if is_job && options.propagation.is_none() && options.orphan.is_none() {
         call.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
     }
-    let (object, removed) = one(call, &kind, &call.info.name, &options).await?;
-    answer(kind, &object, removed)
 }
 
 pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     super::selection::check_list_options(&call.query, false)?;
     let options = DeleteOptions::read(call)?;
+    warn_of_orphans(call, &kind, &options);
     let entries = super::list::all(call, &kind).await?;
     let mut items = Vec::with_capacity(entries.len());
     for entry in entries {
         let stored = decode_stored(&entry.value)?;
         let place = (meta(&stored).namespace().to_owned(), meta(&stored).name().to_owned());
         match one_in(call, &kind, &place.0, &place.1, &options).await {
-            Ok(_) => items.push(objects::at_version(&kind, &entry.value)?),
+            Ok(_) => {
+                let revision = entry.mod_revision;
+                let item = objects::at_version(&call.server, &kind, &entry.value, revision).await?;
+                items.push(item);
+            }
             Err(gone) if gone.code == 404 => {}
             Err(status) => return Err(status),
         }
@@ -98,12 +108,17 @@ pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, St
     }))
 }
 
-fn answer(kind: Arc<KindDef>, object: &Value, removed: bool) -> Result<Reply, Status> {
+async fn answer(
+    call: &Call,
+    kind: Arc<KindDef>,
+    object: Value,
+    removed: bool,
+) -> Result<Reply, Status> {
     let returned = RETURN_OBJECT.contains(&(kind.group.as_str(), kind.resource.as_str()));
     if removed && !returned {
-        return Ok(Reply::deleted(&kind, meta(object).name(), meta(object).uid()));
+        return Ok(Reply::deleted(&kind, meta(&object).name(), meta(&object).uid()));
     }
-    let object = objects::value_at_version(&kind, object.clone())?;
+    let object = objects::unstored(&call.server, &kind, object).await?;
     let bytes = objects::plain_bytes(&kind, &object);
     Ok(Reply::object(kind, bytes))
 }
@@ -132,7 +147,8 @@ pub async fn one_in(
     loop {
         let entry = objects::read(&call.server, &key).await?;
         let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-        let object = decode_stored(&entry.value)?;
+        let server = &call.server;
+        let object = objects::value(server, &stored, &entry.value, entry.mod_revision).await?;
         options.check_preconditions(kind, &object)?;
         let request = Request::deletion(call, kind, &stored, namespace, name, &object, &options);
         admission::admit_deletion(request).await?;
@@ -191,10 +207,11 @@ fn with_revision(mut object: Value, revision: skiff_store::Revision) -> Value {
 fn plan(kind: &KindDef, object: &Value, options: &DeleteOptions) -> Plan {
     let mut new = object.clone();
     let grace = kind.strategy.grace_period(object, options.grace);
-    set_propagation_finalizers(kind, &mut new, options);
     if crate::custom::is_definition(kind) && meta(object).deletion_timestamp().is_none() {
         crate::custom::mark_for_cleanup(&mut new);
+        return Plan::Mark(Box::new(new));
     }
+    set_propagation_finalizers(kind, &mut new, options);
     let held = meta(&new).finalizers().next().is_some() || namespace_is_held(kind, &new);
     let marked_before = meta(object).deletion_timestamp().is_some();
     let left = meta(object).deletion_grace_period_seconds().unwrap_or(0);
@@ -224,10 +241,13 @@ fn mark(kind: &KindDef, object: &mut Value, grace: i64) {
         let at = skiff_api::time::format(skiff_api::time::now() + grace);
         set(object, "deletionTimestamp", at.into());
     }
-    set(object, "deletionGracePeriodSeconds", grace.into());
-    let generation = meta(object).generation();
-    if generation > 0 && !already {
-        set(object, "generation", (generation + 1).into());
+    // What holds others is marked by the time alone, and goes when the last of them has gone.
+    if !matches!(kind.resource.as_str(), "namespaces" | "customresourcedefinitions") {
+        set(object, "deletionGracePeriodSeconds", grace.into());
+        let generation = meta(object).generation();
+        if generation > 0 && !already {
+            set(object, "generation", (generation + 1).into());
+        }
     }
     if kind.group.is_empty() && kind.resource == "namespaces" {
         object["status"]["phase"] = "Terminating".into();

@@ -16,7 +16,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_not_in_future(call, asked, entry.as_ref().map_or(0, |entry| entry.mod_revision.0))
         .await?;
     let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), &info.name))?;
-    let bytes = objects::at_version(&kind, &entry.value)?;
+    let bytes = objects::at_version(&call.server, &kind, &entry.value, entry.mod_revision).await?;
     Ok(Reply::object(kind, bytes))
 }
 

@@ -12,7 +12,7 @@ use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kinds::pod_spec::security::NOT_ALLOWED;
 use skiff_api::meta::{meta, meta_mut};
-use skiff_api::validation::{validate_meta, validate_meta_update};
+use skiff_api::validation::{validate_kind_meta_update, validate_meta, validate_meta_update};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
@@ -74,7 +74,11 @@ impl<'a> Write<'a> {
         subresource: &str,
         options: WriteOptions,
     ) -> Write<'a> {
-        let stored = objects::storage_kind(&call.server.kinds(), &kind);
+        // A custom object is handled at the version that is spoken, and converted on its way to the store.
+        let stored = match kind.custom {
+            true => kind.clone(),
+            false => objects::storage_kind(&call.server.kinds(), &kind),
+        };
         Write { call, kind, stored, subresource: subresource.to_owned(), options, facet: None }
     }
 
@@ -162,15 +166,26 @@ impl<'a> Write<'a> {
         if !owned {
             ownership::track(self, &mut object, None)?;
         }
+        crate::custom::refuse_new_objects(&self.kind, meta(&object).name())?;
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
         fill_new_meta(&mut object);
+        let allocation = self.assign(&mut object, None)?;
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
+        self.stored.strategy.canonicalize(&mut object);
         admission::validate(&request, &object).await?;
         escalation::check(self.call, &self.stored, &object, None).await?;
-        let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
         self.commit_new(object, allocation).await
+    }
+
+    /// Addresses and ports of a Service; a part of one, such as its status, has none.
+    fn assign(&self, object: &mut Value, old: Option<&Value>) -> Result<Allocation<'a>, Status> {
+        let kind = &self.stored;
+        match self.subresource.as_str() {
+            "" => self.call.server.network.assign(kind, object, old, self.options.dry_run),
+            _ => Ok(Allocation::none()),
+        }
     }
 
     fn prepare_new(&self, object: &mut Value) {
@@ -197,19 +212,19 @@ impl<'a> Write<'a> {
             codec::complete(&mut object, &self.stored.schema);
             return match objects::read(&self.call.server, &key).await? {
                 Some(existing) => Err(self.taken(&existing, &name)),
-                None => self.outcome(&objects::plain_bytes(&self.stored, &object), true),
+                None => self.unstored(object, true),
             };
         }
-        let value = objects::encode(&self.stored, &mut object);
+        let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
         let mut txn = Txn::put(key, value, Expect::Absent)
             .note(objects::note(self.call, &self.options.manager));
-        txn.ops.extend(allocation.ops(&self.call.server.kinds()));
+        txn.ops.extend(allocation.ops(&self.call.server.kinds(), &object));
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
-                allocation.keep();
+                allocation.keep(&object);
                 let entry =
                     committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
-                self.outcome(&entry.value, true)
+                self.outcome(&entry, true).await
             }
             Err(Error::Conflict { current: Some(existing), .. }) => {
                 Err(self.taken(&existing, &name))
@@ -253,7 +268,9 @@ impl<'a> Write<'a> {
                 let proposed = propose(None)?;
                 return self.create_by_update(proposed, name).await;
             };
-            let old = decode_stored(&entry.value)?;
+            let server = &self.call.server;
+            let old =
+                objects::value(server, &self.stored, &entry.value, entry.mod_revision).await?;
             let proposed = propose(Some(objects::value_at_version(&self.kind, old.clone())?))?;
             let fixed = proposed.fixed;
             match self.update_once(&entry, old, proposed).await {
@@ -292,8 +309,10 @@ impl<'a> Write<'a> {
         let old_shown = old_part.as_ref().unwrap_or(&old);
         let mut request = Request::new(self, Operation::Update, Some(old_shown));
         self.mutate(&mut request, &mut object).await?;
+        let allocation = self.assign(&mut object, Some(&old))?;
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old))?;
+        self.stored.strategy.canonicalize(&mut object);
         match self.facet {
             Some(facet) => admission::validate(&request, &facet.show(&object)).await?,
             // The body of a binding was admitted; that the pod changes with it is the server's doing.
@@ -301,7 +320,6 @@ impl<'a> Write<'a> {
             None => admission::validate(&request, &object).await?,
         }
         escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
-        let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
     }
 
@@ -376,7 +394,7 @@ impl<'a> Write<'a> {
         match self.subresource.as_str() {
             "" => {
                 strategy.prepare_for_update(kind, object, old);
-                self.call.server.network.prepare_change(kind, object, old);
+                self.call.server.network.drop_by_type(kind, object, old);
             }
             "status" => {
                 strategy.prepare_for_status_update(kind, object, old);
@@ -403,14 +421,14 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         skiff_api::apply::keep_times_if_unchanged(&mut object, old);
         let shown = self.options.dry_run.then(|| object.clone());
-        let value = objects::encode(&self.stored, &mut object);
+        let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
         if same_but_revision(&value.bytes, entry) {
-            return self.outcome(&entry.value, false);
+            return self.outcome(entry, false).await;
         }
         if let Some(mut shown) = shown {
             codec::complete(&mut shown, &self.stored.schema);
             set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
-            return self.outcome(&objects::plain_bytes(&self.stored, &shown), false);
+            return self.unstored(shown, false);
         }
         let (txn, deleted) = match is_released(&object, old) {
             true => (Txn::delete(entry.key.clone(), Expect::Mod(entry.mod_revision)), true),
@@ -419,12 +437,12 @@ impl<'a> Write<'a> {
         let mut txn = txn.note(objects::note(self.call, &self.options.manager));
         txn.ops.extend(match deleted {
             true => self.call.server.network.removal_ops(&self.stored, old),
-            false => allocation.ops(&self.call.server.kinds()),
+            false => allocation.ops(&self.call.server.kinds(), &object),
         });
         let txn = if self.is_node_heartbeat() { txn.volatile() } else { txn };
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
-                allocation.keep();
+                allocation.keep(&object);
                 let event = committed
                     .events
                     .first()
@@ -432,9 +450,9 @@ impl<'a> Write<'a> {
                 if deleted {
                     self.call.server.network.release(&self.stored, &object);
                     set(&mut object, "resourceVersion", committed.revision.to_string().into());
-                    return self.outcome(&objects::plain_bytes(&self.stored, &object), false);
+                    return self.unstored(object, false);
                 }
-                self.outcome(&event.entry.value, false)
+                self.outcome(&event.entry, false).await
             }
             Err(Error::Conflict { current, .. }) => {
                 Err(self.lost_race(current.as_deref(), meta(old).name()))
@@ -466,26 +484,28 @@ impl<'a> Write<'a> {
                 strategy.validate(object, &mut errors);
             }
             (Some(old), "status") => {
-                // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
             }
-            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), "binding") => {
+                validate_meta_update(&self.stored, object, old, &mut errors);
+            }
             (Some(old), part) if part::is_part(part) => {
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_part_update(part, object, old, &mut errors);
             }
             (Some(old), _) => {
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }
         if self.call.server.config.allow_privileged {
             errors.0.retain(|error| !error.detail.ends_with(NOT_ALLOWED));
         }
+        errors.take_warnings().into_iter().for_each(|text| self.call.warn(text));
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
@@ -504,8 +524,16 @@ impl<'a> Write<'a> {
         GroupKind::new(&self.stored.group, kind.unwrap_or(&self.stored.kind))
     }
 
-    fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
-        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created })
+    async fn outcome(&self, entry: &Entry, created: bool) -> Result<Outcome, Status> {
+        let (server, revision) = (&self.call.server, entry.mod_revision);
+        let bytes = objects::at_version(server, &self.kind, &entry.value, revision).await?;
+        Ok(Outcome { bytes, created })
+    }
+
+    /// The answer to a dry run, or to the removal of an object.
+    fn unstored(&self, object: Value, created: bool) -> Result<Outcome, Status> {
+        let shown = objects::value_at_version(&self.kind, object)?;
+        Ok(Outcome { bytes: objects::plain_bytes(&self.kind, &shown), created })
     }
 }
 

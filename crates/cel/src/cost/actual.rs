@@ -6,7 +6,7 @@ use crate::error::EvalError;
 use crate::library::Overload;
 use crate::value::{List, Value};
 
-use super::{Cost, FORMAT_PATTERN, LIST_COST, PATTERN, STRUCT_COST, TEXT, scale};
+use super::{Cost, LIST_COST, PATTERN, STRUCT_COST, TEXT, scale};
 
 /// Counts what an evaluation costs and ends it when that is too much.
 #[derive(Debug)]
@@ -57,6 +57,9 @@ impl Meter {
 }
 
 fn equality(a: &Value<'_>, b: &Value<'_>) -> u64 {
+    if let Value::Opaque(_) = a {
+        return 1;
+    }
     scale(a.cost_size().min(b.cost_size()), TEXT)
 }
 
@@ -65,7 +68,7 @@ fn equality(a: &Value<'_>, b: &Value<'_>) -> u64 {
 impl Cost {
     fn actual(self, args: &[Value<'_>], result: Option<&Value<'_>>) -> u64 {
         let size = |at: usize| args.get(at).map_or(1, Value::cost_size);
-        let result_size = result.map_or(0, Value::cost_size);
+        let result_size = result.map_or(1, Value::cost_size);
         let pattern = |length: u64| {
             scale(size(0).saturating_add(1), TEXT).saturating_mul(scale(length, PATTERN))
         };
@@ -89,7 +92,9 @@ impl Cost {
             Cost::ContainsIp(parse) => network() + parsed(parse),
             Cost::ContainsCidr(parse) => network() + scale(size(0), TEXT) + 1 + parsed(parse),
             Cost::Selector => selector(size(1)),
-            Cost::Validate => pattern(FORMAT_PATTERN),
+            Cost::Validate => {
+                scale(size(1).saturating_add(1), TEXT).saturating_mul(scale(size(0), PATTERN))
+            }
             Cost::Product(times) => 1 + (size(0).saturating_mul(size(1)) as f64 * times) as u64,
             Cost::Slice | Cost::Range | Cost::Copy => making(1.0, result_size),
             Cost::Flatten => making(args.get(1).map_or(1.0, depth), size(0)),

@@ -18,7 +18,7 @@ enum Clause {
     Text,
     Decimal,
     Fixed(usize),
-    Scientific(usize),
+    Scientific,
     Binary,
     Hex { upper: bool },
     Octal,
@@ -60,7 +60,7 @@ fn piece(template: &str) -> Result<(Piece<'_>, &str), EvalError> {
         b's' => Clause::Text,
         b'd' => Clause::Decimal,
         b'f' => Clause::Fixed(precision),
-        b'e' => Clause::Scientific(precision),
+        b'e' => Clause::Scientific,
         b'b' => Clause::Binary,
         b'x' => Clause::Hex { upper: false },
         b'X' => Clause::Hex { upper: true },
@@ -144,9 +144,7 @@ impl Clause {
             Clause::Text => shown(value, false),
             Clause::Decimal => signed(&|size| size.to_string()),
             Clause::Fixed(precision) => double(value).map(|number| fixed(number, precision)),
-            Clause::Scientific(precision) => {
-                double(value).map(|number| scientific(number, precision))
-            }
+            Clause::Scientific => double(value).map(scientific),
             Clause::Binary => match value {
                 Value::Bool(value) => Some(u8::from(*value).to_string()),
                 _ => signed(&|size| format!("{size:b}")),
@@ -169,7 +167,7 @@ impl Clause {
             Clause::Text => !matches!(kind, Type::Object(_) | Type::Opaque(..)),
             Clause::Decimal | Clause::Octal => whole,
             // Text may say that a number is none.
-            Clause::Fixed(_) | Clause::Scientific(_) => {
+            Clause::Fixed(_) | Clause::Scientific => {
                 unknown || matches!(kind, Type::Double | Type::String)
             }
             Clause::Binary => whole || *kind == Type::Bool,
@@ -178,19 +176,21 @@ impl Clause {
     }
 
     fn refusal(self, kind: &str) -> String {
-        let (clause, accepted) = match self {
-            Clause::Text => (
-                "string",
-                "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
-            ),
-            Clause::Decimal => ("decimal", "integers"),
-            Clause::Fixed(_) => ("fixed-point", "doubles"),
-            Clause::Scientific(_) => ("scientific", "doubles"),
-            Clause::Binary => ("binary", "integers and bools"),
-            Clause::Hex { .. } => ("hex", "integers, byte buffers, and strings"),
-            Clause::Octal => ("octal", "integers"),
+        let rule = match self {
+            Clause::Text => {
+                "string clause can only be used on strings, bools, bytes, ints, doubles, maps, \
+                 lists, types, durations, and timestamps"
+            }
+            Clause::Decimal => "decimal clause can only be used on integers",
+            Clause::Fixed(_) => "fixed-point clause can only be used on doubles",
+            Clause::Scientific => "scientific clause can only be used on doubles",
+            Clause::Binary => "only integers and bools can be formatted as binary",
+            Clause::Hex { .. } => {
+                "only integers, byte buffers, and strings can be formatted as hex"
+            }
+            Clause::Octal => "octal clause can only be used on integers",
         };
-        format!("{clause} clause can only be used on {accepted}, was given {kind}")
+        format!("{rule}, was given {kind}")
     }
 }
 
@@ -239,23 +239,23 @@ fn fixed(number: f64, precision: usize) -> String {
     out
 }
 
-/// A power of ten with a raised exponent.
-fn scientific(number: f64, precision: usize) -> String {
-    if let Some(word) = not_a_number(number) {
-        return word.to_owned();
-    }
+/// A power of ten with a raised exponent. The precision asked for makes no difference.
+fn scientific(number: f64) -> String {
     const RAISED: [char; 10] = [
         '\u{2070}', '\u{b9}', '\u{b2}', '\u{b3}', '\u{2074}', '\u{2075}', '\u{2076}', '\u{2077}',
         '\u{2078}', '\u{2079}',
     ];
-    let text = format!("{number:.precision$e}");
+    if let Some(word) = not_a_number(number) {
+        return word.to_owned();
+    }
+    let text = format!("{number:.DEFAULT_PRECISION$e}");
     let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
     let (sign, power) = power.strip_prefix('-').map_or(("", power), |power| ("\u{207b}", power));
     let raised: String = format!("{power:0>2}")
         .bytes()
         .map(|digit| RAISED[usize::from(digit.saturating_sub(b'0')) % 10])
         .collect();
-    format!("{digits}\u{202f}\u{d7}\u{202f}10{sign}{raised}")
+    format!("{digits}\u{d7}10{sign}{raised}")
 }
 
 fn hex(bytes: &[u8], upper: bool) -> String {

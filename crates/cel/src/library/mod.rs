@@ -6,18 +6,25 @@
 //! Invariant: a function answers arguments of the wrong kind with `NoSuchOverload`, which makes
 //! the next overload of that name be tried.
 
+pub(crate) mod authorizer;
 mod collections;
 mod comprehension;
 mod convert;
+mod format;
 pub(crate) mod formatting;
+mod ip;
 mod jsonpatch;
+mod lists;
 mod operators;
 mod optional;
+mod quantity;
 mod regex;
+mod semver;
 mod sets;
 mod signature;
 mod strings;
 pub(crate) mod time;
+mod url;
 
 use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
@@ -92,23 +99,31 @@ pub(crate) struct Overload {
 pub(crate) type Functions = HashMap<&'static str, Arc<Function>>;
 
 /// The order of libraries is the order in which overloads of one name are tried.
-static KUBERNETES: [&[Row]; 10] = [
+static KUBERNETES: [&[Row]; 17] = [
     operators::TABLE,
     convert::TABLE,
     collections::TABLE,
     time::TABLE,
-    strings::TABLE,
+    url::TABLE,
     regex::TABLE,
+    authorizer::TABLE,
     optional::TABLE,
+    quantity::TABLE,
+    strings::TABLE,
     sets::TABLE,
+    ip::TABLE,
+    ip::CIDR,
+    format::TABLE,
     comprehension::TABLE,
+    semver::TABLE,
     jsonpatch::TABLE,
 ];
 
 /// Every function Kubernetes has.
 pub(crate) fn kubernetes() -> Arc<Functions> {
-    static FUNCTIONS: LazyLock<Arc<Functions>> =
-        LazyLock::new(|| Arc::new(collect(KUBERNETES.iter().flat_map(|table| table.iter()))));
+    static FUNCTIONS: LazyLock<Arc<Functions>> = LazyLock::new(|| {
+        Arc::new(collect(KUBERNETES.iter().chain(&lists::TABLES).flat_map(|table| table.iter())))
+    });
     FUNCTIONS.clone()
 }
 

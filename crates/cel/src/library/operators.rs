@@ -121,7 +121,7 @@ fn not<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     }
 }
 
-fn add<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
+pub(super) fn add<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     Ok(match args {
         [Value::Int(a), Value::Int(b)] => {
             Value::Int(a.checked_add(*b).ok_or(EvalError::IntOverflow)?)
@@ -134,7 +134,7 @@ fn add<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
         [Value::Bytes(a), Value::Bytes(b)] => Value::Bytes([&**a, &**b].concat().into()),
         [Value::List(a), Value::List(b)] => Value::List(concat_lists(a, b)?),
         [Value::Duration(a), Value::Duration(b)] => {
-            Value::Duration(a.checked_add(*b).ok_or(EvalError::DurationOverflow)?)
+            Value::Duration(a.checked_add(*b).ok_or(EvalError::IntOverflow)?)
         }
         [Value::Timestamp(at), Value::Duration(by)]
         | [Value::Duration(by), Value::Timestamp(at)] => add_duration(*at, i128::from(*by))?,
@@ -152,7 +152,7 @@ fn subtract<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
         }
         [Value::Double(a), Value::Double(b)] => Value::Double(a - b),
         [Value::Duration(a), Value::Duration(b)] => {
-            Value::Duration(a.checked_sub(*b).ok_or(EvalError::DurationOverflow)?)
+            Value::Duration(a.checked_sub(*b).ok_or(EvalError::IntOverflow)?)
         }
         [Value::Timestamp(at), Value::Duration(by)] => add_duration(*at, -i128::from(*by))?,
         [Value::Timestamp(a), Value::Timestamp(b)] => subtract_timestamps(*a, *b)?,

@@ -47,11 +47,23 @@ pub(crate) fn compile(pattern: &str) -> Result<Arc<Regex>, String> {
     Ok(regex)
 }
 
-/// One line in place of the drawing the regex crate makes.
+/// RE2's words for what the regex crate draws a picture of.
+const REASONS: [(&str, &str); 7] = [
+    ("unclosed character class", "missing closing ]"),
+    ("unclosed group", "missing closing )"),
+    ("unopened group", "unexpected )"),
+    ("repetition operator missing expression", "missing argument to repetition operator"),
+    ("invalid repetition count range", "invalid repeat count"),
+    ("invalid character class range", "invalid character class range"),
+    ("look-around", "invalid or unsupported Perl syntax"),
+];
+
 fn describe(error: &regex::Error, pattern: &str) -> String {
     let text = error.to_string();
     let reason = text.lines().last().unwrap_or_default();
     let reason = reason.strip_prefix("error: ").unwrap_or(reason);
+    let known = REASONS.iter().find(|(ours, _)| reason.contains(ours));
+    let reason = known.map_or(reason, |(_, theirs)| theirs);
     format!("error parsing regexp: {reason}: `{pattern}`")
 }
 

@@ -223,10 +223,7 @@ fn join<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
         }
         match element? {
             Value::String(text) => out.push_str(&text),
-            other => {
-                let shown = super::formatting::to_text(&other);
-                return Err(EvalError::other(format!("join: invalid input: {shown}")));
-            }
+            _ => return no_overload(),
         }
     }
     Ok(Value::string(out))

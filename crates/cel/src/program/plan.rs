@@ -8,7 +8,7 @@ use std::sync::Arc;
 use crate::ast::{self, Expr, Kind, Literal, op};
 use crate::check::{Checked, Reference};
 use crate::error::EvalError;
-use crate::library::type_value;
+use crate::library::{compile_regex, type_value};
 use crate::macros::ACCUMULATOR;
 use crate::value::{Key, Value};
 
@@ -142,10 +142,19 @@ impl Planner<'_> {
             && overload.id == "in_list"
             && let Some(set) = constant_set(&args[1])
         {
+            if set.is_empty() {
+                return Node::Constant(Value::Bool(false));
+            }
             let value = args.into_iter().next().expect("in has two sides");
             return Node::OneOf { value: Box::new(value), set };
         }
         let function = overloads.first().map_or("", |overload| overload.function);
+        if let ("find" | "findAll", Some(Node::Constant(Value::String(pattern)))) =
+            (function, args.get(1))
+            && let Err(why) = compile_regex(pattern)
+        {
+            self.broken.get_or_insert(EvalError::Other(why));
+        }
         let node = Node::Call(Box::new(Call { function, overloads, args }));
         let converts = matches!(
             function,

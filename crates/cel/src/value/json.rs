@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map as JsonMap, Value as Json};
 
-use super::{Evaluated, Key, List, Map, Text, Value};
+use super::{Evaluated, Key, List, Map, Text, Timestamp, Value};
 use crate::decl::{DeclKind, DeclType};
 use crate::error::EvalError;
 use crate::library::time;
@@ -128,10 +128,10 @@ fn text<'a>(text: &'a str, kind: &Type) -> Evaluated<'a> {
         Type::Duration => {
             time::parse_duration(text).map(Value::Duration).ok_or_else(|| wrong("duration"))
         }
-        Type::Timestamp if text.len() == 10 => time::parse_timestamp(&format!("{text}T00:00:00Z"))
+        Type::Timestamp if text.len() == 10 => Timestamp::parse(&format!("{text}T00:00:00Z"))
             .map(Value::Timestamp)
             .ok_or_else(|| wrong("date formatted string")),
-        Type::Timestamp => time::parse_timestamp(text)
+        Type::Timestamp => Timestamp::parse(text)
             .map(Value::Timestamp)
             .ok_or_else(|| wrong("date-time formatted string")),
         Type::Bytes => STANDARD
@@ -159,7 +159,8 @@ pub(super) fn field<'a>(
 ) -> Option<Evaluated<'a>> {
     let (json, decl) = match decl.map(|decl| &decl.kind) {
         Some(DeclKind::Object(object)) => {
-            let field = object.fields.get(name)?;
+            // What is no identifier can still be asked for by its name, as a key.
+            let field = object.fields.get(name).or_else(|| Some(object.by_json_name(name)?.1))?;
             (fields.get(&field.json)?, Some(&*field.decl))
         }
         Some(DeclKind::Map { value }) => (fields.get(name)?, Some(&**value)),

@@ -15,22 +15,22 @@ pub enum Key {
     Bool(bool),
     Int(i64),
     Uint(u64),
+    /// Never NaN, which is equal to no key.
+    Double(f64),
     String(Arc<str>),
 }
 
 // === impl Key ===
 
 impl Key {
-    /// The key a value is, if it can be one. A whole double is the integer it equals.
+    /// The key a value is, if it can be one.
     pub fn of(value: &Value<'_>) -> Option<Key> {
         Some(match value {
             Value::Bool(value) => Key::Bool(*value),
             Value::Int(value) => Key::Int(*value),
             Value::Uint(value) => Key::Uint(*value),
             Value::String(text) => Key::String(Arc::from(&**text)),
-            Value::Double(value) if value.fract() == 0.0 && value.abs() < 9.3e18 => {
-                Key::Int(*value as i64)
-            }
+            Value::Double(value) if !value.is_nan() => Key::Double(*value),
             _ => return None,
         })
     }
@@ -48,7 +48,8 @@ impl Key {
 pub(crate) enum Order<'k> {
     Text(&'k str),
     Bool(bool),
-    Number(i128),
+    /// The whole number below, and the bits of what is above it.
+    Number(i128, u64),
 }
 
 impl Ord for Key {
@@ -77,6 +78,7 @@ impl fmt::Display for Key {
             Key::Bool(value) => write!(f, "{value}"),
             Key::Int(value) => write!(f, "{value}"),
             Key::Uint(value) => write!(f, "{value}"),
+            Key::Double(value) => write!(f, "{value}"),
             Key::String(text) => f.write_str(text),
         }
     }
@@ -88,6 +90,7 @@ impl From<Key> for Value<'_> {
             Key::Bool(value) => Value::Bool(value),
             Key::Int(value) => Value::Int(value),
             Key::Uint(value) => Value::Uint(value),
+            Key::Double(value) => Value::Double(value),
             Key::String(text) => Value::string(text),
         }
     }
@@ -108,8 +111,12 @@ impl Lookup for Key {
     fn order(&self) -> Order<'_> {
         match self {
             Key::Bool(value) => Order::Bool(*value),
-            Key::Int(value) => Order::Number(i128::from(*value)),
-            Key::Uint(value) => Order::Number(i128::from(*value)),
+            Key::Int(value) => Order::Number(i128::from(*value), 0),
+            Key::Uint(value) => Order::Number(i128::from(*value), 0),
+            // Positive doubles are ordered as their bits are.
+            Key::Double(value) => {
+                Order::Number(value.floor() as i128, (value - value.floor()).abs().to_bits())
+            }
             Key::String(text) => Order::Text(text),
         }
     }

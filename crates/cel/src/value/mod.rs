@@ -8,6 +8,7 @@
 mod compare;
 mod json;
 mod key;
+mod timestamp;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -16,7 +17,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use crate::decl::DeclType;
@@ -25,6 +25,7 @@ use crate::types::Type;
 
 pub(crate) use compare::{concat_lists, contains};
 pub use key::Key;
+pub use timestamp::Timestamp;
 
 #[derive(Clone, Debug)]
 pub enum Value<'a> {

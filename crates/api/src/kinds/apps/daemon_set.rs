@@ -1,17 +1,21 @@
 //! DaemonSet: one Pod on every node that fits.
 
-use crate::kinds::at::{At, Internal, printed};
-use crate::kinds::pod_spec::validate::{validate_selected, validate_template};
+use crate::kinds::at::At;
+use crate::kinds::pod_spec::validate::{
+    validate_running_always, validate_selected, validate_template,
+};
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::selectors::{is_everything, validate_label_selector};
 use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy, keep};
+use crate::kind::{KindDef, Strategy, keep, keep_all_but_status};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{pairs, validate_selector_unchanged, workload_cell};
+use crate::kinds::workload::{
+    pairs, validate_collision_count, validate_selector_unchanged, workload_cell,
+};
 use crate::meta::{meta, meta_mut};
 
 pub struct DaemonSet;
@@ -23,7 +27,7 @@ impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
         // Counted from 0 until the object is stored, so that its writer owns the annotation.
         if meta(object).annotation(TEMPLATE_GENERATION).is_none() {
-            set_template_generation(object, 0);
+            set_template_generation(object, "0");
         }
         default_template(object, "/spec/template/spec");
         let Some(spec) = object_at(object, "/spec") else { return };
@@ -45,16 +49,30 @@ impl Strategy for DaemonSet {
             "numberMisscheduled": 0,
             "numberReady": 0,
         });
-        set_template_generation(object, 1);
+        set_template_generation(object, "1");
     }
 
     /// The annotation counts changes of the template; nobody else may set it.
     fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "status");
-        let before = meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
+        let before: Option<i64> =
+            meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
         let template = |object: &Value| object.pointer("/spec/template").cloned();
         let changed = template(object) != template(old);
-        set_template_generation(object, before.unwrap_or(0) + i64::from(changed));
+        let count = before.unwrap_or(0) + i64::from(changed);
+        set_template_generation(object, &count.to_string());
+    }
+
+    /// The annotation is a field of the spec to upstream, and goes with it.
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+        if let Some(count) = meta(old).annotation(TEMPLATE_GENERATION) {
+            set_template_generation(object, count);
+        }
+    }
+
+    fn metadata_hides(&self) -> &'static [&'static str] {
+        &[TEMPLATE_GENERATION]
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -62,17 +80,19 @@ impl Strategy for DaemonSet {
         let spec = root.child("spec");
         let (selector, template) = (spec.child("selector"), spec.child("template"));
         validate_label_selector(&selector, errors);
-        validate_selected(&template, &selector, errors);
+        // A selector that is none has been reported by now.
+        let _ = validate_selected(&template, &selector, errors);
         if is_everything(&selector) {
             selector.invalid(errors, "empty selector is invalid for daemonset");
         }
-        validate_daemon_template(&template, errors);
+        validate_template(&template, errors);
+        validate_running_always(&template, "DaemonSet", errors);
         spec.child("minReadySeconds").not_negative(errors);
         validate_strategy(&spec.child("updateStrategy"), errors);
         spec.child("revisionHistoryLimit").not_negative(errors);
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         const COUNTS: &[&str] = &[
             "currentNumberScheduled",
             "numberMisscheduled",
@@ -85,6 +105,7 @@ impl Strategy for DaemonSet {
             "collisionCount",
         ];
         At::root(object).child("status").not_negative_each(errors, COUNTS);
+        validate_collision_count(object, old, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
@@ -110,27 +131,12 @@ impl Strategy for DaemonSet {
     }
 }
 
-fn set_template_generation(object: &mut Value, generation: i64) {
+fn set_template_generation(object: &mut Value, count: &str) {
     let annotations = meta_mut(object).and_then(|meta| made(meta, "annotations"));
     if let Some(annotations) = annotations {
-        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+        annotations.insert(TEMPLATE_GENERATION.into(), count.into());
     }
 }
-
-fn validate_daemon_template(template: &At, errors: &mut ErrorList) {
-    validate_template(template, errors);
-    let spec = template.child("spec");
-    let restart = spec.child("restartPolicy");
-    if restart.text() != "Always" {
-        restart.not_supported(errors, &["Always"]);
-    }
-    if spec.has("activeDeadlineSeconds") {
-        let detail = "activeDeadlineSeconds in DaemonSet is not Supported";
-        spec.child("activeDeadlineSeconds").forbidden(errors, detail);
-    }
-}
-
-const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
 
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
@@ -140,7 +146,6 @@ fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
         "RollingUpdate" => rolling.required(errors, ""),
         _ => {
             strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]);
-            errors.print_last(printed(strategy.value, STRATEGY));
         }
     }
 }

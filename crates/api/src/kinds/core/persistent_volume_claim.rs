@@ -174,9 +174,9 @@ fn validate_sources(spec: &At, errors: &mut ErrorList) {
     // Upstream shows a path as the bad value, which prints as nothing.
     if !reference.text_of("namespace").is_empty() {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
-        spec.invalid_as(errors, json!({}), detail);
+        errors.invalid_printed(&spec.path, "{}".to_owned(), detail);
     } else if !same() {
-        spec.invalid_as(errors, json!({}), "must match dataSourceRef");
+        errors.invalid_printed(&spec.path, "{}".to_owned(), "must match dataSourceRef");
     }
 }
 
@@ -343,6 +343,7 @@ pub(super) fn beta_class_warning(root: &At) -> Vec<String> {
     if class.is_set() { vec![format!("{}: {text}", class.path)] } else { Vec::new() }
 }
 
+/// A volume's size is in whole bytes; another is rounded.
 pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
     let resources = spec.child("resources");
     for side in ["requests", "limits"] {
