@@ -19,6 +19,7 @@ mod encode;
 mod flow_control;
 mod follow;
 mod health;
+mod list_body;
 mod metrics;
 mod negotiate;
 mod network;

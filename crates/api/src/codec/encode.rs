@@ -64,7 +64,20 @@ pub fn to_json_pretty(value: &Value) -> Bytes {
 
 /// A list around items that are encoded already.
 pub fn list_json<'b>(head: &ListHead<'_>, items: impl IntoIterator<Item = &'b [u8]>) -> Bytes {
-    let mut out = Vec::with_capacity(4096);
+    let mut out = Vec::from(list_head(head));
+    for (at, item) in items.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(item);
+    }
+    out.extend_from_slice(b"]}");
+    Bytes::from(out)
+}
+
+/// The beginning of a list, up to its first item; `]}` ends it.
+pub fn list_head(head: &ListHead<'_>) -> Bytes {
+    let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"{\"kind\":");
     push_json(&mut out, head.kind);
     out.extend_from_slice(b",\"apiVersion\":");
@@ -89,13 +102,6 @@ pub fn list_json<'b>(head: &ListHead<'_>, items: impl IntoIterator<Item = &'b [u
         field(&mut out, "resourceVersion", &json_text(head.resource_version));
     }
     out.extend_from_slice(b"},\"items\":[");
-    for (at, item) in items.into_iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(item);
-    }
-    out.extend_from_slice(b"]}");
     Bytes::from(out)
 }
 
