@@ -222,7 +222,8 @@ impl EventEncoder {
         Ok(EventEncoder { media, kind, include: include_object(call)?, columns_sent: false })
     }
 
-    pub fn frame(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
+    /// Appends an event as the client reads it.
+    pub fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
         let object = match (event.kind, self.media.shape) {
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
             (_, Shape::Partial | Shape::PartialList) => {
@@ -231,10 +232,12 @@ impl EventEncoder {
             (_, Shape::Table) => self.row(&decode_stored(&event.object)?),
         };
         if self.media.format != Format::Protobuf {
-            return Ok(codec::watch_json(event.kind, &object));
+            codec::watch_json(event.kind, &object, out);
+            return Ok(());
         }
         let object = codec::to_proto(&decode_stored(&object)?).ok_or_else(Media::not_acceptable)?;
-        Ok(codec::watch_frame(event.kind, &object))
+        out.extend_from_slice(&codec::watch_frame(event.kind, &object));
+        Ok(())
     }
 
     fn row(&mut self, object: &Value) -> Bytes {
