@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use crate::authn::AuthenticationConfig;
+use crate::authz::AuthorizerConfig;
 
 #[derive(Clone, Debug)]
 pub struct ApiServerConfig {
@@ -23,7 +24,7 @@ pub struct ApiServerConfig {
     pub anonymous: Anonymous,
     pub authentication: AuthenticationConfig,
     /// Who is asked whether a request is allowed, in this order.
-    pub authorization: Vec<AuthorizationMode>,
+    pub authorization: Vec<AuthorizerConfig>,
     /// Further names and addresses of the serving certificate.
     pub extra_names: Vec<String>,
     pub extra_addresses: Vec<IpAddr>,
@@ -42,15 +43,6 @@ pub enum Anonymous {
     Refused,
     /// Health, version, and whatever RBAC grants `system:anonymous`.
     Allowed,
-}
-
-/// Who decides what users may do; `--authorization-mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthorizationMode {
-    AlwaysAllow,
-    AlwaysDeny,
-    Node,
-    Rbac,
 }
 
 /// An IPv4 network.
@@ -78,7 +70,7 @@ impl ApiServerConfig {
             allow_privileged: true,
             anonymous: Anonymous::Allowed,
             authentication: AuthenticationConfig::default(),
-            authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            authorization: AuthorizerConfig::defaults(),
             extra_names: Vec::new(),
             extra_addresses: Vec::new(),
             enable_admission_plugins: Vec::new(),

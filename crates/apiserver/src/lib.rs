@@ -5,6 +5,7 @@
 //! Invariant: controllers, scheduler and kubelet are not known here, and nobody else opens the store.
 
 mod config;
+mod configuration;
 mod server;
 
 mod admission;
@@ -40,8 +41,10 @@ mod bootstrap;
 mod custom;
 mod pki;
 
-pub use authn::AuthenticationConfig;
-pub use config::{Anonymous, ApiServerConfig, AuthorizationMode, Cidr, CidrError};
+pub use authn::{AuthenticationConfig, TokenWebhookConfig};
+pub use authz::{AuthorizationModeError, AuthorizerConfig};
+pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use configuration::FileError;
 pub use pki::{Identity, Leaf, Pki, PkiError};
 pub use reply::{Body, BoxError};
 pub use server::{ApiServer, BuildError, LocalService};

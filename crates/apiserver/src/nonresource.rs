@@ -37,12 +37,12 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
         [".well-known", "openid-configuration"] => {
-            Ok(Reply::json(&call.server.tokens.openid_configuration(&address(call))))
+            Ok(Reply::json(&call.server.authn.tokens.openid_configuration(&address(call))))
         }
         ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
             "application/jwk-set+json",
-            call.server.tokens.jwks().to_string().into(),
+            call.server.authn.tokens.jwks().to_string().into(),
         ))),
         ["openapi", rest @ ..] => crate::openapi::run(call, rest).await,
         _ => Ok(not_found()),

@@ -8,24 +8,22 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use rcgen::PublicKeyData;
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
 
 use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
-use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
-use crate::authn::{ServiceAccountTokens, TokenFile};
+use crate::authn::{Authentication, AuthenticationError};
 use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
+use crate::authz::{Authorizer, WebhookAuthorizerError};
 use crate::config::ApiServerConfig;
 use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
@@ -49,8 +47,8 @@ pub struct Server {
     pub config: ApiServerConfig,
     pub store: Store,
     pub pki: Pki,
-    pub tokens: ServiceAccountTokens,
-    pub token_file: Option<TokenFile>,
+    pub authn: Authentication,
+    pub authorizers: Vec<Authorizer>,
     pub rbac: PolicyView,
     pub node_graph: NodeGraph,
     pub network: ServiceNetwork,
@@ -69,10 +67,10 @@ pub enum BuildError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("{}: {source}", .path.display())]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("service-account keys: {source}")]
-    Key { source: KeyError },
+    #[error("authentication: {0}")]
+    Authentication(#[from] AuthenticationError),
+    #[error("authorization: {0}")]
+    Authorization(#[from] WebhookAuthorizerError),
     #[error(transparent)]
     Admission(#[from] ChainError),
     #[error("bootstrap objects: {0}")]
@@ -145,14 +143,9 @@ impl ApiServer {
 
 impl Server {
     fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
-        let tokens = service_account_tokens(&config, &pki)?;
-        let token_file = config
-            .token_file
-            .clone()
-            .map(|path| TokenFile::read(&path).map_err(|source| BuildError::File { path, source }));
         Ok(Server {
-            tokens,
-            token_file: token_file.transpose()?,
+            authn: Authentication::new(&config, &pki)?,
+            authorizers: Authorizer::all(&config.authorization)?,
             rbac: PolicyView::default(),
             node_graph: NodeGraph::default(),
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
@@ -210,44 +203,6 @@ impl Server {
         let addresses = own.into_iter().chain(self.config.extra_addresses.iter().copied());
         Leaf::server("apiserver", "kube-apiserver", names.collect(), addresses.collect())
     }
-}
-
-/// Signs with the configured key or the cluster's own, and knows every key that may have signed.
-fn service_account_tokens(
-    config: &ApiServerConfig,
-    pki: &Pki,
-) -> Result<ServiceAccountTokens, BuildError> {
-    let authn = &config.authentication;
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path)
-            .map_err(|source| BuildError::File { path: path.clone(), source })
-    };
-    let faulty = |source| BuildError::Key { source };
-    let own = pki.service_account_key();
-    let mut checking = Vec::new();
-    for path in &authn.service_account_keys {
-        checking.extend(CheckingKey::read_all(&read(path)?).map_err(faulty)?);
-    }
-    let signing = match &authn.service_account_signing_key {
-        Some(path) => {
-            let pem = read(path)?;
-            checking.extend(CheckingKey::read_all(&pem).map_err(faulty)?);
-            SigningKey::read(&pem)
-        }
-        None => {
-            checking.extend(CheckingKey::of_public(&own.subject_public_key_info()));
-            SigningKey::of(own)
-        }
-    };
-    let mut seen = std::collections::HashSet::new();
-    checking.retain(|key| seen.insert(key.id.clone()));
-    let mut issuers = vec![config.issuer.clone()];
-    issuers.extend(authn.former_issuers.iter().cloned());
-    let audiences = match authn.api_audiences.is_empty() {
-        true => vec![config.issuer.clone()],
-        false => authn.api_audiences.clone(),
-    };
-    Ok(ServiceAccountTokens::new(issuers, audiences, signing.map_err(faulty)?, checking))
 }
 
 // === impl LocalService ===

@@ -80,7 +80,9 @@ async fn may_delete(request: &Request<'_>, object: &Value) -> Result<(), Status>
 
 async fn may_finalize_anything(request: &Request<'_>) -> Result<bool, Status> {
     let anything = finalizers("*", "*", "", "*");
-    authz::decide(request.server, request.user, &anything).await.map(|decision| decision.is_allowed())
+    authz::decide(request.server, request.user, &anything)
+        .await
+        .map(|decision| decision.is_allowed())
 }
 
 async fn may_finalize(request: &Request<'_>, object: &Value, owner: &Value) -> Result<(), Status> {

@@ -4,6 +4,8 @@
 
 use std::path::PathBuf;
 
+use super::TokenWebhookConfig;
+
 #[derive(Clone, Debug)]
 pub struct AuthenticationConfig {
     /// What a service-account token must be for; empty means the issuer.
@@ -16,6 +18,7 @@ pub struct AuthenticationConfig {
     pub service_account_signing_key: Option<PathBuf>,
     /// Whether a pod's token lives a year, though its client is told an hour, until all clients read it anew.
     pub extend_token_expiration: bool,
+    pub token_webhook: Option<TokenWebhookConfig>,
     /// The longest life, in seconds, that a token can be asked for.
     pub max_token_expiration: Option<i64>,
 }
@@ -28,6 +31,7 @@ impl Default for AuthenticationConfig {
             service_account_keys: Vec::new(),
             service_account_signing_key: None,
             extend_token_expiration: true,
+            token_webhook: None,
             max_token_expiration: None,
         }
     }

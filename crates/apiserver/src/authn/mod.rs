@@ -5,6 +5,7 @@
 //! authorisation. Counterpart: `pkg/kubeapiserver/authenticator`.
 //! Invariant: a credential that is present and wrong is refused, never treated as absent.
 
+mod authentication;
 mod bootstrap_token;
 mod bound;
 mod cache;
@@ -14,6 +15,7 @@ pub mod keys;
 mod legacy_token;
 pub mod service_account;
 mod token_file;
+mod webhook;
 pub mod x509;
 
 use std::sync::Arc;
@@ -26,9 +28,11 @@ use crate::authz::rbac::aggregate;
 use crate::server::Server;
 use crate::user::{ALL_AUTHENTICATED, ANONYMOUS, UserInfo};
 
+pub use authentication::{Authentication, AuthenticationError};
 pub use config::AuthenticationConfig;
 pub use service_account::ServiceAccountTokens;
 pub use token_file::TokenFile;
+pub use webhook::TokenWebhookConfig;
 
 /// Whose token it is, and for which of the audiences that were asked about.
 #[derive(Clone, Debug)]
@@ -64,13 +68,13 @@ pub async fn token_user(
     token: &str,
     audiences: &[String],
 ) -> Result<Authenticated, String> {
-    let own = server.tokens.audiences();
+    let own = server.authn.tokens.audiences();
     let wanted = if audiences.is_empty() { own } else { audiences };
     let mut faults = vec![NOT_KNOWN.to_owned()];
-    if let Some(user) = server.token_file.as_ref().and_then(|file| file.user(token)) {
+    if let Some(user) = server.authn.token_file.as_ref().and_then(|file| file.user(token)) {
         return accepted(user, own, wanted);
     }
-    match server.tokens.authenticate(server, token, wanted).await {
+    match server.authn.tokens.authenticate(server, token, wanted).await {
         Some(Ok(found)) => return Ok(Authenticated { user: authenticated(found.user), ..found }),
         Some(Err(fault)) => faults.push(fault),
         None => {}
@@ -79,6 +83,15 @@ pub async fn token_user(
         Ok(Some(user)) => return accepted(user, own, wanted),
         Ok(None) => {}
         Err(fault) => faults.push(fault),
+    }
+    if let Some(webhook) = &server.authn.webhook {
+        match webhook.authenticate(&server.webhooks, token, wanted, own).await {
+            Ok(Some(found)) => {
+                return Ok(Authenticated { user: authenticated(found.user), ..found });
+            }
+            Ok(None) => {}
+            Err(fault) => faults.push(fault),
+        }
     }
     Err(aggregate(faults))
 }
