@@ -7,6 +7,7 @@ use std::path::PathBuf;
 
 use crate::authn::AuthenticationConfig;
 use crate::authz::AuthorizerConfig;
+use crate::encryption::EncryptionConfig;
 
 #[derive(Clone, Debug)]
 pub struct ApiServerConfig {
@@ -25,6 +26,8 @@ pub struct ApiServerConfig {
     pub authentication: AuthenticationConfig,
     /// Who is asked whether a request is allowed, in this order.
     pub authorization: Vec<AuthorizerConfig>,
+    /// How Secrets, or what else is named, are kept on disk.
+    pub encryption: EncryptionConfig,
     /// Further names and addresses of the serving certificate.
     pub extra_names: Vec<String>,
     pub extra_addresses: Vec<IpAddr>,
@@ -71,6 +74,7 @@ impl ApiServerConfig {
             anonymous: Anonymous::Allowed,
             authentication: AuthenticationConfig::default(),
             authorization: AuthorizerConfig::defaults(),
+            encryption: EncryptionConfig::default(),
             extra_names: Vec::new(),
             extra_addresses: Vec::new(),
             enable_admission_plugins: Vec::new(),

@@ -9,6 +9,7 @@ use skiff_api::{Kinds, Status, discovery};
 
 use crate::aggregate;
 use crate::call::Call;
+use crate::encryption;
 use crate::flow_control;
 use crate::health;
 use crate::negotiate::Media;
@@ -39,6 +40,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         [".well-known", "openid-configuration"] => {
             Ok(Reply::json(&call.server.authn.tokens.openid_configuration(&address(call))))
         }
+        ["skiff", "v1", "secrets-encryption", rest @ ..] => encryption::run(call, rest).await,
         ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
             "application/jwk-set+json",

@@ -25,6 +25,7 @@ use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
 use crate::authz::{Authorizer, WebhookAuthorizerError};
 use crate::config::ApiServerConfig;
+use crate::encryption::{Encryption, EncryptionError};
 use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
@@ -46,6 +47,7 @@ pub struct ApiServer {
 pub struct Server {
     pub config: ApiServerConfig,
     pub store: Store,
+    pub encryption: Arc<Encryption>,
     pub pki: Pki,
     pub authn: Authentication,
     pub authorizers: Vec<Authorizer>,
@@ -67,6 +69,8 @@ pub enum BuildError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Pki(#[from] PkiError),
+    #[error("encryption at rest: {0}")]
+    Encryption(#[from] EncryptionError),
     #[error("authentication: {0}")]
     Authentication(#[from] AuthenticationError),
     #[error("authorization: {0}")]
@@ -91,12 +95,16 @@ impl ApiServer {
     pub async fn build(config: ApiServerConfig) -> Result<ApiServer, BuildError> {
         let pki = Pki::open(&config.data_dir.join("pki"))?;
         let store = storage::open(&config.data_dir.join("store"))?;
-        let server = ApiServer { server: Arc::new(Server::new(config, store, pki)?) };
+        let (encryption, store) = Encryption::over(store, &config.encryption, &config.data_dir)?;
+        let server = Server::new(config, store, encryption, pki)?;
+        let server = ApiServer { server: Arc::new(server) };
         custom::load(&server.server).await?;
         server.server.network.load(&server.server.store).await?;
         bootstrap::run(&server.server).await?;
         aggregate::refresh(&server.server).await?;
         aggregate::availability::keep(&server.server);
+        let encryption = server.server.encryption.clone();
+        tokio::spawn(async move { encryption.resume().await });
         Ok(server)
     }
 
@@ -142,7 +150,12 @@ impl ApiServer {
 // === impl Server ===
 
 impl Server {
-    fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
+    fn new(
+        config: ApiServerConfig,
+        store: Store,
+        encryption: Arc<Encryption>,
+        pki: Pki,
+    ) -> Result<Server, BuildError> {
         Ok(Server {
             authn: Authentication::new(&config, &pki)?,
             authorizers: Authorizer::all(&config.authorization)?,
@@ -161,6 +174,7 @@ impl Server {
             kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
             config,
             store,
+            encryption,
             pki,
         })
     }

@@ -61,6 +61,11 @@ impl Cluster {
         Cluster { server, directory }
     }
 
+    /// Where the server keeps everything.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory.0
+    }
+
     pub fn admin(&self) -> Client {
         self.user(UserInfo::new("admin", &["system:masters"]))
     }
