@@ -132,6 +132,11 @@ impl ApiServer {
         &self.server.pki
     }
 
+    /// Signs claims as a service-account token of this server, for the controller that keeps such tokens in Secrets.
+    pub fn issue_token(&self, claims: &serde_json::Value) -> Result<String, String> {
+        self.server.authn.tokens.issue(claims).map_err(|error| error.to_string())
+    }
+
     pub fn config(&self) -> &ApiServerConfig {
         &self.server.config
     }
