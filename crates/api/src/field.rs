@@ -74,6 +74,11 @@ impl<'a> Path<'a> {
     pub fn key<'b>(&'b self, key: &'b str) -> Path<'b> {
         Path { parent: Some(self), step: Step::Key(key) }
     }
+
+    /// The object itself.
+    pub fn is_root(&self) -> bool {
+        self.parent.is_none() && matches!(self.step, Step::Root)
+    }
 }
 
 impl fmt::Display for Path<'_> {
@@ -118,6 +123,11 @@ impl ErrorList {
         self.push(ErrorType::Invalid, path, Some(value.into()), detail);
     }
 
+    /// As [`ErrorList::invalid`], with nothing shown.
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorType::Invalid, path, None, detail);
+    }
+
     pub fn type_invalid(
         &mut self,
         path: &Path<'_>,
@@ -133,6 +143,10 @@ impl ErrorList {
 
     pub fn not_found_because(&mut self, path: &Path<'_>, value: impl Into<Value>, detail: String) {
         self.push(ErrorType::NotFound, path, Some(value.into()), detail);
+    }
+
+    pub fn internal(&mut self, path: &Path<'_>, detail: String) {
+        self.push(ErrorType::Internal, path, None, detail);
     }
 
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {

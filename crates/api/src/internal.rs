@@ -47,6 +47,8 @@ pub fn print_values(kind: &GroupKind, errors: &mut ErrorList) {
         if error.printed.is_none()
             && let Some(of) = type_at(kind, &error.field)
         {
+            // A fault of one of the members may be reported at the list.
+            let of = if value.is_object() { of.trim_start_matches("[]") } else { of };
             error.printed = Some(printed(of, value));
         }
     }

@@ -67,6 +67,31 @@ pub struct KindDef {
     pub document: Option<Arc<Value>>,
     /// Where a custom kind with a scale subresource keeps what that speaks of.
     pub scale: Option<ScalePaths>,
+    /// How objects of a custom kind come to be in this version.
+    pub versioning: Option<Arc<Versioning>>,
+}
+
+/// What a CustomResourceDefinition says of one of its versions, beside its shape.
+#[derive(Clone, Debug, Default)]
+pub struct Versioning {
+    /// What every client that speaks this version is warned of.
+    pub deprecation: Option<String>,
+    /// Who converts between versions; without one, only the version's name changes.
+    pub webhook: Option<ConversionWebhook>,
+    /// What was stored up to this revision may have been another schema's.
+    pub since: u64,
+    /// The definition is being deleted: nothing new is let in.
+    pub terminating: bool,
+}
+
+/// `spec.conversion.webhook` of a definition.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ConversionWebhook {
+    /// The definition's name.
+    pub definition: String,
+    /// A `WebhookClientConfig`.
+    pub client: Value,
+    pub review_versions: Vec<String>,
 }
 
 /// JSON pointers into an object that can be scaled.
@@ -138,6 +163,25 @@ pub trait Strategy: Send + Sync {
 
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
+
+    /// What a new object gets once it has been found good.
+    fn canonicalize(&self, _object: &mut Value) {}
+
+    /// Faults of a change through another subresource, which changes one part of the object.
+    fn validate_part_update(
+        &self,
+        _part: &str,
+        object: &Value,
+        _old: &Value,
+        errors: &mut ErrorList,
+    ) {
+        self.validate(object, errors);
+    }
+
+    /// Texts of `Warning:` headers for a change through the status subresource.
+    fn status_warnings(&self, _object: &Value) -> Vec<String> {
+        Vec::new()
+    }
 
     /// Texts of `Warning:` headers that a create gets even if it fails: about what preparation is
     /// going to rewrite.
@@ -249,6 +293,8 @@ pub struct Column {
 #[derive(Clone, Default)]
 pub struct Kinds {
     by_resource: BTreeMap<(String, String, String), Arc<KindDef>>,
+    /// Versions that are stored but not served.
+    hidden: BTreeMap<(String, String, String), Arc<KindDef>>,
 }
 
 // === impl KindDef ===
@@ -317,12 +363,40 @@ impl Kinds {
     }
 
     pub fn insert(&mut self, def: KindDef) {
-        let key = (def.group.clone(), def.version.clone(), def.resource.clone());
-        self.by_resource.insert(key, Arc::new(def));
+        self.by_resource.insert(key_of(&def), Arc::new(def));
+    }
+
+    /// Adds a version that objects are stored in although nobody is served it.
+    pub fn insert_hidden(&mut self, def: KindDef) {
+        self.hidden.insert(key_of(&def), Arc::new(def));
     }
 
     pub fn remove(&mut self, group: &str, version: &str, resource: &str) {
         self.by_resource.remove(&(group.to_owned(), version.to_owned(), resource.to_owned()));
+    }
+
+    /// Removes every version of a custom resource.
+    pub fn remove_custom(&mut self, group: &str, resource: &str) {
+        let others =
+            |def: &KindDef| !(def.custom && def.group == group && def.resource == resource);
+        self.by_resource.retain(|_, def| others(def));
+        self.hidden.retain(|_, def| others(def));
+    }
+
+    /// A version of a resource, served or not.
+    pub fn defined(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
+        let key = (group.to_owned(), version.to_owned(), resource.to_owned());
+        self.by_resource.get(&key).or_else(|| self.hidden.get(&key))
+    }
+
+    /// The kind in the version that its objects are stored in.
+    pub fn stored(&self, kind: &Arc<KindDef>) -> Arc<KindDef> {
+        let storage = &kind.storage_version;
+        if storage.version == kind.version && storage.group == kind.group {
+            return kind.clone();
+        }
+        let key = (storage.group.clone(), storage.version.clone(), kind.resource.clone());
+        self.by_resource.get(&key).or_else(|| self.hidden.get(&key)).unwrap_or(kind).clone()
     }
 }
 
@@ -332,6 +406,10 @@ impl FromIterator<KindDef> for Kinds {
         defs.into_iter().for_each(|def| kinds.insert(def));
         kinds
     }
+}
+
+fn key_of(def: &KindDef) -> (String, String, String) {
+    (def.group.clone(), def.version.clone(), def.resource.clone())
 }
 
 // === names ===

@@ -5,7 +5,12 @@
 
 mod meta;
 
-pub use meta::{validate_label, validate_meta, validate_meta_update};
+pub use meta::{
+    validate_annotations, validate_embedded_meta, validate_kind_meta_update, validate_label,
+    validate_meta, validate_meta_update,
+};
+/// A label key is any qualified name, and upstream's message calls both label keys.
+pub use qualified_name as label_key;
 
 use crate::kind::NameRule;
 
@@ -71,7 +76,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         }
         _ => {
             return vec![format!(
-                "a qualified name {QUALIFIED_NAME_FORMAT} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
+                "a valid label key {QUALIFIED_NAME_FORMAT} with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"
             )];
         }
     };
@@ -84,12 +89,6 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         faults.push(format!("name part {QUALIFIED_NAME_FORMAT}"));
     }
     faults
-}
-
-/// Faults of a label key: a qualified name, called a label key where the shape is wrong.
-pub fn label_key(text: &str) -> Vec<String> {
-    let rename = |fault: String| fault.replacen("a qualified name", "a valid label key", 1);
-    qualified_name(text).into_iter().map(rename).collect()
 }
 
 /// Faults of a label value: empty or a name part, at most 63.

@@ -10,8 +10,11 @@ use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 use skiff_api::codec::Format;
 use skiff_api::field::{ErrorList, Path};
+use skiff_api::kinds::legacy::is_legacy;
+use skiff_api::patch::Strictness;
 use skiff_api::{GroupKind, KindDef, Status};
 
+use crate::audit::Trail;
 use crate::negotiate::Media;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
@@ -25,6 +28,8 @@ pub struct Call {
     pub query: Query,
     pub headers: HeaderMap,
     pub body: Bytes,
+    /// Where the request is recorded, if it is.
+    pub trail: Option<Arc<Trail>>,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -45,6 +50,16 @@ pub enum FieldValidation {
     Strict,
 }
 
+impl FieldValidation {
+    pub fn strictness(self) -> Strictness {
+        match self {
+            FieldValidation::Ignore => Strictness::Ignore,
+            FieldValidation::Warn => Strictness::Report,
+            FieldValidation::Strict => Strictness::Refuse,
+        }
+    }
+}
+
 const MAX_MANAGER: usize = 128;
 
 // === impl Call ===
@@ -57,8 +72,9 @@ impl Call {
         query: Query,
         headers: HeaderMap,
         body: Bytes,
+        trail: Option<Arc<Trail>>,
     ) -> Call {
-        Call { server, user, info, query, headers, body, warnings: Mutex::default() }
+        Call { server, user, info, query, headers, body, trail, warnings: Mutex::default() }
     }
 
     pub fn header(&self, name: http::header::HeaderName) -> &str {
@@ -87,7 +103,7 @@ impl Call {
 
     /// The representation the client wants, if this server has it.
     pub fn media(&self) -> Option<Media> {
-        let custom = self.kind().is_ok_and(|kind| kind.custom);
+        let custom = self.kind().is_ok_and(|kind| kind.custom || is_legacy(&kind));
         Media::negotiate(self.headers.get(ACCEPT), &self.query, !custom)
     }
 

@@ -5,6 +5,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use crate::audit::AuditConfig;
+
 use crate::authn::AuthenticationConfig;
 use crate::authz::AuthorizerConfig;
 use crate::encryption::EncryptionConfig;
@@ -38,6 +40,10 @@ pub struct ApiServerConfig {
     /// Requests that change something, and requests that read, in flight at once (watches apart).
     pub max_mutating_in_flight: usize,
     pub max_in_flight: usize,
+    /// Serve versions that manifests from before v1.25 may speak, converted on the way.
+    pub legacy_apis: bool,
+    /// What is recorded of requests; nothing without.
+    pub audit: Option<AuditConfig>,
 }
 
 /// What a request without credentials may reach, before RBAC is even asked.
@@ -82,6 +88,8 @@ impl ApiServerConfig {
             token_file: None,
             max_mutating_in_flight: 200,
             max_in_flight: 400,
+            legacy_apis: false,
+            audit: None,
         }
     }
 }

@@ -14,8 +14,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
@@ -23,7 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 
 use crate::authn::x509;
-use crate::path::{self, Caller};
+use crate::path::{self, Caller, Peer};
 use crate::server::Server;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,9 +46,10 @@ pub async fn serve(
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
+                Ok((stream, peer)) => {
+                    let peer = Peer(peer.ip());
                     let (server, acceptor, builder) = (server.clone(), acceptor.clone(), builder.clone());
-                    tokio::spawn(connection(server, acceptor, builder, stream, graceful.watcher()));
+                    tokio::spawn(connection(server, acceptor, builder, (stream, peer), graceful.watcher()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a connection");
@@ -69,7 +68,7 @@ async fn connection(
     server: Arc<Server>,
     acceptor: TlsAcceptor,
     builder: Arc<Builder<TokioExecutor>>,
-    stream: TcpStream,
+    (stream, peer): (TcpStream, Peer),
     watcher: hyper_util::server::graceful::Watcher,
 ) {
     let _ = stream.set_nodelay(true);
@@ -82,9 +81,11 @@ async fn connection(
         .get_ref()
         .1
         .peer_certificates()
-        .and_then(|chain| x509::user(chain.first()?))
+        .and_then(|chain| chain.first())
+        .map(|leaf| x509::shown(leaf, &server.authn.front_proxy_authorities))
         .map(Arc::new);
-    let service = service_fn(move |request: Request<Incoming>| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        request.extensions_mut().insert(peer);
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));
         async move { Ok::<_, std::convert::Infallible>(path::handle(server, caller, request).await) }
     });
@@ -114,9 +115,9 @@ fn tls_config(
 ) -> std::io::Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes())
-        .map_err(std::io::Error::other)?;
-    roots.add(ca).map_err(std::io::Error::other)?;
+    for authority in &server.authn.client_authorities {
+        roots.add(authority.clone()).map_err(std::io::Error::other)?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()

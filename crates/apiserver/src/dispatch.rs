@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use http::Method;
+use skiff_api::kinds::legacy;
 use skiff_api::{KindDef, Status};
 
 use crate::call::Call;
@@ -50,6 +51,13 @@ fn warn_of_deprecation(call: &Call, kind: &KindDef) {
         .find(|(group, resource, _)| *group == kind.group && *resource == kind.resource);
     if let Some((.., text)) = found {
         call.warn(*text);
+    }
+    if let Some(text) = legacy::warning(kind) {
+        call.warn(text);
+    }
+    let versioning = kind.versioning.as_ref();
+    if let Some(text) = versioning.and_then(|versioning| versioning.deprecation.as_deref()) {
+        call.warn(text);
     }
 }
 

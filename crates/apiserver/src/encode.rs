@@ -93,7 +93,7 @@ fn head_of(list: &List) -> ListHead<'_> {
 }
 
 /// Items of built-in kinds leave kind and version to the list, as upstream's typed lists do.
-fn list_bytes(list: &List) -> Bytes {
+pub fn list_bytes(list: &List) -> Bytes {
     let api_version = list.kind.api_version();
     let head = ListHead { api_version: &api_version, ..head_of(list) };
     if list.kind.custom {

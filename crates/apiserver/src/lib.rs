@@ -9,13 +9,16 @@ mod configuration;
 mod server;
 
 mod admission;
+mod audit;
 mod authn;
 mod authz;
 mod call;
 mod connection;
+mod deadline;
 mod dispatch;
 mod encode;
 mod encryption;
+mod expression;
 mod flow_control;
 mod follow;
 mod health;
@@ -43,7 +46,12 @@ mod bootstrap;
 mod custom;
 mod pki;
 
-pub use authn::{AuthenticationConfig, TokenWebhookConfig};
+pub use audit::AuditConfig;
+pub use audit::log::LogTerms as AuditLogTerms;
+pub use authn::{
+    AuthenticationConfig, AuthenticationFile, FrontProxyConfig, JwtConfigError, JwtIssuer,
+    OidcFlags, TokenWebhookConfig,
+};
 pub use authz::{AuthorizationModeError, AuthorizerConfig};
 pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
 pub use configuration::FileError;

@@ -8,22 +8,19 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
-use skiff_api::codec::{self, Target, decode_stored};
+use skiff_api::codec::{self, decode_stored};
 use skiff_api::{KindDef, Kinds, Reason, Status};
-use skiff_store::{Committed, Entry, Error, EventKind, Txn};
+use skiff_store::{Committed, Entry, Error, EventKind, Revision, Txn};
 
 use crate::call::Call;
-use crate::custom;
+use crate::custom::{self, conversion};
 use crate::flow_control;
 use crate::server::Server;
+use crate::verbs::selection::Selection;
 
 /// The kind in whose version objects are stored; usually the same.
 pub fn storage_kind(kinds: &Kinds, kind: &Arc<KindDef>) -> Arc<KindDef> {
-    let storage = &kind.storage_version;
-    if storage.group == kind.group && storage.version == kind.version {
-        return kind.clone();
-    }
-    kinds.by_kind(&storage.group, &storage.version, &kind.kind).unwrap_or(kind).clone()
+    kinds.stored(kind)
 }
 
 /// `{"kind":"Pod","apiVersion":"v1",`: how every stored object of a kind begins.
@@ -56,6 +53,21 @@ fn keeps_empty_lists(kind: &KindDef) -> bool {
     kind.custom || matches!(kind.group.as_str(), "apiextensions.k8s.io" | "apiregistration.k8s.io")
 }
 
+/// As [`encode`], for an object that may first have to be converted to the version that is stored.
+pub async fn encode_stored(
+    server: &Server,
+    kind: &Arc<KindDef>,
+    object: &mut Value,
+) -> Result<skiff_store::Value, Status> {
+    let stored = storage_kind(&server.kinds(), kind);
+    if !kind.custom || stored.version == kind.version {
+        return Ok(encode(kind, object));
+    }
+    let converted = conversion::convert(server, &stored, vec![object.clone()]).await?;
+    let mut converted = converted.into_iter().next().unwrap_or_default();
+    Ok(encode(&stored, &mut converted))
+}
+
 fn write_fields(out: &mut Vec<u8>, fields: &Map<String, Value>, skipped: &[&str]) {
     for (name, value) in fields.iter().filter(|(name, _)| !skipped.contains(&name.as_str())) {
         out.push(b',');
@@ -70,28 +82,116 @@ pub fn without_head<'a>(kind: &KindDef, bytes: &'a [u8]) -> Option<&'a [u8]> {
     bytes.strip_prefix(head(kind).as_bytes())
 }
 
-/// Stored bytes as an object of the version that was asked for.
-pub fn at_version(kind: &KindDef, bytes: &Bytes) -> Result<Bytes, Status> {
-    let storage = &kind.storage_version;
-    if storage.version == kind.version && storage.group == kind.group {
-        return Ok(bytes.clone());
+/// Stored bytes, with their revision, as an object of the version that was asked for.
+pub async fn at_version(
+    server: &Server,
+    kind: &Arc<KindDef>,
+    stored: &Bytes,
+    revision: Revision,
+) -> Result<Bytes, Status> {
+    if conversion::is_as_stored(kind, revision.0) {
+        return Ok(stored.clone());
     }
-    let object = value_at_version(kind, decode_stored(bytes)?)?;
-    Ok(plain_bytes(kind, &object))
+    Ok(plain_bytes(kind, &value(server, kind, stored, revision).await?))
 }
 
-/// A stored object, as a value of the version that was asked for.
+/// As [`at_version`], for many at once.
+pub async fn all_at_version(
+    server: &Server,
+    kind: &Arc<KindDef>,
+    entries: &[Arc<Entry>],
+) -> Result<Vec<Bytes>, Status> {
+    if entries.iter().all(|entry| conversion::is_as_stored(kind, entry.mod_revision.0)) {
+        return Ok(entries.iter().map(|entry| entry.value.clone()).collect());
+    }
+    let decoded =
+        entries.iter().map(|entry| Ok((decode_stored(&entry.value)?, entry.mod_revision.0)));
+    let decoded: Vec<(Value, u64)> = decoded.collect::<Result<_, Status>>()?;
+    let values = match kind.custom {
+        true => conversion::from_stored(server, kind, decoded).await?,
+        false => decoded
+            .into_iter()
+            .map(|(object, _)| value_at_version(kind, object))
+            .collect::<Result<_, Status>>()?,
+    };
+    Ok(values.iter().map(|value| plain_bytes(kind, value)).collect())
+}
+
+/// Whether an entry is selected, in the version that the client speaks.
+pub async fn is_selected(
+    server: &Server,
+    kind: &Arc<KindDef>,
+    selection: &Selection,
+    entry: &Entry,
+) -> Result<bool, Status> {
+    if is_selected_as_stored(kind, selection, entry) {
+        return Ok(selection.scanner().matches(&entry.value));
+    }
+    let shown = at_version(server, kind, &entry.value, entry.mod_revision).await?;
+    Ok(selection.scanner().matches(&shown))
+}
+
+/// The selected ones of some entries.
+pub async fn selected(
+    server: &Server,
+    kind: &Arc<KindDef>,
+    selection: &Selection,
+    entries: Vec<Arc<Entry>>,
+) -> Result<Vec<Arc<Entry>>, Status> {
+    let scanner = selection.scanner();
+    if selection.is_everything() {
+        return Ok(entries);
+    }
+    if entries.iter().all(|entry| is_selected_as_stored(kind, selection, entry)) {
+        return Ok(entries.into_iter().filter(|entry| scanner.matches(&entry.value)).collect());
+    }
+    let shown = all_at_version(server, kind, &entries).await?;
+    let each = entries.into_iter().zip(shown);
+    Ok(each.filter(|(_, shown)| scanner.matches(shown)).map(|(entry, _)| entry).collect())
+}
+
+/// Conversion may change what selectors look at.
+fn is_selected_as_stored(kind: &KindDef, selection: &Selection, entry: &Entry) -> bool {
+    !kind.custom
+        || selection.is_everything()
+        || conversion::is_as_stored(kind, entry.mod_revision.0)
+}
+
+/// Stored bytes, with their revision, as a value of the version that was asked for.
+pub async fn value(
+    server: &Server,
+    kind: &Arc<KindDef>,
+    stored: &Bytes,
+    revision: Revision,
+) -> Result<Value, Status> {
+    let object = decode_stored(stored)?;
+    if !kind.custom {
+        return value_at_version(kind, object);
+    }
+    if conversion::is_as_stored(kind, revision.0) && object["apiVersion"] == kind.api_version() {
+        return Ok(object);
+    }
+    let converted = conversion::from_stored(server, kind, vec![(object, revision.0)]).await?;
+    Ok(converted.into_iter().next().unwrap_or_default())
+}
+
+/// An object of the version it is stored in, as a value of the version that was asked for.
+pub async fn unstored(server: &Server, kind: &KindDef, object: Value) -> Result<Value, Status> {
+    if !kind.custom {
+        return value_at_version(kind, object);
+    }
+    let converted = conversion::convert(server, kind, vec![object]).await?;
+    Ok(converted.into_iter().next().unwrap_or_default())
+}
+
+/// An object of a built-in kind, as a value of the version that was asked for.
 pub fn value_at_version(kind: &KindDef, mut object: Value) -> Result<Value, Status> {
     let said = object["apiVersion"].as_str().unwrap_or("");
     if said != kind.api_version() {
         let to = skiff_api::GroupVersion::new(&kind.group, &kind.version);
+        skiff_api::kinds::legacy::convert(&mut object, &to);
         kind.strategy.convert(&mut object, &to).map_err(Status::internal)?;
         object["apiVersion"] = kind.api_version().into();
-        if kind.custom {
-            // Another version of a custom kind may know fewer fields.
-            let decoded = codec::decode_value(object, &Target::of(kind));
-            return decoded.map(|decoded| decoded.object).map_err(Status::internal);
-        }
     }
     Ok(object)
 }

@@ -97,7 +97,7 @@ fn index(call: &Call) -> Option<Document> {
 /// An aggregated API server describes itself.
 async fn remote_document(call: &Call, group: &str, version: &str, path: &str) -> Reply {
     let view = call.server.aggregator.view();
-    match view.at(group, version).filter(|remote| remote.available) {
+    match view.at(group, version).filter(|remote| remote.available()) {
         Some(remote) => crate::aggregate::proxy::document(remote, path, JSON).await,
         None => Reply::Response(without_body(StatusCode::NOT_FOUND)),
     }

@@ -1,12 +1,14 @@
 //! The request path: every request, from a socket or from this process, walks these stages in this order.
 //!
-//! audit id -> RequestInfo -> authenticate -> impersonate -> flow control -> authorize -> body -> dispatch -> encode.
+//! audit id -> RequestInfo -> deadline -> authenticate -> audit -> impersonate -> flow control -> authorize -> body ->
+//! dispatch -> encode.
 //! Counterpart: `DefaultBuildHandlerChain`.
 //! Invariant: a panic below becomes a 500 Status and never ends the connection or the process.
 
+use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,10 +19,13 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use skiff_api::Status;
 
 use crate::aggregate;
+use crate::audit::{Asked, Ending, Trail, record};
+use crate::authn::x509::Shown;
 use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::config::Anonymous;
+use crate::deadline;
 use crate::query::Query;
 use crate::reply::{self, Body, BoxError};
 use crate::request_info::RequestInfo;
@@ -33,9 +38,13 @@ use crate::{dispatch, encode, subresources};
 pub enum Caller {
     /// A part of this process.
     Known(UserInfo),
-    /// A connection, with the user of its client certificate.
-    Remote(Option<Arc<UserInfo>>),
+    /// A connection, with what its client certificate says.
+    Remote(Option<Arc<Shown>>),
 }
+
+/// Where a connection comes from; carried by its requests.
+#[derive(Clone, Copy)]
+pub struct Peer(pub IpAddr);
 
 /// Upstream's limit for request bodies.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
@@ -53,20 +62,12 @@ where
     let info = RequestInfo::read(request.method(), request.uri().path(), &query);
     let dry_run = query.has("dryRun");
     let head_only = request.method() == http::Method::HEAD;
-    let audit_id = audit_id(request.headers());
-    let walk = walk(&server, &caller, &info, query, request);
-    let mut response = match AssertUnwindSafe(walk).catch_unwind().await {
-        Ok(Ok(response)) => response,
-        Ok(Err(status)) => reply::error(&status),
-        Err(_) => {
-            server.metrics.panics.fetch_add(1, Relaxed);
-            tracing::error!(path = info.path, "a request handler panicked");
-            reply::error(&Status::internal("this request caused apiserver to panic"))
-        }
+    let passage = Passage::new(&server, &info, request.headers());
+    let walk = passage.walk_in_time(&caller, query, request);
+    let response = match AssertUnwindSafe(walk).catch_unwind().await {
+        Ok(response) => passage.ended(response),
+        Err(_) => passage.panicked(),
     };
-    let headers = response.headers_mut();
-    headers.insert("audit-id", audit_id);
-    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
     server.metrics.requests.observe(&info, dry_run, response.status(), begun.elapsed());
     match head_only {
         true => response.map(|_| reply::empty()),
@@ -74,77 +75,210 @@ where
     }
 }
 
-async fn walk<B>(
-    server: &Arc<Server>,
-    caller: &Caller,
-    info: &RequestInfo,
-    query: Query,
-    request: Request<B>,
-) -> Result<Response<Body>, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    let user = authenticate(server, caller, request.headers()).await?;
-    let asked = || Attributes::of(info, &query);
-    let user = match impersonation::impersonated(server, &user, request.headers(), asked).await? {
-        Some(other) => other,
-        None => user,
-    };
-    let admitted = match server.flow_control.admit(&user, info, &query).await {
-        Ok(admitted) => admitted,
-        Err(refused) => return Ok(refused.response()),
-    };
-    let _in_flight = server.metrics.requests.begin(info);
-    let mut response = serve(server, user, info, query, request)
-        .await
-        .unwrap_or_else(|status| reply::error(&status));
-    if let Some(admitted) = &admitted {
-        admitted.mark(response.headers_mut());
-    }
-    Ok(response)
+/// One request on its way, as far as every stage needs it.
+struct Passage<'a> {
+    server: &'a Arc<Server>,
+    info: &'a RequestInfo,
+    audit_id: HeaderValue,
+    /// Set once it is known who asks, if the request is recorded.
+    trail: OnceLock<Arc<Trail>>,
 }
 
-/// What is left once the request has its seat.
-async fn serve<B>(
-    server: &Arc<Server>,
-    user: UserInfo,
-    info: &RequestInfo,
-    query: Query,
-    request: Request<B>,
-) -> Result<Response<Body>, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    if !is_open(&info.path) {
-        authz::require(server, &user, &Attributes::of(info, &query)).await?;
+impl<'a> Passage<'a> {
+    fn new(server: &'a Arc<Server>, info: &'a RequestInfo, headers: &HeaderMap) -> Passage<'a> {
+        Passage { server, info, audit_id: audit_id(headers), trail: OnceLock::new() }
     }
-    let (mut parts, body) = request.into_parts();
-    if let Some(remote) = server.aggregator.remote(info) {
-        return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
+
+    async fn walk_in_time<B>(
+        &self,
+        caller: &Caller,
+        query: Query,
+        request: Request<B>,
+    ) -> Response<Body>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let limit = match deadline::of(self.info, &query) {
+            Ok(limit) => limit,
+            Err(status) => return self.refusal(&status),
+        };
+        let walk = self.walk(caller, query, request);
+        let walked = match limit {
+            Some(limit) => tokio::time::timeout(limit, walk).await,
+            None => Ok(walk.await),
+        };
+        match walked {
+            Ok(answer) => answer.unwrap_or_else(|status| self.refusal(&status)),
+            Err(_) => deadline::passed(),
+        }
     }
-    if subresources::connect::is_connect(info) {
-        let headers = parts.headers.clone();
-        let call = Call::new(server.clone(), user, info.clone(), query, headers, Bytes::new());
-        return subresources::connect::run(&call, parts, body).await;
+
+    async fn walk<B>(
+        &self,
+        caller: &Caller,
+        query: Query,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Passage { server, info, .. } = self;
+        let user = match authenticate(server, caller, &info.path, request.headers()).await {
+            Ok(user) => user,
+            Err(status) => {
+                self.record(&UserInfo::default(), &request);
+                return Err(status);
+            }
+        };
+        self.record(&user, &request);
+        let asked = || Attributes::of(info, &query);
+        let impersonated =
+            impersonation::impersonated(server, &user, request.headers(), asked).await?;
+        if let (Some(trail), Some(other)) = (self.trail.get(), &impersonated) {
+            trail.impersonated(other);
+        }
+        let user = impersonated.unwrap_or(user);
+        let admitted = match server.flow_control.admit(&user, info, &query).await {
+            Ok(admitted) => admitted,
+            Err(refused) => return Ok(refused.response()),
+        };
+        let _in_flight = server.metrics.requests.begin(info);
+        let mut response =
+            self.serve(user, query, request).await.unwrap_or_else(|status| self.refusal(&status));
+        if let Some(admitted) = &admitted {
+            admitted.mark(response.headers_mut());
+        }
+        Ok(response)
     }
-    let body = read_body(body, &parts.headers).await?;
-    let headers = std::mem::take(&mut parts.headers);
-    let call = Call::new(server.clone(), user, info.clone(), query, headers, body);
-    let media = call.media();
-    let answer = match dispatch::run(&call, &parts.method, &media).await {
-        Ok(answer) => encode::response(&call, media, answer).await,
-        Err(status) => Err(status),
-    };
-    let mut response = answer.unwrap_or_else(|status| encode::refusal(&status, media));
-    add_warnings(&call, response.headers_mut());
-    Ok(response)
+
+    /// What is left once the request has its seat.
+    async fn serve<B>(
+        &self,
+        user: UserInfo,
+        query: Query,
+        request: Request<B>,
+    ) -> Result<Response<Body>, Status>
+    where
+        B: http_body::Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Passage { server, info, .. } = self;
+        self.authorize(&user, &query).await?;
+        let (mut parts, body) = request.into_parts();
+        if let Some(remote) = server.aggregator.remote(info) {
+            return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
+        }
+        let trail = self.trail.get().cloned();
+        let server = Arc::clone(server);
+        if subresources::connect::is_connect(info) {
+            let headers = parts.headers.clone();
+            let call =
+                Call::new(server, user, (*info).clone(), query, headers, Bytes::new(), trail);
+            return subresources::connect::run(&call, parts, body).await;
+        }
+        let body = read_body(body, &parts.headers).await?;
+        let headers = std::mem::take(&mut parts.headers);
+        let call = Call::new(server, user, (*info).clone(), query, headers, body, trail);
+        self.answer(&call, &parts.method).await
+    }
+
+    async fn answer(&self, call: &Call, method: &http::Method) -> Result<Response<Body>, Status> {
+        record::request(call);
+        let media = call.media();
+        let answer = match dispatch::run(call, method, &media).await {
+            Ok(answer) => {
+                record::reply(call, &answer);
+                encode::response(call, media, answer).await
+            }
+            Err(status) => Err(status),
+        };
+        let mut response = answer.unwrap_or_else(|status| {
+            record::refusal(call, &status);
+            encode::refusal(&status, media)
+        });
+        add_warnings(call, response.headers_mut());
+        Ok(response)
+    }
+
+    async fn authorize(&self, user: &UserInfo, query: &Query) -> Result<(), Status> {
+        if is_open(&self.info.path) {
+            return Ok(());
+        }
+        let attributes = Attributes::of(self.info, query);
+        let allowed = authz::require(self.server, user, &attributes).await;
+        if let Some(trail) = self.trail.get() {
+            let (decision, reason) = match &allowed {
+                Ok(decision) => ("allow", decision.reason.as_str()),
+                Err(_) => ("forbid", ""),
+            };
+            trail.annotate("authorization.k8s.io/decision", decision);
+            trail.annotate("authorization.k8s.io/reason", reason);
+        }
+        allowed.map(|_| ())
+    }
+
+    // --- the trail ---
+
+    fn record<B>(&self, user: &UserInfo, request: &Request<B>) {
+        let Some(audit) = &self.server.audit else { return };
+        let asked = Asked {
+            id: self.audit_id.to_str().unwrap_or(""),
+            uri: request.uri(),
+            headers: request.headers(),
+            peer: request.extensions().get::<Peer>().map(|peer| peer.0),
+        };
+        if let Some(trail) = audit.begin(user, self.info, &asked) {
+            let _ = self.trail.set(trail);
+        }
+    }
+
+    fn refusal(&self, status: &Status) -> Response<Body> {
+        if let Some(trail) = self.trail.get() {
+            trail.refused(status);
+        }
+        reply::error(status)
+    }
+
+    /// The answer with what every answer says; its body ends the trail.
+    fn ended(&self, mut response: Response<Body>) -> Response<Body> {
+        self.sign(&mut response);
+        let Some(trail) = self.trail.get() else { return response };
+        trail.answered(response.status(), self.info.is_long_running());
+        let ending = Ending(trail.clone());
+        response.map(|body| {
+            body.map_frame(move |frame| {
+                let _until_the_last = &ending;
+                frame
+            })
+            .boxed_unsync()
+        })
+    }
+
+    fn panicked(&self) -> Response<Body> {
+        self.server.metrics.panics.fetch_add(1, Relaxed);
+        tracing::error!(path = self.info.path, "a request handler panicked");
+        if let Some(trail) = self.trail.get() {
+            trail.panicked();
+        }
+        let mut response =
+            reply::error(&Status::internal("this request caused apiserver to panic"));
+        self.sign(&mut response);
+        response
+    }
+
+    fn sign(&self, response: &mut Response<Body>) {
+        let headers = response.headers_mut();
+        headers.insert("audit-id", self.audit_id.clone());
+        headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
+    }
 }
 
 async fn authenticate(
     server: &Arc<Server>,
     caller: &Caller,
+    path: &str,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
     let user = match caller {
@@ -154,7 +288,12 @@ async fn authenticate(
         }
     };
     // Otherwise authorisation refuses what is not open, naming user and path as upstream does.
-    match user.name == ANONYMOUS && server.config.anonymous == Anonymous::Refused {
+    let refused = || {
+        let paths = &server.config.authentication.anonymous_paths;
+        server.config.anonymous == Anonymous::Refused
+            || !paths.is_empty() && !paths.iter().any(|open| open == path)
+    };
+    match user.name == ANONYMOUS && refused() {
         true => Err(Status::unauthorized()),
         false => Ok(user),
     }

@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 
 use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
+use crate::audit::{Audit, AuditError};
 use crate::authn::{Authentication, AuthenticationError};
 use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
@@ -57,6 +58,7 @@ pub struct Server {
     pub metrics: Metrics,
     pub documents: Documents,
     pub flow_control: FlowControl,
+    pub audit: Option<Audit>,
     pub aggregator: Aggregator,
     pub webhooks: WebhookClient,
     pub admission: Admission,
@@ -77,6 +79,8 @@ pub enum BuildError {
     Authorization(#[from] WebhookAuthorizerError),
     #[error(transparent)]
     Admission(#[from] ChainError),
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     #[error("bootstrap objects: {0}")]
     Bootstrap(#[from] Status),
 }
@@ -154,6 +158,17 @@ impl ApiServer {
 
 // === impl Server ===
 
+/// The kinds of the release, and those of older manifests where they are wanted.
+fn kinds(config: &ApiServerConfig) -> Kinds {
+    let mut kinds = skiff_api::kinds::builtin();
+    if config.legacy_apis {
+        for legacy in skiff_api::kinds::legacy::kinds(&kinds) {
+            kinds.insert(legacy);
+        }
+    }
+    kinds
+}
+
 impl Server {
     fn new(
         config: ApiServerConfig,
@@ -170,13 +185,14 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             aggregator: Aggregator::default(),
+            audit: config.audit.as_ref().map(Audit::open).transpose()?,
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),
             admission: Admission::new(
                 &config.enable_admission_plugins,
                 &config.disable_admission_plugins,
             )?,
-            kinds: ArcSwap::from_pointee(skiff_api::kinds::builtin()),
+            kinds: ArcSwap::from_pointee(kinds(&config)),
             config,
             store,
             encryption,
@@ -191,6 +207,15 @@ impl Server {
 
     pub fn serve_kinds(&self, kinds: Kinds) {
         self.kinds.store(Arc::new(kinds));
+    }
+
+    /// Changes what is served. May be asked to change it again when another change came between.
+    pub fn change_kinds(&self, change: impl Fn(&mut Kinds)) {
+        self.kinds.rcu(|kinds| {
+            let mut kinds = Kinds::clone(kinds);
+            change(&mut kinds);
+            kinds
+        });
     }
 
     /// Something of this kind was written.

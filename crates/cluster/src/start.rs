@@ -225,6 +225,7 @@ fn server_args(layout: &Layout, state: &State, options: &StartOptions) -> Vec<St
         ("--bind-address", "0.0.0.0".to_owned()),
         ("--port", USUAL_PORT.to_string()),
         ("--node-name", layout.name.clone()),
+        ("--legacy-apis", "true".to_owned()),
         ("--node-ip", state.node_address().to_string()),
         ("--cgroup-root", layout.cgroup()),
         ("--report-fd", node::REPORT_FD.to_string()),

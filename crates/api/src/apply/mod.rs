@@ -268,19 +268,18 @@ fn blank(kind: &KindDef) -> Value {
 }
 
 /// The entries a write starts from: those in the request, unless they are missing, malformed or not
-/// the client's to set; `[{}]` resets them.
+/// the client's to set; `[]` and `[{}]` reset them.
 fn claimed(old: Option<&Value>, new: &Value, manager: &Manager) -> Managed {
     let live = || old.and_then(|old| Managed::decode(entries(old))).unwrap_or_default();
     if !manager.subresource.is_empty() {
         return live();
     }
-    let given = entries(new);
-    if given.len() == 1 && is_blank(&given[0]) {
-        return Managed::default();
-    }
-    match Managed::decode(given) {
-        Some(managed) if !managed.is_empty() => managed,
-        _ => live(),
+    let given = new.pointer("/metadata/managedFields").and_then(Value::as_array);
+    match given.map(Vec::as_slice) {
+        Some([]) => Managed::default(),
+        Some([only]) if is_blank(only) => Managed::default(),
+        Some(given) => Managed::decode(given).unwrap_or_else(live),
+        None => live(),
     }
 }
 

@@ -216,3 +216,16 @@ fn an_empty_keyed_list_where_null_was_is_owned() {
     let owned = object.pointer("/metadata/managedFields/0/fieldsV1");
     assert_eq!(owned, Some(&json!({"f:spec": {"f:drivers": {}}})));
 }
+
+#[test]
+fn an_empty_list_of_managers_resets_them() {
+    let kind = kind("", "configmaps");
+    let mut old = config_map(json!({"k": "v"}));
+    track(&kind, None, &mut old, &manager("m", &kind, 1));
+    for reset in [json!([]), json!([{}])] {
+        let mut new = old.clone();
+        new["metadata"]["managedFields"] = reset;
+        track(&kind, Some(&old), &mut new, &manager("m", &kind, 2));
+        assert_eq!(owners(&new), []);
+    }
+}

@@ -15,6 +15,9 @@ use crate::quantity::Quantity;
 use crate::schema::{AnyForm, Field, Schema, StructSchema};
 use crate::time;
 
+/// Upstream's limit on what strict decoding reports.
+const MAX_FINDINGS: usize = 100;
+
 /// Holds `node` against `schema`; appends unknown and repeated fields to `findings`.
 pub fn conform(
     node: Node,
@@ -29,6 +32,13 @@ pub fn conform(
         findings.sort_by_key(|text| text.starts_with("unknown").then(|| text.clone()));
     }
     Ok(Value::Object(value.unwrap_or_default()))
+}
+
+/// The repeated keys of a document that has no schema.
+pub fn repeated_fields(node: Node) -> Vec<String> {
+    let mut findings = Vec::new();
+    Walk { custom: false, findings: &mut findings }.plain(node, &Place::ROOT);
+    findings
 }
 
 // === the walk ===
@@ -60,12 +70,12 @@ impl<'w> Walk<'w> {
                     let value = self.plain(node, &place);
                     map.insert(name, value);
                 } else {
-                    self.findings.push(format!("unknown field {:?}", place.full()));
+                    self.report("unknown", &place);
                 }
                 continue;
             };
             if seen.contains(&name) {
-                self.findings.push(format!("duplicate field {:?}", place.full()));
+                self.report("duplicate", &place);
             }
             let value = self.field(node, field, schema, &place)?;
             seen.push(name);
@@ -88,7 +98,10 @@ impl<'w> Walk<'w> {
         }
         let value =
             Walk { custom, findings: &mut *self.findings }.value(node, &field.schema, at)?;
-        let written = custom || field.pointer || field.always || !is_zero(&value, &field.schema);
+        // An empty list of managers is a request of its own.
+        let asked = field.name == "managedFields" && value.is_array();
+        let written =
+            custom || asked || field.pointer || field.always || !is_zero(&value, &field.schema);
         Ok(written.then_some(value))
     }
 
@@ -129,7 +142,7 @@ impl<'w> Walk<'w> {
         for (name, node) in entries {
             let place = at.key(&name);
             if map.contains_key(&name) {
-                self.findings.push(format!("duplicate field {:?}", place.full()));
+                self.report("duplicate", &place);
             }
             let value = self.value(node, values, &place)?;
             map.insert(name, value);
@@ -172,10 +185,10 @@ impl<'w> Walk<'w> {
                 let mut map = Map::new();
                 for (name, node) in entries {
                     let place = at.field(&name, None);
-                    let value = self.plain(node, &place);
                     if map.contains_key(&name) {
-                        self.findings.push(format!("duplicate field {:?}", place.full()));
+                        self.report("duplicate", &place);
                     }
+                    let value = self.plain(node, &place);
                     map.insert(name, value);
                 }
                 Value::Object(map)
@@ -187,9 +200,17 @@ impl<'w> Walk<'w> {
             scalar => scalar.into_value(),
         }
     }
+
+    /// Each finding once, and not more than anyone reads.
+    fn report(&mut self, what: &str, at: &Place<'_>) {
+        let finding = format!("{what} field {:?}", at.full());
+        if self.findings.len() < MAX_FINDINGS && !self.findings.contains(&finding) {
+            self.findings.push(finding);
+        }
+    }
 }
 
-fn scalar(node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
+pub fn scalar(node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
     match (schema, node) {
         (Schema::String, Node::String(text)) => Ok(Value::String(text)),
         (Schema::Bool, Node::Bool(truth)) => Ok(Value::Bool(truth)),

@@ -25,23 +25,49 @@ impl Said {
     }
 }
 
+impl Said {
+    /// What is left out is as the path says.
+    fn filled(&self, target: &Target<'_>) -> Said {
+        let or = |text: &str, other: String| if text.is_empty() { other } else { text.to_owned() };
+        Said {
+            api_version: or(&self.api_version, target.api_version()),
+            kind: or(&self.kind, target.kind.to_owned()),
+        }
+    }
+
+    /// Why this cannot become the target's kind, whatever its version.
+    fn stranger(&self, target: &Target<'_>) -> Option<String> {
+        let (kind, version) = (&self.kind, &self.api_version);
+        if kind == target.kind && *version == target.api_version() {
+            return None;
+        }
+        let scheme = Scheme::of_group(target.group);
+        if target.kind != "DeleteOptions" && !scheme.knows(version, kind) {
+            return Some(scheme.not_registered(version, kind));
+        }
+        let package = match target.group.split('.').next().unwrap_or_default() {
+            "" => "core",
+            first => first,
+        };
+        (kind != target.kind).then(|| {
+            format!(
+                "converting ({}.{kind}) to ({package}.{}): unknown conversion",
+                self.split().1,
+                target.kind
+            )
+        })
+    }
+}
+
 /// Checks what a body says about itself against what the path expects.
 pub fn check(node: Node, body: &[u8], target: &Target<'_>) -> Result<Node, Status> {
-    const ENVELOPE: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
     let node = match node {
         Node::Null => Node::Map(Vec::new()),
         node @ Node::Map(_) => node,
-        other => {
-            let error = format!(
-                "couldn't get version/kind; json parse error: json: cannot unmarshal {} into Go value of type {ENVELOPE}",
-                other.type_name()
-            );
-            return Err(target.unrecognized(&error, body));
-        }
+        other => return Err(target.unrecognized(&no_object(&other), body)),
     };
     if let Some(fault) = mistyped(&node) {
-        let error = format!("couldn't get version/kind; json parse error: {fault}");
-        return Err(target.unrecognized(&error, body));
+        return Err(target.unrecognized(&unreadable(&fault), body));
     }
     let said = Said::by(&node);
     match target.custom {
@@ -49,6 +75,16 @@ pub fn check(node: Node, body: &[u8], target: &Target<'_>) -> Result<Node, Statu
         false => check_builtin(&said, target)?,
     }
     Ok(node)
+}
+
+fn unreadable(fault: &str) -> String {
+    format!("couldn't get version/kind; json parse error: {fault}")
+}
+
+fn no_object(node: &Node) -> String {
+    const ENVELOPE: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; Kind string \"json:\\\"kind,omitempty\\\"\" }";
+    let found = node.type_name();
+    unreadable(&format!("json: cannot unmarshal {found} into Go value of type {ENVELOPE}"))
 }
 
 /// A version or kind that is no text.
@@ -73,45 +109,53 @@ fn check_custom(said: &Said, body: &[u8], target: &Target<'_>) -> Result<(), Sta
 }
 
 pub fn check_builtin(said: &Said, target: &Target<'_>) -> Result<(), Status> {
-    let kind = if said.kind.is_empty() { target.kind } else { &said.kind };
-    let expected = target.api_version();
-    let given = if said.api_version.is_empty() { &expected } else { &said.api_version };
-    if kind == target.kind && *given == expected {
-        return Ok(());
-    }
-    let full = Said { api_version: given.clone(), kind: kind.to_owned() };
+    let full = said.filled(target);
     let (_, version) = full.split();
-    let cannot = |why: &str| {
-        let text =
-            format!("{kind} in version {version:?} cannot be handled as a {}: {why}", target.kind);
-        Status::bad_request(text)
-    };
-    let scheme = Scheme::of_group(target.group);
-    if !scheme.knows(given, kind) && target.kind != "DeleteOptions" {
-        return Err(cannot(&scheme.not_registered(given, kind)));
-    }
-    if kind != target.kind {
-        if target.kind == "DeleteOptions" {
+    match (full.stranger(target), target.kind) {
+        (None, "DeleteOptions") => Ok(()),
+        (None, _) => match_version(&full.api_version, target),
+        (Some(_), "DeleteOptions") => {
             let scheme = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
-            let text = format!(
-                "no kind {kind:?} is registered for version {given:?} in scheme {scheme:?}"
-            );
-            return Err(Status::bad_request(text));
+            Err(Status::bad_request(format!(
+                "no kind {:?} is registered for version {:?} in scheme {scheme:?}",
+                full.kind, full.api_version
+            )))
         }
-        let package = |group: &str| match group.split('.').next().unwrap_or_default() {
-            "" => "core".to_owned(),
-            first => first.to_owned(),
-        };
-        let why = format!(
-            "converting ({version}.{kind}) to ({}.{}): unknown conversion",
-            package(target.group),
-            target.kind
-        );
-        return Err(cannot(&why));
+        (Some(why), kind) => {
+            let said = &full.kind;
+            let text =
+                format!("{said} in version {version:?} cannot be handled as a {kind}: {why}");
+            Err(Status::bad_request(text))
+        }
     }
-    match target.kind {
-        "DeleteOptions" => Ok(()),
-        _ => match_version(given, target),
+}
+
+/// What a patched document is to be read as.
+pub enum Patched {
+    /// An object of the target.
+    Object(Node),
+    /// Without version and kind it is taken for upstream's internal type, which has no JSON names.
+    Nothing(Vec<String>),
+}
+
+/// Checks what a patched document says about itself; the words are the same as for a body.
+pub fn check_patched(node: Node, target: &Target<'_>) -> Result<Patched, String> {
+    let Node::Map(entries) = &node else { return Err(no_object(&node)) };
+    if let Some(fault) = mistyped(&node) {
+        return Err(unreadable(&fault));
+    }
+    let said = Said::by(&node);
+    if said.kind.is_empty() && said.api_version.is_empty() {
+        return Ok(Patched::Nothing(entries.iter().map(|(name, _)| name.clone()).collect()));
+    }
+    let full = said.filled(target);
+    match full.stranger(target) {
+        Some(why) => Err(why),
+        None if full.api_version == target.api_version() => Ok(Patched::Object(node)),
+        None => {
+            let scheme = Scheme::of_group(target.group);
+            Err(scheme.not_registered(&full.api_version, &full.kind))
+        }
     }
 }
 

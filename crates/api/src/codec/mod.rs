@@ -14,13 +14,14 @@ mod node;
 mod place;
 mod proto;
 mod scheme;
+mod unstructured;
 mod yaml;
 mod yaml_text;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 pub use complete::{complete, settle};
-pub use conform::conform;
+pub use conform::{conform, repeated_fields};
 pub use encode::{
     EncodedObject, ListHead, encode, encode_as_is, list_json, to_json, to_json_pretty, watch_json,
 };
@@ -29,14 +30,15 @@ pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
 pub(crate) use proto::wire;
 pub use proto::{ProtoError, to_proto, watch_frame};
+pub use unstructured::fault as unstructured_fault;
 pub use yaml::parse as parse_yaml;
+pub(crate) use yaml::whole_numbers;
 pub use yaml_text::to_yaml;
 
 use crate::kind::{KindDef, Subresource};
 use crate::schema::{StructRef, StructSchema, struct_named, type_of_kind};
 use crate::status::Status;
 use envelope::Said;
-use scheme::Scheme;
 
 /// A representation of objects on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,15 +94,28 @@ fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
     Ok(Decoded { object: with_type(object, target), strict: Vec::new() })
 }
 
-/// Holds an object that a patch produced against its kind, like a body.
-pub fn decode_value(object: Value, target: &Target<'_>) -> Result<Decoded, TypeError> {
-    let node = Node::from(object);
-    let said = Said::by(&node);
-    if said.kind != target.kind || said.api_version != target.api_version() {
-        return Err(TypeError(
-            Scheme::of_group(target.group).not_registered(&said.api_version, &said.kind),
-        ));
+/// Holds a document that a patch produced against its kind, like a body.
+pub fn decode_patched(document: Value, target: &Target<'_>) -> Result<Decoded, TypeError> {
+    let node = Node::from(document);
+    if target.custom {
+        return decode_as(node, target);
     }
+    match envelope::check_patched(node, target).map_err(TypeError)? {
+        envelope::Patched::Object(node) => decode_as(node, target),
+        envelope::Patched::Nothing(fields) => {
+            let strict = fields.iter().map(|name| format!("unknown field {name:?}")).collect();
+            Ok(Decoded { object: with_type(Value::Object(Map::new()), target), strict })
+        }
+    }
+}
+
+/// Holds an object of the server's own making against its kind.
+pub fn decode_value(object: Value, target: &Target<'_>) -> Result<Decoded, TypeError> {
+    decode_as(Node::from(object), target)
+}
+
+/// Likewise, whatever the object says it is.
+pub fn decode_as(node: Node, target: &Target<'_>) -> Result<Decoded, TypeError> {
     let mut strict = Vec::new();
     let object = conform(node, &target.schema, target.custom, &mut strict)?;
     Ok(Decoded { object: with_type(object, target), strict })

@@ -97,7 +97,7 @@ impl<'a> Place<'a> {
     }
 
     /// Go's name of the type here: as declared, else as the schema implies.
-    fn go_type(&self, schema: &Schema) -> String {
+    pub fn go_type(&self, schema: &Schema) -> String {
         self.named().map_or_else(|| go_types::of(schema), str::to_owned)
     }
 

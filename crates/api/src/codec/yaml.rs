@@ -40,7 +40,7 @@ fn read(text: &str, duplicates: DuplicateKeyPolicy) -> Result<Node, serde_saphyr
 }
 
 /// `1e3` is read as a float; a float without a fraction is an integer to JSON readers.
-fn whole_numbers(value: Value) -> Value {
+pub fn whole_numbers(value: Value) -> Value {
     match value {
         Value::Number(number) => match number.as_f64() {
             Some(float) if number.is_f64() && float.fract() == 0.0 && float.abs() < 9e15 => {

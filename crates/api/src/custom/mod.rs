@@ -2,11 +2,14 @@
 //!
 //! A structural schema becomes a [`Schema`](crate::Schema) graph (pruning, defaults, apply) and a
 //! tree of [`rules`](rules::Rule) (validation); printer columns become Table cells. Counterpart:
-//! `apiextensions-apiserver`. CEL rules are not evaluated yet.
+//! `apiextensions-apiserver`.
 
+mod columns;
 pub mod definition;
 mod jsonpath;
+mod pattern;
 mod rules;
+mod strategy;
 mod structural;
 
 use std::sync::Arc;
@@ -14,20 +17,34 @@ use std::sync::Arc;
 use serde_json::Value;
 
 pub use jsonpath::JsonPath;
+pub use strategy::at;
 
-use crate::age;
-use crate::field::{ErrorList, Path};
-use crate::kind::{Column, GroupVersion, KindDef, ScalePaths, Strategy, Subresource};
+use crate::discovery::version_rank;
+use crate::kind::{ConversionWebhook, GroupVersion, KindDef, ScalePaths, Subresource, Versioning};
 use crate::schema::StructRef;
 use rules::Rule;
+use strategy::Custom;
 
 /// The order in which upstream lists the verbs of custom resources.
 const VERBS: &[&str] =
     &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 
+/// The kinds of a definition, one per version.
+#[derive(Clone, Default)]
+pub struct Defined {
+    pub served: Vec<KindDef>,
+    /// Versions that may be stored but are not served.
+    pub hidden: Vec<KindDef>,
+}
+
 /// The kinds that a definition serves, one per served version. The definition must be valid; what
 /// cannot be read says why.
 pub fn kinds(definition: &Value) -> Result<Vec<KindDef>, String> {
+    define(definition, 0).map(|defined| defined.served)
+}
+
+/// The kinds of a definition, as of a revision of the store.
+pub fn define(definition: &Value, since: u64) -> Result<Defined, String> {
     let spec = definition.get("spec").ok_or("the definition has no spec")?;
     let versions = list(spec, "versions");
     let storage = versions
@@ -35,11 +52,15 @@ pub fn kinds(definition: &Value) -> Result<Vec<KindDef>, String> {
         .find(|version| version["storage"] == true)
         .ok_or("no version is marked as storage version")?;
     let storage = GroupVersion::new(text(spec, "group"), text(storage, "name"));
-    versions
-        .iter()
-        .filter(|version| version["served"] == true)
-        .map(|version| kind(definition, spec, version, &storage))
-        .collect()
+    let mut defined = Defined::default();
+    for version in versions {
+        let kind = kind(definition, spec, version, &storage, since)?;
+        match version["served"] == true {
+            true => defined.served.push(kind),
+            false => defined.hidden.push(kind),
+        }
+    }
+    Ok(defined)
 }
 
 fn kind(
@@ -47,6 +68,7 @@ fn kind(
     spec: &Value,
     version: &Value,
     storage: &GroupVersion,
+    since: u64,
 ) -> Result<KindDef, String> {
     let accepted = definition.pointer("/status/acceptedNames");
     let names = accepted
@@ -58,9 +80,11 @@ fn kind(
     let subresources = subresources(version, group, kind);
     let strategy = Custom {
         kind: kind.to_owned(),
+        api_version: format!("{group}/{}", text(version, "name")),
         rule: Rule::compile(schema)?,
-        columns: cells(version)?,
+        columns: columns::cells(version),
         has_status: subresources.iter().any(|sub| sub.name == "status"),
+        scale: scale(version),
     };
     let or = |field: &str, other: String| match text(names, field) {
         "" => other,
@@ -78,7 +102,7 @@ fn kind(
         namespaced: text(spec, "scope") == "Namespaced",
         verbs: VERBS.iter().map(|verb| (*verb).to_owned()).collect(),
         subresources,
-        columns: columns(&strategy.columns),
+        columns: columns::columns(&strategy.columns),
         schema: StructRef::Custom(Arc::new(structural::root(schema, kind))),
         strategy: Arc::new(strategy),
         storage_version: storage.clone(),
@@ -87,6 +111,43 @@ fn kind(
         selectable: selectable(version),
         scale: scale(version),
         document: Some(Arc::new(schema.clone())),
+        versioning: Some(Arc::new(Versioning {
+            deprecation: deprecation(spec, version, kind),
+            webhook: webhook(definition, spec),
+            since,
+            terminating: crate::meta::meta(definition).deletion_timestamp().is_some(),
+        })),
+    })
+}
+
+/// The text that clients of a deprecated version are warned with: its own, or one that names the newest version that is
+/// not deprecated.
+fn deprecation(spec: &Value, version: &Value, kind: &str) -> Option<String> {
+    if version["deprecated"] != true {
+        return None;
+    }
+    if let Some(own) = version["deprecationWarning"].as_str() {
+        return Some(own.to_owned());
+    }
+    let (group, name) = (text(spec, "group"), text(version, "name"));
+    let is_better = |other: &&Value| {
+        other["served"] == true
+            && other["deprecated"] != true
+            && version_rank(text(other, "name")) > version_rank(name)
+    };
+    let better = list(spec, "versions").iter().filter(is_better).map(|other| text(other, "name"));
+    let instead = better.max_by_key(|version| version_rank(version));
+    let instead = instead.map(|version| format!("; use {group}/{version} {kind}"));
+    Some(format!("{group}/{name} {kind} is deprecated{}", instead.unwrap_or_default()))
+}
+
+fn webhook(definition: &Value, spec: &Value) -> Option<ConversionWebhook> {
+    let conversion = spec.get("conversion").filter(|it| text(it, "strategy") == "Webhook")?;
+    let webhook = conversion.get("webhook")?;
+    Some(ConversionWebhook {
+        definition: crate::meta::meta(definition).name().to_owned(),
+        client: webhook.get("clientConfig")?.clone(),
+        review_versions: texts(webhook, "conversionReviewVersions"),
     })
 }
 
@@ -129,118 +190,6 @@ fn selectable(version: &Value) -> Vec<(String, String)> {
         (path.trim_start_matches('.').to_owned(), path.replace('.', "/"))
     };
     list(version, "selectableFields").iter().map(field).collect()
-}
-
-/// One printer column.
-struct Cell {
-    name: String,
-    of: String,
-    format: String,
-    priority: i32,
-    path: JsonPath,
-}
-
-fn cells(version: &Value) -> Result<Vec<Cell>, String> {
-    let declared = list(version, "additionalPrinterColumns");
-    if declared.is_empty() {
-        let path = JsonPath::parse(".metadata.creationTimestamp")?;
-        let name = "Age".to_owned();
-        return Ok(vec![Cell {
-            name,
-            of: "date".to_owned(),
-            format: String::new(),
-            priority: 0,
-            path,
-        }]);
-    }
-    let cell = |column: &Value| {
-        Ok(Cell {
-            name: text(column, "name").to_owned(),
-            of: text(column, "type").to_owned(),
-            format: text(column, "format").to_owned(),
-            priority: column["priority"].as_i64().and_then(|n| n.try_into().ok()).unwrap_or(0),
-            path: JsonPath::parse(text(column, "jsonPath"))?,
-        })
-    };
-    declared.iter().map(cell).collect()
-}
-
-fn columns(cells: &[Cell]) -> Vec<Column> {
-    let name = Column {
-        name: "Name".to_owned(),
-        of: "string".to_owned(),
-        format: "name".to_owned(),
-        priority: 0,
-    };
-    let column = |cell: &Cell| Column {
-        name: cell.name.clone(),
-        of: cell.of.clone(),
-        format: cell.format.clone(),
-        priority: cell.priority,
-    };
-    std::iter::once(name).chain(cells.iter().map(column)).collect()
-}
-
-/// The strategy of every custom kind.
-struct Custom {
-    kind: String,
-    rule: Rule,
-    columns: Vec<Cell>,
-    has_status: bool,
-}
-
-impl Strategy for Custom {
-    fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        let given = text(object, "kind");
-        if given != self.kind {
-            errors.invalid(&Path::new("kind"), given, format!("must be {}", self.kind));
-        }
-        self.rule.validate_root(object, errors);
-    }
-
-    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
-        self.rule.validate_root(object, errors);
-    }
-
-    fn counts_generation(&self, _kind: &KindDef) -> bool {
-        true
-    }
-
-    /// Everything counts that is not metadata, and not status where that is a subresource.
-    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        let counted = |object: &Value| -> Vec<(String, Value)> {
-            let skip = |name: &str| name == "metadata" || (name == "status" && self.has_status);
-            let fields = object.as_object().into_iter().flatten();
-            fields.filter(|(name, _)| !skip(name)).map(|(n, v)| (n.clone(), v.clone())).collect()
-        };
-        counted(object) != counted(old)
-    }
-
-    fn allow_unconditional_update(&self) -> bool {
-        false
-    }
-
-    fn cell(&self, object: &Value, column: &str, now: i64) -> Value {
-        let cell = self.columns.iter().find(|cell| cell.name == column);
-        cell.map_or(Value::Null, |cell| cell.show(object, now))
-    }
-}
-
-impl Cell {
-    fn show(&self, object: &Value, now: i64) -> Value {
-        let found = self.path.find(object);
-        let Some(first) = found.first() else { return Value::Null };
-        match (self.of.as_str(), *first) {
-            (_, Value::Null) => Value::Null,
-            ("integer", value) => value.as_i64().or(value.as_f64().map(|f| f as i64)).into(),
-            ("number", value) => value.as_f64().into(),
-            ("boolean", value) => value.as_bool().into(),
-            ("date", Value::String(time)) => age::since(time, now).into(),
-            ("date", _) => "<unknown>".into(),
-            (_, Value::String(text)) if found.len() == 1 => text.clone().into(),
-            _ => JsonPath::print(&found).into(),
-        }
-    }
 }
 
 // === reading the definition ===

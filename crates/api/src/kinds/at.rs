@@ -130,6 +130,11 @@ impl At<'_, '_> {
         errors.invalid(&self.path, shown, detail);
     }
 
+    /// Says what is wrong here without showing the value.
+    pub fn invalid_unshown(&self, errors: &mut ErrorList, detail: impl Into<String>) {
+        errors.invalid_unshown(&self.path, detail);
+    }
+
     pub fn required(&self, errors: &mut ErrorList, detail: &str) {
         errors.required(&self.path, detail);
     }
@@ -145,26 +150,6 @@ impl At<'_, '_> {
     pub fn not_supported(&self, errors: &mut ErrorList, supported: &[&str]) {
         let shown = if self.is_set() { self.value.clone() } else { "".into() };
         errors.not_supported(&self.path, shown, supported);
-    }
-}
-
-/// How upstream prints a struct of its own: Go names, in the struct's order, zero values and all.
-/// Each field is its Go name, its JSON name and its zero value.
-pub type Internal<'a> = &'a [(&'a str, &'a str, &'a str)];
-
-/// `{"Type":"X","RollingUpdate":null}`
-pub fn printed(value: &Value, fields: Internal) -> String {
-    let field = |(name, json, zero): &(&str, &str, &str)| {
-        let shown = value.get(json).map_or_else(|| (*zero).to_owned(), Value::to_string);
-        format!("\"{name}\":{shown}")
-    };
-    format!("{{{}}}", fields.iter().map(field).collect::<Vec<_>>().join(","))
-}
-
-impl At<'_, '_> {
-    /// As [`At::invalid`], printed as the internal struct it is upstream.
-    pub fn invalid_internal(&self, errors: &mut ErrorList, fields: Internal, detail: &str) {
-        errors.invalid_printed(&self.path, printed(self.value, fields), detail);
     }
 }
 
@@ -185,7 +170,7 @@ impl At<'_, '_> {
         rule(text).into_iter().for_each(|fault| errors.invalid(&self.path, text, fault));
     }
 
-    /// As [`At::obeys`], for a field that may be left out.
+    /// As [`At::obeys`], for a field that may be left out, or be empty as well.
     pub fn obeys_if_set(&self, errors: &mut ErrorList, rule: fn(&str) -> Vec<String>) {
         if !self.is_empty() {
             self.obeys(errors, rule);
@@ -287,6 +272,8 @@ pub mod tests {
 
     use std::sync::Arc;
 
+    use serde_json::json;
+
     use super::*;
     use crate::codec::{Format, Target, decode};
     use crate::{KindDef, default, internal, kinds};
@@ -308,6 +295,15 @@ pub mod tests {
         kind.strategy.prepare_for_update(&kind, &mut new, &old);
         let mut errors = ErrorList::default();
         kind.strategy.validate_update(&new, &old, &mut errors);
+        compare(&kind, &new.to_string(), errors, faults);
+    }
+
+    /// As [`check_update`], through a subresource that changes a part.
+    pub fn check_part(path: &str, part: &str, old: &str, new: &str, faults: &[&str]) {
+        let kind = kind_at(path);
+        let (old, new) = (created(&kind, old), created(&kind, new));
+        let mut errors = ErrorList::default();
+        kind.strategy.validate_part_update(part, &new, &old, &mut errors);
         compare(&kind, &new.to_string(), errors, faults);
     }
 
@@ -344,6 +340,9 @@ pub mod tests {
         let decoded = decode(yaml.as_bytes(), Format::Yaml, &Target::of(kind)).expect("readable");
         assert_eq!(decoded.strict, Vec::<String>::new(), "{yaml}");
         let mut object = decoded.object;
+        if object.get("metadata").is_none() {
+            object["metadata"] = json!({"name": "x", "uid": "u"});
+        }
         default::apply(&mut object, kind);
         object
     }

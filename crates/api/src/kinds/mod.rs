@@ -3,7 +3,7 @@
 //! A kind with something to say of its own has one file `kinds/<group>/<kind>.rs` holding a unit
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
-mod admissionregistration;
+pub(crate) mod admissionregistration;
 mod apiregistration;
 mod apps;
 pub mod at;
@@ -15,6 +15,7 @@ mod core;
 mod discovery;
 pub mod fill;
 mod flowcontrol;
+pub mod legacy;
 mod networking;
 mod node;
 pub mod pod_spec;
@@ -99,6 +100,7 @@ fn kind_def(facts: &ResourceFacts) -> KindDef {
         selectable: Vec::new(),
         scale: None,
         document: None,
+        versioning: None,
     }
 }
 

@@ -17,6 +17,8 @@ const PERCENT_FORMAT: &str = "a valid percent string must be a numeric string fo
 const UNDERSCORED_FORMAT: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')";
 const BAD_IP: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
 const BAD_CIDR: &str = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+const HTTP_PATH_FORMAT: &str =
+    "Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')";
 const DOMAIN_PATH: &str = "must be a domain-prefixed path (such as \"acme.io/foo\")";
 
 pub fn env_var_name(text: &str) -> Vec<String> {
@@ -78,19 +80,21 @@ pub fn underscored_subdomain(text: &str) -> Vec<String> {
     faults
 }
 
-/// `example.com/thing`, at most 63 with a domain in front.
-pub fn domain_prefixed_path(text: &str) -> Vec<String> {
-    match text.split_once('/') {
-        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
-            let mut faults = dns_subdomain(host);
-            let fits =
-                |byte: u8| byte.is_ascii_alphanumeric() || b"/%$&'()*+,;=:@-._~!".contains(&byte);
-            if !path.bytes().all(fits) {
-                faults.push("Invalid path (regex used for validation is '[A-Za-z0-9/\\-._~%!$&'()*+,;=:]+')".to_owned());
-            }
-            faults
-        }
-        _ => vec![DOMAIN_PATH.to_owned()],
+/// `example.com/thing`; what is wrong with the domain or the path shows that part alone.
+pub fn validate_domain_prefixed_path(at: &At, errors: &mut ErrorList) {
+    if !at.needed(errors) {
+        return;
+    }
+    let (host, path) = at.text().split_once('/').unwrap_or_default();
+    if host.is_empty() || path.is_empty() {
+        return at.invalid(errors, DOMAIN_PATH);
+    }
+    for fault in dns_subdomain(host) {
+        at.invalid_as(errors, host, fault);
+    }
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&byte);
+    if !path.bytes().all(fits) {
+        at.invalid_as(errors, path, HTTP_PATH_FORMAT);
     }
 }
 
@@ -278,8 +282,6 @@ mod tests {
             (percent, "25%", &[]),
             (percent, "25", &[PERCENT_FORMAT]),
             (underscored_subdomain, "_tcp.a_b.example", &[]),
-            (domain_prefixed_path, "acme.io/foo", &[]),
-            (domain_prefixed_path, "foo", &[DOMAIN_PATH]),
             (unreserved_path, "../x", &["must not contain '..'"]),
             (unreserved_path, "..data", &["must not start with '..'"]),
             (ip, "010.0.0.1", &[]),

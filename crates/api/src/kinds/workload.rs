@@ -8,7 +8,7 @@ use super::pod_spec::validate::Context;
 use super::pod_spec::warnings::warn_pod;
 use super::selectors::{is_everything, validate_label_selector};
 use crate::field::{ErrorList, Path};
-use crate::validation::qualified_name;
+use crate::validation::validate_annotations;
 
 /// `Containers`, `Images` and `Pod Labels` of the template at a pointer.
 pub fn template_cell(object: &Value, template: &str, column: &str) -> Value {
@@ -100,8 +100,15 @@ pub fn validate_workload_selector(spec: &At, kind: &str, errors: &mut ErrorList)
     }
 }
 
-/// Counters of a status: none negative, and none above the total.
-pub fn validate_counts(status: &At, counts: &[&str], capped: &[&str], errors: &mut ErrorList) {
+/// Counters of a status: none negative, and none above the total. `ready` is how upstream calls
+/// the count that the available ones are part of.
+pub fn validate_counts(
+    status: &At,
+    counts: &[&str],
+    capped: &[&str],
+    ready: &str,
+    errors: &mut ErrorList,
+) {
     status.not_negative_each(errors, counts);
     let total = status.child("replicas").int();
     for field in capped {
@@ -110,9 +117,19 @@ pub fn validate_counts(status: &At, counts: &[&str], capped: &[&str], errors: &m
             count.invalid(errors, "cannot be greater than status.replicas");
         }
     }
-    let (available, ready) = (status.child("availableReplicas"), status.child("readyReplicas"));
-    if available.int() > ready.int() {
-        available.invalid(errors, "cannot be greater than readyReplicas");
+    let available = status.child("availableReplicas");
+    if available.int() > status.child("readyReplicas").int() {
+        available.invalid(errors, format!("cannot be greater than {ready}"));
+    }
+}
+
+/// Collisions of generated names are counted and never forgotten.
+pub fn validate_collision_count(object: &Value, old: &Value, errors: &mut ErrorList) {
+    let root = At::root(object);
+    let (status, before) = (root.child("status"), old.pointer("/status/collisionCount"));
+    let count = status.child("collisionCount");
+    if before.and_then(Value::as_i64).is_some_and(|before| count.int() < before) {
+        count.invalid_as(errors, count.int(), "cannot be decremented");
     }
 }
 
@@ -124,26 +141,20 @@ pub fn validate_replica_counts(status: &At, errors: &mut ErrorList) {
         "readyReplicas",
         "availableReplicas",
         "observedGeneration",
+        "terminatingReplicas",
     ];
     const CAPPED: &[&str] = &["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
-    validate_counts(status, COUNTS, CAPPED, errors);
+    validate_counts(status, COUNTS, CAPPED, "readyReplicas", errors);
 }
 
 /// The metadata of an object that others are made of: labels and annotations, and nothing else.
 pub fn validate_template_meta(meta: &At, errors: &mut ErrorList) {
-    validate_annotation_keys(&meta.child("annotations"), errors);
+    let annotations = meta.child("annotations");
+    validate_annotations(annotations.map(), errors, &annotations.path);
     meta.child("labels").labels(errors);
     for (field, shown) in NOT_IN_TEMPLATES {
         if !meta.child(field).is_empty() && meta.child(field).value != &Value::from(0) {
             meta.child(shown).forbidden(errors, "cannot be set");
-        }
-    }
-}
-
-pub fn validate_annotation_keys(annotations: &At, errors: &mut ErrorList) {
-    for (key, _) in annotations.entries() {
-        for fault in qualified_name(&key.to_lowercase()) {
-            annotations.invalid_as(errors, key, fault);
         }
     }
 }

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
-use crate::codec::Node;
+use super::{PatchError, Strictness};
+use crate::codec::{self, Node};
 
 /// Upstream's limit against amplification by `copy`.
 pub const MAX_OPERATIONS: usize = 10_000;
@@ -13,38 +13,119 @@ pub const MAX_OPERATIONS: usize = 10_000;
 /// Upstream's limit on the bytes that `copy` operations may add.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
 
+/// One step of a patch, as it was sent.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation(Map<String, Value>);
+
+impl Operation {
+    fn text(&self, field: &str) -> Option<&str> {
+        self.0.get(field)?.as_str()
+    }
+
+    pub fn path(&self) -> Option<&str> {
+        self.text("path")
+    }
+
+    pub fn from(&self) -> Option<&str> {
+        self.text("from")
+    }
+
+    pub fn value(&self) -> Option<&Value> {
+        self.0.get("value")
+    }
+}
+
+/// Reads a JSON patch, and what strict decoding finds in it.
+pub fn read(
+    text: &[u8],
+    strictness: Strictness,
+) -> Result<(Vec<Operation>, Vec<String>), PatchError> {
+    let typed = strictness != Strictness::Ignore;
+    let fault = |text: String| {
+        let prefix = if typed { "error decoding patch: " } else { "" };
+        PatchError::Malformed(format!("{prefix}{text}"))
+    };
+    let names = if typed { TYPED } else { UNTYPED };
+    let node = super::parse(text).map_err(fault)?;
+    let mut findings = Vec::new();
+    let items = match node {
+        Node::List(items) => items,
+        Node::Null => Vec::new(),
+        other => return Err(fault(mismatch(&other, names.patch))),
+    };
+    let mut operations = Vec::with_capacity(items.len().min(MAX_OPERATIONS));
+    for (at, item) in items.into_iter().enumerate() {
+        if typed {
+            check_types(&item).map_err(fault)?;
+            findings.extend(find(&item, at));
+        }
+        operations.push(match item.into_value() {
+            Value::Object(map) => Operation(map),
+            Value::Null => Operation(Map::new()),
+            other => return Err(fault(mismatch(&Node::from(other), names.operation))),
+        });
+    }
+    if operations.len() > MAX_OPERATIONS {
+        let count = operations.len();
+        return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, count });
+    }
+    Ok((operations, findings))
+}
+
 /// Applies a JSON patch.
-pub fn apply(document: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let operations = operations(patch)?;
+pub fn apply(document: Value, operations: &[Operation]) -> Result<Value, PatchError> {
     let mut editor = Editor { document, copied: 0 };
-    for operation in &operations {
+    for operation in operations {
         editor.perform(operation).ok_or(PatchError::DoesNotApply)?;
     }
     Ok(editor.document)
 }
 
-fn operations(patch: &[u8]) -> Result<Vec<Map<String, Value>>, PatchError> {
-    let fault = |text: String| PatchError::Malformed(format!("error decoding patch: {text}"));
-    let items = match super::parse(patch).map_err(fault)? {
-        Node::List(items) => items,
-        Node::Null => Vec::new(),
-        other => {
-            let name = other.type_name();
-            return Err(fault(format!(
-                "json: cannot unmarshal {name} into Go value of type []handlers.jsonPatchOp"
-            )));
-        }
-    };
-    if items.len() > MAX_OPERATIONS {
-        return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, count: items.len() });
-    }
-    let operation = |item: Node| match item.into_value() {
-        Value::Object(map) => Ok(map),
-        _ => Err(fault(
-            "json: cannot unmarshal value into Go value of type handlers.jsonPatchOp".into(),
+/// Go's names of what a patch is read into.
+struct Names {
+    patch: &'static str,
+    operation: &'static str,
+}
+
+const TYPED: Names = Names { patch: "[]handlers.jsonPatchOp", operation: "handlers.jsonPatchOp" };
+const UNTYPED: Names = Names { patch: "jsonpatch.Patch", operation: "jsonpatch.Operation" };
+
+fn mismatch(found: &Node, wanted: &str) -> String {
+    format!("json: cannot unmarshal {} into Go value of type {wanted}", found.type_name())
+}
+
+fn check_types(item: &Node) -> Result<(), String> {
+    let Node::Map(entries) = item else { return Ok(()) };
+    let wrong = entries.iter().find(|(name, value)| {
+        matches!(name.as_str(), "op" | "path" | "from")
+            && !matches!(value, Node::String(_) | Node::Null)
+    });
+    match wrong {
+        None => Ok(()),
+        Some((name, value)) => Err(format!(
+            "json: cannot unmarshal {} into Go struct field jsonPatchOp.{name} of type string",
+            value.type_name()
         )),
-    };
-    items.into_iter().map(operation).collect()
+    }
+}
+
+/// Unknown and repeated fields of one operation.
+fn find(item: &Node, at: usize) -> Vec<String> {
+    let Node::Map(entries) = item else { return Vec::new() };
+    let (known, unknown): (Vec<_>, Vec<_>) = entries
+        .iter()
+        .cloned()
+        .partition(|(name, _)| matches!(name.as_str(), "op" | "path" | "from" | "value"));
+    // Places count from the list on, so what stands before is filled up.
+    let mut list = vec![Node::Null; at];
+    list.push(Node::Map(known));
+    let mut names: Vec<String> = unknown.into_iter().map(|(name, _)| name).collect();
+    names.dedup();
+    let unknown = names.iter().map(|name| format!("unknown field \"[{at}].{name}\""));
+    unknown
+        .chain(codec::repeated_fields(Node::List(list)))
+        .map(|finding| format!("json patch {finding}"))
+        .collect()
 }
 
 struct Editor {
@@ -54,13 +135,16 @@ struct Editor {
 
 impl Editor {
     /// `None` if the operation does not fit the document.
-    fn perform(&mut self, operation: &Map<String, Value>) -> Option<()> {
-        let path = Pointer::parse(operation.get("path")?.as_str()?)?;
-        let from = || Pointer::parse(operation.get("from")?.as_str()?);
-        match operation.get("op")?.as_str()? {
-            "add" => add(&mut self.document, &path, operation.get("value")?.clone()),
+    fn perform(&mut self, operation: &Operation) -> Option<()> {
+        let path = steps(operation.path()?)?;
+        let from = || steps(operation.from()?);
+        let value = || operation.value().cloned().unwrap_or_default();
+        match operation.text("op")? {
+            // A value that is left out is null.
+            "add" if path.is_empty() => None,
+            "add" => add(&mut self.document, &path, value()),
             "remove" => remove(&mut self.document, &path).map(drop),
-            "replace" => replace(&mut self.document, &path, operation.get("value")?.clone()),
+            "replace" => replace(&mut self.document, &path, value()),
             "move" => {
                 let value = remove(&mut self.document, &from()?)?;
                 add(&mut self.document, &path, value)
@@ -72,7 +156,7 @@ impl Editor {
                 add(&mut self.document, &path, value)
             }
             "test" => {
-                let wanted = operation.get("value").unwrap_or(&Value::Null);
+                let wanted = operation.value().unwrap_or(&Value::Null);
                 let found = get(&self.document, &path).unwrap_or(&Value::Null);
                 (found == wanted).then_some(())
             }
@@ -81,16 +165,16 @@ impl Editor {
     }
 }
 
-fn get<'a>(document: &'a Value, path: &Pointer) -> Option<&'a Value> {
-    path.0.iter().try_fold(document, |value, step| match value {
+fn get<'a>(document: &'a Value, path: &[String]) -> Option<&'a Value> {
+    path.iter().try_fold(document, |value, step| match value {
         Value::Object(map) => map.get(step),
         Value::Array(items) => items.get(index(step, items.len())?),
         _ => None,
     })
 }
 
-fn parent<'a, 'p>(document: &'a mut Value, path: &'p Pointer) -> Option<(&'a mut Value, &'p str)> {
-    let (last, above) = path.0.split_last()?;
+fn parent<'a, 'p>(document: &'a mut Value, path: &'p [String]) -> Option<(&'a mut Value, &'p str)> {
+    let (last, above) = path.split_last()?;
     let parent = above.iter().try_fold(document, |value, step| match value {
         Value::Object(map) => map.get_mut(step),
         Value::Array(items) => {
@@ -102,11 +186,7 @@ fn parent<'a, 'p>(document: &'a mut Value, path: &'p Pointer) -> Option<(&'a mut
     Some((parent, last))
 }
 
-fn add(document: &mut Value, path: &Pointer, value: Value) -> Option<()> {
-    if path.0.is_empty() {
-        *document = value;
-        return Some(());
-    }
+fn add(document: &mut Value, path: &[String], value: Value) -> Option<()> {
     match parent(document, path)? {
         (Value::Object(map), key) => drop(map.insert(key.to_owned(), value)),
         (Value::Array(items), "-") => items.push(value),
@@ -119,7 +199,7 @@ fn add(document: &mut Value, path: &Pointer, value: Value) -> Option<()> {
     Some(())
 }
 
-fn remove(document: &mut Value, path: &Pointer) -> Option<Value> {
+fn remove(document: &mut Value, path: &[String]) -> Option<Value> {
     match parent(document, path)? {
         (Value::Object(map), key) => map.remove(key),
         (Value::Array(items), step) => {
@@ -130,8 +210,8 @@ fn remove(document: &mut Value, path: &Pointer) -> Option<Value> {
     }
 }
 
-fn replace(document: &mut Value, path: &Pointer, value: Value) -> Option<()> {
-    if path.0.is_empty() {
+fn replace(document: &mut Value, path: &[String], value: Value) -> Option<()> {
+    if path.is_empty() {
         *document = value;
         return Some(());
     }
@@ -155,17 +235,13 @@ fn index(step: &str, len: usize) -> Option<usize> {
     }
 }
 
-/// RFC 6901.
-struct Pointer(Vec<String>);
-
-impl Pointer {
-    fn parse(text: &str) -> Option<Pointer> {
-        if text.is_empty() {
-            return Some(Pointer(Vec::new()));
-        }
-        let steps = text.strip_prefix('/')?.split('/');
-        Some(Pointer(steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect()))
+/// The steps of a pointer, by RFC 6901.
+pub fn steps(pointer: &str) -> Option<Vec<String>> {
+    if pointer.is_empty() {
+        return Some(Vec::new());
     }
+    let steps = pointer.strip_prefix('/')?.split('/');
+    Some(steps.map(|step| step.replace("~1", "/").replace("~0", "~")).collect())
 }
 
 #[cfg(test)]
@@ -177,7 +253,46 @@ mod tests {
 
     fn patched(patch: Value) -> Result<Value, PatchError> {
         let document = json!({"data": {"k": "v", "a/b": "c"}, "list": [1, 2, 3]});
-        apply(document, patch.to_string().as_bytes())
+        let (operations, _) = read(patch.to_string().as_bytes(), Strictness::Report)?;
+        apply(document, &operations)
+    }
+
+    #[test]
+    fn unknown_and_repeated_fields_of_operations_are_found() {
+        let patch = br#"[{"op":"test"},{"op":"add","why":1,"op":"add","value":{"a":1,"a":2}}]"#;
+        let (_, findings) = read(patch, Strictness::Report).expect("readable");
+        assert_eq!(
+            findings,
+            [
+                r#"json patch unknown field "[1].why""#,
+                r#"json patch duplicate field "[1].op""#,
+                r#"json patch duplicate field "[1].value.a""#
+            ]
+        );
+    }
+
+    #[test]
+    fn faults_depend_on_what_the_patch_is_read_into() {
+        for (patch, strictness, message) in [
+            (
+                "5",
+                Strictness::Ignore,
+                "json: cannot unmarshal number into Go value of type jsonpatch.Patch",
+            ),
+            (
+                "[5]",
+                Strictness::Refuse,
+                "error decoding patch: json: cannot unmarshal number into Go value of type handlers.jsonPatchOp",
+            ),
+            (
+                r#"[{"op":5}]"#,
+                Strictness::Refuse,
+                "error decoding patch: json: cannot unmarshal number into Go struct field jsonPatchOp.op of type string",
+            ),
+        ] {
+            let error = read(patch.as_bytes(), strictness).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
     }
 
     #[test]
@@ -220,6 +335,7 @@ mod tests {
             json!([{"op": "add", "path": "/none/x", "value": "x"}]),
             json!([{"op": "frob", "path": "/data/k"}]),
             json!([{"op": "add", "value": "x"}]),
+            json!([{"op": "add", "path": "", "value": {}}]),
             json!([{"op": "add", "path": "/list/9", "value": "x"}]),
         ] {
             assert_eq!(patched(patch.clone()), Err(PatchError::DoesNotApply), "{patch}");
@@ -237,7 +353,9 @@ mod tests {
     fn damaged_patches_never_panic() {
         let seed = br#"[{"op":"copy","from":"/a/0","path":"/b~1c/-"},{"op":"test","path":"/a/-1","value":1}]"#;
         mutation::each(seed, 10_000, |patch| {
-            let _ = apply(json!({"a": [1, 2], "b/c": []}), patch);
+            if let Ok((operations, _)) = read(patch, Strictness::Report) {
+                let _ = apply(json!({"a": [1, 2], "b/c": []}), &operations);
+            }
         });
     }
 }

@@ -2,18 +2,25 @@
 
 use serde_json::{Map, Value};
 
-use super::PatchError;
-use crate::codec::Node;
+use super::{PatchError, Strictness};
+use crate::codec::{self, Node};
 
-/// Applies a JSON merge patch.
-pub fn apply(mut document: Value, patch: &[u8]) -> Result<Value, PatchError> {
-    let fault = |text: String| PatchError::Malformed(format!("error decoding patch: {text}"));
-    match super::parse(patch).map_err(fault)? {
+/// Reads a merge patch, and what strict decoding finds in it.
+pub fn read(text: &[u8], strictness: Strictness) -> Result<(Value, Vec<String>), PatchError> {
+    let fault = |text: String| match strictness {
+        Strictness::Ignore => bad_patch(),
+        _ => PatchError::Malformed(format!("error decoding patch: {text}")),
+    };
+    match super::parse(text).map_err(fault)? {
         node @ Node::Map(_) => {
-            merge(&mut document, node.into_value());
-            Ok(document)
+            let findings = codec::repeated_fields(node.clone());
+            Ok((node.into_value(), findings))
         }
-        Node::Null => Ok(document),
+        // Read without a type, a list replaces the whole document.
+        Node::List(items) if strictness == Strictness::Ignore => {
+            Ok((Node::List(items).into_value(), Vec::new()))
+        }
+        Node::Null => Err(bad_patch()),
         other => Err(fault(format!(
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             other.type_name()
@@ -21,10 +28,20 @@ pub fn apply(mut document: Value, patch: &[u8]) -> Result<Value, PatchError> {
     }
 }
 
+fn bad_patch() -> PatchError {
+    PatchError::Malformed("Invalid JSON Patch".to_owned())
+}
+
+/// Applies a merge patch.
+pub fn apply(mut document: Value, patch: Value) -> Value {
+    merge(&mut document, patch);
+    document
+}
+
 /// Merges a patch into a value, as RFC 7396 spells it out.
-pub fn merge(target: &mut Value, patch: Value) {
+fn merge(target: &mut Value, patch: Value) {
     let Value::Object(patch) = patch else {
-        *target = patch;
+        *target = without_nulls(patch);
         return;
     };
     if !target.is_object() {
@@ -36,6 +53,19 @@ pub fn merge(target: &mut Value, patch: Value) {
             Value::Null => drop(map.remove(&name)),
             value => merge(map.entry(name).or_insert(Value::Null), value),
         }
+    }
+}
+
+/// Objects inside of lists lose their nulls too, which the RFC does not ask for.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        Value::Object(map) => map
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name, without_nulls(value)))
+            .collect(),
+        scalar => scalar,
     }
 }
 
@@ -59,15 +89,17 @@ mod tests {
             ),
             (json!({"a": [{"b": "c"}]}), json!({"a": [1]}), json!({"a": [1]})),
             (json!({}), json!({"a": {"bb": {"ccc": null}}}), json!({"a": {"bb": {}}})),
+            (json!({}), json!({"a": [null, {"b": null}]}), json!({"a": [null, {}]})),
         ] {
-            let text = patch.to_string();
-            assert_eq!(apply(document, text.as_bytes()), Ok(wanted), "{text}");
+            assert_eq!(apply(document, patch.clone()), wanted, "{patch}");
         }
     }
 
     #[test]
     fn faults_read_as_upstream_prints_them() {
-        let fault = |patch: &str| apply(json!({}), patch.as_bytes()).unwrap_err().to_string();
+        let fault =
+            |patch: &str| read(patch.as_bytes(), Strictness::Report).unwrap_err().to_string();
+        assert_eq!(fault("null"), "Invalid JSON Patch");
         assert_eq!(
             fault("[]"),
             "error decoding patch: json: cannot unmarshal array into Go value of type map[string]interface {}"
@@ -81,7 +113,9 @@ mod tests {
     #[test]
     fn damaged_patches_never_panic() {
         mutation::each(br#"{"a":{"b":null,"c":[1]},"d":"e"}"#, 5_000, |patch| {
-            let _ = apply(json!({"a": {"b": 1}, "d": [2]}), patch);
+            if let Ok((patch, _)) = read(patch, Strictness::Report) {
+                apply(json!({"a": {"b": 1}, "d": [2]}), patch);
+            }
         });
     }
 }

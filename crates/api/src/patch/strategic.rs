@@ -9,7 +9,7 @@
 use serde_json::{Map, Value};
 
 use super::{PatchError, go_syntax};
-use crate::codec::Node;
+use crate::codec::{self, Node};
 use crate::schema::{Field, PatchStrategy, Schema, StructRef, StructSchema};
 
 const DIRECTIVE: &str = "$patch";
@@ -17,28 +17,35 @@ const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
 const ELEMENT_ORDER: &str = "$setElementOrder/";
 
-/// Applies a strategic merge patch to a document with this schema.
-pub fn apply(document: Value, patch: &[u8], schema: &StructSchema) -> Result<Value, PatchError> {
-    let patch = parse(patch)?;
-    let Value::Object(document) = document else {
-        return Err(PatchError::Unusable("invalid JSON document".to_owned()));
-    };
-    merge_map(document, patch, Level::Struct(schema)).map(Value::Object)
-}
-
-/// Reads the patch, which must be an object.
-pub fn parse(patch: &[u8]) -> Result<Map<String, Value>, PatchError> {
-    match super::parse(patch).map_err(PatchError::Malformed)? {
-        Node::Null => Ok(Map::new()),
-        node @ Node::Map(_) => match node.into_value() {
-            Value::Object(map) => Ok(map),
-            _ => unreachable!("a map node is a map value"),
-        },
+/// Reads the patch, which must be an object, and what strict decoding finds in it.
+pub fn read(text: &[u8]) -> Result<(Map<String, Value>, Vec<String>), PatchError> {
+    match super::parse(text).map_err(PatchError::Malformed)? {
+        Node::Null => Ok((Map::new(), Vec::new())),
+        node @ Node::Map(_) => {
+            let findings = codec::repeated_fields(node.clone());
+            // The tree is converted without passing through JSON, where 2.0 is no integer.
+            match codec::whole_numbers(node.into_value()) {
+                Value::Object(map) => Ok((map, findings)),
+                _ => unreachable!("a map node is a map value"),
+            }
+        }
         other => Err(PatchError::Malformed(format!(
             "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
             other.type_name()
         ))),
     }
+}
+
+/// Applies a strategic merge patch to a document with this schema.
+pub fn apply(
+    document: Value,
+    patch: Map<String, Value>,
+    schema: &StructSchema,
+) -> Result<Value, PatchError> {
+    let Value::Object(document) = document else {
+        return Err(PatchError::Unusable("invalid JSON document".to_owned()));
+    };
+    merge_map(document, patch, Level::Struct(schema)).map(Value::Object)
 }
 
 /// What the schema says about the object that is merged.
@@ -115,7 +122,7 @@ fn merge_map(
     ordered_lists(&mut original, &mut patch, level)?;
     for (key, value) in patch {
         match key.strip_prefix(DELETE_FROM) {
-            Some(name) => delete_from(&mut original, name, value)?,
+            Some(name) => delete_from(&mut original, name, value),
             None => merge_field(&mut original, key, value, level)?,
         }
     }
@@ -236,12 +243,11 @@ fn ordered_lists(
         patch.keys().filter(|key| key.starts_with(ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let name = &directive[ELEMENT_ORDER.len()..];
-        let Some(Value::Array(order)) = patch.remove(&directive) else {
-            return Err(bad_format("setElementOrder"));
-        };
+        let order = expect_list(patch.remove(&directive).unwrap_or_default())?;
         let old = list_in(original, name)?;
         let new = list_in(patch, name)?;
         let key = level.list_strategy(name).and_then(|strategy| strategy.key.as_deref());
+        check_order(&order, key)?;
         follows_order(new.as_deref().unwrap_or_default(), &order, key)?;
         let server_order = old.clone().unwrap_or_default();
         let merged = match (old, new) {
@@ -262,9 +268,21 @@ fn ordered_lists(
 fn list_in(object: &Object, name: &str) -> Result<Option<Vec<Value>>, PatchError> {
     match object.get(name) {
         None | Some(Value::Null) => Ok(None),
-        Some(Value::Array(items)) => Ok(Some(items.clone())),
-        Some(_) => Err(bad_format("setElementOrder")),
+        Some(value) => expect_list(value.clone()).map(Some),
     }
+}
+
+/// The order of a keyed list names entries by their key.
+fn check_order(order: &[Value], key: Option<&str>) -> Result<(), PatchError> {
+    let Some(key) = key else { return Ok(()) };
+    for (at, entry) in order.iter().enumerate() {
+        match entry {
+            Value::Object(map) if map.contains_key(key) => {}
+            Value::Object(map) => return Err(no_merge_key(map, key)),
+            _ => return Err(PatchError::Unusable(format!("value for key {at} is not a map"))),
+        }
+    }
+    Ok(())
 }
 
 /// Every entry of the patch (but deletions) must be in the order list, in the same order.
@@ -273,7 +291,7 @@ fn follows_order(patch: &[Value], order: &[Value], key: Option<&str>) -> Result<
     for entry in patch.iter().filter(|entry| entry.get(DIRECTIVE).is_none()) {
         if !rest.any(|ordered| same(ordered, entry, key)) {
             let list = |items: &[Value]| go_syntax(&Value::Array(items.to_vec()));
-            return Err(PatchError::Malformed(format!(
+            return Err(PatchError::Unusable(format!(
                 "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
                 list(patch),
                 list(order)
@@ -321,12 +339,11 @@ fn same(a: &Value, b: &Value, key: Option<&str>) -> bool {
     }
 }
 
-fn delete_from(original: &mut Object, name: &str, value: Value) -> Result<(), PatchError> {
-    let Value::Array(unwanted) = value else { return Err(bad_format("primitive list")) };
+fn delete_from(original: &mut Object, name: &str, value: Value) {
+    let Value::Array(unwanted) = value else { return };
     if let Some(Value::Array(items)) = original.get_mut(name) {
         items.retain(|item| !unwanted.contains(item));
     }
-    Ok(())
 }
 
 fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchError> {
@@ -375,13 +392,41 @@ fn is_directive(name: &str) -> bool {
 /// Entries must all be objects or all be scalars; lists of lists cannot be merged.
 fn check_elements(original: &[Value], patch: &[Value]) -> Result<(), PatchError> {
     let mut all = original.iter().chain(patch);
-    if all.clone().any(Value::is_array) {
+    let Some(first) = all.next() else { return Ok(()) };
+    if first.is_array() {
         return Err(PatchError::Unusable("lists of lists are not supported".to_owned()));
     }
-    let Some(first) = all.next() else { return Ok(()) };
-    match all.all(|value| value.is_object() == first.is_object()) {
+    match all.all(|value| go_kind(value) == go_kind(first)) {
         true => Ok(()),
-        false => Err(PatchError::Unusable("list element types are not identical".to_owned())),
+        false => {
+            let both = Value::from(vec![Value::from(original), Value::from(patch)]);
+            let text = format!("list element types are not identical: {}", go_syntax(&both));
+            Err(PatchError::Unusable(text))
+        }
+    }
+}
+
+/// Go's name of the type that holds a value of a tree.
+fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "nil",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+/// The list that a value must be.
+fn expect_list(value: Value) -> Result<Vec<Value>, PatchError> {
+    match value {
+        Value::Array(items) => Ok(items),
+        other => Err(PatchError::Unusable(format!(
+            "expected a []interface {{}}, but received a {}",
+            go_kind(&other)
+        ))),
     }
 }
 
@@ -420,7 +465,8 @@ mod tests {
             {"name": "two", "image": "i:2"},
         ]));
         let schema = struct_named("core.v1.Pod").expect("known");
-        apply(document, patch.to_string().as_bytes(), schema)
+        let (patch, _) = read(patch.to_string().as_bytes())?;
+        apply(document, patch, schema)
     }
 
     fn names(document: &Value, pointer: &str) -> Vec<String> {
@@ -479,6 +525,18 @@ mod tests {
                 json!({"spec": {"containers": [{"name": "one", "$patch": "explode"}]}}),
                 "unknown patch type: explode in map: map[$patch:explode name:one]",
             ),
+            (
+                json!({"metadata": {"$setElementOrder/finalizers": "x"}}),
+                "expected a []interface {}, but received a string",
+            ),
+            (
+                json!({"spec": {"$setElementOrder/containers": [{"x": 1}]}}),
+                "map: map[x:1] does not contain declared merge key: name",
+            ),
+            (
+                json!({"metadata": {"finalizers": [null]}}),
+                "list element types are not identical: [[x/1 x/2] [<nil>]]",
+            ),
             (json!({"spec": {"$retainKeys": "x"}}), "invalid patch format of retainKeys"),
             (
                 json!([1]),
@@ -494,11 +552,10 @@ mod tests {
         let seed = br#"{"spec":{"containers":[{"name":"one","$patch":"delete"},{"name":"z","ports":[{"containerPort":80}]}],"$setElementOrder/containers":[{"name":"z"}],"$retainKeys":["containers"]},"metadata":{"$deleteFromPrimitiveList/finalizers":["x/1"]}}"#;
         let schema = struct_named("core.v1.Pod").expect("known");
         mutation::each(seed, 5_000, |patch| {
-            let _ = apply(
-                pod(json!([{"name": "one", "ports": [{"containerPort": 80}]}])),
-                patch,
-                schema,
-            );
+            let document = pod(json!([{"name": "one", "ports": [{"containerPort": 80}]}]));
+            if let Ok((patch, _)) = read(patch) {
+                let _ = apply(document, patch, schema);
+            }
         });
     }
 }

@@ -104,7 +104,7 @@ impl std::ops::Deref for StructRef {
 }
 
 /// An object with known fields.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct StructSchema {
     /// Fact name such as `core.v1.PodSpec`; the kind for a custom resource's root, else empty.
     pub name: String,

@@ -1,7 +1,8 @@
 //! What can be wrong with `metadata`, for every kind alike.
 //!
-//! Counterparts: `ValidateObjectMeta` and `ValidateObjectMetaUpdate`. Differs from upstream: the
-//! request path calls these once for every kind, instead of each kind's validation calling them.
+//! Counterparts: `ValidateObjectMeta` and `ValidateObjectMetaUpdate`, and what the kinds of upstream's
+//! own groups add to them. Differs from upstream: the request path calls these for every kind,
+//! instead of each kind's validation calling them.
 
 use serde_json::{Map, Value, json};
 
@@ -13,45 +14,90 @@ use crate::meta::meta;
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 
+/// What no update changes. Names and uids are text, which is empty where it is absent.
+const FIXED: &[(&str, bool)] = &[
+    ("name", true),
+    ("uid", true),
+    ("creationTimestamp", false),
+    ("deletionTimestamp", false),
+    ("deletionGracePeriodSeconds", false),
+];
+
+/// The groups whose kinds take any finalizer that is a qualified name.
+const ANY_FINALIZER: &[&str] =
+    &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
+
 /// Faults of a new object's metadata.
 pub fn validate_meta(kind: &KindDef, object: &Value, errors: &mut ErrorList) {
     let at = Path::new("metadata");
     names(kind.strategy.name_rule(), object, errors, &at);
-    namespace(kind.namespaced, object, errors, &at);
-    if meta(object).generation() < 0 {
-        let detail = "must be greater than or equal to 0";
-        errors.invalid(&at.child("generation"), meta(object).generation(), detail);
-    }
-    labels(object, errors, &at);
-    annotations(object, errors, &at);
-    owner_references(object, errors, &at);
-    finalizers(object, errors, &at);
+    contents(kind.namespaced, object, errors, &at);
+    standard_finalizers(kind, object, errors, &at);
 }
 
-/// Faults of a change of metadata. Upstream's generic layer and most kinds both report these, so
-/// that a Status shows each twice; that is left to the caller.
-pub fn validate_meta_update(object: &Value, old: &Value, errors: &mut ErrorList) {
+/// Faults of the metadata, at `at`, of an object inside of another one: any name that fits into a
+/// path will do, and so does none.
+pub fn validate_embedded_meta(object: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let mut object = json!({"metadata": object["metadata"]});
+    if meta(&object).name().is_empty() {
+        object["metadata"]["name"] = "any".into();
+    }
+    names(NameRule::PathSegment, &object, errors, at);
+    contents(!meta(&object).namespace().is_empty(), &object, errors, at);
+}
+
+/// Faults of changed metadata, as upstream's generic layer finds them.
+pub fn validate_meta_update(kind: &KindDef, object: &Value, old: &Value, errors: &mut ErrorList) {
     let at = Path::new("metadata");
+    names(NameRule::PathSegment, object, errors, &at);
+    contents(kind.namespaced, object, errors, &at);
+    change(object, old, errors, &at);
+}
+
+/// Faults of changed metadata, as most kinds look for them once more: a Status shows each again.
+pub fn validate_kind_meta_update(
+    kind: &KindDef,
+    object: &Value,
+    old: &Value,
+    errors: &mut ErrorList,
+) {
+    let at = Path::new("metadata");
+    change(object, old, errors, &at);
+    standard_finalizers(kind, object, errors, &at);
+}
+
+/// All but the name, which kinds have rules of their own for.
+fn contents(namespaced: bool, object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    namespace(namespaced, object, errors, at);
+    let generation = meta(object).generation();
+    if generation < 0 {
+        let detail = "must be greater than or equal to 0";
+        errors.invalid(&at.child("generation"), generation, detail);
+    }
+    what_anyone_may_set(object, errors, at);
+    finalizers(object, errors, at);
+}
+
+fn change(object: &Value, old: &Value, errors: &mut ErrorList, at: &Path<'_>) {
     if meta(old).deletion_timestamp().is_some() {
-        new_finalizers(object, old, errors, &at);
+        new_finalizers(object, old, errors, at);
     }
-    if meta(object).generation() < meta(old).generation() {
-        let generation = meta(object).generation();
-        errors.invalid(&at.child("generation"), generation, "must not be decremented");
-    }
-    for field in
-        ["name", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"]
-    {
+    for (field, is_text) in FIXED {
         let of = |object: &Value| object.pointer(&format!("/metadata/{field}")).cloned();
         let (new, was) = (of(object), of(old));
         if new != was {
-            let empty = if field == "name" || field == "uid" { json!("") } else { Value::Null };
+            let empty = if *is_text { json!("") } else { Value::Null };
             errors.invalid(&at.child(field), new.unwrap_or(empty), "field is immutable");
         }
     }
-    labels(object, errors, &at);
-    annotations(object, errors, &at);
-    owner_references(object, errors, &at);
+    what_anyone_may_set(object, errors, at);
+}
+
+fn what_anyone_may_set(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    labels(object, errors, at);
+    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    validate_annotations(annotations, errors, &at.child("annotations"));
+    owner_references(object, errors, at);
 }
 
 fn names(rule: NameRule, object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
@@ -97,19 +143,20 @@ pub fn validate_label(key: &str, value: &str, errors: &mut ErrorList, at: &Path<
     label_value(value).into_iter().for_each(|fault| errors.invalid(at, value, fault));
 }
 
-fn annotations(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
-    let place = at.child("annotations");
-    let Some(annotations) = object.pointer("/metadata/annotations").and_then(Value::as_object)
-    else {
-        return;
-    };
+/// Faults of annotations: their keys are held against the rule of labels, whatever their case.
+pub fn validate_annotations(
+    annotations: Option<&Map<String, Value>>,
+    errors: &mut ErrorList,
+    at: &Path<'_>,
+) {
+    let Some(annotations) = annotations else { return };
     for key in annotations.keys() {
         for fault in qualified_name(&key.to_lowercase()) {
-            errors.invalid(&place, key.as_str(), fault);
+            errors.invalid(at, key.as_str(), fault);
         }
     }
     if total_size(annotations) > ANNOTATIONS_MAX {
-        errors.too_long(&place, ANNOTATIONS_MAX);
+        errors.too_long(at, ANNOTATIONS_MAX);
     }
 }
 
@@ -121,26 +168,31 @@ fn total_size(annotations: &Map<String, Value>) -> usize {
 fn owner_references(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
     let place = at.child("ownerReferences");
     let owners = meta(object).owner_references();
+    let mut controller: Option<String> = None;
     for owner in owners {
         owner_reference(owner, errors, &place);
-    }
-    let name = |owner: &Value| format!("{}/{}", text(owner, "kind"), text(owner, "name"));
-    let mut controllers = owners.iter().filter(|owner| owner["controller"] == true);
-    if let Some(first) = controllers.next() {
-        for second in controllers {
-            let detail = format!(
-                "Only one reference can have Controller set to true. Found \"true\" in references for {} and {}",
-                name(first),
-                name(second)
-            );
-            errors.invalid(&place, owners.to_vec(), detail);
+        if owner["controller"] != true {
+            continue;
+        }
+        let name = format!("{}/{}", text(owner, "kind"), text(owner, "name"));
+        match &controller {
+            None => controller = Some(name),
+            Some(first) => {
+                let detail = format!(
+                    "Only one reference can have Controller set to true. Found \"true\" in references for {first} and {name}"
+                );
+                errors.invalid(&place, owners.to_vec(), detail);
+            }
         }
     }
 }
 
 fn owner_reference(owner: &Value, errors: &mut ErrorList, at: &Path<'_>) {
     let api_version = text(owner, "apiVersion");
-    let version = api_version.rsplit('/').next().unwrap_or_default();
+    let version = match api_version.split('/').collect::<Vec<_>>()[..] {
+        [version] | [_, version] => version,
+        _ => "",
+    };
     if version.is_empty() {
         errors.invalid(&at.child("apiVersion"), api_version, "version must not be empty");
     }
@@ -156,21 +208,28 @@ fn owner_reference(owner: &Value, errors: &mut ErrorList, at: &Path<'_>) {
 
 fn finalizers(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
     let place = at.child("finalizers");
-    for (index, name) in meta(object).finalizers().enumerate() {
-        let place = place.index(index);
-        let faults = qualified_name(name);
-        let well_formed = faults.is_empty();
-        faults.into_iter().for_each(|fault| errors.invalid(&place, name, fault));
-        if well_formed && !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
-            let detail = "name is neither a standard finalizer name nor is it fully qualified";
-            errors.invalid(&place, name, detail);
-        }
+    for name in meta(object).finalizers() {
+        qualified_name(name).into_iter().for_each(|fault| errors.invalid(&place, name, fault));
     }
     let has = |wanted: &str| meta(object).finalizers().any(|name| name == wanted);
     if has("orphan") && has("foregroundDeletion") {
         let list: Vec<&str> = meta(object).finalizers().collect();
         let detail = "finalizer orphan and foregroundDeletion cannot be both set";
         errors.invalid(&place, list, detail);
+    }
+}
+
+/// A finalizer without a domain must be one of those that the system knows.
+fn standard_finalizers(kind: &KindDef, object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    if kind.custom || ANY_FINALIZER.contains(&kind.group.as_str()) {
+        return;
+    }
+    let place = at.child("finalizers");
+    for (index, name) in meta(object).finalizers().enumerate() {
+        if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.invalid(&place.index(index), name, detail);
+        }
     }
 }
 
@@ -223,6 +282,13 @@ mod tests {
             r#"metadata.ownerReferences.uid: Invalid value: "": must not be empty"#
         );
         assert!(found[1].ends_with("/v1, Kind=Event is disallowed from being an owner"));
+        let owner = json!([{"apiVersion": "a/b/c", "kind": "K", "name": "x", "uid": "u"}]);
+        assert_eq!(
+            faults(json!({"name": "a", "namespace": "n", "ownerReferences": owner})),
+            [
+                r#"metadata.ownerReferences.apiVersion: Invalid value: "a/b/c": version must not be empty"#
+            ]
+        );
         let found = faults(json!({"name": "a", "namespace": "n", "finalizers": ["plain"]}));
         assert_eq!(
             found,
@@ -233,11 +299,21 @@ mod tests {
     }
 
     #[test]
+    fn a_bad_finalizer_shows_at_the_list_and_at_its_place() {
+        let found = faults(json!({"name": "a", "namespace": "n", "finalizers": ["b!"]}));
+        let fields: Vec<&str> =
+            found.iter().map(|fault| fault.split(": ").next().unwrap_or_default()).collect();
+        assert_eq!(fields, ["metadata.finalizers", "metadata.finalizers[0]"]);
+    }
+
+    #[test]
     fn faults_of_changes() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("", "v1", "namespaces").expect("served");
         let old = json!({"metadata": {"name": "a", "uid": "1", "deletionTimestamp": "x"}});
         let new = json!({"metadata": {"name": "a", "uid": "2", "finalizers": ["e.com/f"]}});
         let mut errors = ErrorList::default();
-        validate_meta_update(&new, &old, &mut errors);
+        validate_meta_update(kind, &new, &old, &mut errors);
         let fields: Vec<&str> = errors.0.iter().map(|error| error.field.as_str()).collect();
         assert_eq!(fields, ["metadata.finalizers", "metadata.uid", "metadata.deletionTimestamp"]);
         assert!(errors.0[0].detail.ends_with(r#"found new finalizers []string{"e.com/f"}"#));

@@ -2,13 +2,12 @@
 //!
 //! Counterpart: `plugin/pkg/admission/limitranger`.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use futures::future::BoxFuture;
 use serde_json::{Map, Value, json};
 use skiff_api::Status;
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::quantity::Quantity;
+use skiff_api::quota::{Amounts, amounts, pod_total};
 
 use super::{Operation, Plugin, Request};
 use crate::objects;
@@ -128,7 +127,6 @@ fn fill_list(container: &mut Value, field: &str, defaults: &Map<String, Value>) 
 // === bounds ===
 
 /// Resource -> amount, of one container, or of a pod.
-type Amounts = BTreeMap<String, Quantity>;
 
 fn pod_faults(pod: &Value, range: &Value) -> Vec<String> {
     let containers = || {
@@ -272,48 +270,4 @@ fn bad_ratio(
     let ratio = limit.milli() as f64 / request.milli() as f64;
     (ratio > most.milli() as f64 / 1000.0)
         .then(|| format!("{resource} max limit to request ratio per {of} is {most}, but provided ratio is {ratio:.6}"))
-}
-
-pub fn amounts(list: &Value) -> Amounts {
-    let parse = |(resource, amount): (&String, &Value)| {
-        Some((resource.clone(), amount.as_str()?.parse().ok()?))
-    };
-    list.as_object().into_iter().flatten().filter_map(parse).collect()
-}
-
-/// What a pod needs at most at once: its containers and sidecars together, or one init container beside
-/// the sidecars that run by then.
-pub fn pod_total(pod: &Value, field: &str) -> Amounts {
-    let of = |container: &Value| amounts(&container["resources"][field]);
-    let list = |name: &str| pod["spec"][name].as_array().cloned().unwrap_or_default();
-    let (mut running, mut peak) = (Amounts::new(), Amounts::new());
-    for container in list("initContainers") {
-        let own = of(&container);
-        let mut then = running.clone();
-        add(&mut then, &own);
-        raise(&mut peak, &then);
-        if container["restartPolicy"] == "Always" {
-            running = then;
-        }
-    }
-    list("containers").iter().for_each(|container| add(&mut running, &of(container)));
-    raise(&mut running, &peak);
-    add(&mut running, &amounts(&pod["spec"]["overhead"]));
-    running
-}
-
-fn add(total: &mut Amounts, more: &Amounts) {
-    for (resource, amount) in more {
-        let sum = total.get(resource).map_or(*amount, |have| *have + *amount);
-        total.insert(resource.clone(), sum);
-    }
-}
-
-fn raise(total: &mut Amounts, to: &Amounts) {
-    let names: BTreeSet<&String> = to.keys().collect();
-    for resource in names {
-        if total.get(resource).is_none_or(|have| *have < to[resource]) {
-            total.insert(resource.clone(), to[resource]);
-        }
-    }
 }

@@ -7,9 +7,9 @@ use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
 use skiff_api::quantity::Quantity;
+use skiff_api::quota::{amounts, pod_total};
 use skiff_api::status::Cause;
 
-use super::limit_ranger::{amounts, pod_total};
 use super::{Operation, Plugin, Request};
 use crate::objects;
 

@@ -179,7 +179,9 @@ impl<'a> Request<'a> {
 
     /// A line for the audit log about this request.
     pub fn annotate(&self, key: &str, value: &str) {
-        tracing::debug!(key, value, "audit annotation");
+        if let Some(trail) = &self.call.trail {
+            trail.annotate(key, value);
+        }
     }
 
     pub fn forbidden(&self, object: &Value, why: &str) -> Status {

@@ -203,6 +203,7 @@ async fn tell(
     reason: &str,
     message: &str,
 ) -> Result<(), Status> {
+    remote.set_available(status == "True");
     let key = format!("{PREFIX}{}", remote.name);
     let Some(entry) = objects::read(server, &key).await? else { return Ok(()) };
     let old = decode_stored(&entry.value)?;
@@ -250,6 +251,6 @@ pub fn expose(server: &Server, out: &mut crate::metrics::exposition::Exposition)
     let name = "aggregator_unavailable_apiservice";
     out.family(name, "gauge", "[ALPHA] Gauge of APIServices which are marked as unavailable broken down by APIService name.");
     for remote in server.aggregator.view().remotes() {
-        out.sample(name, &format!("name=\"{}\"", remote.name), u8::from(!remote.available));
+        out.sample(name, &format!("name=\"{}\"", remote.name), u8::from(!remote.available()));
     }
 }

@@ -27,7 +27,7 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    if !remote.available {
+    if !remote.available() {
         return unavailable("service unavailable");
     }
     match forward(server, remote, user, parts, body).await {

@@ -3,6 +3,7 @@
 //! An APIService that names a Service -> a pooled client that proves itself with the front-proxy certificate.
 //! Invariant: connections live as long as the part of the spec they depend on.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;
@@ -29,8 +30,6 @@ pub struct Remote {
     pub namespace: String,
     pub service: String,
     pub port: u16,
-    /// Its `Available` condition is true.
-    pub available: bool,
     /// Shared by all views that agree about the spec.
     link: Arc<Link>,
 }
@@ -42,6 +41,7 @@ struct Link {
     tls: Option<Arc<rustls::ClientConfig>>,
     pool: Option<Pool>,
     served: Mutex<Served>,
+    available: AtomicBool,
 }
 
 type Pool = Client<Connector, Body>;
@@ -67,9 +67,8 @@ impl Remote {
         let port = spec["service"]["port"].as_u64().and_then(|port| u16::try_from(port).ok());
         let link = match known {
             Some(known) if known.link.agrees(spec) => known.link.clone(),
-            _ => Arc::new(Link::open(server, spec)),
+            _ => Arc::new(Link::open(server, spec, is_available(object))),
         };
-        let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
         Remote {
             name: meta(object).name().to_owned(),
             group: text(&spec["group"]),
@@ -77,10 +76,18 @@ impl Remote {
             namespace: text(&spec["service"]["namespace"]),
             service: text(&spec["service"]["name"]),
             port: port.unwrap_or(443),
-            available: conditions
-                .any(|have| have["type"] == "Available" && have["status"] == "True"),
             link,
         }
+    }
+
+    /// Requests are handed to it.
+    pub fn available(&self) -> bool {
+        self.link.available.load(Relaxed)
+    }
+
+    /// Before its condition says so: whoever reads the condition finds it true.
+    pub fn set_available(&self, available: bool) {
+        self.link.available.store(available, Relaxed);
     }
 
     pub fn served(&self) -> Served {
@@ -174,7 +181,7 @@ fn escaped(key: &str) -> String {
 // === impl Link ===
 
 impl Link {
-    fn open(server: &Server, spec: &Value) -> Link {
+    fn open(server: &Server, spec: &Value, available: bool) -> Link {
         let trust = trust(spec);
         let identity = server.pki.identity(&Leaf::front_proxy_client());
         let tls = identity
@@ -189,12 +196,25 @@ impl Link {
                 Connector::new(server.store.clone(), Endpoint::service(&spec["service"]), tls);
             Client::builder(TokioExecutor::new()).build(connector)
         });
-        Link { service: spec["service"].clone(), trust, tls, pool, served: Mutex::default() }
+        Link {
+            service: spec["service"].clone(),
+            trust,
+            tls,
+            pool,
+            served: Mutex::default(),
+            available: available.into(),
+        }
     }
 
     fn agrees(&self, spec: &Value) -> bool {
         self.service == spec["service"] && self.trust == trust(spec)
     }
+}
+
+/// What the last check found, perhaps before a restart.
+fn is_available(object: &Value) -> bool {
+    let mut conditions = object["status"]["conditions"].as_array().into_iter().flatten();
+    conditions.any(|condition| condition["type"] == "Available" && condition["status"] == "True")
 }
 
 fn trust(spec: &Value) -> Trust {

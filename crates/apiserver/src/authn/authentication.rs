@@ -6,8 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use rcgen::PublicKeyData;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 
 use super::keys::{CheckingKey, KeyError, SigningKey};
+use super::oidc::JwtIssuers;
 use super::webhook::TokenWebhook;
 use super::{ServiceAccountTokens, TokenFile};
 use crate::config::ApiServerConfig;
@@ -18,6 +21,11 @@ pub struct Authentication {
     pub tokens: ServiceAccountTokens,
     pub token_file: Option<TokenFile>,
     pub webhook: Option<TokenWebhook>,
+    pub jwt: JwtIssuers,
+    /// Whose certificates are accepted from clients, in DER.
+    pub client_authorities: Vec<CertificateDer<'static>>,
+    /// Those of them that certify proxies.
+    pub front_proxy_authorities: Vec<Vec<u8>>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -41,12 +49,28 @@ impl Authentication {
                 .map_err(|source| AuthenticationError::File { path: path.to_owned(), source })
         });
         let webhook = config.authentication.token_webhook.as_ref().map(TokenWebhook::new);
+        let proxies = match &config.authentication.front_proxy.ca_file {
+            Some(path) => authorities(&read(path)?),
+            None => authorities(pki.front_proxy_ca_pem()),
+        };
+        let mut client_authorities = authorities(pki.ca_pem());
+        client_authorities.extend(proxies.iter().cloned());
+        if let Some(path) = &config.authentication.client_ca_file {
+            client_authorities.extend(authorities(&read(path)?));
+        }
         Ok(Authentication {
             tokens: tokens(config, pki)?,
             token_file: token_file.transpose()?,
             webhook: webhook.transpose()?,
+            jwt: JwtIssuers::new(config.authentication.jwt.clone()),
+            client_authorities,
+            front_proxy_authorities: proxies.iter().map(|der| der.to_vec()).collect(),
         })
     }
+}
+
+fn authorities(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(std::result::Result::ok).collect()
 }
 
 /// Signs with the configured key or the cluster's own, and knows every key that may have signed.

@@ -4,7 +4,7 @@
 
 use std::path::PathBuf;
 
-use super::TokenWebhookConfig;
+use super::{FrontProxyConfig, JwtIssuer, TokenWebhookConfig};
 
 #[derive(Clone, Debug)]
 pub struct AuthenticationConfig {
@@ -19,6 +19,13 @@ pub struct AuthenticationConfig {
     /// Whether a pod's token lives a year, though its client is told an hour, until all clients read it anew.
     pub extend_token_expiration: bool,
     pub token_webhook: Option<TokenWebhookConfig>,
+    /// Issuers whose JSON web tokens are accepted beside the server's own.
+    pub jwt: Vec<JwtIssuer>,
+    /// Further authorities of client certificates, in a PEM file.
+    pub client_ca_file: Option<PathBuf>,
+    pub front_proxy: FrontProxyConfig,
+    /// The only paths on which nobody need be somebody; empty means all, as far as that is allowed at all.
+    pub anonymous_paths: Vec<String>,
     /// The longest life, in seconds, that a token can be asked for.
     pub max_token_expiration: Option<i64>,
 }
@@ -32,6 +39,10 @@ impl Default for AuthenticationConfig {
             service_account_signing_key: None,
             extend_token_expiration: true,
             token_webhook: None,
+            jwt: Vec::new(),
+            client_ca_file: None,
+            front_proxy: FrontProxyConfig::default(),
+            anonymous_paths: Vec::new(),
             max_token_expiration: None,
         }
     }

@@ -203,7 +203,7 @@ impl Attempt<'_> {
     }
 
     async fn require(&self, attributes: &Attributes) -> Result<(), Status> {
-        authz::require(self.server, self.user, attributes).await
+        authz::require(self.server, self.user, attributes).await.map(|_| ())
     }
 
     fn name(&self, mode: Mode) -> Attributes {

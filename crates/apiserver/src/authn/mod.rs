@@ -1,6 +1,6 @@
 //! Authentication: the credentials of a request -> who asks.
 //!
-//! A certificate decides first, then a bearer token, then nobody is asking. A token is shown to the authenticators in the
+//! A certificate decides first (or the proxy that shows it speaks for somebody), then a bearer token, then nobody is asking. A token is shown to the authenticators in the
 //! order of [`token_user`]; the first that knows it decides. Impersonation comes after, in [`impersonation`], as it needs
 //! authorisation. Counterpart: `pkg/kubeapiserver/authenticator`.
 //! Invariant: a credential that is present and wrong is refused, never treated as absent.
@@ -10,9 +10,11 @@ mod bootstrap_token;
 mod bound;
 mod cache;
 mod config;
+mod front_proxy;
 pub mod impersonation;
 pub mod keys;
 mod legacy_token;
+mod oidc;
 pub mod service_account;
 mod token_file;
 mod webhook;
@@ -27,9 +29,12 @@ use skiff_api::Status;
 use crate::authz::rbac::aggregate;
 use crate::server::Server;
 use crate::user::{ALL_AUTHENTICATED, ANONYMOUS, UserInfo};
+use x509::Shown;
 
 pub use authentication::{Authentication, AuthenticationError};
 pub use config::AuthenticationConfig;
+pub use front_proxy::FrontProxyConfig;
+pub use oidc::{AuthenticationFile, JwtConfigError, JwtIssuer, OidcFlags};
 pub use service_account::ServiceAccountTokens;
 pub use token_file::TokenFile;
 pub use webhook::TokenWebhookConfig;
@@ -46,11 +51,16 @@ const NOT_KNOWN: &str = "invalid bearer token";
 /// Who the caller is: a certificate, else a bearer token, else nobody.
 pub async fn identify(
     server: &Arc<Server>,
-    certificate: Option<&UserInfo>,
+    certificate: Option<&Shown>,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
-    if let Some(user) = certificate {
-        return Ok(authenticated(user.clone()));
+    match certificate {
+        Some(Shown::User(user)) => return Ok(authenticated(user.clone())),
+        Some(Shown::FrontProxy(name)) => {
+            let spoken_for = server.config.authentication.front_proxy.user(name, headers);
+            return spoken_for.map(authenticated).ok_or_else(Status::unauthorized);
+        }
+        Some(Shown::Nobody) | None => {}
     }
     match bearer_token(headers)? {
         Some(token) => {
@@ -83,6 +93,11 @@ pub async fn token_user(
         Ok(Some(user)) => return accepted(user, own, wanted),
         Ok(None) => {}
         Err(fault) => faults.push(fault),
+    }
+    match server.authn.jwt.authenticate(&server.webhooks, token, wanted, own).await {
+        Some(Ok(found)) => return Ok(Authenticated { user: authenticated(found.user), ..found }),
+        Some(Err(fault)) => faults.push(fault),
+        None => {}
     }
     if let Some(webhook) = &server.authn.webhook {
         match webhook.authenticate(&server.webhooks, token, wanted, own).await {

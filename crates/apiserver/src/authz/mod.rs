@@ -65,15 +65,15 @@ pub struct Decision {
     pub reason: String,
 }
 
-/// Refuses what is not allowed with upstream's 403.
+/// Refuses what is not allowed with upstream's 403; says why the rest is.
 pub async fn require(
     server: &Server,
     user: &UserInfo,
     attributes: &Attributes,
-) -> Result<(), Status> {
+) -> Result<Decision, Status> {
     let decision = decide(server, user, attributes).await?;
     match decision.is_allowed() {
-        true => Ok(()),
+        true => Ok(decision),
         false => Err(forbidden(user, attributes, &decision.reason)),
     }
 }

@@ -12,6 +12,7 @@ use skiff_api::selector::{Operator, Requirement};
 
 use super::config::WebhookAuthorizerConfig;
 use super::{Attributes, Decision, Opinion};
+use crate::expression::Expression;
 use crate::user::UserInfo;
 use crate::webhook::{KubeconfigError, Patience, Reviewer, Target, WebhookClient};
 
@@ -26,6 +27,7 @@ pub struct WebhookAuthorizer {
     authorized_ttl: Duration,
     unauthorized_ttl: Duration,
     on_error: Opinion,
+    conditions: Vec<Expression>,
     answers: Mutex<BTreeMap<String, (Instant, Value)>>,
 }
 
@@ -33,17 +35,20 @@ pub struct WebhookAuthorizer {
 pub enum WebhookAuthorizerError {
     #[error(transparent)]
     Kubeconfig(#[from] KubeconfigError),
-    #[error("authorizer {0:?}: match conditions are not supported")]
-    Conditions(String),
+    #[error("authorizer {name:?}: match condition {text:?}: {fault}")]
+    Condition { name: String, text: String, fault: String },
 }
 
 impl WebhookAuthorizer {
     pub fn new(
         config: &WebhookAuthorizerConfig,
     ) -> Result<WebhookAuthorizer, WebhookAuthorizerError> {
-        if !config.conditions.is_empty() {
-            return Err(WebhookAuthorizerError::Conditions(config.name.clone()));
-        }
+        let compile = |text: &String| {
+            Expression::compile(text, "request", &[skiff_cel::Type::Bool]).map_err(|fault| {
+                let (name, text) = (config.name.clone(), text.clone());
+                WebhookAuthorizerError::Condition { name, text, fault }
+            })
+        };
         Ok(WebhookAuthorizer {
             name: config.name.clone(),
             reviewer: Reviewer {
@@ -55,6 +60,7 @@ impl WebhookAuthorizer {
             authorized_ttl: config.authorized_ttl,
             unauthorized_ttl: config.unauthorized_ttl,
             on_error: config.on_error,
+            conditions: config.conditions.iter().map(compile).collect::<Result<_, _>>()?,
             answers: Mutex::default(),
         })
     }
@@ -65,6 +71,14 @@ impl WebhookAuthorizer {
         user: &UserInfo,
         asked: &Attributes,
     ) -> Decision {
+        match self.concerns(user, asked) {
+            Ok(true) => {}
+            Ok(false) => return Decision::default(),
+            Err(fault) => {
+                tracing::error!(fault, authorizer = self.name, "a match condition fails");
+                return Decision { opinion: self.on_error, reason: String::new() };
+            }
+        }
         let spec = spec(user, asked, &self.reviewer.api_version);
         let key = spec.to_string();
         if let Some(status) = self.remembered(&key) {
@@ -84,6 +98,23 @@ impl WebhookAuthorizer {
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, (Instant, Value)>> {
         self.answers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether all conditions hold. One that does not outweighs one that cannot be evaluated.
+    fn concerns(&self, user: &UserInfo, asked: &Attributes) -> Result<bool, String> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let spec = spec(user, asked, "v1");
+        let mut fault = None;
+        for condition in &self.conditions {
+            match condition.holds(&spec) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(why) => fault = fault.or(Some(why)),
+            }
+        }
+        fault.map_or(Ok(true), Err)
     }
 
     fn remembered(&self, key: &str) -> Option<Value> {

@@ -41,6 +41,9 @@ pub async fn text(server: &Server) -> String {
         "[ALPHA] Number of requests whose handling panicked",
         server.metrics.panics.load(Relaxed),
     );
+    if let Some(audit) = &server.audit {
+        audit.expose(&mut out);
+    }
     aggregate::availability::expose(server, &mut out);
     stored_objects(server, &mut out).await;
     process::expose(&mut out);

@@ -4,21 +4,34 @@
 //! `ResizeREST`, `ApprovalREST`, `FinalizeREST`. Invariant: a write through one of these never changes what the table
 //! does not name.
 
-use serde_json::{Value, json};
+use serde_json::Value;
+use skiff_api::kind::keep;
 
 /// Where the changeable part is.
 enum Part {
     /// The value at a JSON pointer.
     At(&'static str),
-    /// The resources and resize policy of each container, by name.
-    ContainerResources,
+    /// What a Pod and its containers ask for, and how they are resized.
+    Resources,
 }
 
 const PARTS: &[(&str, Part)] = &[
     ("approval", Part::At("/status/conditions")),
     ("ephemeralcontainers", Part::At("/spec/ephemeralContainers")),
     ("finalize", Part::At("/spec/finalizers")),
-    ("resize", Part::ContainerResources),
+    ("resize", Part::Resources),
+];
+
+/// Parts of Pods: these leave the metadata alone too.
+const OF_PODS: &[&str] = &["ephemeralcontainers", "resize"];
+const KEPT_META: &[&str] = &[
+    "labels",
+    "annotations",
+    "finalizers",
+    "ownerReferences",
+    "generation",
+    "deletionTimestamp",
+    "selfLink",
 ];
 
 /// Whether the subresource has such a rule.
@@ -29,26 +42,41 @@ pub fn is_part(subresource: &str) -> bool {
 /// The old object with the part taken from the new one.
 pub fn take(subresource: &str, object: &mut Value, old: &Value) {
     let Some((_, part)) = PARTS.iter().find(|(name, _)| *name == subresource) else { return };
+    if matches!(part, Part::Resources) && !has_same_containers(object, old) {
+        // Left as it is, for validation to say what is wrong.
+        return;
+    }
     let asked = std::mem::replace(object, old.clone());
     object["metadata"] = asked["metadata"].clone();
+    if OF_PODS.contains(&subresource) {
+        KEPT_META.iter().for_each(|field| keep(&mut object["metadata"], &old["metadata"], field));
+    }
     match part {
         Part::At(pointer) => match asked.pointer(pointer) {
             Some(value) => super::scale::set_at(object, pointer, value.clone()),
             None => remove_at(object, pointer),
         },
-        Part::ContainerResources => take_resources(object, &asked),
+        Part::Resources => take_resources(object, &asked),
     }
 }
 
+const CONTAINERS: [&str; 2] = ["containers", "initContainers"];
+
+fn has_same_containers(object: &Value, old: &Value) -> bool {
+    let names = |pod: &Value, list: &str| -> Vec<Value> {
+        let containers = pod["spec"][list].as_array().into_iter().flatten();
+        containers.map(|container| container["name"].clone()).collect()
+    };
+    CONTAINERS.iter().all(|list| names(object, list) == names(old, list))
+}
+
 fn take_resources(object: &mut Value, asked: &Value) {
-    for list in ["containers", "initContainers"] {
+    keep(&mut object["spec"], &asked["spec"], "resources");
+    for list in CONTAINERS {
+        let wanted = asked["spec"][list].as_array().into_iter().flatten();
         let containers = object["spec"].get_mut(list).and_then(Value::as_array_mut);
-        for container in containers.into_iter().flatten() {
-            let wanted = asked["spec"][list].as_array().into_iter().flatten();
-            let wanted = wanted.into_iter().find(|wanted| wanted["name"] == container["name"]);
-            if let Some(wanted) = wanted {
-                container["resources"] = wanted.get("resources").cloned().unwrap_or(json!({}));
-            }
+        for (container, wanted) in containers.into_iter().flatten().zip(wanted) {
+            ["resources", "resizePolicy"].iter().for_each(|field| keep(container, wanted, field));
         }
     }
 }
@@ -62,6 +90,8 @@ fn remove_at(object: &mut Value, pointer: &str) {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -7,16 +7,18 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use skiff_api::codec::{self, Target, decode_stored, decode_value};
+use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kind::ScalePaths;
 use skiff_api::meta::meta;
+use skiff_api::patch::{Patch, PatchError, Strictness};
 use skiff_api::selector::Labels;
-use skiff_api::{GroupKind, KindDef, Status, patch};
+use skiff_api::{GroupKind, KindDef, Status};
 
 use crate::call::Call;
 use crate::objects;
 use crate::reply::Reply;
+use crate::verbs::patch;
 use crate::verbs::write::{Facet, Proposed, Write};
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
@@ -72,24 +74,19 @@ fn asked(call: &Call, current: &Value, paths: &ScalePaths) -> Result<Value, Stat
     if call.info.verb == "update" {
         return Ok(codec::decode(&call.body, call.body_format()?, &target)?.object);
     }
-    let now = scale_of(current, paths);
     let given = call.header(http::header::CONTENT_TYPE);
-    let patched = match given.split(';').next().unwrap_or("").trim() {
-        "application/json-patch+json" => patch::json::apply(now, &call.body),
-        "application/merge-patch+json" => patch::merge::apply(now, &call.body),
-        "application/strategic-merge-patch+json" => patch::strategic::apply(now, &call.body, &target.schema),
-        "application/apply-patch+yaml" => {
-            let format = skiff_api::codec::Format::Yaml;
-            return Ok(codec::decode(&call.body, format, &target)?.object);
-        }
-        other => return Err(crate::call::unsupported_media_type(other, "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml")),
+    let given = given.split(';').next().unwrap_or("").trim();
+    if given == "application/apply-patch+yaml" {
+        return Ok(codec::decode(&call.body, codec::Format::Yaml, &target)?.object);
     }
-    .map_err(patch::PatchError::into_status)?;
-    let shown = patched.to_string();
-    let decoded = decode_value(patched, &target)
-        .map_err(|error| patch::invalid_result(shown, &error.to_string()))?;
-    Ok(decoded.object)
+    let language = patch::language(given)
+        .ok_or_else(|| crate::call::unsupported_media_type(given, PATCHES))?;
+    let patch =
+        Patch::read(language, &call.body, Strictness::Report).map_err(PatchError::into_status)?;
+    Ok(patch.apply(scale_of(current, paths), &target)?.object)
 }
+
+const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
 fn check(scale: &Value, name: &str) -> Result<(), Status> {
     let given = meta(scale).name();

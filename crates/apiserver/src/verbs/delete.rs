@@ -71,7 +71,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         call.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
     }
     let (object, removed) = one(call, &kind, &call.info.name, &options).await?;
-    answer(kind, &object, removed)
+    answer(call, kind, object, removed).await
 }
 
 pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
@@ -83,7 +83,11 @@ pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, St
         let stored = decode_stored(&entry.value)?;
         let place = (meta(&stored).namespace().to_owned(), meta(&stored).name().to_owned());
         match one_in(call, &kind, &place.0, &place.1, &options).await {
-            Ok(_) => items.push(objects::at_version(&kind, &entry.value)?),
+            Ok(_) => {
+                let revision = entry.mod_revision;
+                let item = objects::at_version(&call.server, &kind, &entry.value, revision).await?;
+                items.push(item);
+            }
             Err(gone) if gone.code == 404 => {}
             Err(status) => return Err(status),
         }
@@ -98,12 +102,17 @@ pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, St
     }))
 }
 
-fn answer(kind: Arc<KindDef>, object: &Value, removed: bool) -> Result<Reply, Status> {
+async fn answer(
+    call: &Call,
+    kind: Arc<KindDef>,
+    object: Value,
+    removed: bool,
+) -> Result<Reply, Status> {
     let returned = RETURN_OBJECT.contains(&(kind.group.as_str(), kind.resource.as_str()));
     if removed && !returned {
-        return Ok(Reply::deleted(&kind, meta(object).name(), meta(object).uid()));
+        return Ok(Reply::deleted(&kind, meta(&object).name(), meta(&object).uid()));
     }
-    let object = objects::value_at_version(&kind, object.clone())?;
+    let object = objects::unstored(&call.server, &kind, object).await?;
     let bytes = objects::plain_bytes(&kind, &object);
     Ok(Reply::object(kind, bytes))
 }
@@ -132,7 +141,8 @@ pub async fn one_in(
     loop {
         let entry = objects::read(&call.server, &key).await?;
         let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-        let object = decode_stored(&entry.value)?;
+        let server = &call.server;
+        let object = objects::value(server, &stored, &entry.value, entry.mod_revision).await?;
         options.check_preconditions(kind, &object)?;
         let request = Request::deletion(call, kind, &stored, namespace, name, &object, &options);
         admission::admit_deletion(request).await?;
@@ -191,10 +201,11 @@ fn with_revision(mut object: Value, revision: skiff_store::Revision) -> Value {
 fn plan(kind: &KindDef, object: &Value, options: &DeleteOptions) -> Plan {
     let mut new = object.clone();
     let grace = kind.strategy.grace_period(object, options.grace);
-    set_propagation_finalizers(kind, &mut new, options);
     if crate::custom::is_definition(kind) && meta(object).deletion_timestamp().is_none() {
         crate::custom::mark_for_cleanup(&mut new);
+        return Plan::Mark(Box::new(new));
     }
+    set_propagation_finalizers(kind, &mut new, options);
     let held = meta(&new).finalizers().next().is_some() || namespace_is_held(kind, &new);
     let marked_before = meta(object).deletion_timestamp().is_some();
     let left = meta(object).deletion_grace_period_seconds().unwrap_or(0);

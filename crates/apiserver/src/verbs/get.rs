@@ -13,7 +13,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let entry = objects::read(&call.server, &kind.key(&info.namespace, &info.name)).await?;
     let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), &info.name))?;
     check_not_in_future(call, entry.mod_revision.0).await?;
-    let bytes = objects::at_version(&kind, &entry.value)?;
+    let bytes = objects::at_version(&call.server, &kind, &entry.value, entry.mod_revision).await?;
     Ok(Reply::object(kind, bytes))
 }
 

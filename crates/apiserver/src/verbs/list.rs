@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use skiff_api::{KindDef, Reason, Status};
 use skiff_store::{Entry, RangeRequest, Revision};
 
@@ -22,12 +21,11 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, false)?;
     let selection = Selection::read(call, &kind)?;
     let limit = limit(&call.query)?;
-    let page = page(call, &selection, limit).await?;
-    let items: Result<Vec<Bytes>, Status> =
-        page.entries.iter().map(|entry| objects::at_version(&kind, &entry.value)).collect();
+    let page = page(call, &kind, &selection, limit).await?;
+    let items = objects::all_at_version(&call.server, &kind, &page.entries).await?;
     Ok(Reply::List(List {
         kind,
-        items: items?,
+        items,
         resource_version: page.revision.to_string(),
         continue_token: page.token,
         remaining: page.remaining,
@@ -43,9 +41,9 @@ fn limit(query: &Query) -> Result<usize, Status> {
 }
 
 /// Every selected entry as of now; for verbs that act on a collection.
-pub async fn all(call: &Call, kind: &KindDef) -> Result<Vec<Arc<Entry>>, Status> {
+pub async fn all(call: &Call, kind: &Arc<KindDef>) -> Result<Vec<Arc<Entry>>, Status> {
     let selection = Selection::read(call, kind)?;
-    Ok(page(call, &selection, 0).await?.entries)
+    Ok(page(call, kind, &selection, 0).await?.entries)
 }
 
 struct Page {
@@ -55,10 +53,14 @@ struct Page {
     remaining: Option<i64>,
 }
 
-async fn page(call: &Call, selection: &Selection, limit: usize) -> Result<Page, Status> {
+async fn page(
+    call: &Call,
+    kind: &Arc<KindDef>,
+    selection: &Selection,
+    limit: usize,
+) -> Result<Page, Status> {
     let mut request = first_request(call, selection)?;
     let mut entries: Vec<Arc<Entry>> = Vec::new();
-    let scanner = selection.scanner();
     loop {
         // With a selector, one more than is left is read in chunks until the page is full.
         let wanted = match (limit, selection.is_everything()) {
@@ -71,20 +73,19 @@ async fn page(call: &Call, selection: &Selection, limit: usize) -> Result<Page, 
             call.server.store.range(request.clone()).await.map_err(|error| expired(call, error))?;
         check_not_older(call, found.revision)?;
         request.at = Some(found.revision);
-        let mut rest = found.entries.iter().peekable();
-        while let Some(entry) = rest.next() {
-            if scanner.matches(&entry.value) {
-                entries.push(entry.clone());
-            }
-            let more = rest.peek().is_some() || found.remaining > 0;
-            if limit > 0 && entries.len() == limit && more {
-                let left =
-                    selection.is_everything().then(|| (found.remaining + rest.count()) as i64);
+        let (more, last) = (found.more(), found.entries.last().cloned());
+        let (read, remaining) = (found.entries.len(), found.remaining);
+        let chosen = objects::selected(&call.server, kind, selection, found.entries).await?;
+        for entry in chosen {
+            let at_end = !more && last.as_ref().is_some_and(|last| last.key == entry.key);
+            entries.push(entry.clone());
+            if limit > 0 && entries.len() == limit && !at_end {
+                let left = selection.is_everything().then(|| (remaining + read - limit) as i64);
                 return Ok(full_page(selection, entries, found.revision, &entry.key, left));
             }
         }
-        match found.entries.last() {
-            Some(last) if found.more() => {
+        match last {
+            Some(last) if more => {
                 request.range = request.range.clone().starting_at(last.key.successor())
             }
             _ => {

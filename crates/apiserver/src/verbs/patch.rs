@@ -7,53 +7,52 @@ use std::sync::Arc;
 
 use http::header::CONTENT_TYPE;
 use serde_json::Value;
-use skiff_api::codec::{Target, decode_value, strict_text};
+use skiff_api::codec::Target;
 use skiff_api::meta::meta;
-use skiff_api::patch::{self, PatchError};
+use skiff_api::patch::{Language, Patch, PatchError};
 use skiff_api::status::Details;
 use skiff_api::{KindDef, Reason, Status, Subresource};
 
 use super::update::reply;
 use super::write::{Proposed, Write};
-use crate::call::{Call, FieldValidation};
+use crate::call::Call;
 use crate::ownership;
 use crate::reply::Reply;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Language {
-    Json,
-    Merge,
-    Strategic,
-    Apply,
-}
 
 pub async fn run(
     call: &Call,
     kind: Arc<KindDef>,
     sub: Option<&Subresource>,
 ) -> Result<Reply, Status> {
-    let language = language(call, &kind)?;
+    let given = call.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim();
+    let language = language(given).filter(|it| !(kind.custom && *it == Language::Strategic));
+    let applies = matches!(given, "application/apply-patch+yaml" | "application/apply-patch+json");
+    if language.is_none() && !applies {
+        return Err(unsupported());
+    }
     let subresource = sub.map_or("", |sub| sub.name.as_str());
     let write = Write::new(call, kind.clone(), subresource, call.write_options("PatchOptions")?);
     let name = call.info.name.as_str();
     let outcome = match language {
-        Language::Apply => {
+        None => {
             let intent = ownership::Intent::read(&write)?;
             write.update(name, |current| intent.propose(&write, current)).await?
         }
-        _ => write.update(name, |current| propose(&write, language, current)).await?,
+        Some(language) => {
+            let patch = Patch::read(language, &call.body, write.options.validation.strictness());
+            write.update(name, |current| propose(&write, &patch, current)).await?
+        }
     };
     Ok(reply(kind, outcome))
 }
 
-fn language(call: &Call, kind: &KindDef) -> Result<Language, Status> {
-    let given = call.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim();
-    match given {
-        "application/json-patch+json" => Ok(Language::Json),
-        "application/merge-patch+json" => Ok(Language::Merge),
-        "application/strategic-merge-patch+json" if !kind.custom => Ok(Language::Strategic),
-        "application/apply-patch+yaml" | "application/apply-patch+json" => Ok(Language::Apply),
-        _ => Err(unsupported()),
+/// The patch languages but server-side apply.
+pub fn language(media_type: &str) -> Option<Language> {
+    match media_type {
+        "application/json-patch+json" => Some(Language::Json),
+        "application/merge-patch+json" => Some(Language::Merge),
+        "application/strategic-merge-patch+json" => Some(Language::Strategic),
+        _ => None,
     }
 }
 
@@ -62,50 +61,22 @@ fn unsupported() -> Status {
     status.with_details(Details::default())
 }
 
+/// A patch that cannot be read is only told once there is something to patch.
 fn propose(
     write: &Write<'_>,
-    language: Language,
+    patch: &Result<Patch, PatchError>,
     current: Option<Value>,
 ) -> Result<Proposed, Status> {
     let name = write.call.info.name.as_str();
     let current = current.ok_or_else(|| Status::not_found(&write.kind.group_resource(), name))?;
+    let patch = patch.as_ref().map_err(|error| error.clone().into_status())?;
     let before = meta(&current).resource_version().to_owned();
-    let document = apply(write, language, current).map_err(PatchError::into_status)?;
-    let fixed = meta(&document).resource_version() != before;
-    let shown = match language {
-        Language::Strategic => shown_patch(&write.call.body),
-        _ => document.to_string(),
-    };
     let target = Target::of(&write.kind);
-    let decoded = decode_value(document, &target)
-        .map_err(|error| patch::invalid_result(shown.clone(), &error.to_string()))?;
-    if let (FieldValidation::Strict, Some(found)) =
-        (write.options.validation, strict_text(&decoded.strict))
-    {
-        return Err(patch::invalid_result(shown, &found));
-    }
-    let mut object = write.accept(decoded, &target)?;
+    let mut object = write.accept(patch.apply(current, &target)?, &target)?;
+    let fixed = meta(&object).resource_version() != before;
     write.check_namespace(&mut object)?;
     check_name(write, &object)?;
     Ok(Proposed { object, owned: false, fixed })
-}
-
-/// A strategic patch is shown instead of what it made.
-fn shown_patch(body: &[u8]) -> String {
-    patch::strategic::parse(body)
-        .map(|patch| patch::go_syntax(&Value::Object(patch)))
-        .unwrap_or_default()
-}
-
-fn apply(write: &Write<'_>, language: Language, current: Value) -> Result<Value, PatchError> {
-    let body = &write.call.body;
-    match language {
-        Language::Json => patch::json::apply(current, body),
-        Language::Merge => patch::merge::apply(current, body),
-        Language::Strategic | Language::Apply => {
-            patch::strategic::apply(current, body, &write.kind.schema)
-        }
-    }
 }
 
 /// A patch does not rename an object.

@@ -23,6 +23,7 @@ use crate::encode::EventEncoder;
 use crate::negotiate::Media;
 use crate::objects;
 use crate::reply::{BoxError, Reply};
+use crate::server::Server;
 
 /// Without a timeout of the client's, a watch lasts this long and up to as long again.
 const LASTS: u64 = 1800;
@@ -60,6 +61,7 @@ fn watch_content_type(media: Media) -> &'static str {
 
 /// The state of one watch.
 struct Watcher {
+    server: Arc<Server>,
     kind: Arc<KindDef>,
     selection: Selection,
     source: Option<Watch>,
@@ -81,6 +83,7 @@ impl Watcher {
         let initial = call.query.optional_flag("sendInitialEvents");
         let now = Instant::now();
         let mut watcher = Watcher {
+            server: call.server.clone(),
             selection,
             kind,
             source: None,
@@ -122,11 +125,11 @@ impl Watcher {
                 current: found.revision,
             }));
         }
-        for entry in &found.entries {
-            if self.selected(&entry.value) {
-                self.push("ADDED", &entry.value);
-            }
-        }
+        let (server, kind, selection) = (&self.server, &self.kind, &self.selection);
+        let chosen = objects::selected(server, kind, selection, found.entries).await?;
+        let shown = objects::all_at_version(server, kind, &chosen).await?;
+        let added = shown.into_iter().map(|object| WatchEvent { kind: "ADDED", object });
+        self.ready.extend(added);
         if announce_end && self.bookmarks {
             let object = bookmark(&self.kind, found.revision, true);
             self.ready.push_back(WatchEvent { kind: "BOOKMARK", object });
@@ -134,15 +137,15 @@ impl Watcher {
         Ok(found.revision)
     }
 
-    fn selected(&self, object: &[u8]) -> bool {
-        self.selection.scanner().matches(object)
-    }
-
-    fn push(&mut self, kind: &'static str, stored: &Bytes) {
-        match objects::at_version(&self.kind, stored) {
-            Ok(object) => self.ready.push_back(WatchEvent { kind, object }),
-            Err(status) => self.end_with(&status),
-        }
+    async fn push(
+        &mut self,
+        kind: &'static str,
+        stored: &Bytes,
+        revision: Revision,
+    ) -> Result<(), Status> {
+        let object = objects::at_version(&self.server, &self.kind, stored, revision).await?;
+        self.ready.push_back(WatchEvent { kind, object });
+        Ok(())
     }
 
     /// Events until the time is up, the store cuts the watch, or the client goes away and drops the stream.
@@ -163,7 +166,14 @@ impl Watcher {
             tokio::select! {
                 biased;
                 events = source.next() => match events {
-                    Ok(events) => events.iter().for_each(|event| self.take(event)),
+                    Ok(events) => {
+                        for event in events.iter() {
+                            if let Err(status) = self.take(event).await {
+                                self.end_with(&status);
+                                break;
+                            }
+                        }
+                    }
                     Err(error) => self.fail(&error),
                 },
                 () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => {
@@ -177,15 +187,24 @@ impl Watcher {
     }
 
     /// An event as this watch sees it, if it concerns it at all.
-    fn take(&mut self, event: &Event) {
+    async fn take(&mut self, event: &Event) -> Result<(), Status> {
         self.told = event.revision();
-        let was = event.previous().is_some_and(|last| self.selected(&last.value));
-        let is = event.kind == EventKind::Put && self.selected(&event.entry.value);
+        let (entry, last) = (&event.entry, event.previous());
+        let (server, kind, selection) = (&self.server, &self.kind, &self.selection);
+        let was = match last {
+            Some(last) => objects::is_selected(server, kind, selection, last).await?,
+            None => false,
+        };
+        let is = event.kind == EventKind::Put
+            && objects::is_selected(server, kind, selection, entry).await?;
         match (was, is) {
-            (false, true) => self.push("ADDED", &event.entry.value),
-            (true, true) => self.push("MODIFIED", &event.entry.value),
-            (true, false) => self.push("DELETED", &last_state(event)),
-            (false, false) => {}
+            (false, true) => self.push("ADDED", &entry.value, entry.mod_revision).await,
+            (true, true) => self.push("MODIFIED", &entry.value, entry.mod_revision).await,
+            (true, false) => {
+                let stored_at = last.map_or(entry.mod_revision, |last| last.mod_revision);
+                self.push("DELETED", &last_state(event), stored_at).await
+            }
+            (false, false) => Ok(()),
         }
     }
 

@@ -12,7 +12,7 @@ use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kinds::pod_spec::security::NOT_ALLOWED;
 use skiff_api::meta::{meta, meta_mut};
-use skiff_api::validation::{validate_meta, validate_meta_update};
+use skiff_api::validation::{validate_kind_meta_update, validate_meta, validate_meta_update};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
@@ -74,7 +74,11 @@ impl<'a> Write<'a> {
         subresource: &str,
         options: WriteOptions,
     ) -> Write<'a> {
-        let stored = objects::storage_kind(&call.server.kinds(), &kind);
+        // A custom object is handled at the version that is spoken, and converted on its way to the store.
+        let stored = match kind.custom {
+            true => kind.clone(),
+            false => objects::storage_kind(&call.server.kinds(), &kind),
+        };
         Write { call, kind, stored, subresource: subresource.to_owned(), options, facet: None }
     }
 
@@ -162,11 +166,13 @@ impl<'a> Write<'a> {
         if !owned {
             ownership::track(self, &mut object, None)?;
         }
+        crate::custom::refuse_new_objects(&self.kind, meta(&object).name())?;
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
         fill_new_meta(&mut object);
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
+        self.stored.strategy.canonicalize(&mut object);
         admission::validate(&request, &object).await?;
         escalation::check(self.call, &self.stored, &object, None).await?;
         let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
@@ -197,10 +203,10 @@ impl<'a> Write<'a> {
             codec::complete(&mut object, &self.stored.schema);
             return match objects::read(&self.call.server, &key).await? {
                 Some(existing) => Err(self.taken(&existing, &name)),
-                None => self.outcome(&objects::plain_bytes(&self.stored, &object), true),
+                None => self.unstored(object, true),
             };
         }
-        let value = objects::encode(&self.stored, &mut object);
+        let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
         let mut txn = Txn::put(key, value, Expect::Absent)
             .note(objects::note(self.call, &self.options.manager));
         txn.ops.extend(allocation.ops(&self.call.server.kinds()));
@@ -209,7 +215,7 @@ impl<'a> Write<'a> {
                 allocation.keep();
                 let entry =
                     committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
-                self.outcome(&entry.value, true)
+                self.outcome(&entry, true).await
             }
             Err(Error::Conflict { current: Some(existing), .. }) => {
                 Err(self.taken(&existing, &name))
@@ -253,7 +259,9 @@ impl<'a> Write<'a> {
                 let proposed = propose(None)?;
                 return self.create_by_update(proposed, name).await;
             };
-            let old = decode_stored(&entry.value)?;
+            let server = &self.call.server;
+            let old =
+                objects::value(server, &self.stored, &entry.value, entry.mod_revision).await?;
             let proposed = propose(Some(objects::value_at_version(&self.kind, old.clone())?))?;
             let fixed = proposed.fixed;
             match self.update_once(&entry, old, proposed).await {
@@ -403,14 +411,14 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         skiff_api::apply::keep_times_if_unchanged(&mut object, old);
         let shown = self.options.dry_run.then(|| object.clone());
-        let value = objects::encode(&self.stored, &mut object);
+        let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
         if same_but_revision(&value.bytes, entry) {
-            return self.outcome(&entry.value, false);
+            return self.outcome(entry, false).await;
         }
         if let Some(mut shown) = shown {
             codec::complete(&mut shown, &self.stored.schema);
             set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
-            return self.outcome(&objects::plain_bytes(&self.stored, &shown), false);
+            return self.unstored(shown, false);
         }
         let (txn, deleted) = match is_released(&object, old) {
             true => (Txn::delete(entry.key.clone(), Expect::Mod(entry.mod_revision)), true),
@@ -432,9 +440,9 @@ impl<'a> Write<'a> {
                 if deleted {
                     self.call.server.network.release(&self.stored, &object);
                     set(&mut object, "resourceVersion", committed.revision.to_string().into());
-                    return self.outcome(&objects::plain_bytes(&self.stored, &object), false);
+                    return self.unstored(object, false);
                 }
-                self.outcome(&event.entry.value, false)
+                self.outcome(&event.entry, false).await
             }
             Err(Error::Conflict { current, .. }) => {
                 Err(self.lost_race(current.as_deref(), meta(old).name()))
@@ -466,19 +474,21 @@ impl<'a> Write<'a> {
                 strategy.validate(object, &mut errors);
             }
             (Some(old), "status") => {
-                // Upstream's generic layer and its kinds both check metadata: each fault shows twice.
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_status_update(object, old, &mut errors);
             }
-            (Some(old), "binding") => validate_meta_update(object, old, &mut errors),
+            (Some(old), "binding") => {
+                validate_meta_update(&self.stored, object, old, &mut errors);
+            }
             (Some(old), part) if part::is_part(part) => {
-                validate_meta_update(object, old, &mut errors);
-                strategy.validate(object, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
+                strategy.validate_part_update(part, object, old, &mut errors);
             }
             (Some(old), _) => {
-                validate_meta_update(object, old, &mut errors);
-                validate_meta_update(object, old, &mut errors);
+                validate_meta_update(&self.stored, object, old, &mut errors);
+                validate_kind_meta_update(&self.stored, object, old, &mut errors);
                 strategy.validate_update(object, old, &mut errors);
             }
         }
@@ -488,7 +498,12 @@ impl<'a> Write<'a> {
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
-        strategy.warnings(object, old).into_iter().for_each(|text| self.call.warn(text));
+        let warnings = match self.subresource.as_str() {
+            "" => strategy.warnings(object, old),
+            "status" => strategy.status_warnings(object),
+            _ => Vec::new(),
+        };
+        warnings.into_iter().for_each(|text| self.call.warn(text));
         Ok(())
     }
 
@@ -498,8 +513,16 @@ impl<'a> Write<'a> {
         GroupKind::new(&self.stored.group, kind.unwrap_or(&self.stored.kind))
     }
 
-    fn outcome(&self, stored: &Bytes, created: bool) -> Result<Outcome, Status> {
-        Ok(Outcome { bytes: objects::at_version(&self.kind, stored)?, created })
+    async fn outcome(&self, entry: &Entry, created: bool) -> Result<Outcome, Status> {
+        let (server, revision) = (&self.call.server, entry.mod_revision);
+        let bytes = objects::at_version(server, &self.kind, &entry.value, revision).await?;
+        Ok(Outcome { bytes, created })
+    }
+
+    /// The answer to a dry run, or to the removal of an object.
+    fn unstored(&self, object: Value, created: bool) -> Result<Outcome, Status> {
+        let shown = objects::value_at_version(&self.kind, object)?;
+        Ok(Outcome { bytes: objects::plain_bytes(&self.kind, &shown), created })
     }
 }
 

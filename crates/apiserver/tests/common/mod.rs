@@ -70,6 +70,11 @@ impl Cluster {
         self.user(UserInfo::new("admin", &["system:masters"]))
     }
 
+    /// Somebody who still has to prove who they are.
+    pub fn stranger(&self) -> Client {
+        Client { service: self.server.local_unauthenticated() }
+    }
+
     pub fn user(&self, user: UserInfo) -> Client {
         Client { service: self.server.local(user) }
     }

@@ -2,9 +2,10 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
-use skiff_apiserver::{ApiServerConfig, Cidr};
+use skiff_apiserver::{ApiServerConfig, AuditConfig, AuditLogTerms, Cidr};
 use tokio::net::TcpListener;
 
 use super::Result;
@@ -61,8 +62,11 @@ impl Terms {
         api.service_cidr = service_cidr.to_string().parse::<Cidr>()?;
         api.issuer = args.service_account_issuer.clone();
         api.allow_privileged = args.allow_privileged;
+        args.access.apply(&mut api)?;
         api.enable_admission_plugins = args.enable_admission_plugins.clone();
         api.disable_admission_plugins = args.disable_admission_plugins.clone();
+        api.legacy_apis = args.legacy_apis;
+        api.audit = audit(args);
         for name in &args.tls_san {
             match name.parse() {
                 Ok(address) => api.extra_addresses.push(address),
@@ -102,6 +106,23 @@ impl Terms {
             IpAddr::V6(host) => format!("https://[{host}]:{}", self.api.port),
         }
     }
+}
+
+/// Without a log, a policy has nowhere to write to.
+fn audit(args: &ServerArgs) -> Option<AuditConfig> {
+    const DEFAULT_MEGABYTES: u32 = 100;
+    let (policy, path) = (args.audit_policy_file.clone()?, args.audit_log_path.clone()?);
+    let megabytes = match args.audit_log_maxsize {
+        0 => DEFAULT_MEGABYTES,
+        some => some,
+    };
+    let log = AuditLogTerms {
+        path,
+        max_size: u64::from(megabytes) << 20,
+        max_age: Duration::from_secs(u64::from(args.audit_log_maxage) * 24 * 3600),
+        max_backups: args.audit_log_maxbackup,
+    };
+    Some(AuditConfig { policy, log })
 }
 
 fn bind(address: IpAddr, port: u16) -> Result<std::net::TcpListener> {

@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use crate::kind::Strategy;
 
+pub(crate) use webhook::validate_client;
+
 pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
     Some(match kind {
         "MutatingAdmissionPolicy" => Arc::new(policy::MutatingPolicy),

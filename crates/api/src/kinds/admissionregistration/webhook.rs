@@ -119,7 +119,7 @@ fn validate_reviews(versions: &At, errors: &mut ErrorList) {
 }
 
 /// Exactly one of a URL and a Service. Shared with whoever else calls out.
-fn validate_client(client: &At, errors: &mut ErrorList) {
+pub(crate) fn validate_client(client: &At, errors: &mut ErrorList) {
     let (url, service) = (client.child("url"), client.child("service"));
     if url.is_set() == service.is_set() {
         return client.required(errors, "exactly one of url or service is required");

@@ -3,7 +3,7 @@
 use crate::kinds::at::At;
 use serde_json::Value;
 
-use crate::field::{ErrorList, Path};
+use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::fill::{flag, int, text};
 use crate::meta::meta;
@@ -13,21 +13,19 @@ pub struct ControllerRevision;
 impl Strategy for ControllerRevision {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
+        root.child("revision").not_negative(errors);
         let data = root.child("data");
         match data.value {
             Value::Null => data.required(errors, "data is mandatory"),
             Value::Object(_) => {}
             _ => data.required(errors, "data must be a valid JSON object"),
         }
-        root.child("revision").not_negative(errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
-        self.validate(object, errors);
-        if object.get("data") != old.get("data") {
-            let data = object.get("data").cloned().unwrap_or_default();
-            errors.invalid(&Path::new("data"), data, "field is immutable");
-        }
+        let (root, old) = (At::root(object), At::root(old));
+        root.child("revision").not_negative(errors);
+        root.child("data").unchanged(errors, &old.child("data"));
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

@@ -1,7 +1,9 @@
 //! DaemonSet: one Pod on every node that fits.
 
-use crate::kinds::at::{At, Internal, printed};
-use crate::kinds::pod_spec::validate::{validate_selected, validate_template};
+use crate::kinds::at::At;
+use crate::kinds::pod_spec::validate::{
+    validate_running_always, validate_selected, validate_template,
+};
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::selectors::{is_everything, validate_label_selector};
 use crate::kinds::workload::template_warnings;
@@ -11,7 +13,9 @@ use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy, keep};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{pairs, validate_selector_unchanged, workload_cell};
+use crate::kinds::workload::{
+    pairs, validate_collision_count, validate_selector_unchanged, workload_cell,
+};
 use crate::meta::{meta, meta_mut};
 
 pub struct DaemonSet;
@@ -62,17 +66,19 @@ impl Strategy for DaemonSet {
         let spec = root.child("spec");
         let (selector, template) = (spec.child("selector"), spec.child("template"));
         validate_label_selector(&selector, errors);
-        validate_selected(&template, &selector, errors);
+        // A selector that is none has been reported by now.
+        let _ = validate_selected(&template, &selector, errors);
         if is_everything(&selector) {
             selector.invalid(errors, "empty selector is invalid for daemonset");
         }
-        validate_daemon_template(&template, errors);
+        validate_template(&template, errors);
+        validate_running_always(&template, "DaemonSet", errors);
         spec.child("minReadySeconds").not_negative(errors);
         validate_strategy(&spec.child("updateStrategy"), errors);
         spec.child("revisionHistoryLimit").not_negative(errors);
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         const COUNTS: &[&str] = &[
             "currentNumberScheduled",
             "numberMisscheduled",
@@ -85,6 +91,7 @@ impl Strategy for DaemonSet {
             "collisionCount",
         ];
         At::root(object).child("status").not_negative_each(errors, COUNTS);
+        validate_collision_count(object, old, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
@@ -117,21 +124,6 @@ fn set_template_generation(object: &mut Value, generation: i64) {
     }
 }
 
-fn validate_daemon_template(template: &At, errors: &mut ErrorList) {
-    validate_template(template, errors);
-    let spec = template.child("spec");
-    let restart = spec.child("restartPolicy");
-    if restart.text() != "Always" {
-        restart.not_supported(errors, &["Always"]);
-    }
-    if spec.has("activeDeadlineSeconds") {
-        let detail = "activeDeadlineSeconds in DaemonSet is not Supported";
-        spec.child("activeDeadlineSeconds").forbidden(errors, detail);
-    }
-}
-
-const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
-
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text_of("type") {
@@ -140,7 +132,6 @@ fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
         "RollingUpdate" => rolling.required(errors, ""),
         _ => {
             strategy.not_supported(errors, &["RollingUpdate", "OnDelete"]);
-            errors.print_last(printed(strategy.value, STRATEGY));
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Deployment: rolling update by quarters, ten old revisions, ten minutes to make progress.
 
-use crate::kinds::at::{At, Internal, printed};
+use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate::validate_controlled_template;
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::workload::template_warnings;
@@ -11,7 +11,8 @@ use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
-    validate_counts, validate_selector_unchanged, validate_workload_selector, workload_cell,
+    validate_collision_count, validate_counts, validate_selector_unchanged,
+    validate_workload_selector, workload_cell,
 };
 
 pub struct Deployment;
@@ -61,7 +62,7 @@ impl Strategy for Deployment {
         validate_selector_unchanged(object, old, errors);
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         const CAPPED: &[&str] = &["updatedReplicas", "readyReplicas", "availableReplicas"];
         const COUNTS: &[&str] = &[
             "observedGeneration",
@@ -73,7 +74,9 @@ impl Strategy for Deployment {
             "terminatingReplicas",
             "collisionCount",
         ];
-        validate_counts(&At::root(object).child("status"), COUNTS, CAPPED, errors);
+        let status = At::root(object);
+        validate_counts(&status.child("status"), COUNTS, CAPPED, "readyReplicas", errors);
+        validate_collision_count(object, old, errors);
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -94,8 +97,6 @@ impl Strategy for Deployment {
     }
 }
 
-const STRATEGY: Internal = &[("Type", "type", "\"\""), ("RollingUpdate", "rollingUpdate", "null")];
-
 fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
     let rolling = strategy.child("rollingUpdate");
     match strategy.text_of("type") {
@@ -110,7 +111,6 @@ fn validate_strategy(strategy: &At, errors: &mut ErrorList) {
         "RollingUpdate" => validate_rolling_update(&rolling, errors),
         _ => {
             strategy.not_supported(errors, &["Recreate", "RollingUpdate"]);
-            errors.print_last(printed(strategy.value, STRATEGY));
         }
     }
 }

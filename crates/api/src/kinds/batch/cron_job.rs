@@ -1,6 +1,7 @@
 //! CronJob: Jobs by the clock.
 
-use super::job;
+use super::schedule::{is_zone, schedule_fault};
+use super::{job, job_spec};
 use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::meta::meta;
@@ -19,13 +20,7 @@ impl Strategy for CronJob {
         default_template(object, "/spec/jobTemplate/spec/template/spec");
         if let Some(spec) = object_at(object, "/spec/jobTemplate/spec") {
             // Completions and the like are decided when a Job is made of it.
-            if let Some(policy) = crate::kinds::fill::object(spec, "podFailurePolicy") {
-                for rule in crate::kinds::fill::each(policy, "rules") {
-                    for pattern in crate::kinds::fill::each(rule, "onPodConditions") {
-                        set(pattern, "status", "True");
-                    }
-                }
-            }
+            job::default_failure_policy(spec);
         }
         let Some(spec) = object_at(object, "/spec") else { return };
         set(spec, "concurrencyPolicy", "Allow");
@@ -36,16 +31,28 @@ impl Strategy for CronJob {
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
-        let name = meta(object).name();
-        if name.len() > NAME_MAX {
+        validate_spec(&root.child("spec"), None, errors);
+        if meta(object).name().len() > NAME_MAX {
             let detail = format!("must be no more than {NAME_MAX} characters");
             root.child("metadata").child("name").invalid(errors, detail);
         }
-        validate_spec(&root.child("spec"), errors);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        validate_spec(&At::root(object).child("spec"), old.get("spec"), errors);
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(object, old, "/spec/jobTemplate/spec/template")
+        let mut warnings = Vec::new();
+        if old.is_none() {
+            job::warn_name(meta(object).name(), &mut warnings);
+        }
+        if old.is_none_or(|old| old["spec"] != object["spec"]) {
+            let spec = &object["spec"]["jobTemplate"]["spec"];
+            job::warn_spec(spec, "spec.jobTemplate.spec", &mut warnings);
+        }
+        warnings.extend(template_warnings(object, old, "/spec/jobTemplate/spec/template"));
+        warnings
     }
 
     fn cell(&self, object: &Value, column: &str, now: i64) -> Value {
@@ -74,16 +81,17 @@ impl Strategy for CronJob {
 /// A Job's name is the CronJob's and a dash and ten digits.
 const NAME_MAX: usize = 63 - 11;
 
-fn validate_spec(spec: &At, errors: &mut ErrorList) {
+fn validate_spec(spec: &At, old: Option<&Value>, errors: &mut ErrorList) {
     let schedule = spec.child("schedule");
     if schedule.needed(errors) {
-        validate_schedule(&schedule, spec.has("timeZone"), errors);
-    }
-    let zone = spec.child("timeZone");
-    if zone.is_set() {
-        validate_zone(&zone, errors);
+        let zoned = old.is_some_and(|old| text(old, "/schedule").contains("TZ"));
+        validate_schedule(&schedule, zoned, spec.has("timeZone"), errors);
     }
     spec.child("startingDeadlineSeconds").not_negative(errors);
+    let zone = spec.child("timeZone");
+    if zone.is_set() && old.is_none_or(|old| old.get("timeZone") != Some(zone.value)) {
+        validate_zone(&zone, errors);
+    }
     let concurrency = spec.child("concurrencyPolicy");
     concurrency.needed_one_of(errors, &["Allow", "Forbid", "Replace"]);
     let template = spec.child("jobTemplate");
@@ -92,118 +100,99 @@ fn validate_spec(spec: &At, errors: &mut ErrorList) {
 }
 
 fn validate_job_template(spec: &At, errors: &mut ErrorList) {
-    let manual = spec.child("manualSelector");
+    job_spec::validate_spec(spec, errors);
+    let (selector, manual) = (spec.child("selector"), spec.child("manualSelector"));
+    if selector.is_set() {
+        selector.invalid(errors, "`selector` will be auto-generated");
+    }
     if manual.flag() {
         manual.not_supported(errors, &["nil", "false"]);
     }
-    job::validate_spec(spec, false, errors);
 }
 
-fn validate_schedule(schedule: &At, has_zone: bool, errors: &mut ErrorList) {
-    let text = schedule.text();
-    if text.contains("TZ") {
-        let detail = match has_zone {
-            true => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
-            false => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
-        };
-        return schedule.invalid(errors, detail);
-    }
-    if let Err(fault) = cron_fault(text) {
+/// `zoned`: an older release let the object have a zone in its schedule.
+fn validate_schedule(schedule: &At, zoned: bool, has_zone: bool, errors: &mut ErrorList) {
+    if let Err(fault) = schedule_fault(schedule.text()) {
         schedule.invalid(errors, fault);
     }
+    let detail = match (schedule.text().contains("TZ"), zoned) {
+        (true, true) if has_zone => "cannot use both timeZone field and TZ or CRON_TZ in schedule",
+        (true, false) => "cannot use TZ or CRON_TZ in schedule, use timeZone field instead",
+        _ => return,
+    };
+    schedule.invalid(errors, detail);
 }
 
 fn validate_zone(zone: &At, errors: &mut ErrorList) {
     let text = zone.text();
     if text.is_empty() {
-        zone.invalid(errors, "timeZone must be nil or non-empty string");
-    } else if text.eq_ignore_ascii_case("local") {
+        return zone.invalid(errors, "timeZone must be nil or non-empty string");
+    }
+    let unknown = format!("unknown time zone {text}");
+    if !text.split('/').all(is_zone_part) {
+        return zone.invalid(errors, unknown);
+    }
+    if text.eq_ignore_ascii_case("local") {
         let detail =
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         zone.invalid(errors, detail);
-    } else if jiff::tz::TimeZone::get(text).is_err() {
-        zone.invalid(errors, format!("unknown time zone {text}"));
+    }
+    if !is_zone(text) {
+        zone.invalid(errors, unknown);
     }
 }
 
-// === the grammar of schedules ===
-
-const MACROS: &[&str] =
-    &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
-const MONTHS: &[&str] =
-    &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
-
-/// The five fields: least, most, names of values from the least on.
-const FIELDS: &[(u32, u32, &[&str])] =
-    &[(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
-
-fn cron_fault(text: &str) -> Result<(), String> {
-    if text.starts_with('@') {
-        let known = MACROS.contains(&text)
-            || text.strip_prefix("@every ").is_some_and(|span| span.ends_with(['s', 'm', 'h']));
-        return known.then_some(()).ok_or_else(|| format!("unrecognized descriptor: {text}"));
-    }
-    let fields: Vec<&str> = text.split_whitespace().collect();
-    if fields.len() != FIELDS.len() {
-        let shown = fields.join(" ");
-        return Err(format!("expected exactly 5 fields, found {}: [{shown}]", fields.len()));
-    }
-    let parts =
-        fields.iter().zip(FIELDS).flat_map(|(field, of)| field.split(',').map(move |p| (p, of)));
-    for (part, of) in parts {
-        cron_range(part, of)?;
-    }
-    Ok(())
-}
-
-/// `*`, `5`, `1-5`, each with an optional `/step`.
-fn cron_range(part: &str, (least, most, names): &(u32, u32, &[&str])) -> Result<(), String> {
-    let (range, step) = part.split_once('/').map_or((part, None), |(r, s)| (r, Some(s)));
-    let number = |text: &str| match names.iter().position(|n| text.eq_ignore_ascii_case(n)) {
-        Some(at) => Ok(*least + at as u32),
-        None => text.parse::<u32>().map_err(|_| {
-            format!(
-                "failed to parse int from {text}: strconv.Atoi: parsing {text:?}: invalid syntax"
-            )
-        }),
-    };
-    let (from, to) = match range.split_once('-') {
-        _ if range == "*" || range == "?" => (*least, *most),
-        Some((from, to)) => (number(from)?, number(to)?),
-        None => (number(range)?, if step.is_some() { *most } else { number(range)? }),
-    };
-    match () {
-        _ if from < *least => {
-            Err(format!("beginning of range ({from}) below minimum ({least}): {part}"))
-        }
-        _ if to > *most => Err(format!("end of range ({to}) above maximum ({most}): {part}")),
-        _ if from > to => {
-            Err(format!("beginning of range ({from}) beyond end of range ({to}): {part}"))
-        }
-        _ if step.map(number).transpose()? == Some(0) => {
-            Err(format!("step of range should be a positive number: {part}"))
-        }
-        _ => Ok(()),
-    }
+/// Zones are files, so that a name must not lead anywhere else.
+fn is_zone_part(part: &str) -> bool {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
+    (1..=14).contains(&part.len())
+        && part.bytes().all(fits)
+        && !matches!(part, "." | "..")
+        && !part.starts_with('-')
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::kinds::at::tests::{check, check_update};
+
+    const PATH: &str = "batch/v1/cronjobs";
+
+    fn cron(more: &str) -> String {
+        format!(
+            "metadata: {{name: c}}\nspec: {{{more} jobTemplate: {{spec: {{template: {{spec: {{restartPolicy: Never, containers: [{{name: c, image: i}}]}}}}}}}}}}"
+        )
+    }
 
     #[test]
-    fn schedules_are_read_as_cron_reads_them() {
-        for (text, fault) in [
-            ("*/5 0-4,8 1 jan-MAR sun", None),
-            ("@hourly", None),
-            ("* * *", Some("expected exactly 5 fields, found 3: [* * *]")),
-            ("60 * * * *", Some("end of range (60) above maximum (59): 60")),
-            ("* * 0 * *", Some("beginning of range (0) below minimum (1): 0")),
-            ("*/0 * * * *", Some("step of range should be a positive number: */0")),
-            ("@never", Some("unrecognized descriptor: @never")),
-        ] {
-            assert_eq!(cron_fault(text).err().as_deref(), fault, "{text}");
+    fn a_zone_in_the_schedule_is_for_those_who_had_one() {
+        let fault = "spec.schedule: Invalid value: \"TZ=UTC * * * * *\": cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
+        let zoned = cron("schedule: TZ=UTC * * * * *,");
+        check(PATH, &zoned, &[fault]);
+        check_update(PATH, &zoned, &zoned, &[]);
+    }
+
+    #[test]
+    fn zones() {
+        let zone = |zone: &str| cron(&format!("schedule: \"* * * * *\", timeZone: {zone},"));
+        check(PATH, &zone("Europe/Berlin"), &[]);
+        for (name, shown) in [("europe/berlin", "europe/berlin"), ("../etc", "../etc")] {
+            let fault =
+                format!("spec.timeZone: Invalid value: \"{shown}\": unknown time zone {shown}");
+            check(PATH, &zone(name), &[&fault]);
+            check_update(PATH, &zone(name), &zone(name), &[]);
         }
+    }
+
+    #[test]
+    fn selectors_are_made_for_each_job() {
+        let spec = cron("schedule: \"* * * * *\",");
+        let spec = spec.replace("jobTemplate: {spec: {", "jobTemplate: {spec: {selector: {},");
+        check(
+            PATH,
+            &spec,
+            &[
+                "spec.jobTemplate.spec.selector: Invalid value: {}: `selector` will be auto-generated",
+            ],
+        );
     }
 }

@@ -1,7 +1,13 @@
 //! The batch group.
 
 mod cron_job;
+mod indexes;
 mod job;
+mod job_change;
+mod job_policies;
+mod job_spec;
+mod job_status;
+mod schedule;
 
 use std::sync::Arc;
 

@@ -1,7 +1,8 @@
 //! Node: capacity follows into allocatable, and what a Table shows.
 
 use crate::field::{ErrorList, Path};
-use crate::kinds::at::{At, Internal, printed};
+use crate::internal::printed;
+use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate_taint_effect;
 use crate::kinds::resources::validate_amount;
 use crate::kinds::rules::{cidr, parse_cidr};
@@ -160,13 +161,6 @@ fn address<'a>(node: &'a Value, of: &str) -> &'a str {
 
 // === validation ===
 
-const TAINT: Internal = &[
-    ("Key", "key", "\"\""),
-    ("Value", "value", "\"\""),
-    ("Effect", "effect", "\"\""),
-    ("TimeAdded", "timeAdded", "null"),
-];
-
 /// Upstream reports taints as if they stood in the metadata.
 fn validate_taints(root: &At, errors: &mut ErrorList) {
     let taints = root.child("spec");
@@ -188,7 +182,7 @@ fn validate_taints(root: &At, errors: &mut ErrorList) {
                 taint.value.clone(),
                 "taints must be unique by key and effect pair",
             );
-            errors.print_last(printed(taint.value, TAINT));
+            errors.print_last(printed("core.Taint", taint.value));
         }
     }
 }

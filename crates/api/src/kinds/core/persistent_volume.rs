@@ -1,6 +1,7 @@
 //! PersistentVolume: defaults and Table cells.
 
 use super::persistent_volume_claim::{beta_class_warning, validate_access_modes};
+use crate::diff::diff;
 use crate::field::{ErrorList, Path};
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::volume_sources::{
@@ -127,7 +128,8 @@ fn validate_source_change(spec: &At, old: &At, errors: &mut ErrorList) {
     };
     let (now, was) = (of(spec), of(old));
     if now != was {
-        let detail = "spec.persistentvolumesource is immutable after creation";
+        let change = diff("core.PersistentVolumeSource", &was, &now);
+        let detail = format!("spec.persistentvolumesource is immutable after creation\n{change}");
         spec.child("persistentvolumesource").forbidden(errors, detail);
     }
 }

@@ -1,10 +1,13 @@
 //! PersistentVolumeClaim: defaults and Table cells.
 
-use crate::field::ErrorList;
-use crate::kinds::at::At;
+use crate::diff::diff;
+use crate::field::{ErrorList, Path};
+use crate::kinds::at::{At, IMMUTABLE};
 use crate::kinds::resources::{is_native, quantity, warn_fractional};
 use crate::kinds::selectors::validate_label_selector;
 use crate::kinds::workload::validate_template_meta;
+use crate::meta::meta;
+use crate::quantity::Quantity;
 use crate::validation::{dns_label, dns_subdomain, qualified_name};
 use serde_json::{Value, json};
 
@@ -171,9 +174,9 @@ fn validate_sources(spec: &At, errors: &mut ErrorList) {
     // Upstream shows a path as the bad value, which prints as nothing.
     if !reference.text_of("namespace").is_empty() {
         let detail = "may not be specified when dataSourceRef.namespace is specified";
-        spec.invalid_as(errors, json!({}), detail);
+        errors.invalid_printed(&spec.path, "{}".to_owned(), detail);
     } else if !same() {
-        spec.invalid_as(errors, json!({}), "must match dataSourceRef");
+        errors.invalid_printed(&spec.path, "{}".to_owned(), "must match dataSourceRef");
     }
 }
 
@@ -201,34 +204,83 @@ pub fn validate_claim_template(template: &At, errors: &mut ErrorList) {
 
 const ONLY_THESE_CHANGE: &str = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
 
-/// A bound claim may ask for more room; everything else stays, but for a volume or a class that
-/// was not decided yet.
+/// A bound claim may ask for more room, or for another class of attributes; everything else stays,
+/// but for a volume or a class of storage that was not decided yet.
 fn validate_change(root: &At, old: &At, errors: &mut ErrorList) {
     let (spec, was) = (root.child("spec"), old.child("spec"));
-    let mut compared = spec.value.clone();
-    let bound = old.child("status").text_of("phase") == "Bound";
-    let free = |field: &str| was.child(field).is_empty() && spec.has(field);
-    let mut allowed: Vec<&str> = Vec::new();
-    if bound {
-        allowed.extend(["resources", "volumeAttributesClassName"]);
+    let (mut now, mut before) = (spec.value.clone(), was.value.clone());
+    if was.text_of("volumeName").is_empty() {
+        keep(&mut before, &now, "volumeName");
     }
-    if free("volumeName") {
-        allowed.push("volumeName");
+    beta_class_stays(root, old, errors);
+    if class_is_decided(root, old) {
+        keep(&mut now, &before, "storageClassName");
     }
-    if !was.has("storageClassName") && spec.has("storageClassName") {
-        allowed.push("storageClassName");
+    if root.child("status").text_of("phase") == "Bound" {
+        keep(&mut now, &before, "volumeAttributesClassName");
+        let size = before.pointer("/resources/requests/storage").cloned();
+        if let (Some(requests), Some(size)) = (object_at(&mut now, "/resources/requests"), size) {
+            requests.insert("storage".into(), size);
+        }
     }
-    allowed.iter().for_each(|field| keep(&mut compared, was.value, field));
-    if compared != *was.value {
-        spec.forbidden(errors, ONLY_THESE_CHANGE);
+    if now != before {
+        let change = diff("core.PersistentVolumeClaimSpec", &before, &now);
+        spec.forbidden(errors, format!("{ONLY_THESE_CHANGE}\n{change}"));
     }
-    let request = |at: &At| at.value.pointer("/spec/resources/requests/storage").and_then(quantity);
-    if bound && request(root) < request(old) {
+    validate_size_change(root, old, errors);
+    let mode = At::new(spec.child("volumeMode").value, Path::new("volumeMode"));
+    mode.unchanged(errors, &was.child("volumeMode"));
+    let current = old.child("status").has("currentVolumeAttributesClassName");
+    let class = spec.child("volumeAttributesClassName");
+    if current && class.value != was.child("volumeAttributesClassName").value && class.is_empty() {
+        let to = if class.is_set() { "empty string" } else { "nil" };
+        let why = "is forbidden when status.currentVolumeAttributesClassName is not nil";
+        class.forbidden(errors, format!("update to {to} {why}"));
+    }
+}
+
+/// A claim may shrink again while the volume has not grown yet.
+fn validate_size_change(root: &At, old: &At, errors: &mut ErrorList) {
+    let size = |at: &At, pointer: &str| {
+        at.value.pointer(pointer).and_then(quantity).unwrap_or(Quantity::from_units(0))
+    };
+    let request = |at: &At| size(at, "/spec/resources/requests/storage");
+    if request(root) < request(old) && request(root) <= size(old, "/status/capacity/storage") {
+        let (spec, detail) = (root.child("spec"), "field can not be less than status.capacity");
         let resources = spec.child("resources");
-        let requests = resources.child("requests");
-        let place = requests.child("storage");
-        place.forbidden(errors, "field can not be less than status.capacity");
+        resources.child("requests").child("storage").forbidden(errors, detail);
     }
+}
+
+fn beta_class_stays(root: &At, old: &At, errors: &mut ErrorList) {
+    let class = |at: &At| meta(at.value).annotation(BETA_CLASS).unwrap_or_default().to_owned();
+    if class(root) != class(old) && !class_is_upgraded(root, old) {
+        let metadata = root.child("metadata");
+        let annotations = metadata.path.child("annotations");
+        errors.invalid(&annotations.key(BETA_CLASS), class(root), IMMUTABLE);
+    }
+}
+
+/// The class that the annotation named is named by the field from now on.
+fn class_is_upgraded(root: &At, old: &At) -> bool {
+    let (now, was) =
+        (meta(root.value).annotation(BETA_CLASS), meta(old.value).annotation(BETA_CLASS));
+    let field =
+        |at: &At| at.child("spec").child("storageClassName").value.as_str().map(str::to_owned);
+    was.is_some()
+        && field(old).is_none()
+        && field(root).as_deref() == was
+        && (now.is_none() || now == was)
+}
+
+/// A class is named where none was.
+fn class_is_decided(root: &At, old: &At) -> bool {
+    let was = meta(old.value).annotation(BETA_CLASS);
+    let (spec, before) = (root.child("spec"), old.child("spec"));
+    let class = spec.child("storageClassName");
+    class.is_set()
+        && !before.has("storageClassName")
+        && was.is_none_or(|annotated| annotated == class.text())
 }
 
 // === status ===
@@ -291,6 +343,7 @@ pub(super) fn beta_class_warning(root: &At) -> Vec<String> {
     if class.is_set() { vec![format!("{}: {text}", class.path)] } else { Vec::new() }
 }
 
+/// A volume's size is in whole bytes; another is rounded.
 pub fn warn_claim_spec(spec: &At, warnings: &mut Vec<String>) {
     let resources = spec.child("resources");
     for side in ["requests", "limits"] {
@@ -325,7 +378,8 @@ mod tests {
 
     #[test]
     fn an_unbound_claim_stays_as_it_is() {
-        let forbidden = format!("spec: Forbidden: {ONLY_THESE_CHANGE}");
+        let change = "@@ -6,7 +6,7 @@\n  \"Resources\": {\n   \"Limits\": null,\n   \"Requests\": {\n-   \"storage\": \"1Gi\"\n+   \"storage\": \"2Gi\"\n   }\n  },\n  \"VolumeName\": \"\",\n";
+        let forbidden = format!("spec: Forbidden: {ONLY_THESE_CHANGE}\n{change}");
         let old = claim("ReadWriteOnce", "1Gi");
         check_update(PATH, &old, &claim("ReadWriteOnce", "2Gi"), &[&forbidden]);
     }

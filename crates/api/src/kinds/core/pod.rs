@@ -2,6 +2,10 @@
 //!
 //! Counterpart: `pkg/registry/core/pod/strategy.go` and `printPod`.
 
+mod cells;
+mod changes;
+mod status;
+
 use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::CONTAINER_LISTS;
@@ -12,15 +16,18 @@ use crate::kinds::pod_spec::security::{
 use crate::kinds::pod_spec::validate::{Context, validate_pod_spec, validate_trimmed_image};
 use crate::kinds::pod_spec::volumes::validate_own_claims;
 use crate::kinds::pod_spec::warnings::{USE_APPARMOR_FIELD, warn_pod};
-use crate::validation::{dns_label, dns_subdomain};
+use crate::validation::dns_label;
 use serde_json::{Value, json};
 
-use crate::age;
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{flag, int, list, made, made_at, object_at, set, text};
+use crate::kinds::fill::{int, list, made, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
 use crate::meta::meta;
 use crate::time;
+use changes::{
+    validate_annotation_change, validate_ephemeral_change, validate_resize, validate_spec_change,
+};
+use status::{keep_generations, status_warnings, validate_status};
 
 pub struct Pod;
 
@@ -66,6 +73,7 @@ impl Strategy for Pod {
         {
             set(status, "qosClass", class.clone());
         }
+        keep_generations(object, old);
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -84,15 +92,34 @@ impl Strategy for Pod {
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_pod(object, errors);
+        validate_changed_annotations(object, old, errors);
         validate_spec_change(&At::root(object).child("spec"), &At::root(old).child("spec"), errors);
     }
 
+    fn validate_part_update(
+        &self,
+        part: &str,
+        object: &Value,
+        old: &Value,
+        errors: &mut ErrorList,
+    ) {
+        validate_pod(object, errors);
+        match part {
+            "resize" => validate_resize(object, old, errors),
+            _ => {
+                validate_changed_annotations(object, old, errors);
+                validate_ephemeral_change(object, old, errors);
+            }
+        }
+    }
+
     fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
-        let (root, old) = (At::root(object), At::root(old));
-        let (status, was) = (root.child("status"), old.child("status"));
-        let nominated = status.child("nominatedNodeName");
-        nominated.obeys_if_set(errors, dns_subdomain);
-        status.child("qosClass").unchanged(errors, &was.child("qosClass"));
+        validate_changed_annotations(object, old, errors);
+        validate_status(object, old, errors);
+    }
+
+    fn status_warnings(&self, object: &Value) -> Vec<String> {
+        status_warnings(object)
     }
 
     /// Annotations are spoken of before they become fields.
@@ -146,21 +173,8 @@ impl Strategy for Pod {
     }
 
     fn cell(&self, object: &Value, column: &str, now: i64) -> Value {
-        match column {
-            "Ready" => ready_containers(object).into(),
-            "Status" => status_text(object).into(),
-            "Restarts" => restarts(object, now).into(),
-            "IP" => or_none(text(object, "/status/podIP")),
-            "Node" => or_none(text(object, "/spec/nodeName")),
-            "Nominated Node" => or_none(text(object, "/status/nominatedNodeName")),
-            "Readiness Gates" => readiness_gates(object).into(),
-            _ => Value::Null,
-        }
+        cells::cell(object, column, now)
     }
-}
-
-fn or_none(value: &str) -> Value {
-    if value.is_empty() { "<none>".into() } else { value.into() }
 }
 
 /// Guaranteed: every container limits cpu and memory and requests as much. BestEffort: none asks
@@ -191,147 +205,6 @@ pub fn qos_class(pod: &Value) -> &'static str {
 fn quantity<'a>(holder: &'a Value, side: &str, resource: &str) -> Option<&'a str> {
     let text = holder.pointer(&format!("/resources/{side}/{resource}"))?.as_str()?;
     (text != "0").then_some(text)
-}
-
-// === what `kubectl get pods` shows ===
-
-fn is_sidecar(pod: &Value, name: &str) -> bool {
-    list(pod, "/spec/initContainers").iter().any(|container| {
-        text(container, "/name") == name && text(container, "/restartPolicy") == "Always"
-    })
-}
-
-/// `ready/total`, sidecars included.
-fn ready_containers(pod: &Value) -> String {
-    let sidecars = list(pod, "/spec/initContainers")
-        .iter()
-        .filter(|container| text(container, "/restartPolicy") == "Always")
-        .count();
-    let total = list(pod, "/spec/containers").len() + sidecars;
-    let running =
-        |status: &&Value| flag(status, "/ready") && status.pointer("/state/running").is_some();
-    let ready = list(pod, "/status/containerStatuses").iter().filter(running).count();
-    let ready_sidecars = list(pod, "/status/initContainerStatuses")
-        .iter()
-        .filter(|status| flag(status, "/ready") && flag(status, "/started"))
-        .filter(|status| is_sidecar(pod, text(status, "/name")))
-        .count();
-    format!("{}/{total}", ready + ready_sidecars)
-}
-
-fn restarts(pod: &Value, now: i64) -> String {
-    let initializing = initializing(pod).is_some();
-    let counted: Vec<&Value> = list(pod, "/status/initContainerStatuses")
-        .iter()
-        .filter(|status| initializing || is_sidecar(pod, text(status, "/name")))
-        .chain(list(pod, "/status/containerStatuses").iter().filter(|_| !initializing))
-        .collect();
-    let total: i64 = counted.iter().filter_map(|status| int(status, "/restartCount")).sum();
-    let last = counted
-        .iter()
-        .map(|status| text(status, "/lastState/terminated/finishedAt"))
-        .filter(|time| !time.is_empty())
-        .max();
-    match last {
-        Some(time) if total > 0 => format!("{total} ({} ago)", age::since(time, now)),
-        _ => total.to_string(),
-    }
-}
-
-/// The one word (or two) that says how a Pod is doing.
-fn status_text(pod: &Value) -> String {
-    let mut reason = match text(pod, "/status/reason") {
-        "" => text(pod, "/status/phase").to_owned(),
-        reason => reason.to_owned(),
-    };
-    let gated = |condition: &&Value| {
-        text(condition, "/type") == "PodScheduled"
-            && text(condition, "/reason") == "SchedulingGated"
-    };
-    if list(pod, "/status/conditions").iter().any(|condition| gated(&condition)) {
-        reason = "SchedulingGated".to_owned();
-    }
-    match initializing(pod) {
-        Some(text) => reason = text,
-        None => reason = running_reason(pod).unwrap_or(reason),
-    }
-    if reason == "Completed" && has_running_container(pod) {
-        reason = if is_ready(pod) { "Running".into() } else { "NotReady".into() };
-    }
-    match meta(pod).deletion_timestamp() {
-        Some(_) if text(pod, "/status/reason") == "NodeLost" => "Unknown".to_owned(),
-        Some(_) if !matches!(text(pod, "/status/phase"), "Failed" | "Succeeded") => {
-            "Terminating".to_owned()
-        }
-        _ => reason,
-    }
-}
-
-/// `Init:...` while an init container is still to finish; `None` once all are done.
-fn initializing(pod: &Value) -> Option<String> {
-    let total = list(pod, "/spec/initContainers").len();
-    for (at, status) in list(pod, "/status/initContainerStatuses").iter().enumerate() {
-        if int(status, "/state/terminated/exitCode") == Some(0) {
-            continue;
-        }
-        if is_sidecar(pod, text(status, "/name")) && flag(status, "/started") {
-            continue;
-        }
-        if status.pointer("/state/terminated").is_some() {
-            return Some(format!("Init:{}", terminated_reason(status)));
-        }
-        let waiting = text(status, "/state/waiting/reason");
-        if !waiting.is_empty() && waiting != "PodInitializing" {
-            return Some(format!("Init:{waiting}"));
-        }
-        return Some(format!("Init:{at}/{total}"));
-    }
-    None
-}
-
-/// The last container with something to say wins, as the loop upstream runs backwards.
-fn running_reason(pod: &Value) -> Option<String> {
-    let speaks = |status: &Value| match text(status, "/state/waiting/reason") {
-        "" if status.pointer("/state/terminated").is_some() => Some(terminated_reason(status)),
-        "" => None,
-        waiting => Some(waiting.to_owned()),
-    };
-    list(pod, "/status/containerStatuses").iter().find_map(speaks)
-}
-
-fn terminated_reason(status: &Value) -> String {
-    let reason = text(status, "/state/terminated/reason");
-    match int(status, "/state/terminated/signal") {
-        _ if !reason.is_empty() => reason.to_owned(),
-        Some(signal) if signal != 0 => format!("Signal:{signal}"),
-        _ => format!("ExitCode:{}", int(status, "/state/terminated/exitCode").unwrap_or(0)),
-    }
-}
-
-fn has_running_container(pod: &Value) -> bool {
-    list(pod, "/status/containerStatuses")
-        .iter()
-        .any(|status| flag(status, "/ready") && status.pointer("/state/running").is_some())
-}
-
-fn is_ready(pod: &Value) -> bool {
-    list(pod, "/status/conditions").iter().any(|condition| {
-        text(condition, "/type") == "Ready" && text(condition, "/status") == "True"
-    })
-}
-
-fn readiness_gates(pod: &Value) -> String {
-    let gates = list(pod, "/spec/readinessGates");
-    if gates.is_empty() {
-        return "<none>".to_owned();
-    }
-    let met = gates.iter().filter(|gate| {
-        list(pod, "/status/conditions").iter().any(|condition| {
-            text(condition, "/type") == text(gate, "/conditionType")
-                && text(condition, "/status") == "True"
-        })
-    });
-    format!("{}/{}", met.count(), gates.len())
 }
 
 // === profiles that annotations speak of ===
@@ -412,6 +285,14 @@ fn validate_pod(object: &Value, errors: &mut ErrorList) {
 const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+fn validate_changed_annotations(object: &Value, old: &Value, errors: &mut ErrorList) {
+    let (root, was) = (At::root(object), At::root(old));
+    let (metadata, was) = (root.child("metadata"), was.child("metadata"));
+    let annotations = metadata.child("annotations");
+    validate_annotation_change(&annotations, &was.child("annotations"), errors);
+    validate_annotations(&annotations, &root.child("spec"), errors);
+}
+
 /// Annotations that mean something to the server.
 fn validate_annotations(annotations: &At, spec: &At, errors: &mut ErrorList) {
     let mirror = annotations.child_key(MIRROR);
@@ -441,99 +322,10 @@ fn tokens_need_an_account(spec: &At, errors: &mut ErrorList) {
     }
 }
 
-const ONLY_THESE_CHANGE: &str = "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),`spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
-
-/// A Pod's spec is fixed but for a few fields, each with a rule of its own.
-fn validate_spec_change(spec: &At, old: &At, errors: &mut ErrorList) {
-    let before = errors.0.len();
-    for field in ["containers", "initContainers"] {
-        let (now, was) = (spec.child(field), old.child(field));
-        if now.list().len() != was.list().len() {
-            now.forbidden(errors, "pod updates may not add or remove containers");
-        }
-    }
-    if errors.0.len() > before {
-        return;
-    }
-    deadline_change(
-        &spec.child("activeDeadlineSeconds"),
-        &old.child("activeDeadlineSeconds"),
-        errors,
-    );
-    tolerations_only_grow(&spec.child("tolerations"), &old.child("tolerations"), errors);
-    gates_only_shrink(&spec.child("schedulingGates"), &old.child("schedulingGates"), errors);
-    if errors.0.len() == before && mutable_parts_from(old.value, spec.value) != *old.value {
-        spec.forbidden(errors, ONLY_THESE_CHANGE);
-    }
-}
-
-/// A deadline may be set or brought forward, never lifted.
-fn deadline_change(deadline: &At, old: &At, errors: &mut ErrorList) {
-    if !old.is_set() {
-        return;
-    }
-    match deadline.is_set() {
-        false => deadline.invalid(errors, "must not update from a positive integer to nil value"),
-        true if deadline.int() > old.int() => {
-            deadline.invalid(errors, "must be less than or equal to previous value");
-        }
-        true => {}
-    }
-}
-
-fn tolerations_only_grow(tolerations: &At, old: &At, errors: &mut ErrorList) {
-    let same = |a: &Value, b: &Value| {
-        ["key", "operator", "value", "effect"]
-            .iter()
-            .all(|field| text(a, &format!("/{field}")) == text(b, &format!("/{field}")))
-    };
-    for was in old.list() {
-        if !tolerations.list().iter().any(|now| same(now, was)) {
-            let detail = "existing toleration can not be modified except its tolerationSeconds";
-            tolerations.forbidden(errors, detail);
-            return;
-        }
-    }
-}
-
-fn gates_only_shrink(gates: &At, old: &At, errors: &mut ErrorList) {
-    if gates.list().iter().any(|gate| !old.list().contains(gate)) {
-        let detail = "only deletion is allowed, but found new scheduling gate";
-        let added = gates.list().iter().find(|gate| !old.list().contains(gate));
-        let name = added.map_or("", |gate| text(gate, "/name"));
-        gates.forbidden(errors, format!("{detail} '{name}'"));
-    }
-}
-
-/// The new spec with everything that may change set back to what it was.
-fn mutable_parts_from(old: &Value, new: &Value) -> Value {
-    let mut spec = new.clone();
-    for field in ["containers", "initContainers"] {
-        let images = list(old, &format!("/{field}")).iter().map(|container| container.get("image"));
-        let containers = spec.get_mut(field).and_then(Value::as_array_mut);
-        for (container, image) in containers.into_iter().flatten().zip(images) {
-            container["image"] = image.cloned().unwrap_or_default();
-        }
-    }
-    for field in ["activeDeadlineSeconds", "tolerations", "schedulingGates"] {
-        keep(&mut spec, old, field);
-    }
-    let grace = |spec: &Value| int(spec, "/terminationGracePeriodSeconds").unwrap_or(0);
-    if grace(old) < 0 && grace(new) == 1 {
-        keep(&mut spec, old, "terminationGracePeriodSeconds");
-    }
-    // While a Pod is held back by gates, where it may run can still be narrowed.
-    if !list(old, "/schedulingGates").is_empty() {
-        keep(&mut spec, old, "nodeSelector");
-        keep(&mut spec, old, "affinity");
-    }
-    spec
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kinds::at::tests::{check, check_update};
+    use crate::kinds::at::tests::check;
 
     #[test]
     fn quality_of_service_follows_requests_and_limits() {
@@ -579,43 +371,5 @@ mod tests {
                 "spec.containers[0].volumeMounts.subPath: Invalid value: \"/x\": must be a relative path",
             ],
         );
-    }
-
-    #[test]
-    fn of_a_spec_only_images_and_a_few_more_change() {
-        let pod = |image: &str, more: &str| {
-            format!("spec: {{containers: [{{name: c, image: \"{image}\"}}], {more}}}")
-        };
-        let old = pod("a:1", "activeDeadlineSeconds: 9");
-        check_update(PATH, &old, &pod("b:1", "activeDeadlineSeconds: 5"), &[]);
-        check_update(
-            PATH,
-            &old,
-            &pod("a:1", "activeDeadlineSeconds: 10"),
-            &[
-                "spec.activeDeadlineSeconds: Invalid value: 10: must be less than or equal to previous value",
-            ],
-        );
-        let forbidden = format!("spec: Forbidden: {ONLY_THESE_CHANGE}");
-        check_update(
-            PATH,
-            &old,
-            &pod("a:1", "activeDeadlineSeconds: 9, hostname: h"),
-            &[&forbidden],
-        );
-    }
-
-    #[test]
-    fn a_crash_loop_is_what_the_status_column_says() {
-        let pod = json!({
-            "spec": {"containers": [{"name": "c"}]},
-            "status": {"phase": "Running", "containerStatuses": [{
-                "name": "c", "restartCount": 2, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
-                "lastState": {"terminated": {"finishedAt": "2026-01-01T00:00:00Z"}},
-            }]},
-        });
-        assert_eq!(status_text(&pod), "CrashLoopBackOff");
-        assert_eq!(ready_containers(&pod), "0/1");
-        assert_eq!(restarts(&pod, 1_767_225_610), "2 (10s ago)");
     }
 }

@@ -6,7 +6,8 @@
 use std::collections::HashSet;
 
 use crate::field::ErrorList;
-use crate::kinds::at::{At, Internal, printed};
+use crate::internal::printed;
+use crate::kinds::at::At;
 use crate::kinds::rules::{cidr, ip, lenient_ip, not_special};
 use crate::validation::{dns_label, dns_subdomain, label_key, qualified_name};
 use serde_json::{Value, json};
@@ -214,20 +215,13 @@ fn validate_ports(spec: &At, errors: &mut ErrorList) {
     for (index, port) in ports.items().enumerate() {
         if ports.list()[..index].iter().any(|other| key(other) == key(port.value)) {
             port.duplicate(errors);
-            errors.print_last(printed(port.value, PORT));
+            // Upstream compares protocol and number alone, and shows the rest as empty.
+            let (protocol, number) = key(port.value);
+            let compared = json!({"protocol": protocol, "port": number});
+            errors.print_last(printed("core.ServicePort", &compared));
         }
     }
 }
-
-/// Upstream compares protocol and number alone, and shows the rest as empty.
-const PORT: Internal = &[
-    ("Name", "", "\"\""),
-    ("Protocol", "protocol", "\"\""),
-    ("AppProtocol", "", "null"),
-    ("Port", "port", "0"),
-    ("TargetPort", "", "0"),
-    ("NodePort", "", "0"),
-];
 
 fn validate_port(port: &At, needs_name: bool, errors: &mut ErrorList) {
     let name = port.child("name");

@@ -6,7 +6,7 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::{object, object_at, set, text};
-use crate::kinds::rules::domain_prefixed_path;
+use crate::kinds::rules::validate_domain_prefixed_path;
 use crate::validation::{dns_label, dns_subdomain, path_segment};
 
 pub struct IngressClass;
@@ -26,7 +26,7 @@ impl Strategy for IngressClass {
         if controller.text().len() > 250 {
             errors.too_long(&controller.path, 250);
         }
-        controller.needed_and_obeys(errors, domain_prefixed_path);
+        validate_domain_prefixed_path(&controller, errors);
         let parameters = spec.child("parameters");
         if parameters.is_set() {
             validate_parameters(&parameters, errors);
@@ -60,12 +60,11 @@ fn parameters(class: &Value) -> String {
 }
 
 fn validate_parameters(parameters: &At, errors: &mut ErrorList) {
-    parameters.child("apiGroup").obeys_if_set(errors, dns_subdomain);
+    parameters.child("apiGroup").obeys_if_given(errors, dns_subdomain);
     parameters.child("kind").needed_and_obeys(errors, path_segment);
     parameters.child("name").needed_and_obeys(errors, path_segment);
     let (scope, namespace) = (parameters.child("scope"), parameters.child("namespace"));
     match scope.text() {
-        "" => scope.required(errors, ""),
         "Cluster" if namespace.is_set() => {
             namespace.forbidden(errors, "`parameters.scope` is set to 'Cluster'");
         }

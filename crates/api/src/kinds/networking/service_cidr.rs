@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
+use crate::internal::printed;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::list;
@@ -17,8 +18,8 @@ impl Strategy for ServiceCIDR {
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
-        let ranges = root.child("spec");
-        let ranges = ranges.child("cidrs");
+        let spec = root.child("spec");
+        let ranges = spec.child("cidrs");
         match ranges.list().len() {
             0 => return ranges.required(errors, "at least one CIDR required"),
             1 => {}
@@ -30,8 +31,9 @@ impl Strategy for ServiceCIDR {
                 }
             }
             _ => {
-                let shown = json!({ "CIDRs": ranges.value });
-                return ranges.invalid_as(errors, shown, "may only hold up to 2 values");
+                let shown = printed("networking.ServiceCIDRSpec", spec.value);
+                let detail = "may only hold up to 2 values";
+                return errors.invalid_printed(&ranges.path, shown, detail);
             }
         }
         ranges.items().for_each(|range| range.obeys(errors, strict_cidr));

@@ -6,21 +6,13 @@ use serde_json::Value;
 
 use crate::field::ErrorList;
 use crate::kind::Strategy;
-use crate::kinds::at::{At, Internal, printed};
+use crate::kinds::at::At;
 use crate::kinds::fill::text;
 use crate::kinds::pod_spec::validate::validate_overhead;
 use crate::kinds::pod_spec::validate_tolerations;
 use crate::validation::dns_label;
 
 pub struct RuntimeClass;
-
-const TOLERATION: Internal = &[
-    ("Key", "key", "\"\""),
-    ("Operator", "operator", "\"\""),
-    ("Value", "value", "\"\""),
-    ("Effect", "effect", "\"\""),
-    ("TolerationSeconds", "tolerationSeconds", "null"),
-];
 
 impl Strategy for RuntimeClass {
     fn allow_unconditional_update(&self) -> bool {
@@ -41,7 +33,6 @@ impl Strategy for RuntimeClass {
         for toleration in tolerations.items() {
             if !seen.insert(toleration.value.to_string()) {
                 toleration.duplicate(errors);
-                errors.print_last(printed(toleration.value, TOLERATION));
             }
         }
     }

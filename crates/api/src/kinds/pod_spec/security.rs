@@ -11,7 +11,8 @@ use serde_json::Value;
 use super::CONTAINER_LISTS;
 use super::system::validate_windows_options;
 use crate::field::ErrorList;
-use crate::kinds::at::{At, Internal, printed};
+use crate::internal::printed;
+use crate::kinds::at::At;
 use crate::kinds::rules::descending_path;
 
 /// What a cluster may allow or not; the request path waives it where it does.
@@ -79,9 +80,6 @@ fn escalation(context: &At, errors: &mut ErrorList) {
     }
 }
 
-const PROFILE: Internal =
-    &[("Type", "type", "\"\""), ("LocalhostProfile", "localhostProfile", "null")];
-
 fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
     if !profile.is_set() {
         return;
@@ -97,7 +95,11 @@ fn seccomp_profile(profile: &At, errors: &mut ErrorList) {
         (true, true) => name.obeys(errors, descending_path),
         (false, true) => {
             let detail = "can only be set when seccomp type is Localhost";
-            errors.invalid_printed(&name.path, printed(profile.value, PROFILE), detail);
+            errors.invalid_printed(
+                &name.path,
+                printed("core.SeccompProfile", profile.value),
+                detail,
+            );
         }
         (false, false) => {}
     }

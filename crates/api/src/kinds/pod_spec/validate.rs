@@ -28,7 +28,7 @@ use crate::kinds::at::At;
 use crate::kinds::resources::{Holder, validate_requirements};
 use crate::kinds::selectors::is_everything;
 use crate::selector::Labels;
-use crate::validation::{dns_label, dns_subdomain, qualified_name};
+use crate::validation::{dns_label, dns_subdomain, validate_annotations};
 
 /// What a PodSpec stands in: some rules wait until a Pod is made of a template.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,21 +155,22 @@ pub fn validate_overhead(overhead: &At, errors: &mut ErrorList) {
 
 /// A template as PodTemplates and the controllers of Pods hold it.
 pub fn validate_template(template: &At, errors: &mut ErrorList) {
-    let meta = template.child("metadata");
-    At::new(meta.child("labels").value, template.path).under("labels").labels(errors);
-    let annotations = At::new(meta.child("annotations").value, template.path);
-    let annotations = annotations.under("annotations");
-    for key in annotations.map().into_iter().flatten().map(|(key, _)| key) {
-        for fault in qualified_name(&key.to_lowercase()) {
-            annotations.invalid_as(errors, key.as_str(), fault);
-        }
-    }
+    validate_template_labels(template, errors);
     let spec = template.child("spec");
     validate_pod_spec(&spec, Context::Template, errors);
     if !spec.child("ephemeralContainers").is_empty() {
         let detail = "ephemeral containers not allowed in pod template";
         spec.child("ephemeralContainers").forbidden(errors, detail);
     }
+}
+
+/// Labels and annotations, which upstream reports one step further up than they stand.
+pub fn validate_template_labels(template: &At, errors: &mut ErrorList) {
+    let meta = template.child("metadata");
+    At::new(meta.child("labels").value, template.path).under("labels").labels(errors);
+    let annotations = At::new(meta.child("annotations").value, template.path);
+    let annotations = annotations.under("annotations");
+    validate_annotations(annotations.map(), errors, &annotations.path);
 }
 
 /// The template of a controller named `kind`, whose Pods always restart and are found by `selector`.
@@ -179,8 +180,15 @@ pub fn validate_controlled_template(
     kind: &str,
     errors: &mut ErrorList,
 ) {
-    validate_selected(template, selector, errors);
+    if !validate_selected(template, selector, errors) {
+        return selector.invalid(errors, "invalid label selector");
+    }
     validate_template(template, errors);
+    validate_running_always(template, kind, errors);
+}
+
+/// Pods that a controller keeps up may not end by themselves.
+pub fn validate_running_always(template: &At, kind: &str, errors: &mut ErrorList) {
     let spec = template.child("spec");
     let restart = spec.child("restartPolicy");
     if restart.text() != "Always" {
@@ -192,15 +200,14 @@ pub fn validate_controlled_template(
     }
 }
 
-/// The selector must find the Pods that are made of the template.
-pub fn validate_selected(template: &At, selector: &At, errors: &mut ErrorList) {
+/// The selector must find the Pods that are made of the template. False if it is no selector,
+/// which is the caller's to report.
+pub fn validate_selected(template: &At, selector: &At, errors: &mut ErrorList) -> bool {
     let meta = template.child("metadata");
     let labels = meta.child("labels");
-    let found = match Labels::from_object(selector.value) {
-        Ok(selector) => selector.matches(labels.map()),
-        Err(_) => return selector.invalid(errors, "invalid label selector"),
-    };
-    if !is_everything(selector) && !found {
+    let Ok(wanted) = Labels::from_object(selector.value) else { return false };
+    if !is_everything(selector) && !wanted.matches(labels.map()) {
         labels.invalid(errors, "`selector` does not match template `labels`");
     }
+    true
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
-use crate::kinds::at::{At, Internal};
+use crate::kinds::at::At;
 use crate::kinds::fill::int;
 use crate::kinds::rules::{validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::selectors::validate_label_selector;
@@ -28,7 +28,7 @@ impl Strategy for PodDisruptionBudget {
         let (least, most) = (spec.child("minAvailable"), spec.child("maxUnavailable"));
         if least.is_set() && most.is_set() {
             let detail = "minAvailable and maxUnavailable cannot be both set";
-            spec.invalid_internal(errors, SPEC, detail);
+            spec.invalid(errors, detail);
         }
         for limit in [least, most] {
             if limit.is_set() {
@@ -56,13 +56,6 @@ impl Strategy for PodDisruptionBudget {
         }
     }
 }
-
-const SPEC: Internal = &[
-    ("MinAvailable", "minAvailable", "null"),
-    ("Selector", "selector", "null"),
-    ("MaxUnavailable", "maxUnavailable", "null"),
-    ("UnhealthyPodEvictionPolicy", "unhealthyPodEvictionPolicy", "null"),
-];
 
 fn limit(value: &Value) -> String {
     match value {

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::field::ErrorList;
 use crate::kind::{NameRule, Strategy};
-use crate::kinds::at::{At, Internal};
+use crate::kinds::at::At;
 use crate::kinds::fill::{each, list, made, set, text};
 use crate::kinds::selectors::validate_label_selector;
 use crate::meta::meta;
@@ -49,9 +49,6 @@ impl Strategy for Role {
     }
 }
 
-const ROLE_REF: Internal =
-    &[("APIGroup", "apiGroup", "\"\""), ("Kind", "kind", "\"\""), ("Name", "name", "\"\"")];
-
 struct Binding;
 
 impl Strategy for Binding {
@@ -80,7 +77,7 @@ impl Strategy for Binding {
         self.validate(object, errors);
         if object.get("roleRef") != old.get("roleRef") {
             let root = At::root(object);
-            root.child("roleRef").invalid_internal(errors, ROLE_REF, "cannot change roleRef");
+            root.child("roleRef").invalid(errors, "cannot change roleRef");
         }
     }
 

@@ -127,7 +127,7 @@ impl Reviewed {
             );
             return Err(Status::internal(why));
         }
-        let patched = patch::json::apply(shown, patch).map_err(|error| match error {
+        let patched = patch::apply_json(shown, patch).map_err(|error| match error {
             PatchError::DoesNotApply => {
                 Status::internal("the patch of the webhook does not apply to the object")
             }

@@ -6,18 +6,14 @@
 //! Invariant: of two writes racing for what is left, one gets it: charges of a namespace are made one after the other, and all quotas
 //! of one write are charged in one transaction.
 
-mod scopes;
-mod usage;
-
 use futures::future::BoxFuture;
 use serde_json::Value;
 use skiff_api::codec::decode_stored;
 use skiff_api::meta::meta;
+use skiff_api::quota::{self, Amounts, Used, amounts};
 use skiff_api::{KindDef, Status};
 use skiff_store::{Entry, Expect, Op, RangeRequest, Txn};
 
-use self::usage::{Usage, Used};
-use super::limit_ranger::amounts;
 use super::{Operation, Plugin, Request};
 use crate::{objects, ownership};
 
@@ -62,7 +58,7 @@ impl Plugin for ResourceQuota {
         !request.namespace.is_empty()
             && request.part.is_none()
             && request.kind.resource != "events"
-            && usage::is_charged(request)
+            && is_charged(request)
     }
 
     fn validate<'a>(
@@ -71,7 +67,7 @@ impl Plugin for ResourceQuota {
         object: &'a Value,
     ) -> BoxFuture<'a, Result<(), Status>> {
         Box::pin(async move {
-            if quotas(request).await?.is_empty() || !usage::may_change(request, object) {
+            if quotas(request).await?.is_empty() || !may_change(request, object) {
                 return Ok(());
             }
             let _alone = request.server.admission.quota_locks.of(request.namespace).await;
@@ -83,6 +79,28 @@ impl Plugin for ResourceQuota {
             Err(Status::internal("quota usage changes too fast to be charged"))
         })
     }
+}
+
+/// The operations that can change what a kind counts as.
+fn is_charged(request: &Request<'_>) -> bool {
+    let (kind, sub) = (request.kind, request.subresource);
+    match request.operation {
+        Operation::Create => sub.is_empty(),
+        Operation::Update if quota::is_pods(kind) => matches!(sub, "" | "resize"),
+        Operation::Update if quota::is_claims(kind) => matches!(sub, "" | "status"),
+        Operation::Update => {
+            sub.is_empty() && (quota::is_services(kind) || quota::is_device_claims(kind))
+        }
+        Operation::Delete | Operation::Connect => false,
+    }
+}
+
+/// An ordinary update of a pod counts only when it moves the pod between scopes.
+fn may_change(request: &Request<'_>, object: &Value) -> bool {
+    let plain_update =
+        quota::is_pods(request.kind) && request.subresource.is_empty() && request.old.is_some();
+    let timed = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].is_i64();
+    !plain_update || request.old.is_some_and(|old| timed(old) != timed(object))
 }
 
 async fn quotas(request: &Request<'_>) -> Result<Vec<std::sync::Arc<Entry>>, Status> {
@@ -125,19 +143,19 @@ fn charge(request: &Request<'_>, object: &Value, quota: &mut Value) -> Result<bo
     let hard = amounts(&quota["status"]["hard"]);
     let used = amounts(&quota["status"]["used"]);
     let counted: Vec<&str> =
-        hard.keys().map(String::as_str).filter(|of| usage::counts(request.kind, of)).collect();
-    if counted.is_empty() || !scopes::all_match(request.kind, object, quota) {
+        hard.keys().map(String::as_str).filter(|of| quota::counts(request.kind, of)).collect();
+    if counted.is_empty() || !quota::all_match(request.kind, object, quota) {
         return Ok(false);
     }
-    if usage::is_pods(request.kind) {
+    if quota::is_pods(request.kind) {
         demand_stated(request, object, &name, &counted)?;
     }
     if counted.iter().any(|of| !used.contains_key(*of)) {
         let why = format!("status unknown for quota: {name}, resources: {}", counted.join(","));
         return Err(request.forbidden(object, &why));
     }
-    let before = request.old.filter(|old| scopes::all_match(request.kind, old, quota));
-    let mut asked = usage::added(Used { kind: request.kind, object }, before);
+    let before = request.old.filter(|old| quota::all_match(request.kind, old, quota));
+    let mut asked = quota::added(Used { kind: request.kind, object }, before);
     asked.retain(|of, _| hard.contains_key(of));
     if asked.is_empty() {
         return Ok(false);
@@ -153,7 +171,7 @@ fn refuse_excess(
     request: &Request<'_>,
     object: &Value,
     quota: &str,
-    [asked, used, hard]: [&Usage; 3],
+    [asked, used, hard]: [&Amounts; 3],
 ) -> Result<(), Status> {
     let over = |of: &&String| used[*of] + asked[*of] > hard[*of];
     let over: Vec<&String> = asked.keys().filter(over).collect();
@@ -161,7 +179,7 @@ fn refuse_excess(
     if over.is_empty() || request.subresource == "status" {
         return Ok(());
     }
-    let list = |amounts: &Usage| {
+    let list = |amounts: &Amounts| {
         let each: Vec<String> = over.iter().map(|of| format!("{of}={}", amounts[*of])).collect();
         each.join(",")
     };
@@ -181,7 +199,7 @@ fn demand_stated(
     quota: &str,
     counted: &[&str],
 ) -> Result<(), Status> {
-    if usage::states_for_all(pod) {
+    if quota::states_for_all(pod) {
         return Ok(());
     }
     let mut missing: Vec<String> = Vec::new();

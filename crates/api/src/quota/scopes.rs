@@ -4,9 +4,9 @@
 //! objects of any other kind are in no scope.
 
 use serde_json::{Value, json};
-use skiff_api::KindDef;
 
 use super::usage;
+use crate::kind::KindDef;
 
 pub fn all_match(kind: &KindDef, object: &Value, quota: &Value) -> bool {
     let spec = &quota["spec"];

@@ -3,17 +3,12 @@
 //! Object -> resource name -> amount. Counterpart: `pkg/quota/v1/evaluator/core`. Kinds without a rule of their own count as
 //! one object, which is all that most quotas ask of them.
 
-use std::collections::BTreeMap;
-
 use serde_json::Value;
-use skiff_api::KindDef;
-use skiff_api::meta::meta;
-use skiff_api::quantity::Quantity;
 
-use crate::admission::limit_ranger::{amounts, pod_total};
-use crate::admission::{Operation, Request};
-
-pub type Usage = BTreeMap<String, Quantity>;
+use super::amounts::{Amounts, amounts, pod_total};
+use crate::kind::KindDef;
+use crate::meta::meta;
+use crate::quantity::Quantity;
 
 /// An object and what it is.
 #[derive(Clone, Copy)]
@@ -46,32 +41,12 @@ pub fn is_claims(kind: &KindDef) -> bool {
     kind.group.is_empty() && kind.resource == "persistentvolumeclaims"
 }
 
-fn is_services(kind: &KindDef) -> bool {
+pub fn is_services(kind: &KindDef) -> bool {
     kind.group.is_empty() && kind.resource == "services"
 }
 
-fn is_device_claims(kind: &KindDef) -> bool {
+pub fn is_device_claims(kind: &KindDef) -> bool {
     kind.group == "resource.k8s.io" && kind.resource == "resourceclaims"
-}
-
-/// The operations that can change what a kind counts as.
-pub fn is_charged(request: &Request<'_>) -> bool {
-    let (kind, sub) = (request.kind, request.subresource);
-    match request.operation {
-        Operation::Create => sub.is_empty(),
-        Operation::Update if is_pods(kind) => matches!(sub, "" | "resize"),
-        Operation::Update if is_claims(kind) => matches!(sub, "" | "status"),
-        Operation::Update => sub.is_empty() && (is_services(kind) || is_device_claims(kind)),
-        Operation::Delete | Operation::Connect => false,
-    }
-}
-
-/// An ordinary update of a pod counts only when it moves the pod between scopes.
-pub fn may_change(request: &Request<'_>, object: &Value) -> bool {
-    let plain_update =
-        is_pods(request.kind) && request.subresource.is_empty() && request.old.is_some();
-    let timed = |pod: &Value| pod["spec"]["activeDeadlineSeconds"].is_i64();
-    !plain_update || request.old.is_some_and(|old| timed(old) != timed(object))
 }
 
 /// Whether a resource that a quota names is one that objects of this kind use.
@@ -104,7 +79,7 @@ fn is_compute(resource: &str) -> bool {
 }
 
 /// What is used beyond what was used before; nothing that shrank or stayed.
-pub fn added(now: Used<'_>, before: Option<&Value>) -> Usage {
+pub fn added(now: Used<'_>, before: Option<&Value>) -> Amounts {
     let used = before.map(|object| of(Used { object, ..now })).unwrap_or_default();
     let zero = Quantity::from_units(0);
     let mut added = of(now);
@@ -116,9 +91,9 @@ pub fn added(now: Used<'_>, before: Option<&Value>) -> Usage {
 }
 
 /// Everything an object counts as.
-fn of(Used { kind, object }: Used<'_>) -> Usage {
+pub fn of(Used { kind, object }: Used<'_>) -> Amounts {
     let one = Quantity::from_units(1);
-    let mut usage = Usage::from([(format!("count/{}", kind.group_resource()), one)]);
+    let mut usage = Amounts::from([(format!("count/{}", kind.group_resource()), one)]);
     if is_pods(kind) && has_ended(object) {
         return usage;
     }
@@ -150,7 +125,7 @@ pub fn states_for_all(pod: &Value) -> bool {
 }
 
 /// What a pod states for itself stands before what its containers add up to.
-fn total(pod: &Value, field: &str) -> Usage {
+fn total(pod: &Value, field: &str) -> Amounts {
     let mut total = pod_total(pod, field);
     let overhead = amounts(&pod["spec"]["overhead"]);
     for (resource, mut amount) in amounts(&pod["spec"]["resources"][field]) {
@@ -160,7 +135,7 @@ fn total(pod: &Value, field: &str) -> Usage {
     total
 }
 
-fn add_pod(usage: &mut Usage, pod: &Value) {
+fn add_pod(usage: &mut Amounts, pod: &Value) {
     for (resource, amount) in total(pod, "requests") {
         usage.insert(format!("requests.{resource}"), amount);
         if COMPUTE.contains(&resource.as_str()) || resource.starts_with("hugepages-") {
@@ -172,7 +147,7 @@ fn add_pod(usage: &mut Usage, pod: &Value) {
     }
 }
 
-fn add_service(usage: &mut Usage, service: &Value) {
+fn add_service(usage: &mut Amounts, service: &Value) {
     let spec = &service["spec"];
     let ports = || spec["ports"].as_array().into_iter().flatten();
     let numbered = || ports().filter(|port| port["nodePort"].as_i64().unwrap_or(0) != 0).count();
@@ -187,7 +162,7 @@ fn add_service(usage: &mut Usage, service: &Value) {
     usage.insert("services.loadbalancers".to_owned(), Quantity::from_units(balanced.into()));
 }
 
-fn add_claim(usage: &mut Usage, claim: &Value) {
+fn add_claim(usage: &mut Amounts, claim: &Value) {
     let class = meta(claim)
         .annotation("volume.beta.kubernetes.io/storage-class")
         .or_else(|| claim["spec"]["storageClassName"].as_str())
@@ -206,9 +181,9 @@ fn add_claim(usage: &mut Usage, claim: &Value) {
 }
 
 /// Devices by class; of alternatives, the most that any could take.
-fn add_devices(usage: &mut Usage, claim: &Value) {
+fn add_devices(usage: &mut Amounts, claim: &Value) {
     for request in claim["spec"]["devices"]["requests"].as_array().into_iter().flatten() {
-        let mut most = Usage::new();
+        let mut most = Amounts::new();
         let alternatives = request["firstAvailable"].as_array().into_iter().flatten();
         let exactly = Some(&request["exactly"]).filter(|exactly| exactly.is_object());
         for wanted in alternatives.chain(exactly) {
@@ -234,7 +209,7 @@ mod tests {
     use super::*;
 
     fn kind(group: &str, version: &str, resource: &str) -> std::sync::Arc<KindDef> {
-        let kinds = skiff_api::kinds::builtin();
+        let kinds = crate::kinds::builtin();
         kinds.get(group, version, resource).expect("a built-in kind").clone()
     }
 

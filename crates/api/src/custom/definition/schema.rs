@@ -1,0 +1,412 @@
+//! An OpenAPI schema as a definition may declare it.
+//!
+//! Structure and defaults first ([`structure`], [`defaults`]), then one walk over every node: unsupported keywords, map and
+//! list types, and the form of CEL rules, which are compiled where nothing else is wrong. Counterpart:
+//! `ValidateCustomResourceDefinitionOpenAPISchema`.
+
+use serde_json::Value;
+
+use super::super::structural::{children, flag, junctors};
+use super::super::{list, text, texts};
+use super::{defaults, printed, structure};
+use crate::field::{ErrorList, Path};
+
+const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
+const META: &[&str] = &["metadata", "kind", "apiVersion"];
+const REASONS: &[&str] =
+    &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
+
+/// What may stand at the root where status is a subresource, in upstream's words.
+const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations]";
+const NOT_AT_ROOT: &[&str] = &[
+    "id",
+    "$schema",
+    "$ref",
+    "nullable",
+    "default",
+    "enum",
+    "maxProperties",
+    "minProperties",
+    "allOf",
+    "oneOf",
+    "anyOf",
+    "not",
+    "additionalProperties",
+    "patternProperties",
+    "dependencies",
+    "additionalItems",
+    "definitions",
+    "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
+    "x-kubernetes-list-type",
+    "x-kubernetes-map-type",
+];
+
+/// Faults of the schema of a version, whose holder is at `at`.
+pub fn validate(schema: &Value, has_status: bool, at: &Path<'_>, errors: &mut ErrorList) {
+    let before = errors.0.len();
+    let place = at.child("openAPIV3Schema");
+    if has_status {
+        root_beside_status(schema, &place, errors);
+    }
+    if flag(schema, "nullable") {
+        errors.forbidden(&place.child("nullable"), "nullable cannot be true at the root");
+    }
+    let unsupported = unsupported(schema);
+    if unsupported.is_none() {
+        let mut faults = structure::faults(schema, &place);
+        if faults.is_empty() {
+            defaults::validate(schema, &place, &mut faults);
+        }
+        errors.0.extend(faults.0);
+    }
+    let mut found = Found::default();
+    node(schema, &place, &Standing::default(), true, &mut found);
+    errors.0.extend(found.schema.0);
+    errors.0.extend(found.rules.0);
+    if let Some(why) = unsupported.filter(|_| errors.0.len() == before) {
+        errors.invalid(&place, "", why);
+    }
+}
+
+/// Status is validated apart, so that nothing at the root may speak of it.
+fn root_beside_status(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let is_set =
+        |name: &&&str| !matches!(schema.get(**name), None | Some(Value::Null | Value::Bool(false)));
+    match text(schema, "type") {
+        "object" | "" => {}
+        of => {
+            let detail = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
+            return errors.invalid(&at.child("type"), of, detail);
+        }
+    }
+    if NOT_AT_ROOT.iter().any(|name| is_set(&name)) {
+        let detail = format!(
+            "only {AT_ROOT} fields are allowed at the root of the schema if the status subresource is enabled"
+        );
+        errors.invalid(at, printed::internal(schema), detail);
+    }
+}
+
+/// The first keyword without which a schema cannot be structural at all.
+fn unsupported(node: &Value) -> Option<String> {
+    let is_set = |name: &str| node.get(name).is_some_and(|value| !value.is_null() && value != "");
+    let keywords = [
+        "id",
+        "$schema",
+        "$ref",
+        "patternProperties",
+        "dependencies",
+        "additionalItems",
+        "definitions",
+    ];
+    if let Some(name) = keywords.into_iter().find(|name| is_set(name)) {
+        let name = if name == "$schema" { "schema" } else { name };
+        return Some(format!("OpenAPIV3Schema '{name}' is not supported"));
+    }
+    if node.get("items").is_some_and(Value::is_array) {
+        return Some("OpenAPIV3Schema 'items' must be a schema, but is an array".to_owned());
+    }
+    if node.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
+        return Some(
+            "internal error: 'x-kubernetes-preserve-unknown-fields' must be true or undefined"
+                .to_owned(),
+        );
+    }
+    children(node).into_iter().chain(junctors(node)).find_map(|(_, child)| unsupported(child))
+}
+
+/// What the schemas around a node decide about it.
+#[derive(Clone, Default)]
+struct Standing {
+    /// Why there may be no defaults.
+    no_defaults: Option<String>,
+    in_meta: bool,
+}
+
+/// Faults of the schema and of its rules, which are reported after the others.
+#[derive(Default)]
+struct Found {
+    schema: ErrorList,
+    rules: ErrorList,
+}
+
+// === the walk ===
+
+fn node(schema: &Value, at: &Path<'_>, standing: &Standing, is_root: bool, found: &mut Found) {
+    if !schema.is_object() {
+        return;
+    }
+    let mut own = Found::default();
+    keywords(schema, at, standing, &mut own.schema);
+    below(schema, at, standing, is_root, &mut own);
+    map_type(schema, at, &mut own.schema);
+    list_type(schema, at, &mut own.schema);
+    keyed_list(schema, at, &mut own.schema);
+    items_of_keyed(schema, at, &mut own.schema);
+    let rules = at.child("x-kubernetes-validations");
+    for (index, rule) in list(schema, "x-kubernetes-validations").iter().enumerate() {
+        rule_form(rule, schema, &rules.index(index), &mut own.schema);
+    }
+    found.schema.0.extend(own.schema.0);
+    found.rules.0.extend(own.rules.0);
+}
+
+fn keywords(schema: &Value, at: &Path<'_>, standing: &Standing, errors: &mut ErrorList) {
+    let is_set = |name: &str| schema.get(name).is_some_and(|value| !value.is_null() && value != "");
+    let of = text(schema, "type");
+    if !of.is_empty() && !TYPES.contains(&of) {
+        errors.not_supported(&at.child("type"), of, TYPES);
+    }
+    if let Some(why) = standing.no_defaults.as_ref().filter(|_| is_set("default")) {
+        errors.forbidden(&at.child("default"), format!("must not be set {why}"));
+    }
+    for name in
+        ["id", "additionalItems", "patternProperties", "definitions", "dependencies", "$ref"]
+    {
+        if is_set(name) {
+            errors.forbidden(&at.child(name), format!("{name} is not supported"));
+        }
+    }
+    if of == "null" {
+        let detail = "type cannot be set to null, use nullable as an alternative";
+        errors.forbidden(&at.child("type"), detail);
+    }
+    if schema.get("items").is_some_and(Value::is_array) {
+        errors.forbidden(&at.child("items"), "items must be a schema object and not an array");
+    }
+    if standing.in_meta && flag(schema, "x-kubernetes-embedded-resource") {
+        let place = at.child("x-kubernetes-embedded-resource");
+        errors.forbidden(&place, "must not be used inside of resource meta");
+    }
+    if flag(schema, "uniqueItems") {
+        let detail =
+            "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
+        errors.forbidden(&at.child("uniqueItems"), detail);
+    }
+    if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
+        let place = at.child("x-kubernetes-preserve-unknown-fields");
+        errors.invalid(&place, false, "must be true or undefined");
+    }
+}
+
+/// Every schema directly below, in upstream's order.
+fn below(schema: &Value, at: &Path<'_>, standing: &Standing, is_root: bool, found: &mut Found) {
+    let properties = schema.get("properties").and_then(Value::as_object);
+    let additional = schema.get("additionalProperties").filter(|value| !value.is_null());
+    if let Some(additional) = additional {
+        let place = at.child("additionalProperties");
+        let both = properties.is_some_and(|properties| !properties.is_empty());
+        if both && additional != &Value::Bool(true) {
+            let detail = "additionalProperties and properties are mutual exclusive";
+            found.schema.forbidden(&place, detail);
+        }
+        let mut inner = standing.clone();
+        if standing.in_meta {
+            let why = "inside additionalProperties applying to object metadata";
+            inner.no_defaults = Some(why.to_owned());
+        }
+        node(additional, &place, &inner, false, found);
+    }
+    let is_object = is_root || flag(schema, "x-kubernetes-embedded-resource");
+    let place = at.child("properties");
+    for (name, child) in properties.into_iter().flatten() {
+        let mut inner = standing.clone();
+        if is_object && META.contains(&name.as_str()) {
+            inner.in_meta = true;
+            if is_root {
+                inner.no_defaults = Some(format!("in top-level {name}"));
+            }
+        }
+        node(child, &place.key(name), &inner, false, found);
+    }
+    if let Some(not) = schema.get("not") {
+        node(not, &at.child("not"), standing, false, found);
+    }
+    for junctor in ["allOf", "oneOf", "anyOf"] {
+        let place = at.child(junctor);
+        for (index, branch) in list(schema, junctor).iter().enumerate() {
+            node(branch, &place.index(index), standing, false, found);
+        }
+    }
+    if let Some(items) = schema.get("items") {
+        node(items, &at.child("items"), standing, false, found);
+    }
+}
+
+// === maps and lists ===
+
+fn map_type(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let Some(of) = schema.get("x-kubernetes-map-type").and_then(Value::as_str) else { return };
+    needs_type(schema, "object", "x-kubernetes-map-type", at, errors);
+    if !matches!(of, "atomic" | "granular") {
+        errors.not_supported(&at.child("x-kubernetes-map-type"), of, &["atomic", "granular"]);
+    }
+}
+
+fn needs_type(
+    schema: &Value,
+    wanted: &str,
+    keyword: &str,
+    at: &Path<'_>,
+    errors: &mut ErrorList,
+) -> bool {
+    let detail = format!("must be {wanted} if {keyword} is specified");
+    match text(schema, "type") {
+        of if of == wanted => return true,
+        "" => errors.required(&at.child("type"), detail),
+        of => errors.invalid(&at.child("type"), of, detail),
+    }
+    false
+}
+
+fn list_type(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let keyword = "x-kubernetes-list-type";
+    let Some(of) = schema.get(keyword).and_then(Value::as_str) else { return };
+    if needs_type(schema, "array", keyword, at, errors) && of == "set" {
+        atomic_items(&schema["items"], &at.child("items"), errors);
+    }
+    if !matches!(of, "atomic" | "set" | "map") {
+        errors.not_supported(&at.child(keyword), of, &["atomic", "set", "map"]);
+    }
+}
+
+/// The entries of a set are compared as a whole.
+fn atomic_items(items: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
+    let list_type = items.get("x-kubernetes-list-type").cloned().unwrap_or_default();
+    let is = |keyword: &str| text(items, keyword);
+    match text(items, "type") {
+        "array" if !matches!(is("x-kubernetes-list-type"), "" | "atomic") => {
+            errors.invalid(&at.child("x-kubernetes-list-type"), list_type, detail);
+        }
+        "object" if is("x-kubernetes-map-type") != "atomic" => {
+            errors.invalid(&at.child("x-kubernetes-map-type"), list_type, detail);
+        }
+        _ => {}
+    }
+}
+
+fn keyed_list(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let keys = texts(schema, "x-kubernetes-list-map-keys");
+    let (of, place) = (text(schema, "x-kubernetes-list-type"), at.child("x-kubernetes-list-type"));
+    let detail = "must be map if x-kubernetes-list-map-keys is non-empty";
+    match of {
+        "" if !keys.is_empty() => errors.required(&place, detail),
+        of if of != "map" && !keys.is_empty() => errors.invalid(&place, of, detail),
+        _ => {}
+    }
+    if of != "map" {
+        return;
+    }
+    let place = at.child("x-kubernetes-list-map-keys");
+    if keys.is_empty() {
+        errors.required(&place, "must not be empty if x-kubernetes-list-type is map");
+    }
+    let items = at.child("items");
+    match schema.get("items") {
+        None => errors.required(&items, "must have a schema if x-kubernetes-list-type is map"),
+        Some(list @ Value::Array(_)) => {
+            let detail = "must only have a single schema if x-kubernetes-list-type is map";
+            errors.invalid(&items, printed::internal(list), detail);
+        }
+        Some(schema) if text(schema, "type") != "object" => {
+            let detail = "must be object if parent array's x-kubernetes-list-type is map";
+            errors.invalid(&items.child("type"), text(schema, "type"), detail);
+        }
+        Some(schema) => list_keys(&keys, schema, &place, &items, errors),
+    }
+}
+
+fn list_keys(
+    keys: &[String],
+    items: &Value,
+    at: &Path<'_>,
+    items_at: &Path<'_>,
+    errors: &mut ErrorList,
+) {
+    let properties = items_at.child("properties");
+    for (index, key) in keys.iter().enumerate() {
+        match items["properties"].get(key) {
+            Some(field) if matches!(text(field, "type"), "array" | "object") => {
+                let detail =
+                    "must be a scalar type if parent array's x-kubernetes-list-type is map";
+                let place = properties.key(key);
+                errors.invalid(&place.child("type"), text(items, "type"), detail);
+            }
+            Some(_) => {}
+            None => {
+                errors.invalid(at, keys.to_vec(), "entries must all be names of item properties");
+            }
+        }
+        if keys[..index].contains(key) {
+            errors.invalid(at, keys.to_vec(), "must not contain duplicate entries");
+        }
+    }
+}
+
+/// Neither entries nor their keys may be left open.
+fn items_of_keyed(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let (of, items) = (text(schema, "x-kubernetes-list-type"), &schema["items"]);
+    if !items.is_object() || !matches!(of, "set" | "map") {
+        return;
+    }
+    let place = at.child("items");
+    if flag(items, "nullable") {
+        let detail = format!("cannot be nullable when x-kubernetes-list-type is {of}");
+        errors.forbidden(&place.child("nullable"), detail);
+    }
+    if of == "set" {
+        return;
+    }
+    let (properties, required) = (place.child("properties"), texts(items, "required"));
+    for key in texts(schema, "x-kubernetes-list-map-keys") {
+        let Some(field) = items["properties"].get(&key) else { continue };
+        let place = properties.key(&key);
+        if !required.contains(&key) && field.get("default").is_none_or(Value::is_null) {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
+            errors.required(&place.child("default"), detail);
+        }
+        if flag(field, "nullable") {
+            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
+            errors.forbidden(&place.child("nullable"), detail);
+        }
+    }
+}
+
+// === rules ===
+
+/// What a rule must look like before it is compiled.
+fn rule_form(rule: &Value, schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let (expression, message) = (text(rule, "rule"), text(rule, "message"));
+    let has_breaks = |text: &str| text.contains(['\n', '\r']);
+    if expression.trim().is_empty() {
+        errors.required(&at.child("rule"), "rule is not specified");
+    } else if !message.is_empty() && message.trim().is_empty() {
+        errors.invalid(&at.child("message"), message, "must be non-empty if specified");
+    } else if has_breaks(message.trim()) {
+        errors.invalid(&at.child("message"), message, "must not contain line breaks");
+    } else if has_breaks(expression.trim()) && message.trim().is_empty() {
+        let detail = "message must be specified if rule contains line breaks";
+        errors.required(&at.child("message"), detail);
+    }
+    let message_expression = text(rule, "messageExpression");
+    if !message_expression.is_empty() && message_expression.trim().is_empty() {
+        let detail = "messageExpression must be non-empty if specified";
+        errors.required(&at.child("messageExpression"), detail);
+    }
+    if let Some(reason) = rule["reason"].as_str().filter(|reason| !REASONS.contains(reason)) {
+        errors.not_supported(&at.child("reason"), reason, REASONS);
+    }
+    let (path, place) = (text(rule, "fieldPath"), at.child("fieldPath"));
+    if !path.is_empty() && path.trim().is_empty() {
+        errors.invalid(&place, path, "must be non-empty if specified");
+    }
+    if has_breaks(path) {
+        errors.invalid(&place, path, "must not contain line breaks");
+    }
+    if !path.is_empty() && printed::field_path(path, schema, true).is_err() {
+        errors.invalid(&place, path, "must be a valid path");
+    }
+}

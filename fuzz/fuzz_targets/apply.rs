@@ -1,0 +1,25 @@
+//! Two managers apply to an object of any kind: applying the same again changes nothing.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use skiff_api::KindDef;
+use skiff_api::apply::{Manager, apply, decode_config, track};
+use skiff_api::codec::{Format, Target, decode};
+
+fuzz_target!(|input: &[u8]| {
+    let Some((kind, parts)) = skiff_fuzz::kind(input) else { return };
+    let Some((object, config)) = skiff_fuzz::cut(parts) else { return };
+    let Ok(read) = decode(object, Format::Json, &Target::of(kind)) else { return };
+    let Ok(config) = decode_config(config, kind) else { return };
+    let mut live = read.object;
+    track(kind, None, &mut live, &manager(kind, "creator"));
+    let applier = manager(kind, "applier");
+    let Ok(applied) = apply(kind, Some(&live), &config, &applier, true) else { return };
+    let again = apply(kind, Some(&applied), &config, &applier, false);
+    assert_eq!(again.expect("what was applied is no conflict"), applied);
+});
+
+fn manager(kind: &KindDef, name: &str) -> Manager {
+    Manager { name: name.to_owned(), api_version: kind.api_version(), ..Manager::default() }
+}
