@@ -1,6 +1,5 @@
 //! Who may come in and what they may do: tokens of every kind, nodes, webhooks, impersonation, rules.
 
-#[path = "common/mod.rs"]
 mod common;
 #[path = "common/webhook.rs"]
 mod webhook;
@@ -195,9 +194,9 @@ async fn a_webhook_after_rbac_allows_what_rbac_does_not_and_may_deny_for_good() 
     // RBAC is asked where the webhook has no opinion.
     jane.get("/version").await.ok();
     let review = json!({ "spec": { "user": "jane", "resourceAttributes": { "verb": "list", "resource": "secrets" } } });
-    let answer =
-        cluster.admin().post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review);
-    let answer = answer.await.created();
+    let admin = cluster.admin();
+    let answer = admin.post("/apis/authorization.k8s.io/v1/subjectaccessreviews", &review).await;
+    let answer = answer.created();
     assert_eq!(
         answer["status"],
         json!({ "allowed": false, "denied": true, "reason": "not those" })

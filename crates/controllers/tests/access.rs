@@ -2,7 +2,6 @@
 //!
 //! Against the real API server in one process, under the default roles.
 
-#[allow(dead_code, reason = "each test binary uses its part")]
 mod cluster;
 
 use cluster::TestCluster;

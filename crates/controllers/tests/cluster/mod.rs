@@ -1,5 +1,7 @@
 //! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
