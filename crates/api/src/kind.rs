@@ -164,7 +164,12 @@ pub trait Strategy: Send + Sync {
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
 
-    /// What a new object gets once it has been found good.
+    /// Annotations that are no metadata to upstream: views of the metadata alone do not show them.
+    fn metadata_hides(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    /// What an object gets once it has been found good.
     fn canonicalize(&self, _object: &mut Value) {}
 
     /// Faults of a change through another subresource, which changes one part of the object.
@@ -219,6 +224,11 @@ pub trait Strategy: Send + Sync {
     /// of each.
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
         &[]
+    }
+
+    /// Rows of a Table end with the object's age under no column.
+    fn ends_with_age(&self) -> bool {
+        false
     }
 
     /// The cell of a Table row under the column with this name; `now` is Unix seconds.
@@ -481,7 +491,8 @@ pub fn keep(object: &mut Value, old: &Value, field: &str) {
     };
 }
 
-fn keep_all_but_status(object: &mut Value, old: &Value) {
+/// What a change through the status subresource leaves alone.
+pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     let (Some(new), Some(was)) = (object.as_object_mut(), old.as_object()) else { return };
     let own = |name: &str| matches!(name, "status" | "metadata" | "apiVersion" | "kind");
     new.retain(|name, _| own(name));

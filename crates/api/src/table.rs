@@ -61,19 +61,37 @@ pub fn head_of_object(object: &Value) -> Value {
 }
 
 /// An object reduced to its metadata: `PartialObjectMetadata`.
-pub fn partial(object: &Value) -> Value {
+pub fn partial(kind: &KindDef, object: &Value) -> Value {
+    let metadata = object.get("metadata").cloned();
+    let mut metadata = metadata.unwrap_or_else(|| Value::Object(Map::new()));
+    hide(kind.strategy.metadata_hides(), &mut metadata);
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",
-        "metadata": object.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new())),
+        "metadata": metadata,
     })
 }
 
+fn hide(hidden: &[&str], metadata: &mut Value) {
+    let Some(metadata) = metadata.as_object_mut().filter(|_| !hidden.is_empty()) else { return };
+    let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) else {
+        return;
+    };
+    annotations.retain(|key, _| !hidden.contains(&key.as_str()));
+    if annotations.is_empty() {
+        metadata.remove("annotations");
+    }
+}
+
 fn row(kind: &KindDef, object: &Value, include: IncludeObject, now: i64) -> Value {
-    let cells: Vec<Value> = columns(kind).map(|column| cell(kind, object, column, now)).collect();
+    let mut cells: Vec<Value> =
+        columns(kind).map(|column| cell(kind, object, column, now)).collect();
+    if kind.strategy.ends_with_age() {
+        cells.push(age::since(meta(object).creation_timestamp(), now).into());
+    }
     let object = match include {
         IncludeObject::None => Value::Null,
-        IncludeObject::Metadata => partial(object),
+        IncludeObject::Metadata => partial(kind, object),
         IncludeObject::Object => object.clone(),
     };
     json!({"cells": cells, "object": object})

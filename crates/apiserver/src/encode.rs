@@ -50,9 +50,7 @@ pub async fn response(
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, bytes, Some(kind)),
-        Shape::Partial => {
-            written(media, partial(&decode_stored(&bytes)?, "PartialObjectMetadata"), None)
-        }
+        Shape::Partial => written(media, partial(kind, &decode_stored(&bytes)?), None),
         Shape::Table => written(media, table(kind, &[bytes], call, None)?, None),
         Shape::PartialList => Err(Media::not_acceptable()),
     }
@@ -65,12 +63,13 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
             let items: Result<Vec<Bytes>, Status> = list
                 .items
                 .iter()
-                .map(|item| Ok(partial(&decode_stored(item)?, "PartialObjectMetadata")))
+                .map(|item| Ok(partial(&list.kind, &decode_stored(item)?)))
                 .collect();
             let items = items?;
             let head = ListHead {
                 api_version: "meta.k8s.io/v1",
                 kind: "PartialObjectMetadataList",
+                custom: false,
                 ..head_of(&list)
             };
             let bytes = codec::list_json(&head, items.iter().map(|item| &item[..]));
@@ -117,10 +116,8 @@ fn with_null_items(list: &[u8]) -> Bytes {
 }
 
 /// `metav1.PartialObjectMetadata`: an object without anything of its own.
-fn partial(object: &Value, kind: &str) -> Bytes {
-    let value =
-        json!({ "kind": kind, "apiVersion": "meta.k8s.io/v1", "metadata": object["metadata"] });
-    Bytes::from(value.to_string())
+fn partial(kind: &KindDef, object: &Value) -> Bytes {
+    Bytes::from(table::partial(kind, object).to_string())
 }
 
 fn table(
@@ -223,7 +220,7 @@ impl EventEncoder {
         let object = match (event.kind, self.media.shape) {
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
             (_, Shape::Partial | Shape::PartialList) => {
-                partial(&decode_stored(&event.object)?, "PartialObjectMetadata")
+                partial(&self.kind, &decode_stored(&event.object)?)
             }
             (_, Shape::Table) => self.row(&decode_stored(&event.object)?),
         };

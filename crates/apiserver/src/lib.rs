@@ -40,6 +40,7 @@ mod subresources;
 mod user;
 mod verbs;
 mod webhook;
+mod zpages;
 
 mod aggregate;
 mod bootstrap;

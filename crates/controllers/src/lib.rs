@@ -17,6 +17,7 @@ mod node_lifecycle;
 mod pod;
 mod pod_gc;
 mod replica_set;
+mod resource_quota;
 pub mod runtime;
 mod service_account;
 mod service_account_tokens;
@@ -50,6 +51,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     node_lifecycle::taint_eviction::DEF,
     pod_gc::DEF,
     replica_set::DEF,
+    resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
 ];

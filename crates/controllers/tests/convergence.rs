@@ -7,7 +7,7 @@ mod cluster;
 use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Pod, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Pod, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -190,6 +190,45 @@ async fn a_deleted_namespace_is_emptied_first() {
         })
         .await;
     assert_eq!(count::<Pod>(&cluster, "team").await, 0);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quota_knows_what_is_used_and_gets_back_what_is_deleted() {
+    let cluster = TestCluster::start("quota").await;
+    let hard = json!({"pods": "1", "configmaps": "9", "count/deployments.apps": "2"});
+    cluster
+        .create::<ResourceQuota>(
+            "default",
+            json!({"apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": {"name": "q"}, "spec": {"hard": hard}}),
+        )
+        .await;
+    let used = async |c: &TestCluster, of: &str| {
+        let quota = c.api::<ResourceQuota>("default").get("q").await.unwrap();
+        let used = quota.status.and_then(|status| status.used).unwrap_or_default();
+        used.get(of).map(|amount| amount.0.clone())
+    };
+    cluster
+        .eventually("kube-root-ca.crt counted", async |c| {
+            used(c, "configmaps").await.as_deref() == Some("1")
+        })
+        .await;
+    cluster.create::<Deployment>("default", web(2, "app:1")).await;
+    cluster
+        .eventually("one pod of two, one deployment", async |c| {
+            used(c, "pods").await.as_deref() == Some("1")
+                && used(c, "count/deployments.apps").await.as_deref() == Some("1")
+        })
+        .await;
+    assert_eq!(count::<Pod>(&cluster, "default").await, 1);
+    cluster.api::<Deployment>("default").delete("web", &DeleteParams::default()).await.unwrap();
+    cluster
+        .eventually("all given back", async |c| {
+            used(c, "pods").await.as_deref() == Some("0")
+                && used(c, "count/deployments.apps").await.as_deref() == Some("0")
+        })
+        .await;
     cluster.stop().await;
 }
 

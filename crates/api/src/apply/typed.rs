@@ -324,6 +324,43 @@ fn merge_at(live: &Value, config: &Value, shape: Shape<'_>) -> Value {
     }
 }
 
+/// Where an object has lists, maps or structs that are owned whole.
+pub fn atomics(object: &Value, schema: &StructSchema) -> Vec<String> {
+    let mut found = Vec::new();
+    atomic_fields(object, schema, "", &mut found);
+    found
+}
+
+fn atomic_fields(object: &Value, schema: &StructSchema, at: &str, found: &mut Vec<String>) {
+    for (name, value) in object.as_object().into_iter().flatten() {
+        if let Some(field) = schema.field(name) {
+            atomics_at(value, &field.schema, &format!("{at}.{name}"), found);
+        }
+    }
+}
+
+fn atomics_at(value: &Value, schema: &Schema, at: &str, found: &mut Vec<String>) {
+    match (schema, value) {
+        (Schema::Struct(of), Value::Object(_)) => {
+            found.extend(of.atomic.then(|| at.to_owned()));
+            atomic_fields(value, of, at, found);
+        }
+        (Schema::Map(of), Value::Object(entries)) => {
+            found.extend(of.atomic.then(|| at.to_owned()));
+            for (key, value) in entries {
+                atomics_at(value, &of.values, &format!("{at}.{key}"), found);
+            }
+        }
+        (Schema::List(of), Value::Array(items)) => {
+            found.extend((of.topology == ListType::Atomic).then(|| at.to_owned()));
+            for (index, item) in items.iter().enumerate() {
+                atomics_at(item, &of.items, &format!("{at}[{index}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
 /// The order of the configuration holds among what both have; what only the object has keeps its
 /// place between them.
 fn merge_lists(old: &[Value], new: &[Value], shape: Shape<'_>) -> Vec<Value> {

@@ -13,6 +13,19 @@ pub fn set(object: &mut Object, field: &str, value: impl Into<Value>) {
     }
 }
 
+/// Sets a field that cannot tell empty from absent: one that is absent, no text or 0.
+pub fn set_if_empty(object: &mut Object, field: &str, value: impl Into<Value>) {
+    let empty = match object.get(field) {
+        None | Some(Value::Null) => true,
+        Some(Value::String(text)) => text.is_empty(),
+        Some(Value::Number(number)) => number.as_i64() == Some(0),
+        Some(_) => false,
+    };
+    if empty {
+        object.insert(field.to_owned(), value.into());
+    }
+}
+
 /// The object in a field, if it is there.
 pub fn object<'a>(parent: &'a mut Object, field: &str) -> Option<&'a mut Object> {
     parent.get_mut(field)?.as_object_mut()

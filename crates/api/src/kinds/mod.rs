@@ -3,7 +3,7 @@
 //! A kind with something to say of its own has one file `kinds/<group>/<kind>.rs` holding a unit
 //! struct that implements [`Strategy`], and a row in [`strategy`]; every other kind is plain.
 
-pub(crate) mod admissionregistration;
+pub mod admissionregistration;
 mod apiregistration;
 mod apps;
 pub mod at;
@@ -37,6 +37,7 @@ use crate::kind::{GroupVersion, KindDef, Kinds, Strategy, Subresource};
 use crate::schema::{self, ResourceFacts, SubresourceFacts};
 
 pub use core::pod::qos_class;
+pub use core::service::service_addresses;
 
 /// Every built-in kind.
 pub fn builtin() -> Kinds {

@@ -109,11 +109,6 @@ pub fn one_line(text: &str) -> Vec<String> {
 
 // === addresses ===
 
-/// An address, in any form old objects may hold.
-pub fn ip(text: &str) -> Vec<String> {
-    fault_unless(lenient_ip(text).is_some(), BAD_IP)
-}
-
 /// An address without the ambiguities that new kinds refuse.
 pub fn strict_ip(text: &str) -> Vec<String> {
     match lenient_ip(text) {
@@ -143,18 +138,83 @@ pub fn ip_warning(place: &Path<'_>, text: &str) -> Option<String> {
     })
 }
 
-pub fn cidr(text: &str) -> Vec<String> {
-    fault_unless(parse_cidr(text).is_some(), BAD_CIDR)
+/// Ranges that will be refused one day, or are spelt in an unusual way.
+pub fn cidr_warning(place: &Path<'_>, text: &str) -> Option<String> {
+    let net = parse_cidr(text)?;
+    let plain = format!("{}/{}", masked(net), net.1);
+    match strict_cidr(text).is_empty() {
+        false => {
+            let form = "non-standard CIDR value";
+            Some(format!("{place}: {form} {text:?} is invalid: use \"{plain}\""))
+        }
+        true => (net.0.is_ipv6() && plain != text).then(|| {
+            let form = "should be in RFC 5952 canonical format";
+            format!("{place}: IPv6 CIDR value {text:?} {form} (\"{plain}\")")
+        }),
+    }
 }
 
 /// A range whose address is the network's own.
 pub fn strict_cidr(text: &str) -> Vec<String> {
     let Some(net) = parse_cidr(text) else { return vec![BAD_CIDR.to_owned()] };
-    let (address, prefix) = text.split_once('/').unwrap_or_default();
-    if address.parse::<IpAddr>().is_err() || (prefix.len() > 1 && prefix.starts_with('0')) {
+    if has_leading_zeros(text) {
         return vec!["must not have leading 0s in IP or prefix length".to_owned()];
     }
+    if is_mapped(net.0) {
+        return vec!["must not have an IPv4-mapped IPv6 address".to_owned()];
+    }
     fault_unless(net.0 == masked(net), "must not have bits set beyond the prefix length")
+}
+
+/// As [`strict_cidr`], spelt in the one way that names the range.
+pub fn canonical_cidr(text: &str) -> Vec<String> {
+    let faults = strict_cidr(text);
+    match parse_cidr(text) {
+        Some((address, prefix)) if faults.is_empty() => {
+            let canonical = format!("{address}/{prefix}");
+            fault_unless(canonical == text, &format!("must be in canonical form (\"{canonical}\")"))
+        }
+        _ => faults,
+    }
+}
+
+/// Ranges that will be refused one day: ambiguous ones, and IPv6 spelt in an unusual way.
+pub fn cidr_warnings(place: &Path<'_>, text: &str) -> Vec<String> {
+    let Some((address, prefix)) = parse_cidr(text) else { return Vec::new() };
+    let (plain, prefix) = match address {
+        IpAddr::V6(v6) if is_mapped(address) && prefix >= 96 => {
+            (v6.to_ipv4_mapped().map_or(address, IpAddr::V4), prefix - 96)
+        }
+        _ => (address, prefix),
+    };
+    let network = format!("{}/{prefix}", masked((plain, prefix)));
+    let mut warnings = Vec::new();
+    if plain != masked((plain, prefix)) {
+        let most = if plain.is_ipv4() { 32 } else { 128 };
+        let context = "is ambiguous in this context";
+        warnings.push(format!(
+            "{place}: CIDR value {text:?} {context} (should be {network:?} or \"{plain}/{most}\"?)"
+        ));
+    }
+    if has_leading_zeros(text) || plain != address {
+        let fault = format!("is invalid: use {network:?}");
+        warnings.push(format!("{place}: non-standard CIDR value {text:?} {fault}"));
+    }
+    let canonical = format!("{address}/{prefix}");
+    if warnings.is_empty() && plain.is_ipv6() && canonical != text {
+        let form = "should be in RFC 5952 canonical format";
+        warnings.push(format!("{place}: IPv6 CIDR value {text:?} {form} ({canonical:?})"));
+    }
+    warnings
+}
+
+fn is_mapped(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some())
+}
+
+fn has_leading_zeros(range: &str) -> bool {
+    let (address, prefix) = range.split_once('/').unwrap_or_default();
+    address.parse::<IpAddr>().is_err() || (prefix.len() > 1 && prefix.starts_with('0'))
 }
 
 /// Reads an address, leading zeros and all.
@@ -258,6 +318,7 @@ pub fn validate_at_most_100_percent(at: &At, errors: &mut ErrorList) {
 /// The number, a percentage's number, or 0 for what is neither.
 pub fn int_or_percent(value: &Value) -> i64 {
     match value {
+        Value::String(text) if !percent(text).is_empty() => text.parse().unwrap_or(0),
         Value::String(text) => text.trim_end_matches('%').parse().unwrap_or(0),
         _ => value.as_i64().unwrap_or(0),
     }
@@ -284,12 +345,12 @@ mod tests {
             (underscored_subdomain, "_tcp.a_b.example", &[]),
             (unreserved_path, "../x", &["must not contain '..'"]),
             (unreserved_path, "..data", &["must not start with '..'"]),
-            (ip, "010.0.0.1", &[]),
             (strict_ip, "010.0.0.1", &["must not have leading 0s"]),
             (strict_ip, "::ffff:1.2.3.4", &["must not be an IPv4-mapped IPv6 address"]),
-            (cidr, "10.0.0.5/24", &[]),
             (strict_cidr, "10.0.0.5/24", &["must not have bits set beyond the prefix length"]),
             (strict_cidr, "10.0.0.0/33", &[BAD_CIDR]),
+            (strict_cidr, "::ffff:1.2.3.0/120", &["must not have an IPv4-mapped IPv6 address"]),
+            (canonical_cidr, "FD00::/8", &["must be in canonical form (\"fd00::/8\")"]),
         ];
         for (rule, text, faults) in cases {
             assert_eq!(rule(text), *faults, "{text}");

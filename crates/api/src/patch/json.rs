@@ -17,6 +17,21 @@ const MAX_COPIED: usize = 3 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq)]
 pub struct Operation(Map<String, Value>);
 
+/// Why an operation does not fit a document, as the library upstream uses says it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Misfit {
+    #[error("{0}")]
+    DoesNotApply(String),
+    #[error("testing value {0} failed: test failed")]
+    FailedTest(String),
+}
+
+impl From<Map<String, Value>> for Operation {
+    fn from(fields: Map<String, Value>) -> Operation {
+        Operation(fields)
+    }
+}
+
 impl Operation {
     fn text(&self, field: &str) -> Option<&str> {
         self.0.get(field)?.as_str()
@@ -74,11 +89,59 @@ pub fn read(
 
 /// Applies a JSON patch.
 pub fn apply(document: Value, operations: &[Operation]) -> Result<Value, PatchError> {
+    apply_or_explain(document, operations).map_err(|_| PatchError::DoesNotApply)
+}
+
+/// As [`apply`], for those who may be told why not.
+pub fn apply_or_explain(document: Value, operations: &[Operation]) -> Result<Value, Misfit> {
     let mut editor = Editor { document, copied: 0 };
     for operation in operations {
-        editor.perform(operation).ok_or(PatchError::DoesNotApply)?;
+        editor.perform(operation).ok_or_else(|| explain(&mut editor.document, operation))?;
     }
     Ok(editor.document)
+}
+
+/// What keeps an operation from being performed.
+fn explain(document: &mut Value, operation: &Operation) -> Misfit {
+    const MISSING: &str = "missing value";
+    let name = operation.text("op").unwrap_or("");
+    let path = operation.path().unwrap_or("");
+    let because = |what: String, why: &str| Misfit::DoesNotApply(format!("{what}: {why}"));
+    // What is moved is taken first; what is copied is looked for first.
+    let place = match (name, operation.from()) {
+        ("move" | "copy", Some(from)) => from,
+        _ => path,
+    };
+    let found = steps(place);
+    let parent = found.as_ref().and_then(|steps| parent(document, steps));
+    match (name, parent) {
+        ("test", _) => Misfit::FailedTest(path.to_owned()),
+        ("copy", _) => because(
+            format!("copy operation does not apply: doc is missing from path: {place}"),
+            MISSING,
+        ),
+        ("move", None) => because(
+            format!("move operation does not apply: doc is missing from path: {place}"),
+            MISSING,
+        ),
+        ("add" | "remove" | "replace", None) => because(
+            format!("{name} operation does not apply: doc is missing path: {path:?}"),
+            MISSING,
+        ),
+        ("replace", Some(_)) => because(
+            format!("replace operation does not apply: doc is missing key: {path}"),
+            MISSING,
+        ),
+        ("add" | "remove" | "move", Some((Value::Array(_), step))) => because(
+            format!("error in {name} for path: '{place}': Unable to access invalid index: {step}"),
+            "invalid index referenced",
+        ),
+        ("add" | "remove" | "move", Some((_, key))) => because(
+            format!("error in {name} for path: '{place}': Unable to remove nonexistent key: {key}"),
+            MISSING,
+        ),
+        _ => Misfit::DoesNotApply(format!("Unexpected kind: {name}")),
+    }
 }
 
 /// Go's names of what a patch is read into.
@@ -183,7 +246,7 @@ fn parent<'a, 'p>(document: &'a mut Value, path: &'p [String]) -> Option<(&'a mu
         }
         _ => None,
     })?;
-    Some((parent, last))
+    (parent.is_object() || parent.is_array()).then_some((parent, last))
 }
 
 fn add(document: &mut Value, path: &[String], value: Value) -> Option<()> {
@@ -347,6 +410,36 @@ mod tests {
         let many = vec![json!({"op": "test", "path": ""}); MAX_OPERATIONS + 1];
         let error = patched(many.into()).unwrap_err();
         assert_eq!(error.into_status().code, 413);
+    }
+
+    #[test]
+    fn a_misfit_says_what_is_missing() {
+        let misfit = |operation: Value| {
+            let Value::Object(operation) = operation else { unreachable!("written below") };
+            let document = json!({"data": {"k": "v"}, "list": [1]});
+            let fault = apply_or_explain(document, &[Operation(operation)]);
+            fault.expect_err("does not fit").to_string()
+        };
+        for (operation, wanted) in [
+            (
+                json!({"op": "remove", "path": "/data/none"}),
+                "error in remove for path: '/data/none': Unable to remove nonexistent key: none: missing value",
+            ),
+            (
+                json!({"op": "add", "path": "/none/x", "value": 1}),
+                r#"add operation does not apply: doc is missing path: "/none/x": missing value"#,
+            ),
+            (
+                json!({"op": "add", "path": "/list/7", "value": 1}),
+                "error in add for path: '/list/7': Unable to access invalid index: 7: invalid index referenced",
+            ),
+            (
+                json!({"op": "test", "path": "/data/k", "value": "w"}),
+                "testing value /data/k failed: test failed",
+            ),
+        ] {
+            assert_eq!(misfit(operation), wanted);
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! upstream's Status. Server-side apply is in [`crate::apply`], as it needs to know who owns what.
 //! Counterpart: `apiserver/pkg/endpoints/handlers/patch.go`.
 
-mod json;
+pub mod json;
 mod merge;
 mod shown;
 mod strategic;

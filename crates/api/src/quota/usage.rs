@@ -84,7 +84,7 @@ pub fn added(now: Used<'_>, before: Option<&Value>) -> Amounts {
     let zero = Quantity::from_units(0);
     let mut added = of(now);
     for (resource, amount) in &mut added {
-        *amount = *amount - used.get(resource).copied().unwrap_or(zero);
+        *amount -= used.get(resource).copied().unwrap_or(zero);
     }
     added.retain(|_, amount| *amount > zero);
     added

@@ -8,8 +8,8 @@ use super::{
     Plugin, always, always_pull_images, certificates, claim_resize, default_class,
     default_toleration_seconds, external_ips, limit_ranger, namespace_lifecycle, namespaces,
     node_restriction, owner_references, placement, pod_resize, pod_security, pod_topology_labels,
-    priority, requester, resource_quota, runtime_class, service_account, storage_protection,
-    taint_nodes_by_condition, webhooks,
+    policies, priority, requester, resource_quota, runtime_class, service_account,
+    storage_protection, taint_nodes_by_condition, webhooks,
 };
 
 type Entry = (&'static dyn Plugin, Use);
@@ -52,7 +52,9 @@ const PLUGINS: &[Entry] = &[
     (&pod_topology_labels::PodTopologyLabels, Use::On),
     (&pod_resize::NodeDeclaredFeatureValidator, Use::On),
     (&pod_resize::PodResizeValidator, Use::On),
+    (&policies::MutatingAdmissionPolicy, Use::On),
     (&webhooks::MutatingAdmissionWebhook, Use::On),
+    (&policies::ValidatingAdmissionPolicy, Use::On),
     (&webhooks::ValidatingAdmissionWebhook, Use::On),
     (&resource_quota::ResourceQuota, Use::On),
     (&always::AlwaysDeny, Use::Off),

@@ -4,8 +4,6 @@
 //! `plugin/webhook/generic`, `plugin/webhook/predicates` and `plugin/policy/matching`.
 //! Invariant: a rule is judged before any selector needs another object.
 
-#![allow(dead_code, reason = "policies follow")]
-
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -64,11 +62,6 @@ impl Interest {
         }
     }
 
-    /// Criteria without rules are about everything.
-    pub fn add_everything(&mut self) {
-        self.everything = true;
-    }
-
     pub fn covers(&self, request: &Request<'_>) -> bool {
         self.everything || self.resources.contains(&request.kind.resource)
     }
@@ -87,10 +80,6 @@ impl Criteria {
             namespaces: selector(&holder["namespaceSelector"]),
             objects: selector(&holder["objectSelector"]),
         }
-    }
-
-    pub fn has_rules(&self) -> bool {
-        !self.rules.is_empty()
     }
 
     /// The version to show the object at, if the request is matched.

@@ -13,6 +13,7 @@ mod chain;
 mod claim_resize;
 mod default_class;
 mod default_toleration_seconds;
+mod evaluation;
 mod external_ips;
 mod limit_ranger;
 mod live;
@@ -25,6 +26,7 @@ mod placement;
 mod pod_resize;
 mod pod_security;
 mod pod_topology_labels;
+mod policies;
 mod priority;
 mod reinvocation;
 mod request;
@@ -49,6 +51,7 @@ const GROUP: &str = "admissionregistration.k8s.io";
 /// The plugins of a server, and what they know of configuration in the store.
 pub struct Admission {
     plugins: Vec<&'static dyn Plugin>,
+    policies: policies::Configured,
     webhooks: webhooks::Webhooks,
     quota_locks: resource_quota::Locks,
 }
@@ -136,6 +139,7 @@ impl Admission {
         let plugins = chain::of(enabled, disabled)?;
         Ok(Admission {
             plugins,
+            policies: policies::Configured::default(),
             webhooks: webhooks::Webhooks::default(),
             quota_locks: resource_quota::Locks::default(),
         })
@@ -144,6 +148,7 @@ impl Admission {
     /// An object of this kind was written.
     pub fn committed(&self, kind: &KindDef) {
         if kind.group == GROUP {
+            self.policies.changed();
             self.webhooks.changed();
         }
     }

@@ -3,8 +3,6 @@
 //! Counterpart: `admission.ReinvocationContext` and the contexts that webhooks and policies keep in it.
 //! Invariant: there are at most two rounds, and in the second only those who ran in the first and were followed by a change.
 
-#![allow(dead_code, reason = "policies follow")]
-
 use std::collections::HashSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -52,7 +52,6 @@ const RETURN_OBJECT: &[(&str, &str)] = &[
     ("", "resourcequotas"),
     ("", "serviceaccounts"),
     ("", "services"),
-    ("admissionregistration.k8s.io", "mutatingadmissionpolicies"),
     ("policy", "podsecuritypolicies"),
     ("storage.k8s.io", "csidrivers"),
     ("storage.k8s.io", "csinodes"),
@@ -67,16 +66,23 @@ const RETURN_OBJECT: &[(&str, &str)] = &[
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let options = DeleteOptions::read(call)?;
-    if kind.kind == "Job" && options.propagation.is_none() && options.orphan.is_none() {
-        call.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
-    }
+    warn_of_orphans(call, &kind, &options);
     let (object, removed) = one(call, &kind, &call.info.name, &options).await?;
     answer(call, kind, object, removed).await
+}
+
+/// Jobs alone leave what they own behind where nothing is said.
+fn warn_of_orphans(call: &Call, kind: &KindDef, options: &DeleteOptions) {
+    let is_job = kind.kind == "Job" && kind.group == "batch";
+    if is_job && options.propagation.is_none() && options.orphan.is_none() {
+        call.warn("child pods are preserved by default when jobs are deleted; set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning");
+    }
 }
 
 pub async fn run_collection(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     super::selection::check_list_options(&call.query, false)?;
     let options = DeleteOptions::read(call)?;
+    warn_of_orphans(call, &kind, &options);
     let entries = super::list::all(call, &kind).await?;
     let mut items = Vec::with_capacity(entries.len());
     for entry in entries {
@@ -235,10 +241,13 @@ fn mark(kind: &KindDef, object: &mut Value, grace: i64) {
         let at = skiff_api::time::format(skiff_api::time::now() + grace);
         set(object, "deletionTimestamp", at.into());
     }
-    set(object, "deletionGracePeriodSeconds", grace.into());
-    let generation = meta(object).generation();
-    if generation > 0 && !already {
-        set(object, "generation", (generation + 1).into());
+    // What holds others is marked by the time alone, and goes when the last of them has gone.
+    if !matches!(kind.resource.as_str(), "namespaces" | "customresourcedefinitions") {
+        set(object, "deletionGracePeriodSeconds", grace.into());
+        let generation = meta(object).generation();
+        if generation > 0 && !already {
+            set(object, "generation", (generation + 1).into());
+        }
     }
     if kind.group.is_empty() && kind.resource == "namespaces" {
         object["status"]["phase"] = "Terminating".into();

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::expressions::{Purpose, Scope};
 use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::fill::{Object, each, made, set};
@@ -114,15 +115,28 @@ fn validate_resources(resources: &At, errors: &mut ErrorList) {
     }
 }
 
-pub fn validate_conditions(conditions: &At, errors: &mut ErrorList) {
+/// Reports what is wrong with an expression, shown as it was compiled.
+pub fn compiled(
+    outcome: Result<skiff_cel::Program, String>,
+    shown: &str,
+    at: &At,
+    errors: &mut ErrorList,
+) {
+    if let Err(fault) = outcome {
+        at.invalid_as(errors, shown, fault);
+    }
+}
+
+pub fn validate_conditions(conditions: &At, scope: &Scope, errors: &mut ErrorList) {
     if conditions.list().len() > CONDITIONS_MAX {
         errors.too_many(&conditions.path, conditions.list().len(), CONDITIONS_MAX);
     }
     let mut names = HashSet::new();
     for condition in conditions.items() {
         let (name, expression) = (condition.child("name"), condition.child("expression"));
-        if expression.text().trim().is_empty() {
-            expression.required(errors, "");
+        match expression.text().trim() {
+            "" => expression.required(errors, ""),
+            text => compiled(scope.compile(text, Purpose::Condition), text, &expression, errors),
         }
         if !name.is_empty() && !names.insert(name.text()) {
             name.duplicate(errors);

@@ -1,7 +1,8 @@
 //! The admissionregistration.k8s.io group: webhooks and policies, and what both match requests by.
 //!
-//! Expressions are not compiled here: that is the policy engine's to do when it takes them over.
+//! Expressions are compiled when they are written, by the scope that also evaluates them.
 
+pub mod expressions;
 mod matching;
 mod policy;
 mod webhook;

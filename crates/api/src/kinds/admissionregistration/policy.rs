@@ -4,8 +4,10 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::expressions::{Purpose, Scope};
 use super::matching::{
-    FAILURE_POLICIES, default_match, default_rules, validate_conditions, validate_match_resources,
+    FAILURE_POLICIES, compiled, default_match, default_rules, validate_conditions,
+    validate_match_resources,
 };
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
@@ -43,15 +45,18 @@ impl Strategy for ValidatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        validate_policy(&spec, errors);
+        let mut scope = Scope::of_policy(spec.has("paramKind"));
+        validate_policy(&spec, &mut scope, errors);
         let (validations, audits) = (spec.child("validations"), spec.child("auditAnnotations"));
         if validations.is_empty() && audits.is_empty() {
             let detail = "validations or auditAnnotations must contain at least one item";
             validations.required(errors, detail);
             return audits.required(errors, detail);
         }
-        validations.items().for_each(|validation| validate_validation(&validation, errors));
-        validate_audits(meta(object).name(), &audits, errors);
+        for validation in validations.items() {
+            validate_validation(&validation, &scope, errors);
+        }
+        validate_audits(meta(object).name(), &audits, &scope, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -63,15 +68,15 @@ impl Strategy for ValidatingPolicy {
     }
 }
 
-fn validate_validation(validation: &At, errors: &mut ErrorList) {
+fn validate_validation(validation: &At, scope: &Scope, errors: &mut ErrorList) {
     const REASONS: &[&str] = &["Forbidden", "Invalid", "RequestEntityTooLarge"];
     let expression = validation.child("expression");
-    if expression.text().trim().is_empty() {
-        expression.required(errors, "expression is not specified");
-    }
-    let message_expression = validation.child("messageExpression");
-    if message_expression.is_set() && message_expression.text().trim().is_empty() {
-        message_expression.invalid(errors, "must be non-empty if specified");
+    check_expression(&expression, scope, Purpose::Condition, errors);
+    let told = validation.child("messageExpression");
+    match told.text() {
+        "" => {}
+        text if text.trim().is_empty() => told.invalid(errors, "must be non-empty if specified"),
+        text => compiled(scope.compile(text, Purpose::Message), text, &told, errors),
     }
     let message = validation.child("message");
     if !message.text().is_empty() && message.text().trim().is_empty() {
@@ -82,8 +87,17 @@ fn validate_validation(validation: &At, errors: &mut ErrorList) {
     validation.child("reason").one_of_if_set(errors, REASONS);
 }
 
+fn check_expression(expression: &At, scope: &Scope, purpose: Purpose, errors: &mut ErrorList) {
+    match expression.text() {
+        text if text.trim().is_empty() => {
+            expression.required(errors, "expression is not specified")
+        }
+        text => compiled(scope.compile(text, purpose), text, expression, errors),
+    }
+}
+
 /// Keys are qualified with the policy's name when they are written.
-fn validate_audits(policy: &str, audits: &At, errors: &mut ErrorList) {
+fn validate_audits(policy: &str, audits: &At, scope: &Scope, errors: &mut ErrorList) {
     let mut seen = HashSet::new();
     for audit in audits.items() {
         let key = audit.child("key");
@@ -92,8 +106,12 @@ fn validate_audits(policy: &str, audits: &At, errors: &mut ErrorList) {
             key.invalid_as(errors, full.as_str(), fault);
         }
         let value = audit.child("valueExpression");
-        if value.text().trim().is_empty() {
-            value.required(errors, "valueExpression is not specified");
+        match value.text().trim() {
+            "" => value.required(errors, "valueExpression is not specified"),
+            text => {
+                let outcome = scope.compile(text, Purpose::AuditAnnotation);
+                compiled(outcome, value.text(), &value, errors);
+            }
         }
         if !seen.insert(key.text()) {
             key.duplicate(errors);
@@ -117,12 +135,15 @@ impl Strategy for MutatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        validate_policy(&spec, errors);
+        let mut scope = Scope::of_policy(spec.has("paramKind")).with_patches();
+        validate_policy(&spec, &mut scope, errors);
         let mutations = spec.child("mutations");
         if mutations.is_empty() {
             mutations.required(errors, "mutations must contain at least one item");
         }
-        mutations.items().for_each(|mutation| validate_mutation(&mutation, errors));
+        for mutation in mutations.items() {
+            validate_mutation(&mutation, &scope, errors);
+        }
         let again = spec.child("reinvocationPolicy");
         again.needed_one_of(errors, &["IfNeeded", "Never"]);
     }
@@ -136,20 +157,22 @@ impl Strategy for MutatingPolicy {
     }
 }
 
-fn validate_mutation(mutation: &At, errors: &mut ErrorList) {
+fn validate_mutation(mutation: &At, scope: &Scope, errors: &mut ErrorList) {
     let of = mutation.child("patchType");
-    let (wanted, other) = match of.text() {
+    let (wanted, other, purpose) = match of.text() {
         "" => return of.required(errors, ""),
-        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch"),
-        "JSONPatch" => ("jsonPatch", "applyConfiguration"),
+        "ApplyConfiguration" => ("applyConfiguration", "jsonPatch", Purpose::ApplyConfiguration),
+        "JSONPatch" => ("jsonPatch", "applyConfiguration", Purpose::JsonPatch),
         _ => return of.not_supported(errors, &["ApplyConfiguration", "JSONPatch"]),
     };
-    if !mutation.has(wanted) {
-        let detail = format!("must be specified when patchType is {}", of.text());
-        mutation.child(wanted).required(errors, &detail);
-    } else if mutation.child(wanted).text_of("expression").trim().is_empty() {
-        let holder = mutation.child(wanted);
-        holder.child("expression").required(errors, "expression is not specified");
+    let holder = mutation.child(wanted);
+    let expression = holder.child("expression");
+    match expression.text().trim() {
+        _ if !holder.is_set() => {
+            holder.required(errors, &format!("must be specified when patchType is {}", of.text()));
+        }
+        "" => expression.required(errors, ""),
+        text => compiled(scope.compile(text, purpose), text, &expression, errors),
     }
     if mutation.has(other) {
         let detail = format!("must not be specified when patchType is {}", of.text());
@@ -168,7 +191,7 @@ fn default_policy(spec: &mut Object) {
     }
 }
 
-fn validate_policy(spec: &At, errors: &mut ErrorList) {
+fn validate_policy(spec: &At, scope: &mut Scope, errors: &mut ErrorList) {
     spec.child("failurePolicy").needed_one_of(errors, FAILURE_POLICIES);
     let kind = spec.child("paramKind");
     if kind.is_set() {
@@ -181,8 +204,9 @@ fn validate_policy(spec: &At, errors: &mut ErrorList) {
     } else {
         constraints.required(errors, "");
     }
-    validate_conditions(&spec.child("matchConditions"), errors);
-    validate_variables(&spec.child("variables"), errors);
+    let conditions = Scope::of_conditions(spec.has("paramKind"));
+    validate_conditions(&spec.child("matchConditions"), &conditions, errors);
+    validate_variables(&spec.child("variables"), scope, errors);
 }
 
 fn validate_param_kind(kind: &At, errors: &mut ErrorList) {
@@ -193,7 +217,7 @@ fn validate_param_kind(kind: &At, errors: &mut ErrorList) {
     kind.child("kind").needed(errors);
 }
 
-fn validate_variables(variables: &At, errors: &mut ErrorList) {
+fn validate_variables(variables: &At, scope: &mut Scope, errors: &mut ErrorList) {
     for variable in variables.items() {
         let (name, expression) = (variable.child("name"), variable.child("expression"));
         if name.text().trim().is_empty() {
@@ -201,8 +225,11 @@ fn validate_variables(variables: &At, errors: &mut ErrorList) {
         } else if !is_identifier(name.text()) {
             name.invalid(errors, "must be a valid CEL identifier");
         }
-        if expression.text().trim().is_empty() {
-            expression.required(errors, "expression is not specified");
+        match expression.text() {
+            text if text.trim().is_empty() => {
+                expression.required(errors, "expression is not specified");
+            }
+            text => compiled(scope.add_variable(name.text(), text), text, &expression, errors),
         }
     }
 }

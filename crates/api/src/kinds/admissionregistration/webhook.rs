@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
+use super::expressions::Scope;
 use super::matching::{
     FAILURE_POLICIES, POLICIES, default_match, default_rules, validate_conditions, validate_rule,
     validate_selectors,
@@ -86,7 +87,7 @@ fn validate_webhook(webhook: &At, mutating: bool, errors: &mut ErrorList) {
         webhook.child("reinvocationPolicy").one_of_if_set(errors, &["IfNeeded", "Never"]);
     }
     validate_client(&webhook.child("clientConfig"), errors);
-    validate_conditions(&webhook.child("matchConditions"), errors);
+    validate_conditions(&webhook.child("matchConditions"), &Scope::of_conditions(false), errors);
 }
 
 /// A domain name with at least three parts.

@@ -45,9 +45,12 @@ impl Strategy for APIService {
         let root = At::root(object);
         let spec = root.child("spec");
         validate_name(&root, &spec, errors);
-        let group = spec.child("group");
+        let (group, version) = (spec.child("group"), spec.child("version"));
+        if group.is_empty() && version.text() != "v1" {
+            let detail = "only v1 may have an empty group and it better be legacy kube";
+            group.required(errors, detail);
+        }
         group.obeys_if_set(errors, dns_subdomain);
-        let version = spec.child("version");
         for fault in dns_1035_label(version.text()) {
             version.invalid_as(errors, version.text(), fault);
         }
@@ -58,7 +61,9 @@ impl Strategy for APIService {
         if !service.is_set() {
             if !spec.child("caBundle").is_empty() {
                 let detail = "local APIServices may not have a caBundle";
-                spec.child("caBundle").invalid(errors, detail);
+                let bundle = spec.child("caBundle");
+                let bytes = base64_length(bundle.text());
+                bundle.invalid_as(errors, format!("{bytes} bytes"), detail);
             }
             if insecure.flag() {
                 insecure.invalid(errors, "local APIServices may not have insecureSkipTLSVerify");
@@ -76,6 +81,14 @@ impl Strategy for APIService {
         }
     }
 
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let status = root.child("status");
+        for condition in status.child("conditions").items() {
+            condition.child("status").one_of(errors, &["True", "False", "Unknown"]);
+        }
+    }
+
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "Service" => match object.pointer("/spec/service") {
@@ -88,6 +101,11 @@ impl Strategy for APIService {
             _ => Value::Null,
         }
     }
+}
+
+/// How many bytes a text in base64 stands for.
+fn base64_length(text: &str) -> usize {
+    text.trim_end_matches('=').len() * 3 / 4
 }
 
 fn available(service: &Value) -> String {
@@ -105,8 +123,7 @@ fn available(service: &Value) -> String {
 fn validate_name(root: &At, spec: &At, errors: &mut ErrorList) {
     let name = meta(root.value).name();
     let wanted = format!("{}.{}", spec.text_of("version"), spec.text_of("group"));
-    let wanted = wanted.trim_end_matches('.');
-    if name != wanted && !spec.text_of("version").is_empty() && path_segment(name).is_empty() {
+    if name != wanted && !name.is_empty() && path_segment(name).is_empty() {
         let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
         root.child("metadata").child("name").invalid_as(errors, name, detail);
     }

@@ -10,7 +10,7 @@ use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy, keep};
+use crate::kind::{KindDef, Strategy, keep, keep_all_but_status};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
@@ -27,7 +27,7 @@ impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
         // Counted from 0 until the object is stored, so that its writer owns the annotation.
         if meta(object).annotation(TEMPLATE_GENERATION).is_none() {
-            set_template_generation(object, 0);
+            set_template_generation(object, "0");
         }
         default_template(object, "/spec/template/spec");
         let Some(spec) = object_at(object, "/spec") else { return };
@@ -49,16 +49,30 @@ impl Strategy for DaemonSet {
             "numberMisscheduled": 0,
             "numberReady": 0,
         });
-        set_template_generation(object, 1);
+        set_template_generation(object, "1");
     }
 
     /// The annotation counts changes of the template; nobody else may set it.
     fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "status");
-        let before = meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
+        let before: Option<i64> =
+            meta(old).annotation(TEMPLATE_GENERATION).and_then(|text| text.parse().ok());
         let template = |object: &Value| object.pointer("/spec/template").cloned();
         let changed = template(object) != template(old);
-        set_template_generation(object, before.unwrap_or(0) + i64::from(changed));
+        let count = before.unwrap_or(0) + i64::from(changed);
+        set_template_generation(object, &count.to_string());
+    }
+
+    /// The annotation is a field of the spec to upstream, and goes with it.
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+        if let Some(count) = meta(old).annotation(TEMPLATE_GENERATION) {
+            set_template_generation(object, count);
+        }
+    }
+
+    fn metadata_hides(&self) -> &'static [&'static str] {
+        &[TEMPLATE_GENERATION]
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
@@ -117,10 +131,10 @@ impl Strategy for DaemonSet {
     }
 }
 
-fn set_template_generation(object: &mut Value, generation: i64) {
+fn set_template_generation(object: &mut Value, count: &str) {
     let annotations = meta_mut(object).and_then(|meta| made(meta, "annotations"));
     if let Some(annotations) = annotations {
-        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+        annotations.insert(TEMPLATE_GENERATION.into(), count.into());
     }
 }
 

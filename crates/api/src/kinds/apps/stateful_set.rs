@@ -1,5 +1,7 @@
 //! StatefulSet: ordered Pods with names and claims of their own.
 
+use std::collections::BTreeSet;
+
 use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::core::persistent_volume_claim::{validate_claim_spec, warn_claim_spec};
@@ -10,7 +12,7 @@ use crate::kinds::workload::template_warnings;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, NameRule, Strategy, keep};
-use crate::kinds::fill::{each, int, list, made, object, object_at, set, text};
+use crate::kinds::fill::{Object, each, int, list, made, object, object_at, set, text};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
     validate_collision_count, validate_counts, validate_workload_selector, workload_cell,
@@ -32,20 +34,15 @@ impl Strategy for StatefulSet {
         set(spec, "replicas", 1);
         set(spec, "revisionHistoryLimit", 10);
         if let Some(strategy) = made(spec, "updateStrategy") {
-            set(strategy, "type", "RollingUpdate");
-            if strategy["type"] == "RollingUpdate"
-                && let Some(rolling) = made(strategy, "rollingUpdate")
-            {
-                set(rolling, "partition", 0);
-            }
+            default_strategy(strategy);
         }
         if let Some(policy) = made(spec, "persistentVolumeClaimRetentionPolicy") {
             set(policy, "whenDeleted", "Retain");
             set(policy, "whenScaled", "Retain");
         }
         for claim in each(spec, "volumeClaimTemplates") {
-            set(claim, "apiVersion", "v1");
-            set(claim, "kind", "PersistentVolumeClaim");
+            claim.insert("apiVersion".to_owned(), "v1".into());
+            claim.insert("kind".to_owned(), "PersistentVolumeClaim".into());
             if let Some(spec) = object(claim, "spec") {
                 set(spec, "volumeMode", "Filesystem");
             }
@@ -137,6 +134,19 @@ impl Strategy for StatefulSet {
     }
 }
 
+/// A strategy that is chosen for the client comes with its settings.
+fn default_strategy(strategy: &mut Object) {
+    if !strategy.contains_key("type") {
+        strategy.insert("type".to_owned(), "RollingUpdate".into());
+        made(strategy, "rollingUpdate");
+    }
+    if strategy["type"] == "RollingUpdate"
+        && let Some(rolling) = object(strategy, "rollingUpdate")
+    {
+        set(rolling, "partition", 0);
+    }
+}
+
 /// How long the parts of a spec that cannot change have been there: what an older release let
 /// through is not held against an update.
 #[derive(Clone, Copy, PartialEq)]
@@ -201,7 +211,7 @@ fn with_identity(spec: &Value) -> Value {
     let Some(pod) = object_at(&mut template, "/spec") else { return template };
     pod.remove("subdomain");
     pod.remove("hostname");
-    let claims: Vec<&str> = list(spec, "/volumeClaimTemplates")
+    let claims: BTreeSet<&str> = list(spec, "/volumeClaimTemplates")
         .iter()
         .map(|claim| text(claim, "/metadata/name"))
         .collect();

@@ -9,7 +9,9 @@ use crate::age;
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{Object, each, flag, int, made, object, object_at, set, text};
+use crate::kinds::fill::{
+    Object, each, flag, int, made, object, object_at, set, set_if_empty, text,
+};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::pod_spec::validate::validate_selected;
 use crate::kinds::selectors::validate_label_selector;
@@ -115,7 +117,7 @@ pub(super) fn default_failure_policy(spec: &mut Object) {
     let Some(policy) = object(spec, "podFailurePolicy") else { return };
     for rule in each(policy, "rules") {
         for pattern in each(rule, "onPodConditions") {
-            set(pattern, "status", "True");
+            set_if_empty(pattern, "status", "True");
         }
     }
 }

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{int, list, object_at, set, text};
+use crate::kinds::fill::{int, list, object_at, set_if_empty, text};
 use crate::meta::meta;
 use crate::validation::{dns_label, dns_subdomain};
 
@@ -18,7 +18,7 @@ const VERBS: &[&str] =
 impl Strategy for FlowSchema {
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object_at(object, "/spec") {
-            set(spec, "matchingPrecedence", 1000);
+            set_if_empty(spec, "matchingPrecedence", 1000);
         }
     }
 
@@ -40,18 +40,27 @@ impl Strategy for FlowSchema {
             let detail = "only the schema named 'exempt' may have matchingPrecedence 1";
             precedence.invalid(errors, detail);
         }
+        let method = spec.child("distinguisherMethod");
+        if method.is_set() && !["ByNamespace", "ByUser"].contains(&method.text_of("type")) {
+            // Upstream shows the whole method.
+            let (at, shown) = (method.child("type"), json!({ "Type": method.text_of("type") }));
+            errors.not_supported(&at.path, shown, &["ByNamespace", "ByUser"]);
+        }
         let level = spec.child("priorityLevelConfiguration");
         let name = level.child("name");
         match name.is_empty() {
             true => name.required(errors, "must reference a priority level"),
             false => name.obeys(errors, dns_subdomain),
         }
-        let method = spec.child("distinguisherMethod");
-        if method.is_set() && !["ByNamespace", "ByUser"].contains(&method.text_of("type")) {
-            let shown = json!({ "Type": method.text_of("type") });
-            errors.not_supported(&method.child("type").path, shown, &["ByNamespace", "ByUser"]);
-        }
         spec.child("rules").items().for_each(|rule| validate_rule(&rule, errors));
+        let name = meta(object).name();
+        if mandatory(name).is_some_and(|fixed| fixed != *spec.value) {
+            spec.invalid(errors, format!("spec of '{name}' must equal the fixed value"));
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        validate_conditions(object, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -65,6 +74,53 @@ impl Strategy for FlowSchema {
             "MissingPL" => dangling(object).into(),
             _ => Value::Null,
         }
+    }
+}
+
+/// The schemas that the server cannot do without: one for its masters, one for everybody else.
+fn mandatory(name: &str) -> Option<Value> {
+    let rules = |groups: &[&str]| {
+        let subject = |group: &&str| json!({"kind": "Group", "group": {"name": group}});
+        json!([{
+            "subjects": groups.iter().map(subject).collect::<Vec<_>>(),
+            "resourceRules": [{
+                "verbs": ["*"],
+                "apiGroups": ["*"],
+                "resources": ["*"],
+                "clusterScope": true,
+                "namespaces": ["*"],
+            }],
+            "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["*"]}],
+        }])
+    };
+    match name {
+        "exempt" => Some(json!({
+            "priorityLevelConfiguration": {"name": "exempt"},
+            "matchingPrecedence": 1,
+            "rules": rules(&["system:masters"]),
+        })),
+        "catch-all" => Some(json!({
+            "priorityLevelConfiguration": {"name": "catch-all"},
+            "matchingPrecedence": 10000,
+            "distinguisherMethod": {"type": "ByUser"},
+            "rules": rules(&["system:unauthenticated", "system:authenticated"]),
+        })),
+        _ => None,
+    }
+}
+
+/// The conditions of a status: each type once.
+pub(super) fn validate_conditions(object: &Value, errors: &mut ErrorList) {
+    let root = At::root(object);
+    let status = root.child("status");
+    let mut seen = Vec::new();
+    for condition in status.child("conditions").items() {
+        let of = condition.child("type");
+        if seen.contains(&of.text()) {
+            of.duplicate(errors);
+        }
+        seen.push(of.text());
+        of.needed(errors);
     }
 }
 
@@ -172,11 +228,14 @@ fn validate_resource_rule(rule: &At, errors: &mut ErrorList) {
             "resource rules that are not cluster scoped must supply at least one namespace";
         namespaces.required(errors, detail);
     }
-    if namespaces.list().len() > 1 && namespaces.list().iter().any(|name| name == "*") {
-        namespaces.invalid(errors, "if '*' is present, must not specify other namespaces");
+    if namespaces.list().iter().any(|name| name == "*") {
+        return star_stands_alone(&namespaces, "namespaces", errors);
     }
-    for namespace in namespaces.items().filter(|namespace| namespace.text() != "*") {
-        namespace.obeys(errors, dns_label);
+    for namespace in namespaces.items() {
+        for fault in dns_label(namespace.text()) {
+            let each = "each member of this list must be '*' or a DNS-1123 label";
+            namespace.invalid(errors, format!("{each}; {fault}"));
+        }
     }
 }
 
@@ -205,5 +264,35 @@ fn validate_url_rule(rule: &At, errors: &mut ErrorList) {
             },
         };
         url.invalid(errors, fault);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check;
+
+    const PATH: &str = "flowcontrol.apiserver.k8s.io/v1/flowschemas";
+
+    #[test]
+    fn a_precedence_of_zero_is_none_given() {
+        check(PATH, "spec: {matchingPrecedence: 0, priorityLevelConfiguration: {name: l}}", &[]);
+    }
+
+    #[test]
+    fn schemas_the_server_needs_are_fixed() {
+        let catch_all = |level: &str| {
+            format!(
+                "metadata: {{name: catch-all}}\nspec: {{priorityLevelConfiguration: {{name: {level}}}, matchingPrecedence: 10000, distinguisherMethod: {{type: ByUser}}, rules: [{{subjects: [{{kind: Group, group: {{name: 'system:unauthenticated'}}}}, {{kind: Group, group: {{name: 'system:authenticated'}}}}], resourceRules: [{{verbs: ['*'], apiGroups: ['*'], resources: ['*'], clusterScope: true, namespaces: ['*']}}], nonResourceRules: [{{verbs: ['*'], nonResourceURLs: ['*']}}]}}]}}"
+            )
+        };
+        check(PATH, &catch_all("catch-all"), &[]);
+        let shown = "{\"PriorityLevelConfiguration\":{\"Name\":\"other\"},\"MatchingPrecedence\":10000,\"DistinguisherMethod\":{\"Type\":\"ByUser\"},\"Rules\":[{\"Subjects\":[{\"Kind\":\"Group\",\"User\":null,\"Group\":{\"Name\":\"system:unauthenticated\"},\"ServiceAccount\":null},{\"Kind\":\"Group\",\"User\":null,\"Group\":{\"Name\":\"system:authenticated\"},\"ServiceAccount\":null}],\"ResourceRules\":[{\"Verbs\":[\"*\"],\"APIGroups\":[\"*\"],\"Resources\":[\"*\"],\"ClusterScope\":true,\"Namespaces\":[\"*\"]}],\"NonResourceRules\":[{\"Verbs\":[\"*\"],\"NonResourceURLs\":[\"*\"]}]}]}";
+        check(
+            PATH,
+            &catch_all("other"),
+            &[&format!(
+                "spec: Invalid value: {shown}: spec of 'catch-all' must equal the fixed value"
+            )],
+        );
     }
 }

@@ -2,10 +2,11 @@
 
 use serde_json::{Value, json};
 
+use super::flow_schema::validate_conditions;
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{int, object, object_at, set, text};
+use crate::kinds::fill::{int, object, object_at, set, set_if_empty, text};
 use crate::meta::meta;
 
 pub struct PriorityLevel;
@@ -26,9 +27,9 @@ impl Strategy for PriorityLevel {
         set(limited, "lendablePercent", 0);
         let response = object(limited, "limitResponse");
         if let Some(queuing) = response.and_then(|response| object(response, "queuing")) {
-            set(queuing, "queues", 64);
-            set(queuing, "handSize", 8);
-            set(queuing, "queueLengthLimit", 50);
+            set_if_empty(queuing, "queues", 64);
+            set_if_empty(queuing, "handSize", 8);
+            set_if_empty(queuing, "queueLengthLimit", 50);
         }
     }
 
@@ -40,24 +41,32 @@ impl Strategy for PriorityLevel {
         let root = At::root(object);
         let spec = root.child("spec");
         let of = spec.child("type");
-        if (meta(object).name() == "exempt") != (of.text() == "Exempt") && of.text() == "Exempt" {
+        if (meta(object).name() == "exempt") != (of.text() == "Exempt") {
             of.invalid(errors, "must be 'Exempt' if and only if `name` is 'exempt'");
         }
-        let limited = spec.child("limited");
+        let (limited, exempt) = (spec.child("limited"), spec.child("exempt"));
         match of.text() {
             "Exempt" if limited.is_set() => {
                 limited.forbidden(errors, "must be nil if the type is not Limited");
+                validate_exempt(&exempt, errors);
             }
-            "Exempt" => {}
-            "Limited" if spec.has("exempt") => {
-                spec.child("exempt").forbidden(errors, "must be nil if the type is Limited");
+            "Exempt" => validate_exempt(&exempt, errors),
+            "Limited" => {
+                if exempt.is_set() {
+                    exempt.forbidden(errors, "must be nil if the type is Limited");
+                }
+                match limited.is_set() {
+                    true => validate_limited(&limited, errors),
+                    false => limited.required(errors, "must not be empty when type is Limited"),
+                }
             }
-            "Limited" if !limited.is_set() => {
-                limited.required(errors, "must not be empty when type is Limited");
-            }
-            "Limited" => validate_limited(&limited, errors),
             _ => of.not_supported(errors, &["Exempt", "Limited"]),
         }
+        validate_mandatory(&spec, meta(object).name(), errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        validate_conditions(object, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -76,6 +85,35 @@ impl Strategy for PriorityLevel {
             _ => Value::Null,
         }
     }
+}
+
+/// The levels that the server cannot do without; how much the exempt one has may change.
+fn validate_mandatory(spec: &At, name: &str, errors: &mut ErrorList) {
+    let mut has = spec.value.clone();
+    let fixed = match name {
+        "exempt" => {
+            has.as_object_mut().map(|spec| spec.remove("exempt"));
+            json!({"type": "Exempt"})
+        }
+        "catch-all" => json!({"type": "Limited", "limited": {
+            "nominalConcurrencyShares": 5,
+            "lendablePercent": 0,
+            "limitResponse": {"type": "Reject"},
+        }}),
+        _ => return,
+    };
+    let except = if name == "exempt" { " except the 'spec.exempt' field" } else { "" };
+    if fixed != has {
+        spec.invalid(errors, format!("spec of '{name}'{except} must equal the fixed value"));
+    }
+}
+
+fn validate_exempt(exempt: &At, errors: &mut ErrorList) {
+    let shares = exempt.child("nominalConcurrencyShares");
+    if shares.int() < 0 {
+        shares.invalid(errors, "must be a non-negative integer");
+    }
+    exempt.child("lendablePercent").between(errors, 0..=100);
 }
 
 fn validate_limited(limited: &At, errors: &mut ErrorList) {
@@ -113,7 +151,7 @@ fn validate_queuing(queuing: &At, errors: &mut ErrorList) {
     let limit = queuing.child("queueLengthLimit");
     for count in [&limit, &queues] {
         if count.int() <= 0 {
-            count.invalid(errors, "must be positive");
+            count.invalid_as(errors, count.int(), "must be positive");
         }
     }
     if queues.int() > QUEUES_MAX {

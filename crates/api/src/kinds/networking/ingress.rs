@@ -2,16 +2,17 @@
 //!
 //! Counterparts: `ValidateIngress`, `printIngress`.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
 use crate::field::{ErrorList, Path};
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{list, made, text};
+use crate::kinds::rules::{lenient_ip, strict_ip};
 use crate::meta::meta;
-use crate::validation::{dns_label, dns_subdomain, port_name, port_number, wildcard_dns_subdomain};
+use crate::validation::{
+    dns_label, dns_subdomain, path_segment, port_name, port_number, wildcard_dns_subdomain,
+};
 
 pub struct Ingress;
 
@@ -46,9 +47,19 @@ impl Strategy for Ingress {
         validate_spec(&At::root(object).child("spec"), errors);
     }
 
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        const BALANCERS: &str = "/status/loadBalancer/ingress";
+        let before: Vec<&str> = list(old, BALANCERS).iter().map(|b| text(b, "/ip")).collect();
+        let root = At::root(object);
+        let status = root.child("status");
+        for balancer in status.child("loadBalancer").child("ingress").items() {
+            validate_balancer(&balancer, &before, errors);
+        }
+    }
+
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         match meta(object).annotation(CLASS) {
-            Some(_) if old.is_none() => {
+            Some(_) if old.is_none() && object.pointer("/spec/ingressClassName").is_none() => {
                 vec![format!(
                     "annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead"
                 )]
@@ -105,6 +116,18 @@ fn addresses(ingress: &Value) -> String {
 
 // === validation ===
 
+/// `before`: addresses that an older release let through are not held against an update.
+fn validate_balancer(balancer: &At, before: &[&str], errors: &mut ErrorList) {
+    let (ip, host) = (balancer.child("ip"), balancer.child("hostname"));
+    if !before.contains(&ip.text()) {
+        ip.obeys_if_set(errors, strict_ip);
+    }
+    host.obeys_if_set(errors, dns_subdomain);
+    if lenient_ip(host.text()).is_some() {
+        host.invalid(errors, "must be a DNS name, not an IP address");
+    }
+}
+
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
 
 fn validate_spec(spec: &At, errors: &mut ErrorList) {
@@ -138,7 +161,7 @@ fn validate_host(host: &At, errors: &mut ErrorList) {
     if host.is_empty() {
         return;
     }
-    if host.text().parse::<IpAddr>().is_ok() {
+    if lenient_ip(host.text()).is_some() {
         host.invalid(errors, "must be a DNS name, not an IP address");
     }
     validate_name(host, errors);
@@ -154,9 +177,8 @@ fn validate_name(host: &At, errors: &mut ErrorList) {
 
 fn validate_path(path: &At, errors: &mut ErrorList) {
     let of = path.child("pathType");
-    if of.is_empty() {
-        of.required(errors, "pathType must be specified");
-        return;
+    if !of.is_set() {
+        return of.required(errors, "pathType must be specified");
     }
     match of.text() {
         "Exact" | "Prefix" => validate_exact_path(&path.child("path"), errors),
@@ -198,8 +220,9 @@ fn validate_backend(backend: &At, errors: &mut ErrorList) {
             backend.invalid_as(errors, "", "resource or service backend is required");
         }
         (false, true) => {
-            resource.child("kind").needed(errors);
-            resource.child("name").needed(errors);
+            resource.child("apiGroup").obeys_if_given(errors, dns_subdomain);
+            resource.child("kind").needed_and_obeys(errors, path_segment);
+            resource.child("name").needed_and_obeys(errors, path_segment);
         }
         (true, false) => validate_service(backend, &service, errors),
     }

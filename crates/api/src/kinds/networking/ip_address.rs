@@ -22,24 +22,21 @@ impl Strategy for IPAddress {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let name = meta(object).name();
-        for fault in name_faults(name) {
+        for fault in name_faults(name).into_iter().filter(|_| !name.is_empty()) {
             root.child("metadata").child("name").invalid_as(errors, name, fault);
         }
-        let parent = root.child("spec");
-        let parent = parent.child("parentRef");
-        if !parent.is_set() {
-            return parent.required(errors, "");
-        }
-        parent.child("group").obeys_if_set(errors, dns_subdomain);
-        parent.child("resource").needed_and_obeys(errors, path_segment);
-        parent.child("name").needed_and_obeys(errors, path_segment);
-        parent.child("namespace").obeys_if_set(errors, path_segment);
+        validate_parent(&root.child("spec"), errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
+        validate_parent(&spec, errors);
         spec.child("parentRef").unchanged(errors, &was.child("parentRef"));
+    }
+
+    fn ends_with_age(&self) -> bool {
+        true
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -48,6 +45,17 @@ impl Strategy for IPAddress {
             _ => Value::Null,
         }
     }
+}
+
+fn validate_parent(spec: &At, errors: &mut ErrorList) {
+    let parent = spec.child("parentRef");
+    if !parent.is_set() {
+        return parent.required(errors, "");
+    }
+    parent.child("group").obeys_if_set(errors, dns_subdomain);
+    parent.child("resource").needed_and_obeys(errors, path_segment);
+    parent.child("name").needed_and_obeys(errors, path_segment);
+    parent.child("namespace").obeys_if_set(errors, path_segment);
 }
 
 /// An address in the one form that names it.

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
-use crate::kinds::fill::{count, each, object_at, set};
-use crate::kinds::rules::{cidr, masked, parse_cidr};
+use crate::kinds::fill::{count, each, list, object_at, set, text};
+use crate::kinds::rules::{cidr_warnings, masked, parse_cidr, strict_cidr};
 use crate::kinds::selectors::validate_label_selector;
 use crate::kinds::workload::label_selector;
 
@@ -30,20 +30,33 @@ impl Strategy for NetworkPolicy {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
+        validate_policy(object, &[], errors);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        let blocks = DIRECTIONS.iter().flat_map(|(direction, peers)| {
+            let rules = list(old, &format!("/spec/{direction}")).iter();
+            rules.flat_map(move |rule| list(rule, &format!("/{peers}")))
+        });
+        let ranges = blocks.flat_map(|peer| {
+            let except = list(peer, "/ipBlock/except").iter().filter_map(Value::as_str);
+            except.chain([text(peer, "/ipBlock/cidr")])
+        });
+        validate_policy(object, &ranges.collect::<Vec<_>>(), errors);
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
         let root = At::root(object);
         let spec = root.child("spec");
-        validate_label_selector(&spec.child("podSelector"), errors);
-        for (direction, peers) in [("ingress", "from"), ("egress", "to")] {
+        for (direction, peers) in DIRECTIONS {
             for rule in spec.child(direction).items() {
-                rule.child("ports").items().for_each(|port| validate_port(&port, errors));
-                rule.child(peers).items().for_each(|peer| validate_peer(&peer, errors));
+                for peer in rule.child(peers).items() {
+                    warn_block(&peer.child("ipBlock"), &mut warnings);
+                }
             }
         }
-        let types = spec.child("policyTypes");
-        if types.list().len() > 2 {
-            return types.invalid(errors, "may not specify more than two policyTypes");
-        }
-        types.items().for_each(|of| of.one_of(errors, &["Ingress", "Egress"]));
+        warnings
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -52,6 +65,34 @@ impl Strategy for NetworkPolicy {
             _ => Value::Null,
         }
     }
+}
+
+const DIRECTIONS: &[(&str, &str)] = &[("ingress", "from"), ("egress", "to")];
+
+fn warn_block(block: &At, warnings: &mut Vec<String>) {
+    let range = block.child("cidr");
+    warnings.extend(cidr_warnings(&range.path, range.text()));
+    for except in block.child("except").items() {
+        warnings.extend(cidr_warnings(&except.path, except.text()));
+    }
+}
+
+/// `known`: ranges that the object has had are not held against an update.
+fn validate_policy(object: &Value, known: &[&str], errors: &mut ErrorList) {
+    let root = At::root(object);
+    let spec = root.child("spec");
+    validate_label_selector(&spec.child("podSelector"), errors);
+    for (direction, peers) in DIRECTIONS {
+        for rule in spec.child(direction).items() {
+            rule.child("ports").items().for_each(|port| validate_port(&port, errors));
+            rule.child(peers).items().for_each(|peer| validate_peer(&peer, known, errors));
+        }
+    }
+    let types = spec.child("policyTypes");
+    if types.list().len() > 2 {
+        return types.invalid(errors, "may not specify more than two policyTypes");
+    }
+    types.items().for_each(|of| of.one_of(errors, &["Ingress", "Egress"]));
 }
 
 fn validate_port(port: &At, errors: &mut ErrorList) {
@@ -74,14 +115,14 @@ fn validate_port(port: &At, errors: &mut ErrorList) {
                 // The port is what upstream shows here.
                 end.invalid_as(errors, number.int(), "must be greater than or equal to `port`");
             }
-            if end.is_set() && end.int() > 65535 {
+            if end.is_set() {
                 end.port(errors);
             }
         }
     }
 }
 
-fn validate_peer(peer: &At, errors: &mut ErrorList) {
+fn validate_peer(peer: &At, known: &[&str], errors: &mut ErrorList) {
     let mut selectors = 0;
     for field in ["podSelector", "namespaceSelector"] {
         if peer.has(field) {
@@ -91,7 +132,7 @@ fn validate_peer(peer: &At, errors: &mut ErrorList) {
     }
     let block = peer.child("ipBlock");
     if block.is_set() {
-        validate_block(&block, errors);
+        validate_block(&block, known, errors);
     }
     match (selectors > 0, block.is_set()) {
         (true, true) => peer.forbidden(errors, "may not specify both ipBlock and another peer"),
@@ -100,15 +141,15 @@ fn validate_peer(peer: &At, errors: &mut ErrorList) {
     }
 }
 
-fn validate_block(block: &At, errors: &mut ErrorList) {
+fn validate_block(block: &At, known: &[&str], errors: &mut ErrorList) {
     let range = block.child("cidr");
     if !range.needed(errors) {
         return;
     }
-    range.obeys(errors, cidr);
+    validate_range(&range, known, errors);
     let Some(outer) = parse_cidr(range.text()) else { return };
     for except in block.child("except").items() {
-        except.obeys(errors, cidr);
+        validate_range(&except, known, errors);
         let Some(inner) = parse_cidr(except.text()) else { continue };
         let inside = inner.0.is_ipv4() == outer.0.is_ipv4()
             && inner.1 > outer.1
@@ -116,6 +157,12 @@ fn validate_block(block: &At, errors: &mut ErrorList) {
         if !inside {
             except.invalid(errors, "must be a strict subset of `cidr`");
         }
+    }
+}
+
+fn validate_range(range: &At, known: &[&str], errors: &mut ErrorList) {
+    if !known.contains(&range.text()) {
+        range.obeys(errors, strict_cidr);
     }
 }
 

@@ -7,11 +7,11 @@ use serde_json::Value;
 use crate::field::ErrorList;
 use crate::kind::{NameRule, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{each, list, made, set, text};
+use crate::kinds::fill::{each, list, made, set_if_empty, text};
 use crate::kinds::selectors::validate_label_selector;
 use crate::meta::meta;
 use crate::selector::Labels;
-use crate::validation::path_segment;
+use crate::validation::{dns_subdomain, path_segment};
 
 pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
     Some(match kind {
@@ -55,11 +55,11 @@ impl Strategy for Binding {
     fn default(&self, binding: &mut Value) {
         let Some(root) = binding.as_object_mut() else { return };
         if let Some(role) = made(root, "roleRef") {
-            set(role, "apiGroup", GROUP);
+            set_if_empty(role, "apiGroup", GROUP);
         }
         for subject in each(root, "subjects") {
             if matches!(subject.get("kind").and_then(Value::as_str), Some("User" | "Group")) {
-                set(subject, "apiGroup", GROUP);
+                set_if_empty(subject, "apiGroup", GROUP);
             }
         }
     }
@@ -156,21 +156,18 @@ fn validate_role_ref(role: &At, namespaced: bool, errors: &mut ErrorList) {
 fn validate_subject(subject: &At, namespaced: bool, errors: &mut ErrorList) {
     let name = subject.child("name");
     name.needed(errors);
-    let group = match subject.text_of("kind") {
+    let group = subject.child("apiGroup");
+    match subject.text_of("kind") {
         "ServiceAccount" => {
-            name.obeys_if_set(errors, crate::validation::dns_subdomain);
+            name.obeys_if_set(errors, dns_subdomain);
+            group.one_of(errors, &[""]);
             if !namespaced {
                 subject.child("namespace").needed(errors);
             }
-            ""
         }
-        "User" | "Group" => GROUP,
-        _ => {
-            let kinds = ["ServiceAccount", "User", "Group"];
-            return subject.child("kind").not_supported(errors, &kinds);
-        }
-    };
-    subject.child("apiGroup").one_of(errors, &[group]);
+        "User" | "Group" => group.one_of(errors, &[GROUP]),
+        _ => subject.child("kind").not_supported(errors, &["ServiceAccount", "User", "Group"]),
+    }
 }
 
 #[cfg(test)]

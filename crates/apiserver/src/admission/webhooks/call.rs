@@ -5,8 +5,8 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::Value;
-use skiff_api::patch::{self, PatchError};
+use serde_json::{Map, Value};
+use skiff_api::patch::json::{Operation as Step, apply_or_explain};
 use skiff_api::{Reason, Status};
 
 use super::hook::Hook;
@@ -18,7 +18,7 @@ use crate::webhook::{CallError, Post};
 /// Allowed.
 #[derive(Debug, Default)]
 pub struct Reviewed {
-    patch: Option<Vec<u8>>,
+    patch: Option<Vec<Step>>,
 }
 
 pub enum Fault {
@@ -84,15 +84,14 @@ fn settle(hook: &Hook, request: &Request<'_>, response: &Value) -> Result<Review
         Fault::Unanswered(format!("received undecodable patch in webhook response: {why}"))
     };
     let patch = BASE64_STANDARD.decode(text).map_err(|error| undecodable(error.to_string()))?;
-    match serde_json::from_slice::<Vec<serde_json::Map<String, Value>>>(&patch) {
-        Ok(operations) if operations.is_empty() => Ok(Reviewed::default()),
-        Ok(_) if response["patchType"] != "JSONPatch" => {
-            let given = response["patchType"].as_str().unwrap_or("");
-            Err(Fault::Unanswered(format!("unsupported patch type {given:?}")))
-        }
-        Ok(_) => Ok(Reviewed { patch: Some(patch) }),
-        Err(error) => Err(undecodable(error.to_string())),
+    let operations: Vec<Map<String, Value>> =
+        serde_json::from_slice(&patch).map_err(|error| undecodable(error.to_string()))?;
+    if !operations.is_empty() && response["patchType"] != "JSONPatch" {
+        let given = response["patchType"].as_str().unwrap_or("");
+        return Err(Fault::Unanswered(format!("unsupported patch type {given:?}")));
     }
+    let operations: Vec<Step> = operations.into_iter().map(Into::into).collect();
+    Ok(Reviewed { patch: Some(operations).filter(|operations| !operations.is_empty()) })
 }
 
 /// The webhook's own Status, made one of failure that names it.
@@ -127,12 +126,7 @@ impl Reviewed {
             );
             return Err(Status::internal(why));
         }
-        let patched = patch::apply_json(shown, patch).map_err(|error| match error {
-            PatchError::DoesNotApply => {
-                Status::internal("the patch of the webhook does not apply to the object")
-            }
-            error => Status::internal(error),
-        })?;
+        let patched = apply_or_explain(shown, patch).map_err(Status::internal)?;
         versions::taken_back(request, &found.kind, patched).map(Some)
     }
 }

@@ -8,9 +8,12 @@ use std::time::Duration;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
+use skiff_cel::MATCH_CONDITIONS_BUDGET;
 
-use crate::admission::Request;
+use super::review;
+use crate::admission::evaluation::{Conditions, Evaluation, Subject};
 use crate::admission::matching::{Criteria, Interest, Match};
+use crate::admission::{Request, versions};
 use crate::webhook::{ClientConfig, ConfigError};
 
 /// Every webhook of one kind of configuration.
@@ -31,6 +34,7 @@ pub struct Hook {
     pub mutating: bool,
     pub review_versions: Vec<String>,
     criteria: Criteria,
+    conditions: Conditions,
 }
 
 const DEFAULT_TIMEOUT: u64 = 10;
@@ -74,6 +78,7 @@ impl Hook {
             side_effects: text("sideEffects"),
             review_versions: versions.filter_map(Value::as_str).map(str::to_owned).collect(),
             criteria: Criteria::read(hook, "rules"),
+            conditions: Conditions::read(&hook["matchConditions"], false),
         }
     }
 
@@ -83,7 +88,32 @@ impl Hook {
         request: &Request<'_>,
         object: &Value,
     ) -> Result<Option<Match>, Status> {
-        self.criteria.matches(request, object).await
+        let Some(found) = self.criteria.matches(request, object).await? else { return Ok(None) };
+        Ok(self.conditions_hold(request, &found, object)?.then_some(found))
+    }
+
+    /// What cannot be evaluated keeps the webhook from being asked, or the request from succeeding.
+    fn conditions_hold(
+        &self,
+        request: &Request<'_>,
+        found: &Match,
+        object: &Value,
+    ) -> Result<bool, Status> {
+        if self.conditions.is_empty() {
+            return Ok(true);
+        }
+        let subject = Subject {
+            object: versions::shown(request, &found.kind, object)?,
+            old: versions::shown(request, &found.kind, request.old.unwrap_or(&Value::Null))?,
+            request: review::attributes(request, found, object),
+            namespace: Value::Null,
+        };
+        let evaluation = Evaluation::new(&subject, None, &[], MATCH_CONDITIONS_BUDGET);
+        match self.conditions.hold(&evaluation) {
+            Ok(hold) => Ok(hold),
+            Err(_) if self.ignores_failures => Ok(false),
+            Err(why) => Err(request.forbidden(object, &why)),
+        }
     }
 
     pub fn has_side_effects(&self) -> bool {

@@ -7,7 +7,7 @@
 
 mod call;
 mod hook;
-mod review;
+pub mod review;
 
 use futures::future::{BoxFuture, join_all};
 use serde_json::Value;

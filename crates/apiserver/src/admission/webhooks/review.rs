@@ -15,49 +15,50 @@ const API_VERSION: &str = "admission.k8s.io/v1";
 /// The whole review; its uid ties the answer to it.
 pub fn of(request: &Request<'_>, found: &Match, shown: &Value, uid: &str) -> Result<Value, Status> {
     let old = request.old.unwrap_or(&Value::Null);
-    let review = json!({
-        "kind": "AdmissionReview",
-        "apiVersion": API_VERSION,
-        "request": {
-            "uid": uid,
-            "kind": kind(request, &found.kind),
-            "resource": resource(&found.kind),
-            "requestKind": kind(request, request.requested),
-            "requestResource": resource(request.requested),
-            "operation": request.operation.name(),
-            "userInfo": user(request),
-            "object": shown,
-            "oldObject": versions::shown(request, &found.kind, old)?,
-            "dryRun": request.dry_run,
-            "options": request.options(),
-        },
+    let mut attributes = attributes(request, found, shown);
+    attributes["uid"] = uid.into();
+    attributes["object"] = shown.clone();
+    attributes["oldObject"] = versions::shown(request, &found.kind, old)?;
+    Ok(json!({ "kind": "AdmissionReview", "apiVersion": API_VERSION, "request": attributes }))
+}
+
+/// Everything about a request but the objects: what expressions know as `request`.
+pub fn attributes(request: &Request<'_>, found: &Match, object: &Value) -> Value {
+    let mut attributes = json!({
+        "kind": kind(request, &found.kind),
+        "resource": resource(&found.kind),
+        "requestKind": kind(request, request.requested),
+        "requestResource": resource(request.requested),
+        "operation": request.operation.name(),
+        "userInfo": user(request),
+        "dryRun": request.dry_run,
+        "options": request.options(),
     });
     let optional = [
         ("subResource", request.subresource),
         ("requestSubResource", request.subresource),
-        ("name", request.attribute_name(shown)),
-        ("namespace", request.attribute_namespace(shown)),
+        ("name", request.attribute_name(object)),
+        ("namespace", request.attribute_namespace(object)),
     ];
-    let mut review = review;
     for (field, text) in optional.into_iter().filter(|(_, text)| !text.is_empty()) {
-        review["request"][field] = text.into();
+        attributes[field] = text.into();
     }
-    Ok(review)
+    attributes
 }
 
 /// What the object is: a subresource may have a kind of its own.
-pub fn kind(request: &Request<'_>, kind: &KindDef) -> Value {
+fn kind(request: &Request<'_>, kind: &KindDef) -> Value {
     match request.part {
         Some(part) => json!({ "group": part.group, "version": part.version, "kind": part.kind }),
         None => json!({ "group": kind.group, "version": kind.version, "kind": kind.kind }),
     }
 }
 
-pub fn resource(kind: &KindDef) -> Value {
+fn resource(kind: &KindDef) -> Value {
     json!({ "group": kind.group, "version": kind.version, "resource": kind.resource })
 }
 
-pub fn user(request: &Request<'_>) -> Value {
+fn user(request: &Request<'_>) -> Value {
     let user = request.user;
     let mut info = Map::new();
     for (field, text) in [("username", &user.name), ("uid", &user.uid)] {

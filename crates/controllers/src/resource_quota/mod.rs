@@ -1,0 +1,114 @@
+//! Counts what each ResourceQuota limits and writes it into the quota's status.
+//!
+//! Quota + the namespace's objects -> `status.hard` and `status.used`. Admission charges every write before it is stored; this
+//! controller gives back what deletions free and corrects what a failed write left charged.
+//! Counterpart: `pkg/controller/resourcequota`. It differs in what it watches: a resource that no quota names is neither
+//! watched nor listed, and there is no periodic recount.
+//! Invariant: the status is written with the quota's own revision, so a charge made while counting is never lost.
+
+mod counting;
+mod watches;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::FutureExt;
+use k8s_openapi::api::core::v1::{
+    PersistentVolumeClaim, Pod, ResourceQuota, ResourceQuotaStatus, Service,
+};
+use k8s_openapi::api::resource::v1::ResourceClaim;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::runtime::{Action, ControllerDef, Ctx, Delta, Edges, Key, Object, Result};
+use watches::Watches;
+
+pub const DEF: ControllerDef = ControllerDef {
+    name: "resourcequota-controller",
+    workers: 5,
+    watches: |edges| {
+        edges.primary::<ResourceQuota>();
+        measured::<Pod>(edges);
+        measured::<Service>(edges);
+        measured::<PersistentVolumeClaim>(edges);
+        measured::<ResourceClaim>(edges);
+    },
+    reconcile: |ctx, key| reconcile(ctx, key).boxed(),
+};
+
+/// A kind whose objects count for more than one each: a change concerns the quotas of its namespace.
+fn measured<K: Object>(edges: &mut Edges) {
+    edges.mapped::<K>(|caches, delta| match changes_usage(delta) {
+        true => {
+            let namespace = delta.latest().meta().namespace.as_deref().unwrap_or_default();
+            let quotas = caches.store::<ResourceQuota>().in_namespace(namespace);
+            quotas.iter().map(|quota| Key::of(quota.as_ref())).collect()
+        }
+        false => Vec::new(),
+    });
+}
+
+/// An update that changes neither what is asked for nor whether the object has ended, such as a heartbeat, does not.
+fn changes_usage<K: Object>(delta: &Delta<K>) -> bool {
+    let (Some(old), Some(new)) = (delta.old, delta.new) else { return true };
+    old.meta().generation != new.meta().generation
+        || counting::of(old.as_ref()) != counting::of(new.as_ref())
+}
+
+async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
+    let watches = ctx.memory::<Watches>();
+    let Some(quota) = ctx.lister::<ResourceQuota>().get(&key) else {
+        watches.forget(&key);
+        return Ok(Action::Done);
+    };
+    let counted = counting::Namespace::new(&ctx, &key.namespace).count(&quota).await?;
+    watches.keep(&ctx, &key, counted.counted_by_number);
+    if let Some(quota) = plan(&quota, counted.used) {
+        ctx.update_status(&quota).await?;
+    }
+    Ok(Action::Done)
+}
+
+/// The quota with its status as it should be, if it is not.
+fn plan(quota: &ResourceQuota, used: BTreeMap<String, Quantity>) -> Option<ResourceQuota> {
+    let hard = quota.spec.as_ref().and_then(|spec| spec.hard.clone()).unwrap_or_default();
+    let status = ResourceQuotaStatus { hard: Some(hard), used: Some(used) };
+    let known = quota.status.clone().unwrap_or_default();
+    let known = ResourceQuotaStatus {
+        hard: Some(known.hard.unwrap_or_default()),
+        used: Some(known.used.unwrap_or_default()),
+    };
+    (known != status).then(|| ResourceQuota { status: Some(status), ..quota.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::yaml;
+
+    #[test]
+    fn status_follows_the_spec_and_the_count_and_is_then_left_alone() {
+        let quota: ResourceQuota = yaml(
+            "{metadata: {name: q, namespace: n}, spec: {hard: {pods: '5'}}, status: {hard: {pods: '3'}, used: {pods: '1'}}}",
+        );
+        let used = BTreeMap::from([("pods".to_owned(), Quantity("2".into()))]);
+        let planned = plan(&quota, used.clone()).expect("the status is behind");
+        let status = planned.status.clone().expect("a status");
+        assert_eq!(status.hard, Some(BTreeMap::from([("pods".to_owned(), Quantity("5".into()))])));
+        assert_eq!(status.used, Some(used.clone()));
+        assert_eq!(plan(&planned, used), None);
+    }
+
+    #[test]
+    fn a_heartbeat_of_a_pod_concerns_no_quota() {
+        let pod = |status: &str| -> Arc<Pod> {
+            Arc::new(yaml(&format!(
+                "{{metadata: {{name: p}}, spec: {{containers: [{{name: c}}]}}, status: {status}}}"
+            )))
+        };
+        let (running, ready) = (pod("{phase: Running}"), pod("{phase: Running, podIP: 10.0.0.1}"));
+        let ended = pod("{phase: Succeeded}");
+        assert!(!changes_usage(&Delta { old: Some(&running), new: Some(&ready) }));
+        assert!(changes_usage(&Delta { old: Some(&running), new: Some(&ended) }));
+        assert!(changes_usage(&Delta { old: Some(&running), new: None }));
+    }
+}
