@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use http::Request;
@@ -27,7 +28,7 @@ use crate::path::{self, Caller, Peer};
 use crate::server::Server;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-const HEADER_TIMEOUT: Duration = Duration::from_secs(20);
+const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often the serving certificate is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -62,6 +63,7 @@ pub async fn serve(
             () = &mut shutdown => break,
         }
     }
+    server.stopping.cancel();
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     Ok(())
 }
@@ -76,7 +78,10 @@ async fn connection(
     let _ = stream.set_nodelay(true);
     let tls = match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
         Ok(Ok(tls)) => tls,
-        Ok(Err(error)) => return tracing::debug!(%error, "TLS handshake failed"),
+        Ok(Err(error)) => {
+            server.metrics.tls_handshake_errors.fetch_add(1, Relaxed);
+            return tracing::debug!(%error, "TLS handshake failed");
+        }
         Err(_) => return tracing::debug!("TLS handshake took too long"),
     };
     let user = tls

@@ -8,6 +8,7 @@ use serde_json::Value;
 use skiff_api::Status;
 
 use crate::call::Call;
+use crate::metrics::exposition::Exposition;
 use crate::nonresource::not_found;
 use crate::reply::Reply;
 
@@ -67,8 +68,10 @@ pub async fn run(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let excluded: Vec<&str> = call.query.all("exclude").collect();
     let left: Vec<String> =
         checks.iter().filter(|check| !excluded.contains(&check.as_str())).cloned().collect();
-    let unknown: Vec<&&str> =
+    let mut unknown: Vec<&&str> =
         excluded.iter().filter(|name| !checks.iter().any(|check| check == **name)).collect();
+    unknown.sort();
+    unknown.dedup();
     if call.query.has("verbose") {
         return Ok(verbose(call, parts[0], &left, &checks, &unknown).await);
     }
@@ -122,6 +125,20 @@ async fn verbose(
     Reply::text(code, text)
 }
 
+/// `/metrics/slis`: every check as a gauge.
+pub async fn as_metrics(call: &Call) -> String {
+    let mut out = Exposition::default();
+    let name = "kubernetes_healthcheck";
+    out.family(name, "gauge", "[STABLE] This metric records the result of a single healthcheck.");
+    for endpoint in ["healthz", "livez", "readyz"] {
+        for check in checks(endpoint) {
+            let works = u8::from(perform(call, &check).await.is_ok());
+            out.sample(name, &format!("name=\"{check}\",type=\"{endpoint}\""), works);
+        }
+    }
+    out.into_text()
+}
+
 async fn perform(call: &Call, check: &str) -> Result<(), String> {
     match check {
         "etcd" | "etcd-readiness" => call
@@ -131,6 +148,9 @@ async fn perform(call: &Call, check: &str) -> Result<(), String> {
             .await
             .map(|_| ())
             .map_err(|error| error.to_string()),
+        "shutdown" if call.server.stopping.is_cancelled() => {
+            Err("process is shutting down".to_owned())
+        }
         _ => Ok(()),
     }
 }

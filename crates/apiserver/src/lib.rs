@@ -36,6 +36,7 @@ mod subresources;
 mod user;
 mod verbs;
 mod webhook;
+mod zpages;
 
 mod aggregate;
 mod bootstrap;

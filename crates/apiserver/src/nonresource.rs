@@ -2,9 +2,10 @@
 //!
 //! Counterpart: `pkg/server/routes` and `endpoints/discovery`.
 
-use http::header::{ACCEPT, ETAG, IF_NONE_MATCH};
+use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
+use skiff_api::codec::Format;
 use skiff_api::{Kinds, Status, discovery};
 
 use crate::aggregate;
@@ -13,7 +14,9 @@ use crate::flow_control;
 use crate::health;
 use crate::negotiate::Media;
 use crate::reply::{Reply, empty, with_type};
+use crate::zpages;
 
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8; escaping=underscores";
 const VERSION: &str = include_str!("../facts/version.json");
 const ROOT_PATHS: &str = include_str!("../facts/root-paths.json");
 
@@ -22,11 +25,19 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
         [""] => Ok(Reply::json(&root_paths(call))),
-        ["version"] => Ok(Reply::json(&parsed(VERSION))),
+        ["version"] => version(call),
+        ["healthz" | "livez" | "readyz", ..] if call.info.path.ends_with('/') => Ok(not_found()),
         ["healthz" | "livez" | "readyz", ..] => health::run(call, &parts).await,
+        ["statusz"] => Ok(Reply::text(StatusCode::OK, zpages::statusz())),
+        ["flagz"] => Ok(Reply::text(StatusCode::OK, zpages::flagz(&call.server))),
+        ["metrics", "slis"] => Ok(Reply::Response(with_type(
+            StatusCode::OK,
+            METRICS,
+            health::as_metrics(call).await.into(),
+        ))),
         ["metrics"] => Ok(Reply::Response(with_type(
             StatusCode::OK,
-            "text/plain; version=0.0.4; charset=utf-8",
+            METRICS,
             crate::metrics::text(&call.server).await.into(),
         ))),
         ["debug", "api_priority_and_fairness", name] => {
@@ -37,16 +48,36 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
         [".well-known", "openid-configuration"] => {
-            Ok(Reply::json(&call.server.tokens.openid_configuration(&address(call))))
+            Ok(cached("application/json", &call.server.tokens.openid_configuration(&address(call))))
         }
-        ["openid", "v1", "jwks"] => Ok(Reply::Response(with_type(
-            StatusCode::OK,
-            "application/jwk-set+json",
-            call.server.tokens.jwks().to_string().into(),
-        ))),
+        ["openid", "v1", "jwks"] => {
+            Ok(cached("application/jwk-set+json", &call.server.tokens.jwks()))
+        }
+        ["debug", "pprof", ..] => {
+            Ok(Reply::text(StatusCode::NOT_FOUND, "profiles are not built into this server\n"))
+        }
         ["openapi", rest @ ..] => crate::openapi::run(call, rest).await,
         _ => Ok(not_found()),
     }
+}
+
+/// The one path of its kind that refuses other methods and media types.
+fn version(call: &Call) -> Result<Reply, Status> {
+    if call.info.verb != "get" && call.info.verb != "head" {
+        return Err(Status::method_not_allowed());
+    }
+    match call.media() {
+        Some(media) if media.format != Format::Protobuf => Ok(Reply::json(&parsed(VERSION))),
+        _ => Err(Media::not_acceptable()),
+    }
+}
+
+/// What anyone may keep for an hour.
+fn cached(content_type: &str, value: &Value) -> Reply {
+    let mut response = with_type(StatusCode::OK, content_type, value.to_string().into());
+    let hour = HeaderValue::from_static("public, max-age=3600");
+    response.headers_mut().insert(CACHE_CONTROL, hour);
+    Reply::Response(response)
 }
 
 /// What Go's mux says of a path nobody registered.

@@ -12,11 +12,12 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::{FutureExt, StreamExt};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, HeaderValue, Request, Response};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::{BodyExt, BodyStream, LengthLimitError, Limited, StreamBody};
 use skiff_api::Status;
+use tokio_util::sync::CancellationToken;
 
 use crate::aggregate;
 use crate::audit::{Asked, Ending, Trail, record};
@@ -243,6 +244,9 @@ impl<'a> Passage<'a> {
     /// The answer with what every answer says; its body ends the trail.
     fn ended(&self, mut response: Response<Body>) -> Response<Body> {
         self.sign(&mut response);
+        if self.info.verb == "watch" {
+            response = until(response, self.server.stopping.clone());
+        }
         let Some(trail) = self.trail.get() else { return response };
         trail.answered(response.status(), self.info.is_long_running());
         let ending = Ending(trail.clone());
@@ -272,6 +276,14 @@ impl<'a> Passage<'a> {
         headers.insert("audit-id", self.audit_id.clone());
         headers.entry("cache-control").or_insert(HeaderValue::from_static("no-cache, private"));
     }
+}
+
+/// The answer as long as the server serves: a watch would otherwise hold up its end.
+fn until(response: Response<Body>, stopping: CancellationToken) -> Response<Body> {
+    response.map(|body| {
+        let frames = BodyStream::new(body).take_until(stopping.cancelled_owned());
+        StreamBody::new(frames).boxed_unsync()
+    })
 }
 
 async fn authenticate(

@@ -19,6 +19,7 @@ use rcgen::PublicKeyData;
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
@@ -60,6 +61,8 @@ pub struct Server {
     pub flow_control: FlowControl,
     pub audit: Option<Audit>,
     pub aggregator: Aggregator,
+    /// Fires when the server no longer accepts connections: watches end, and it is no longer ready.
+    pub stopping: CancellationToken,
     pub webhooks: WebhookClient,
     pub admission: Admission,
     kinds: ArcSwap<Kinds>,
@@ -174,6 +177,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             aggregator: Aggregator::default(),
+            stopping: CancellationToken::new(),
             audit: config.audit.as_ref().map(Audit::open).transpose()?,
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),
             webhooks: WebhookClient::new(store.clone()),

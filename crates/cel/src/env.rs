@@ -143,6 +143,7 @@ impl Env {
             "list" => Some(Type::list(Type::Dyn)),
             "map" => Some(Type::map(Type::Dyn, Type::Dyn)),
             "type" => Some(Type::Type(None)),
+            "net.IP" | "net.CIDR" => Some(Type::opaque(name)),
             "optional_type" => Some(Type::optional(Type::Dyn)),
             name if self.objects.contains_key(name) || self.is_open(name) => {
                 Some(Type::object(name))

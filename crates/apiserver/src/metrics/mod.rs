@@ -4,7 +4,7 @@
 //! its cache have no counterpart here. Invariant: asking costs; recording does not.
 
 pub mod exposition;
-mod process;
+pub mod process;
 pub mod requests;
 
 use std::collections::BTreeMap;

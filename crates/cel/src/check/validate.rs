@@ -19,7 +19,8 @@ pub(super) fn validate(checked: &Checked, issues: &mut Issues) {
                     mixed_allowed.insert(inside.id);
                 });
             }
-            validate_call(checked, expr, call, issues);
+            validate_call(checked, call, issues);
+            validate_format(checked, expr, call, issues);
         }
         Kind::List(elements) if !mixed_allowed.contains(&expr.id) => {
             let elements = elements.iter().map(|element| (&element.value, element.optional));
@@ -56,19 +57,23 @@ fn same_types<'e>(
     }
 }
 
-fn validate_call(checked: &Checked, expr: &Expr, call: &Call, issues: &mut Issues) {
-    let valid: fn(&str) -> bool = match &call.function[..] {
-        "duration" => |text| time::parse_duration(text).is_some(),
-        "timestamp" => |text| Timestamp::parse(text).is_some(),
-        "matches" => |text| compile_regex(text).is_ok(),
-        "format" => return validate_format(checked, expr, call, issues),
-        _ => return,
-    };
+fn validate_call(checked: &Checked, call: &Call, issues: &mut Issues) {
     // The pattern is the last argument, wherever the text stands.
-    let Some(Expr { id, kind: Kind::Literal(Literal::String(text)) }) = call.args.last() else {
-        return;
+    let Some(Expr { id, kind: Kind::Literal(literal) }) = call.args.last() else { return };
+    let text = |valid: &dyn Fn(&str) -> bool| match literal {
+        Literal::String(text) => valid(text),
+        _ => false,
     };
-    if !valid(text) {
+    let valid = match &call.function[..] {
+        "duration" => text(&|text| time::parse_duration(text).is_some()),
+        "timestamp" => match literal {
+            Literal::Int(seconds) => Timestamp::from_seconds(*seconds).is_some(),
+            _ => text(&|text| Timestamp::parse(text).is_some()),
+        },
+        "matches" => text(&|text| compile_regex(text).is_ok()),
+        _ => true,
+    };
+    if !valid {
         issues.report(checked.ast.offsets[*id], format!("invalid {} argument", call.function));
     }
 }
@@ -77,6 +82,9 @@ fn validate_format(checked: &Checked, expr: &Expr, call: &Call, issues: &mut Iss
     let Some(Expr { kind: Kind::Literal(Literal::String(template)), .. }) = &call.target else {
         return;
     };
+    if call.function != "format" {
+        return;
+    }
     let [Expr { kind: Kind::List(elements), .. }] = &call.args[..] else { return };
     let types: Vec<_> = elements.iter().map(|e| checked.type_of(&e.value)).collect();
     if let Err((argument, message)) = formatting::check(template, &types) {

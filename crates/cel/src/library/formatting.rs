@@ -176,19 +176,21 @@ impl Clause {
     }
 
     fn refusal(self, kind: &str) -> String {
-        let (clause, accepted) = match self {
-            Clause::Text => (
-                "string",
-                "strings, bools, bytes, ints, doubles, maps, lists, types, durations, and timestamps",
-            ),
-            Clause::Decimal => ("decimal", "integers"),
-            Clause::Fixed(_) => ("fixed-point", "doubles"),
-            Clause::Scientific => ("scientific", "doubles"),
-            Clause::Binary => ("binary", "integers and bools"),
-            Clause::Hex { .. } => ("hex", "integers, byte buffers, and strings"),
-            Clause::Octal => ("octal", "integers"),
+        let rule = match self {
+            Clause::Text => {
+                "string clause can only be used on strings, bools, bytes, ints, doubles, maps, \
+                 lists, types, durations, and timestamps"
+            }
+            Clause::Decimal => "decimal clause can only be used on integers",
+            Clause::Fixed(_) => "fixed-point clause can only be used on doubles",
+            Clause::Scientific => "scientific clause can only be used on doubles",
+            Clause::Binary => "only integers and bools can be formatted as binary",
+            Clause::Hex { .. } => {
+                "only integers, byte buffers, and strings can be formatted as hex"
+            }
+            Clause::Octal => "octal clause can only be used on integers",
         };
-        format!("{clause} clause can only be used on {accepted}, was given {kind}")
+        format!("{rule}, was given {kind}")
     }
 }
 

@@ -97,7 +97,7 @@ fn timestamp_of_nanos<'a>(nanos: i128) -> Evaluated<'a> {
 }
 
 pub(super) fn timestamp_of_seconds<'a>(seconds: i64) -> Evaluated<'a> {
-    timestamp_of_nanos(i128::from(seconds) * i128::from(SECOND))
+    Timestamp::from_seconds(seconds).map(Value::Timestamp).ok_or(EvalError::TimestampOverflow)
 }
 
 pub(super) fn add_duration<'a>(at: Timestamp, nanos: i128) -> Evaluated<'a> {

@@ -142,6 +142,9 @@ impl Planner<'_> {
             && overload.id == "in_list"
             && let Some(set) = constant_set(&args[1])
         {
+            if set.is_empty() {
+                return Node::Constant(Value::Bool(false));
+            }
             let value = args.into_iter().next().expect("in has two sides");
             return Node::OneOf { value: Box::new(value), set };
         }

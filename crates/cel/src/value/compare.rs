@@ -64,30 +64,28 @@ impl<'a> Value<'a> {
     }
 }
 
-/// The order of two numbers; `None` if one is none.
+/// The order of two numbers; `None` if one is none. Next to a double, an integer is the double
+/// nearest to it.
 fn numbers(a: &Value<'_>, b: &Value<'_>) -> Option<Result<Ordering, EvalError>> {
-    let whole = |value: &Value<'_>| match value {
+    if let (Some(a), Some(b)) = (whole(a), whole(b)) {
+        return Some(Ok(a.cmp(&b)));
+    }
+    Some(double(a)?.partial_cmp(&double(b)?).ok_or(EvalError::NanOrder))
+}
+
+fn whole(value: &Value<'_>) -> Option<i128> {
+    match value {
         Value::Int(value) => Some(i128::from(*value)),
         Value::Uint(value) => Some(i128::from(*value)),
         _ => None,
-    };
-    Some(match (whole(a), whole(b), a, b) {
-        (Some(a), Some(b), ..) => Ok(a.cmp(&b)),
-        (_, _, Value::Double(a), Value::Double(b)) => a.partial_cmp(b).ok_or(EvalError::NanOrder),
-        (_, Some(b), Value::Double(a), _) => double_and_whole(*a, b),
-        (Some(a), _, _, Value::Double(b)) => double_and_whole(*b, a).map(Ordering::reverse),
-        _ => return None,
-    })
+    }
 }
 
-fn double_and_whole(double: f64, whole: i128) -> Result<Ordering, EvalError> {
-    if double.is_nan() {
-        return Err(EvalError::NanOrder);
+fn double(value: &Value<'_>) -> Option<f64> {
+    match value {
+        Value::Double(value) => Some(*value),
+        other => whole(other).map(|value| value as f64),
     }
-    // Beyond any integer a double compares as infinity does.
-    let floor = double.clamp(-1e20, 1e20).floor();
-    let fraction = double > floor;
-    Ok((floor as i128).cmp(&whole).then(if fraction { Ordering::Greater } else { Ordering::Equal }))
 }
 
 /// How the elements of a list are told apart, as it is declared.
@@ -200,10 +198,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_equal_across_kinds_and_never_by_rounding() {
+    fn numbers_are_equal_across_kinds() {
         assert!(Value::Int(1).equals(&Value::Double(1.0)));
         assert!(Value::Uint(1).equals(&Value::Int(1)));
-        assert!(!Value::Int(i64::MAX).equals(&Value::Double(i64::MAX as f64)));
+        assert!(Value::Int(i64::MAX).equals(&Value::Double(2f64.powi(63))));
         assert!(!Value::Double(f64::NAN).equals(&Value::Double(f64::NAN)));
         assert_eq!(Value::Int(1).compare(&Value::Double(1.5)), Ok(Ordering::Less));
         assert_eq!(Value::Uint(u64::MAX).compare(&Value::Int(-1)), Ok(Ordering::Greater));

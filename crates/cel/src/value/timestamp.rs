@@ -31,6 +31,10 @@ impl Timestamp {
         in_range.then_some(Timestamp { seconds, nanos })
     }
 
+    pub fn from_seconds(seconds: i64) -> Option<Timestamp> {
+        Timestamp::from_nanos(i128::from(seconds) * 1_000_000_000)
+    }
+
     pub fn as_nanos(&self) -> i128 {
         i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos)
     }

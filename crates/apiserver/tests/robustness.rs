@@ -1,0 +1,194 @@
+//! What odd, slow and failing clients may do to the server: nothing to others.
+
+mod common;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, StatusCode};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use serde_json::json;
+use skiff_apiserver::{ApiServer, Leaf, UserInfo};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use tower::Service;
+
+const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
+/// Well below what a drain may take: a test that gets here has hung.
+const HUNG: Duration = Duration::from_secs(8);
+
+/// A body that panics when it is read, or never comes.
+enum Odd {
+    Panics,
+    NeverComes,
+}
+
+impl Body for Odd {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match *self {
+            Odd::Panics => panic!("a fault below the request path"),
+            Odd::NeverComes => Poll::Pending,
+        }
+    }
+}
+
+async fn send(server: &ApiServer, path: &str, body: Odd) -> (StatusCode, String) {
+    let request = Request::post(path).body(body).expect("a request");
+    let mut local = server.local(UserInfo::new("admin", &["system:masters"]));
+    let response = local.call(request).await.expect("infallible");
+    let status = response.status();
+    let bytes = response.into_body().collect().await.expect("a body").to_bytes();
+    (status, String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[tokio::test]
+async fn a_panic_is_answered_and_the_server_lives() {
+    let cluster = common::cluster().await;
+    let (status, text) = send(&cluster.server, CONFIG_MAPS, Odd::Panics).await;
+    assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert!(text.contains("this request caused apiserver to panic"), "{text}");
+    let admin = cluster.admin();
+    admin.get(CONFIG_MAPS).await.ok();
+    let metrics = String::from_utf8(admin.get("/metrics").await.bytes.to_vec()).expect("text");
+    assert!(metrics.contains("\napiserver_panics_total 1\n"));
+}
+
+#[tokio::test]
+async fn a_request_ends_when_its_time_is_up() {
+    let cluster = common::cluster().await;
+    let path = format!("{CONFIG_MAPS}?timeout=10ms");
+    let (status, text) = send(&cluster.server, &path, Odd::NeverComes).await;
+    assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
+    assert!(
+        text.contains("Timeout: request did not complete within the allotted timeout"),
+        "{text}"
+    );
+}
+
+#[tokio::test]
+async fn a_body_over_the_limit_is_refused() {
+    let cluster = common::cluster().await;
+    let body = Bytes::from(vec![b' '; 3 * 1024 * 1024 + 1]);
+    let answer = cluster.admin().send(Method::POST, CONFIG_MAPS, "application/json", body).await;
+    let (code, reason, message) = answer.refused();
+    assert_eq!((code, reason.as_str()), (413, "RequestEntityTooLarge"));
+    assert_eq!(message, "Request entity too large: limit is 3145728");
+}
+
+#[tokio::test]
+async fn a_watcher_that_does_not_read_holds_nobody_back() {
+    let cluster = common::cluster().await;
+    let admin = cluster.admin();
+    let path = format!("{CONFIG_MAPS}?watch=1");
+    let _stuck = admin.watch(&path).await;
+    let mut reader = admin.watch(&path).await;
+    for at in 0..200 {
+        let object =
+            json!({ "metadata": { "name": format!("m-{at}") }, "data": { "x": "y".repeat(2000) } });
+        admin.post(CONFIG_MAPS, &object).await.created();
+    }
+    for _ in 0..200 {
+        assert_eq!(reader.next().await.0, "ADDED");
+    }
+}
+
+// === over TLS ===
+
+struct Serving {
+    cluster: common::Cluster,
+    port: u16,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<std::io::Result<()>>,
+}
+
+async fn serving() -> Serving {
+    let cluster = common::cluster().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (server, stop) = (cluster.server.clone(), CancellationToken::new());
+    let stopped = stop.clone().cancelled_owned();
+    let served = tokio::spawn(async move { server.serve(listener, stopped).await });
+    Serving { cluster, port, stop, served }
+}
+
+impl Serving {
+    /// An HTTP/2 connection of an administrator.
+    async fn connect(&self) -> hyper::client::conn::http2::SendRequest<Empty<Bytes>> {
+        let pki = self.cluster.server.pki();
+        let identity =
+            pki.issue(&Leaf::client("test", "admin", &["system:masters"])).expect("a certificate");
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("PEM"))
+            .expect("a CA");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("protocols")
+            .with_root_certificates(roots)
+            .with_client_auth_cert(
+                identity.chain().expect("a chain"),
+                identity.key().expect("a key"),
+            )
+            .expect("an identity");
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = connector.connect(name, tcp).await.expect("TLS");
+        let (sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
+                .await
+                .expect("HTTP/2");
+        tokio::spawn(connection);
+        sender
+    }
+}
+
+fn get(path: &str) -> Request<Empty<Bytes>> {
+    Request::get(format!("https://localhost{path}")).body(Empty::new()).expect("a request")
+}
+
+#[tokio::test]
+async fn watches_end_when_the_server_stops() {
+    let serving = serving().await;
+    let mut connection = serving.connect().await;
+    let response =
+        connection.send_request(get(&format!("{CONFIG_MAPS}?watch=1"))).await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    let ready = serving.cluster.admin().get("/readyz").await;
+    assert_eq!(ready.status, StatusCode::OK);
+    serving.stop.cancel();
+    let rest =
+        tokio::time::timeout(HUNG, response.into_body().collect()).await.expect("the watch ends");
+    rest.expect("it ends in order");
+    let served = tokio::time::timeout(HUNG, serving.served).await.expect("the server ends");
+    served.expect("no panic").expect("no error");
+    let ready = serving.cluster.admin().get("/readyz").await;
+    assert_eq!(ready.status, StatusCode::INTERNAL_SERVER_ERROR, "a server that stops is not ready");
+}
+
+#[tokio::test]
+async fn a_connection_that_never_speaks_holds_nobody_back() {
+    let serving = serving().await;
+    let silent = TcpStream::connect(("127.0.0.1", serving.port)).await.expect("a connection");
+    let mut connection = serving.connect().await;
+    let response = connection.send_request(get("/version")).await.expect("an answer");
+    assert_eq!(response.status(), StatusCode::OK);
+    drop(silent);
+}
