@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::codec::complete;
 use crate::kind::KindDef;
+use crate::quantity::Quantity;
 use crate::schema::{Schema, StructSchema};
 
 /// Defaults a whole object of a kind, and completes it as [`complete`] says.
@@ -43,10 +44,21 @@ fn below(value: &mut Value, schema: &Schema) {
         (Schema::List(list), Value::Array(items)) => {
             items.iter_mut().for_each(|item| below(item, &list.items));
         }
+        (Schema::Map(of), Value::Object(entries)) if matches!(of.values, Schema::Quantity) => {
+            entries.values_mut().for_each(round_to_milli);
+        }
         (Schema::Map(of), Value::Object(entries)) => {
             entries.values_mut().for_each(|value| below(value, &of.values));
         }
         _ => {}
+    }
+}
+
+/// Amounts of resources are kept in thousandths: what is less is rounded up.
+fn round_to_milli(amount: &mut Value) {
+    let quantity = amount.as_str().and_then(|text| text.parse::<Quantity>().ok());
+    if let Some(rounded) = quantity.and_then(Quantity::rounded_to_milli) {
+        *amount = rounded.to_string().into();
     }
 }
 

@@ -84,6 +84,13 @@ impl Quantity {
         self.scaled(NANO / 1000)
     }
 
+    /// The amount in whole thousandths, if it is not already.
+    pub fn rounded_to_milli(self) -> Option<Quantity> {
+        let milli = NANO / 1000;
+        (self.nano % milli != 0)
+            .then(|| Quantity { nano: i128::from(self.milli()) * milli, format: self.format })
+    }
+
     pub fn is_zero(self) -> bool {
         self.nano == 0
     }

@@ -141,7 +141,8 @@ pub fn port_name(text: &str) -> Vec<String> {
     if text.len() > 15 {
         faults.push("must be no more than 15 characters".to_owned());
     }
-    if !text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-')) {
+    let fits = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if text.is_empty() || !text.bytes().all(fits) {
         faults
             .push("must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)".into());
     }

@@ -37,6 +37,7 @@ use crate::kind::{GroupVersion, KindDef, Kinds, Strategy, Subresource};
 use crate::schema::{self, ResourceFacts, SubresourceFacts};
 
 pub use core::pod::qos_class;
+pub use core::service::service_addresses;
 
 /// Every built-in kind.
 pub fn builtin() -> Kinds {

@@ -122,6 +122,26 @@ fn require_own_labels(term: &mut Object, labels: &Value) {
     }
 }
 
+/// Takes out of a PodSpec what belongs to features that are off by default.
+pub fn drop_disabled_fields(spec: &mut Object) {
+    spec.remove("schedulingGroup");
+    for list in CONTAINER_LISTS {
+        for container in each(spec, list) {
+            let Some(lifecycle) = object(container, "lifecycle") else { continue };
+            if lifecycle.remove("stopSignal").is_some() && lifecycle.is_empty() {
+                container.remove("lifecycle");
+            }
+        }
+    }
+    for volume in each(spec, "volumes") {
+        let Some(projected) = object(volume, "projected") else { continue };
+        for source in each(projected, "sources") {
+            source.remove("clusterTrustBundle");
+            source.remove("podCertificate");
+        }
+    }
+}
+
 fn default_container(container: &mut Object) {
     let image = container.get("image").and_then(Value::as_str).unwrap_or("");
     let policy = pull_policy(image);
@@ -141,8 +161,12 @@ fn default_container(container: &mut Object) {
         }
     }
     for var in each(container, "env") {
-        if let Some(field) = object(var, "valueFrom").and_then(|from| object(from, "fieldRef")) {
+        let Some(from) = object(var, "valueFrom") else { continue };
+        if let Some(field) = object(from, "fieldRef") {
             set(field, "apiVersion", "v1");
+        }
+        if let Some(file) = object(from, "fileKeyRef") {
+            set(file, "optional", false);
         }
     }
 }
@@ -175,7 +199,18 @@ fn is_image_name(image: &str) -> bool {
     const HEX_OF_DIGEST: usize = 64;
     let bare_digest = image.len() == HEX_OF_DIGEST
         && image.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    NAME.is_match(image) && !bare_digest
+    // A name without a registry is one of Docker's, and counts as such.
+    const LONGEST: usize = 255;
+    let name = image.split('@').next().unwrap_or(image);
+    let name = name
+        .rsplit_once(':')
+        .map_or(name, |(name, tag)| if tag.contains('/') { image } else { name });
+    let implied = match name.split_once('/') {
+        Some((host, _)) if host.contains(['.', ':']) || host == "localhost" => 0,
+        Some(_) => "docker.io/".len(),
+        None => "docker.io/library/".len(),
+    };
+    NAME.is_match(image) && !bare_digest && name.len() + implied <= LONGEST
 }
 
 fn default_probe(probe: &mut Object) {

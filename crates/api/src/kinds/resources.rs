@@ -122,6 +122,11 @@ pub fn validate_container_resource_name(name: &str, at: &At, errors: &mut ErrorL
     }
 }
 
+/// What a quota counts of itself, and not by an object's kind.
+pub fn is_standard_for_quota(name: &str) -> bool {
+    FOR_QUOTA.contains(&name) || is_huge_page(name) || name.starts_with("requests.hugepages-")
+}
+
 pub fn validate_quota_resource_name(name: &str, at: &At, errors: &mut ErrorList) {
     validate_resource_name(name, at, errors);
     let standard = FOR_QUOTA.contains(&name)

@@ -40,12 +40,29 @@ pub fn validate_node_selector(selector: &At, errors: &mut ErrorList) {
     if terms.is_empty() {
         terms.required(errors, "must have at least one node selector term");
     }
-    terms.items().for_each(|term| validate_node_selector_term(&term, errors));
+    for term in terms.items() {
+        validate_node_selector_term(&term, errors);
+    }
 }
 
-pub fn validate_node_selector_term(term: &At, errors: &mut ErrorList) {
+/// A term that must hold.
+fn validate_node_selector_term(term: &At, errors: &mut ErrorList) {
+    for requirement in term.child("matchExpressions").items() {
+        node_requirement(&requirement, errors);
+        let values = requirement.child("values");
+        values.items().for_each(|value| value.obeys(errors, label_value));
+    }
+    node_fields(term, errors);
+}
+
+/// A term that is only preferred: values that no label can have are merely never met.
+pub fn validate_preference(term: &At, errors: &mut ErrorList) {
     let expressions = term.child("matchExpressions");
     expressions.items().for_each(|requirement| node_requirement(&requirement, errors));
+    node_fields(term, errors);
+}
+
+fn node_fields(term: &At, errors: &mut ErrorList) {
     let fields = term.child("matchFields");
     fields.items().for_each(|requirement| node_field_requirement(&requirement, errors));
 }

@@ -80,9 +80,14 @@ async fn resolve(request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
         .as_ref()
         .and_then(|class| class["preemptionPolicy"].as_str())
         .unwrap_or("PreemptLowerPriority");
-    if pod["spec"]["preemptionPolicy"].as_str().is_none_or(str::is_empty) {
-        pod["spec"]["preemptionPolicy"] = policy.into();
+    let given = pod["spec"]["preemptionPolicy"].as_str();
+    if let Some(given) = given.filter(|given| *given != policy) {
+        let why = format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+        );
+        return Err(request.forbidden(pod, &why));
     }
+    pod["spec"]["preemptionPolicy"] = policy.into();
     Ok(())
 }
 

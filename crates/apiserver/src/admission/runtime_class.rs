@@ -39,7 +39,25 @@ impl Plugin for RuntimeClass {
             set_placement(request, pod, &class)
         })
     }
+
+    /// Overhead without a class that has some; a class was held against it before.
+    fn validate<'a>(
+        &'a self,
+        request: &'a Request<'a>,
+        pod: &'a Value,
+    ) -> BoxFuture<'a, Result<(), Status>> {
+        Box::pin(async move {
+            let spec = &pod["spec"];
+            match spec["runtimeClassName"].is_null() && !spec["overhead"].is_null() {
+                true => Err(request.forbidden(pod, NO_OVERHEAD)),
+                false => Ok(()),
+            }
+        })
+    }
 }
+
+const NO_OVERHEAD: &str =
+    "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
 
 fn set_overhead(request: &Request<'_>, pod: &mut Value, class: &Value) -> Result<(), Status> {
     let fixed = class["overhead"].get("podFixed");

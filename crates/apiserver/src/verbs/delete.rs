@@ -241,10 +241,13 @@ fn mark(kind: &KindDef, object: &mut Value, grace: i64) {
         let at = skiff_api::time::format(skiff_api::time::now() + grace);
         set(object, "deletionTimestamp", at.into());
     }
-    set(object, "deletionGracePeriodSeconds", grace.into());
-    let generation = meta(object).generation();
-    if generation > 0 && !already {
-        set(object, "generation", (generation + 1).into());
+    // What holds others is marked by the time alone, and goes when the last of them has gone.
+    if !matches!(kind.resource.as_str(), "namespaces" | "customresourcedefinitions") {
+        set(object, "deletionGracePeriodSeconds", grace.into());
+        let generation = meta(object).generation();
+        if generation > 0 && !already {
+            set(object, "generation", (generation + 1).into());
+        }
     }
     if kind.group.is_empty() && kind.resource == "namespaces" {
         object["status"]["phase"] = "Terminating".into();

@@ -170,13 +170,22 @@ impl<'a> Write<'a> {
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
         fill_new_meta(&mut object);
+        let allocation = self.assign(&mut object, None)?;
         self.prepare_new(&mut object);
         self.refuse_faults(&object, None)?;
         self.stored.strategy.canonicalize(&mut object);
         admission::validate(&request, &object).await?;
         escalation::check(self.call, &self.stored, &object, None).await?;
-        let allocation = self.call.server.network.assign(&self.stored, &mut object, None)?;
         self.commit_new(object, allocation).await
+    }
+
+    /// Addresses and ports of a Service; a part of one, such as its status, has none.
+    fn assign(&self, object: &mut Value, old: Option<&Value>) -> Result<Allocation<'a>, Status> {
+        let kind = &self.stored;
+        match self.subresource.as_str() {
+            "" => self.call.server.network.assign(kind, object, old, self.options.dry_run),
+            _ => Ok(Allocation::none()),
+        }
     }
 
     fn prepare_new(&self, object: &mut Value) {
@@ -209,10 +218,10 @@ impl<'a> Write<'a> {
         let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
         let mut txn = Txn::put(key, value, Expect::Absent)
             .note(objects::note(self.call, &self.options.manager));
-        txn.ops.extend(allocation.ops(&self.call.server.kinds()));
+        txn.ops.extend(allocation.ops(&self.call.server.kinds(), &object));
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
-                allocation.keep();
+                allocation.keep(&object);
                 let entry =
                     committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
                 self.outcome(&entry, true).await
@@ -300,6 +309,7 @@ impl<'a> Write<'a> {
         let old_shown = old_part.as_ref().unwrap_or(&old);
         let mut request = Request::new(self, Operation::Update, Some(old_shown));
         self.mutate(&mut request, &mut object).await?;
+        let allocation = self.assign(&mut object, Some(&old))?;
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old))?;
         self.stored.strategy.canonicalize(&mut object);
@@ -310,7 +320,6 @@ impl<'a> Write<'a> {
             None => admission::validate(&request, &object).await?,
         }
         escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
-        let allocation = self.call.server.network.assign(&self.stored, &mut object, Some(&old))?;
         self.commit_change(entry, object, &old, allocation).await
     }
 
@@ -385,7 +394,7 @@ impl<'a> Write<'a> {
         match self.subresource.as_str() {
             "" => {
                 strategy.prepare_for_update(kind, object, old);
-                self.call.server.network.prepare_change(kind, object, old);
+                self.call.server.network.drop_by_type(kind, object, old);
             }
             "status" => {
                 strategy.prepare_for_status_update(kind, object, old);
@@ -428,12 +437,12 @@ impl<'a> Write<'a> {
         let mut txn = txn.note(objects::note(self.call, &self.options.manager));
         txn.ops.extend(match deleted {
             true => self.call.server.network.removal_ops(&self.stored, old),
-            false => allocation.ops(&self.call.server.kinds()),
+            false => allocation.ops(&self.call.server.kinds(), &object),
         });
         let txn = if self.is_node_heartbeat() { txn.volatile() } else { txn };
         match objects::commit(&self.call.server, &self.stored, txn).await {
             Ok(committed) => {
-                allocation.keep();
+                allocation.keep(&object);
                 let event = committed
                     .events
                     .first()
@@ -496,6 +505,7 @@ impl<'a> Write<'a> {
         if self.call.server.config.allow_privileged {
             errors.0.retain(|error| !error.detail.ends_with(NOT_ALLOWED));
         }
+        errors.take_warnings().into_iter().for_each(|text| self.call.warn(text));
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }

@@ -2,7 +2,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-use crate::kinds::rules::{lenient_ip, not_special};
+use crate::kinds::rules::{lenient_ip, not_special, strict_ip};
 use crate::validation::{dns_label, dns_subdomain, label_key};
 use serde_json::Value;
 
@@ -36,6 +36,13 @@ impl Strategy for Endpoints {
             let ports = subset.child("ports");
             let many = ports.list().len() > 1;
             ports.items().for_each(|port| validate_port(&port, many, errors));
+        }
+    }
+
+    /// Old objects may be faulty, as long as nothing changes there.
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        if object.get("subsets") != old.get("subsets") {
+            self.validate(object, errors);
         }
     }
 
@@ -81,12 +88,18 @@ fn join(ip: &str, port: &Value) -> String {
 
 fn validate_address(address: &At, errors: &mut ErrorList) {
     let ip = address.child("ip");
+    ip.obeys(errors, strict_ip);
+    address.child("hostname").obeys_if_set(errors, dns_label);
+    address.child("nodeName").obeys_if_given(errors, dns_subdomain);
+    validate_reachable_ip(&ip, errors);
+}
+
+/// An address that something can be reached at; an address at all, said once more.
+pub fn validate_reachable_ip(ip: &At, errors: &mut ErrorList) {
     match lenient_ip(ip.text()) {
-        None => ip.obeys(errors, crate::kinds::rules::ip),
+        None => ip.invalid_as(errors, ip.text(), "must be a valid IP address"),
         Some(parsed) => not_special(parsed).into_iter().for_each(|fault| ip.invalid(errors, fault)),
     }
-    address.child("hostname").obeys_if_set(errors, dns_label);
-    address.child("nodeName").obeys_if_set(errors, dns_subdomain);
 }
 
 fn validate_port(port: &At, needs_name: bool, errors: &mut ErrorList) {
@@ -98,5 +111,5 @@ fn validate_port(port: &At, needs_name: bool, errors: &mut ErrorList) {
     }
     port.child("port").port(errors);
     port.child("protocol").needed_one_of(errors, &["SCTP", "TCP", "UDP"]);
-    port.child("appProtocol").obeys_if_set(errors, label_key);
+    port.child("appProtocol").obeys_if_given(errors, label_key);
 }

@@ -8,7 +8,7 @@ use crate::kind::{GroupVersion, KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{int, text};
 use crate::meta::meta;
-use crate::validation::qualified_name;
+use crate::validation::{dns_subdomain, qualified_name};
 
 /// `strict`: reached as events.k8s.io/v1, which demands what core v1 leaves open.
 pub struct Event {
@@ -22,17 +22,19 @@ impl Strategy for Event {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let core = in_core_form(object);
         let root = At::root(&core);
+        validate_event(&root, self.reporter(), errors);
         if self.strict {
             validate_strict(&root, errors);
-        } else {
-            validate_place(&root, errors);
         }
     }
 
-    /// Of an event only its series goes on.
-    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
-        let core = in_core_form(object);
-        validate_place(&At::root(&core), errors);
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        let (core, old) = (in_core_form(object), in_core_form(old));
+        let root = At::root(&core);
+        validate_event(&root, self.reporter(), errors);
+        if self.strict {
+            validate_strict_change(&root, &At::root(&old), errors);
+        }
     }
 
     /// Events have no status subresource, and every field is the reporter's to write.
@@ -86,6 +88,13 @@ impl Strategy for Event {
         *object = Value::Object(renamed);
         object["apiVersion"] = to.to_string().into();
         Ok(())
+    }
+}
+
+impl Event {
+    /// What the reporting controller is called in the form that the client knows.
+    fn reporter(&self) -> &'static str {
+        if self.strict { "reportingController" } else { "reportingComponent" }
     }
 }
 
@@ -166,55 +175,60 @@ fn source(event: &Value) -> String {
 
 // === validation ===
 
-/// An event stands beside what it is about; those of the cluster stand in `default`.
-fn validate_place(root: &At, errors: &mut ErrorList) {
-    let object = root.child("involvedObject");
-    let namespace = object.child("namespace");
-    let own = meta(root.value).namespace();
-    let fits = match namespace.text() {
-        "" => own.is_empty() || own == "default",
-        about => about == own,
+/// What every event must have. With a time of its own it is of the newer form, whichever way it
+/// came, and says who reports what.
+fn validate_event(root: &At, reporter: &str, errors: &mut ErrorList) {
+    let place = root.child("involvedObject");
+    let (about, own) = (place.text_of("namespace"), meta(root.value).namespace());
+    let newer = !root.child("eventTime").is_empty();
+    let fits = match (newer, about) {
+        (true, "") => own == "default" || own == "kube-system",
+        (true, _) => true,
+        (false, "") => own.is_empty() || own == "default",
+        (false, about) => about == own,
     };
     if !fits {
-        namespace.invalid_as(errors, namespace.text(), "does not match event.namespace");
+        place.child("namespace").invalid_as(errors, about, "does not match event.namespace");
+    }
+    if newer {
+        validate_report(root, reporter, errors);
+    }
+    for fault in dns_subdomain(own) {
+        root.child("namespace").invalid_as(errors, own, fault);
     }
 }
 
-/// Upstream shows no value in the faults of the newer form.
+fn validate_report(root: &At, reporter: &str, errors: &mut ErrorList) {
+    let controller = root.child("reportingComponent");
+    let controller = At::new(controller.value, root.path.child(reporter));
+    controller.needed(errors);
+    for fault in qualified_name(controller.text()) {
+        controller.invalid_as(errors, controller.text(), fault);
+    }
+    for field in ["reportingInstance", "action", "reason"] {
+        root.child(field).needed(errors);
+        validate_length(&root.child(field), SHORT_MAX, errors);
+    }
+    validate_length(&root.child("message"), MESSAGE_MAX, errors);
+}
+
+/// Upstream shows no value here.
+fn validate_length(at: &At, longest: usize, errors: &mut ErrorList) {
+    if at.text().len() > longest {
+        at.invalid_as(errors, "", format!("can have at most {longest} characters"));
+    }
+}
+
+/// The newer form has no use for the older one's fields, and shows no value in its faults.
 fn validate_strict(root: &At, errors: &mut ErrorList) {
-    validate_place(root, errors);
-    if root.child("eventTime").is_empty() {
-        root.child("eventTime").required(errors, "");
+    validate_series(&root.child("series"), errors);
+    let time = root.child("eventTime");
+    if time.is_empty() {
+        time.required(errors, "");
     }
     let of = root.child("type");
     if !["Normal", "Warning"].contains(&of.text()) {
         of.invalid_as(errors, "", format!("has invalid value: {}", of.text()));
-    }
-    for field in ["reportingComponent", "reportingInstance", "action", "reason"] {
-        let at = root.child(field);
-        // The newer name of the field is what its writer knows.
-        let shown = At::new(at.value, root.path);
-        let shown =
-            shown.under(if field == "reportingComponent" { "reportingController" } else { field });
-        if shown.is_empty() {
-            shown.required(errors, "");
-        }
-        if field == "reportingComponent" {
-            for fault in qualified_name(shown.text()) {
-                shown.invalid_as(errors, shown.text(), fault);
-            }
-        }
-        if shown.text().len() > SHORT_MAX {
-            shown.invalid_as(errors, "", format!("can have at most {SHORT_MAX} characters"));
-        }
-    }
-    if root.text_of("message").len() > MESSAGE_MAX {
-        let detail = format!("can have at most {MESSAGE_MAX} characters");
-        root.child("message").invalid_as(errors, "", detail);
-    }
-    let series = root.child("series");
-    if series.is_set() && series.child("count").int() < 2 {
-        series.child("count").invalid_as(errors, "", "should be at least 2");
     }
     for field in ["firstTimestamp", "lastTimestamp", "count"] {
         let at = root.child(field);
@@ -223,7 +237,48 @@ fn validate_strict(root: &At, errors: &mut ErrorList) {
         }
     }
     let source = root.child("source");
-    if !source.is_empty() {
+    if ["component", "host"].iter().any(|field| !source.text_of(field).is_empty()) {
         source.invalid_as(errors, "", "needs to be unset");
+    }
+}
+
+fn validate_series(series: &At, errors: &mut ErrorList) {
+    if !series.is_set() {
+        return;
+    }
+    if series.child("count").int() < 2 {
+        series.child("count").invalid_as(errors, "", "should be at least 2");
+    }
+    let seen = series.child("lastObservedTime");
+    if seen.is_empty() {
+        seen.required(errors, "");
+    }
+}
+
+/// Of an event of the newer form only its series goes on: fields, and as what they are reported.
+const SETTLED: &[(&str, &str)] = &[
+    ("involvedObject", "involvedObject"),
+    ("reason", "reason"),
+    ("message", "message"),
+    ("source", "source"),
+    ("firstTimestamp", "firstTimestamp"),
+    ("lastTimestamp", "lastTimestamp"),
+    ("count", "count"),
+    ("reason", "reason"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingComponent", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
+];
+
+fn validate_strict_change(root: &At, old: &At, errors: &mut ErrorList) {
+    if root.child("series").value != old.child("series").value {
+        validate_series(&root.child("series"), errors);
+    }
+    for (field, shown) in SETTLED {
+        let at = At::new(root.child(field).value, root.path.child(shown));
+        at.unchanged(errors, &old.child(field));
     }
 }

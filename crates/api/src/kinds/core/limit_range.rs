@@ -10,7 +10,7 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::{Object, each, made, object_at};
-use crate::kinds::resources::{quantity, validate_amount, validate_resource_name};
+use crate::kinds::resources::{quantity, validate_container_resource_name, validate_resource_name};
 use crate::quantity::Quantity;
 use crate::validation::qualified_name;
 
@@ -73,8 +73,10 @@ fn validate_item(item: &At, of: &str, errors: &mut ErrorList) {
     for field in FIELDS {
         let given = item.child(field);
         for (name, at) in given.entries() {
-            validate_resource_name(name, &at, errors);
-            validate_amount(name, &at, errors);
+            match of {
+                "Pod" | "Container" => validate_container_resource_name(name, &at, errors),
+                _ => drop(validate_resource_name(name, &at, errors)),
+            }
             if let Some(amount) = quantity(at.value) {
                 amounts.entry(field).or_default().insert(name.to_owned(), amount);
             }

@@ -13,7 +13,7 @@ mod pod_template;
 mod replication_controller;
 mod resource_quota;
 mod secret;
-mod service;
+pub(super) mod service;
 mod service_account;
 
 use std::sync::Arc;

@@ -5,13 +5,13 @@ use crate::internal::printed;
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate_taint_effect;
 use crate::kinds::resources::validate_amount;
-use crate::kinds::rules::{cidr, parse_cidr};
-use crate::validation::{label_value, qualified_name};
+use crate::kinds::rules::{parse_cidr, strict_cidr};
+use crate::validation::{DNS_SUBDOMAIN_MAX, label_value, qualified_name};
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, Strategy, keep};
 use crate::kinds::fill::{Object, flag, list, object_at, set, text};
 use crate::meta::meta;
 
@@ -33,43 +33,38 @@ impl Strategy for Node {
         if let Some(spec) = object_at(object, "/spec") {
             spec.remove("configSource");
         }
+        if let Some(status) = object_at(object, "/status") {
+            status.remove("config");
+        }
+    }
+
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "status");
+        drop_unless_in_use(object, old, "/spec", "configSource");
+    }
+
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep(object, old, "spec");
+        drop_unless_in_use(object, old, "/status", "config");
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
-        validate_taints(&root, errors);
-        validate_ranges(&root.child("spec").child("podCIDRs"), errors);
         avoid_pods(object, errors);
+        validate_taints(&root, errors);
+        let status = root.child("status");
+        validate_resources(&status, errors);
+        validate_features(&status.child("declaredFeatures"), errors);
+        validate_ranges(&root.child("spec").child("podCIDRs"), errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         self.validate(object, errors);
-        let (root, old) = (At::root(object), At::root(old));
-        let (spec, was) = (root.child("spec"), old.child("spec"));
-        for (field, detail) in [
-            ("podCIDRs", "node updates may not change podCIDR except from \"\" to valid"),
-            ("providerID", "node updates may not change providerID except from \"\" to valid"),
-        ] {
-            if !was.child(field).is_empty() && spec.child(field).value != was.child(field).value {
-                spec.child(field).forbidden(errors, detail);
-            }
-        }
+        validate_change(object, old, errors);
     }
 
-    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
-        let root = At::root(object);
-        let status = root.child("status");
-        let addresses = status.child("addresses");
-        for (index, address) in addresses.items().enumerate() {
-            if addresses.list()[..index].contains(address.value) {
-                address.duplicate(errors);
-            }
-        }
-        for field in ["capacity", "allocatable"] {
-            for (name, amount) in status.child(field).entries() {
-                validate_amount(name, &amount, errors);
-            }
-        }
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        validate_change(object, old, errors);
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -105,15 +100,23 @@ impl Strategy for Node {
     }
 }
 
-/// `podCIDR` is the first of `podCIDRs`.
+/// `podCIDR` is the first of `podCIDRs`; where they differ, the older field is meant.
 fn lead_with_range(spec: &mut Object) {
-    let Some(first) = spec.get("podCIDR").filter(|range| range.as_str() != Some("")).cloned()
-    else {
-        return;
-    };
-    let led = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)) == Some(&first);
-    if !led {
-        spec.insert("podCIDRs".into(), Value::from(vec![first]));
+    let single = spec.get("podCIDR").filter(|range| range.as_str() != Some("")).cloned();
+    let first = spec.get("podCIDRs").and_then(|ranges| ranges.get(0)).cloned();
+    match (single, first) {
+        (None, Some(first)) => drop(spec.insert("podCIDR".into(), first)),
+        (Some(single), first) if first.as_ref() != Some(&single) => {
+            spec.insert("podCIDRs".into(), Value::from(vec![single]));
+        }
+        _ => {}
+    }
+}
+
+fn drop_unless_in_use(object: &mut Value, old: &Value, holder: &str, field: &str) {
+    let in_use = old.pointer(holder).is_some_and(|holder| holder.get(field).is_some());
+    if let Some(holder) = object_at(object, holder).filter(|_| !in_use) {
+        holder.remove(field);
     }
 }
 
@@ -161,6 +164,74 @@ fn address<'a>(node: &'a Value, of: &str) -> &'a str {
 
 // === validation ===
 
+/// Faults of a change, of the node or of what is reported of it.
+fn validate_change(object: &Value, old: &Value, errors: &mut ErrorList) {
+    let (root, old) = (At::root(object), At::root(old));
+    let (spec, was, status) = (root.child("spec"), old.child("spec"), root.child("status"));
+    avoid_pods(object, errors);
+    validate_resources(&status, errors);
+    validate_features(&status.child("declaredFeatures"), errors);
+    let addresses = status.child("addresses");
+    for (index, address) in addresses.items().enumerate() {
+        if addresses.list()[..index].contains(address.value) {
+            address.duplicate(errors);
+        }
+    }
+    for (field, detail) in [
+        ("podCIDRs", "node updates may not change podCIDR except from \"\" to valid"),
+        ("providerID", "node updates may not change providerID except from \"\" to valid"),
+    ] {
+        if !was.child(field).is_empty() && spec.child(field).value != was.child(field).value {
+            spec.child(field).forbidden(errors, detail);
+        }
+    }
+    validate_taints(&root, errors);
+    if spec.text_of("externalID") != was.text_of("externalID") {
+        spec.child("externalID").forbidden(errors, "may not be updated");
+    }
+}
+
+fn validate_resources(status: &At, errors: &mut ErrorList) {
+    for field in ["capacity", "allocatable"] {
+        let amounts = status.child(field);
+        for (name, amount) in amounts.entries() {
+            // Upstream takes the name for a field here, not for a key.
+            let place = amounts.path.child(name);
+            validate_amount(name, &At::new(amount.value, place), errors);
+        }
+    }
+}
+
+/// Features by name, sorted: an upper camel case word, and more after slashes.
+fn validate_features(features: &At, errors: &mut ErrorList) {
+    const FORM: &str = "must start with an UpperCamelCase segment, with subsequent segments separated by '/' (e.g., MyFeature or MyFeature/mySubFeature), and contain only alphanumeric characters and slashes";
+    let well_formed = |text: &str| {
+        text.starts_with(|first: char| first.is_ascii_uppercase())
+            && text.split('/').all(|part| {
+                !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_alphanumeric())
+            })
+    };
+    let mut items = features.items().peekable();
+    while let Some(feature) = items.next() {
+        let text = feature.text();
+        if text.len() > DNS_SUBDOMAIN_MAX {
+            let detail = format!(
+                "invalid feature name {text:?}: must be no more than {DNS_SUBDOMAIN_MAX} characters"
+            );
+            feature.invalid(errors, detail);
+        } else if !well_formed(text) {
+            feature.invalid_as(errors, text, format!("invalid feature name {text:?}: {FORM}"));
+        }
+        match items.peek() {
+            Some(next) if next.text() == text => next.duplicate(errors),
+            Some(next) if next.text() < text => {
+                next.invalid(errors, "list must be sorted alphabetically");
+            }
+            _ => {}
+        }
+    }
+}
+
 /// Upstream reports taints as if they stood in the metadata.
 fn validate_taints(root: &At, errors: &mut ErrorList) {
     let taints = root.child("spec");
@@ -188,14 +259,20 @@ fn validate_taints(root: &At, errors: &mut ErrorList) {
 }
 
 fn validate_ranges(ranges: &At, errors: &mut ErrorList) {
-    let before = errors.0.len();
-    ranges.items().for_each(|range| range.obeys(errors, cidr));
-    let parsed: Vec<_> = ranges.items().filter_map(|range| parse_cidr(range.text())).collect();
-    if errors.0.len() > before || parsed.len() < 2 {
+    ranges.items().for_each(|range| range.obeys(errors, strict_cidr));
+    let parsed: Vec<_> = ranges.items().map(|range| parse_cidr(range.text())).collect();
+    if parsed.len() < 2 {
         return;
     }
-    let v4 = parsed.iter().filter(|(address, _)| address.is_ipv4()).count();
-    if parsed.len() > 2 || v4 != 1 {
+    if let Some(at) = parsed.iter().position(Option::is_none) {
+        let text = ranges.list()[at].as_str().unwrap_or_default();
+        let why = format!("invalid CIDR[{at}]: <nil> (invalid CIDR address: {text})");
+        let detail = format!("invalid PodCIDRs. failed to check with dual stack with error:{why}");
+        errors.internal(&ranges.path, detail);
+    }
+    let v4 = parsed.iter().flatten().filter(|(address, _)| address.is_ipv4()).count();
+    let dual = v4 == 1 && parsed.iter().flatten().count() == 2;
+    if parsed.len() > 2 || !dual {
         ranges.invalid(errors, "may specify no more than one CIDR for each IP family");
     }
 }

@@ -314,8 +314,7 @@ fn is_root(path: &str) -> bool {
 fn capacity(capacity: &At, errors: &mut ErrorList) {
     capacity.needed(errors);
     if !capacity.has("storage") || capacity.map().is_some_and(|map| map.len() > 1) {
-        let shown = if capacity.is_set() { capacity.value.clone() } else { Value::Null };
-        errors.not_supported(&capacity.path, shown, &["storage"]);
+        errors.not_supported(&capacity.path, capacity.value.clone(), &["storage"]);
     }
     for (_, amount) in capacity.entries() {
         let Some(number) = quantity(amount.value) else { continue };

@@ -20,8 +20,8 @@ use crate::validation::dns_label;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{int, list, made, made_at, object_at, set, text};
-use crate::kinds::pod_spec::{default_pod_spec, default_running_pod};
+use crate::kinds::fill::{Object, int, list, made, made_at, object_at, set, text};
+use crate::kinds::pod_spec::{default_pod_spec, default_running_pod, drop_disabled_fields};
 use crate::meta::meta;
 use crate::time;
 use changes::{
@@ -36,6 +36,9 @@ impl Strategy for Pod {
         let Some(spec) = made_at(object, "/spec") else { return };
         default_running_pod(spec);
         default_pod_spec(spec);
+        if let Some(status) = object_at(object, "/status") {
+            lead_with_address(status);
+        }
     }
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
@@ -43,11 +46,13 @@ impl Strategy for Pod {
             let labels = object.pointer("/metadata/labels").cloned().unwrap_or_default();
             object["spec"] = Value::Object(merge_label_keys(spec, &labels));
         }
+        drop_disabled(object);
         take_apparmor_annotations(object);
         if int(object, "/spec/terminationGracePeriodSeconds").is_some_and(|grace| grace < 0) {
             object["spec"]["terminationGracePeriodSeconds"] = json!(1);
         }
-        let qos = qos_class(object);
+        let said = text(object, "/status/qosClass").to_owned();
+        let qos = if said.is_empty() { qos_class(object).to_owned() } else { said };
         object["status"] = json!({ "phase": "Pending", "qosClass": qos });
         if !list(object, "/spec/schedulingGates").is_empty() {
             object["status"]["conditions"] = json!([{
@@ -63,11 +68,13 @@ impl Strategy for Pod {
 
     fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "status");
+        drop_disabled(object);
     }
 
     /// `qosClass` is decided once, when the Pod is made; a status that leaves it out keeps it.
     fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
+        drop_disabled(object);
         if let (Some(class), Some(status)) =
             (old.pointer("/status/qosClass"), object_at(object, "/status"))
         {
@@ -177,12 +184,35 @@ impl Strategy for Pod {
     }
 }
 
+/// `podIP` is the first of `podIPs`; where they differ, the older field is meant.
+fn lead_with_address(status: &mut Object) {
+    let single = status.get("podIP").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let first = status.get("podIPs").and_then(|list| list.get(0)?.get("ip")).cloned();
+    match first {
+        Some(first) if single.is_empty() => drop(status.insert("podIP".into(), first)),
+        first if !single.is_empty() && first.as_ref() != Some(&json!(single)) => {
+            status.insert("podIPs".into(), json!([{ "ip": single }]));
+        }
+        _ => {}
+    }
+}
+
+/// Fields of features that are off by default: clients may send them, and nothing comes of it.
+fn drop_disabled(pod: &mut Value) {
+    if let Some(spec) = object_at(pod, "/spec") {
+        drop_disabled_fields(spec);
+    }
+    if let Some(status) = object_at(pod, "/status") {
+        status.remove("nodeAllocatableResourceClaimStatuses");
+    }
+}
+
 /// Guaranteed: every container limits cpu and memory and requests as much. BestEffort: none asks
 /// for either. Burstable otherwise.
 pub fn qos_class(pod: &Value) -> &'static str {
     let containers = list(pod, "/spec/initContainers").iter().chain(list(pod, "/spec/containers"));
     let (mut any, mut all) = (false, true);
-    let pod_level = pod.get("spec").filter(|spec| spec.pointer("/resources/limits").is_some());
+    let pod_level = pod.get("spec").filter(|spec| spec.pointer("/resources").is_some());
     for holder in pod_level.into_iter().chain(containers) {
         for resource in ["cpu", "memory"] {
             let limit = quantity(holder, "limits", resource);

@@ -2,7 +2,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-use crate::kinds::pod_spec::validate::validate_controlled_template;
+use crate::kinds::pod_spec::validate::validate_restarting_template;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy};
@@ -14,7 +14,9 @@ pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
     fn default(&self, object: &mut Value) {
-        default_template(object, "/spec/template/spec");
+        if object.pointer("/spec/template").is_some_and(|template| !template.is_null()) {
+            default_template(object, "/spec/template/spec");
+        }
         let labels = object.pointer("/spec/template/metadata/labels").cloned();
         let Some(spec) = object_at(object, "/spec") else { return };
         set(spec, "replicas", 1);
@@ -44,9 +46,13 @@ impl Strategy for ReplicationController {
         if !template.is_set() {
             return template.required(errors, "");
         }
-        let as_labels = json!({ "matchLabels": selector.value });
-        let selector = At::new(&as_labels, selector.path);
-        validate_controlled_template(&template, &selector, "ReplicationController", errors);
+        // A map selects by equality, whatever its texts are.
+        let meta = template.child("metadata");
+        let labels = meta.child("labels");
+        if selector.entries().any(|(key, value)| labels.child_key(key).value != value.value) {
+            labels.invalid(errors, "`selector` does not match template `labels`");
+        }
+        validate_restarting_template(&template, "ReplicationController", errors);
     }
 
     /// Upstream validates the spec once as a new one and once as a changed one.

@@ -7,9 +7,12 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use crate::field::ErrorList;
+use crate::internal::printed;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::resources::{quantity, validate_amount, validate_quota_resource_name};
+use crate::kinds::resources::{
+    is_standard_for_quota, quantity, validate_amount, validate_quota_resource_name,
+};
 
 pub struct ResourceQuota;
 
@@ -23,21 +26,10 @@ const SCOPES: &[&str] = &[
     "VolumeAttributesClass",
 ];
 
-/// What a quota of BestEffort Pods can count.
-const OF_BEST_EFFORT: &[&str] = &["pods"];
+const OF_PODS: &[&str] =
+    &["cpu", "memory", "limits.cpu", "limits.memory", "pods", "requests.cpu", "requests.memory"];
 
-const OF_PODS: &[&str] = &[
-    "cpu",
-    "memory",
-    "limits.cpu",
-    "limits.memory",
-    "pods",
-    "requests.cpu",
-    "requests.memory",
-    "ephemeral-storage",
-    "limits.ephemeral-storage",
-    "requests.ephemeral-storage",
-];
+const OF_CLAIMS: &[&str] = &["persistentvolumeclaims", "requests.storage"];
 
 impl Strategy for ResourceQuota {
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
@@ -95,10 +87,8 @@ fn scopes(spec: &At, errors: &mut ErrorList) {
         if !SCOPES.contains(name) {
             scopes.invalid(errors, "unsupported scope");
         }
-        for (resource, _) in hard.entries() {
-            if !counts(name, resource) {
-                scopes.invalid(errors, "unsupported scope applied to resource");
-            }
+        for _ in uncounted(name, &hard) {
+            scopes.invalid(errors, "unsupported scope applied to resource");
         }
     }
     for (one, other) in [("BestEffort", "NotBestEffort"), ("Terminating", "NotTerminating")] {
@@ -108,25 +98,24 @@ fn scopes(spec: &At, errors: &mut ErrorList) {
     }
 }
 
+/// Resources that a scope says nothing about.
+fn uncounted<'v>(scope: &str, hard: &At<'v, '_>) -> impl Iterator<Item = &'v str> {
+    let standard = hard.map().into_iter().flatten().map(|(name, _)| name.as_str());
+    standard.filter(|name| is_standard_for_quota(name)).filter(|name| !counts(scope, name))
+}
+
 /// Whether a resource can be counted under a scope.
 fn counts(scope: &str, resource: &str) -> bool {
-    let of_pods = OF_PODS.contains(&resource)
-        || resource.contains("hugepages-")
-        || resource.starts_with("count/")
-        || resource.starts_with("requests.");
     match scope {
-        "BestEffort" => OF_BEST_EFFORT.contains(&resource),
+        "BestEffort" => resource == "pods",
         "NotBestEffort"
         | "NotTerminating"
         | "PriorityClass"
         | "Terminating"
-        | "CrossNamespacePodAffinity" => of_pods || !is_standard(resource),
+        | "CrossNamespacePodAffinity" => OF_PODS.contains(&resource),
+        "VolumeAttributesClass" => OF_CLAIMS.contains(&resource),
         _ => true,
     }
-}
-
-fn is_standard(resource: &str) -> bool {
-    !resource.contains('/')
 }
 
 fn scope_selector(spec: &At, errors: &mut ErrorList) {
@@ -139,9 +128,14 @@ fn scope_selector(spec: &At, errors: &mut ErrorList) {
         if !SCOPES.contains(&scope.text()) {
             scope.invalid(errors, "unsupported scope");
         }
+        for _ in uncounted(scope.text(), &spec.child("hard")) {
+            let printed = printed("core.ScopeSelector", selector.value);
+            let detail = "unsupported scope applied to resource";
+            errors.invalid_printed(&expressions.path, printed, detail);
+        }
         let by_value = ["PriorityClass", "VolumeAttributesClass"].contains(&scope.text());
         if !by_value && operator.text() != "Exists" && SCOPES.contains(&scope.text()) {
-            let detail = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
+            let detail = "must be 'Exists' when scope is any of ResourceQuotaScopeTerminating, ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort or ResourceQuotaScopeCrossNamespacePodAffinity";
             operator.invalid(errors, detail);
         }
         match operator.text() {

@@ -11,7 +11,7 @@ use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{each, list, set, text};
 use crate::kinds::rules::{lenient_ip, not_special, strict_ip};
-use crate::validation::{dns_label, dns_subdomain, label_key};
+use crate::validation::{dns_label, dns_subdomain, label_key, label_value};
 
 pub struct EndpointSlice;
 
@@ -57,8 +57,8 @@ impl Strategy for EndpointSlice {
             if !names.insert(name.text()) {
                 name.duplicate(errors);
             }
-            port.child("protocol").needed_one_of(errors, &["SCTP", "TCP", "UDP"]);
-            port.child("appProtocol").obeys_if_set(errors, label_key);
+            port.child("protocol").one_of(errors, &["SCTP", "TCP", "UDP"]);
+            port.child("appProtocol").obeys_if_given(errors, label_key);
         }
     }
 
@@ -110,10 +110,10 @@ fn validate_endpoint(endpoint: &At, of: &str, errors: &mut ErrorList) {
     for address in addresses.items().take(ADDRESSES_MAX) {
         validate_address(&addresses, &address, of, errors);
     }
-    endpoint.child("nodeName").obeys_if_set(errors, dns_subdomain);
+    endpoint.child("nodeName").obeys_if_given(errors, dns_subdomain);
     let topology = endpoint.child("deprecatedTopology");
     topology.labels(errors);
-    endpoint.child("hostname").obeys_if_set(errors, dns_label);
+    endpoint.child("hostname").obeys_if_given(errors, dns_label);
     let hints = endpoint.child("hints");
     for field in ["forZones", "forNodes"] {
         let list = hints.child(field);
@@ -127,7 +127,7 @@ fn validate_endpoint(endpoint: &At, of: &str, errors: &mut ErrorList) {
             if !seen.insert(name.text()) {
                 name.duplicate(errors);
             }
-            name.obeys(errors, if field == "forZones" { label_key } else { dns_subdomain });
+            name.obeys(errors, if field == "forZones" { label_value } else { dns_subdomain });
         }
     }
 }
@@ -147,9 +147,17 @@ fn validate_address(list: &At, address: &At, of: &str, errors: &mut ErrorList) {
             }
             not_special(ip).into_iter().for_each(|fault| address.invalid(errors, fault));
         }
-        "FQDN" => address.obeys(errors, dns_subdomain),
+        "FQDN" => address.obeys(errors, domain_of_segments),
         _ => {}
     }
+}
+
+fn domain_of_segments(text: &str) -> Vec<String> {
+    let mut faults = dns_subdomain(text);
+    if faults.is_empty() && !text.contains('.') {
+        faults.push("should be a domain with at least two segments separated by dots".to_owned());
+    }
+    faults
 }
 
 fn ports(slice: &Value) -> String {

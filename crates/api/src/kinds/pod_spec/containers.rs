@@ -54,7 +54,7 @@ pub fn validate_init_containers(spec: &At, around: &Surroundings<'_>, errors: &m
     let mut names = names_of(spec, &["containers"]);
     for (index, container) in containers.items().enumerate() {
         validate_common(&container, around, errors);
-        restart_policy(&container, errors);
+        init_restart_policy(&container, errors);
         let name = container.text_of("name");
         if !name.is_empty() && !names.insert(name) {
             container.child("name").duplicate(errors);
@@ -192,11 +192,22 @@ fn resize_policy(policies: &At, restart_policy: &str, errors: &mut ErrorList) {
     }
 }
 
+/// Of an init container's rules nothing more is said as long as it has no policy.
+fn init_restart_policy(container: &At, errors: &mut ErrorList) {
+    let policy = container.child("restartPolicy");
+    match policy.is_set() || container.child("restartPolicyRules").is_empty() {
+        true => restart_policy(container, errors),
+        false => policy.required(errors, NEEDS_POLICY),
+    }
+}
+
+const NEEDS_POLICY: &str = "must specify restartPolicy when restart rules are used";
+
 /// A container's own restart policy, and its rules by exit code.
 fn restart_policy(container: &At, errors: &mut ErrorList) {
     let (policy, rules) = (container.child("restartPolicy"), container.child("restartPolicyRules"));
     if !policy.is_set() && !rules.is_empty() {
-        policy.required(errors, "must specify restartPolicy when restart rules are used");
+        policy.required(errors, NEEDS_POLICY);
     }
     policy.one_of_if_set(errors, &["Always", "Never", "OnFailure"]);
     if rules.list().len() > RULES_MAX {

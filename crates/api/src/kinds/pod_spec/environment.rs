@@ -116,6 +116,11 @@ pub fn validate_field_ref(at: &At, supported: &[&str], errors: &mut ErrorList) {
             label_key(&key).into_iter().for_each(|fault| path.invalid_as(errors, text, fault));
         }
         Some((other, _)) => path.invalid_as(errors, other, "does not support subscript"),
+        None if at.text_of("apiVersion") != "v1" => {
+            let version = at.text_of("apiVersion");
+            let detail = format!("error converting fieldPath: unsupported pod version: {version}");
+            path.invalid(errors, detail);
+        }
         None if !FIELD_LABELS.contains(&text) => {
             let detail = format!("error converting fieldPath: field label not supported: {text}");
             path.invalid(errors, detail);

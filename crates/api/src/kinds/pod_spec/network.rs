@@ -4,7 +4,7 @@
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;
-use crate::kinds::rules::{ip, underscored_subdomain};
+use crate::kinds::rules::{strict_ip, underscored_subdomain};
 use crate::validation::dns_subdomain;
 
 const NAMESERVERS_MAX: usize = 3;
@@ -34,7 +34,7 @@ pub fn validate_dns_config(spec: &At, errors: &mut ErrorList) {
         let detail = format!("must not have more than {NAMESERVERS_MAX} nameservers");
         servers.invalid(errors, detail);
     }
-    servers.items().for_each(|server| server.obeys(errors, ip));
+    servers.items().for_each(|server| server.obeys(errors, strict_ip));
     searches(&config.child("searches"), errors);
     for option in config.child("options").items() {
         if option.text_of("name").is_empty() {
@@ -64,7 +64,7 @@ fn searches(searches: &At, errors: &mut ErrorList) {
 
 pub fn validate_host_aliases(aliases: &At, errors: &mut ErrorList) {
     for alias in aliases.items() {
-        alias.child("ip").obeys(errors, ip);
+        alias.child("ip").obeys(errors, strict_ip);
         alias.child("hostnames").items().for_each(|name| name.obeys(errors, dns_subdomain));
     }
 }

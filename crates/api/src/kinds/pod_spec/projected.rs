@@ -27,7 +27,8 @@ pub fn validate_config_map(at: &At, errors: &mut ErrorList) {
 
 pub fn validate_downward(at: &At, errors: &mut ErrorList) {
     file_mode(&at.child("defaultMode"), errors);
-    at.child("items").items().for_each(|item| downward_file(&item, errors));
+    // Upstream does not number the items here.
+    at.child("items").list().iter().for_each(|item| downward_file(&At::new(item, at.path), errors));
 }
 
 fn file_mode(mode: &At, errors: &mut ErrorList) {

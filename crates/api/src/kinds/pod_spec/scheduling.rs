@@ -10,7 +10,7 @@ use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::rules::label_name;
 use crate::kinds::selectors::{
-    validate_label_selector, validate_node_selector, validate_node_selector_term,
+    validate_label_selector, validate_node_selector, validate_preference,
 };
 use crate::validation::{dns_label, label_value, qualified_name};
 
@@ -27,7 +27,7 @@ pub fn validate_affinity(affinity: &At, errors: &mut ErrorList) {
     }
     for term in node.child(PREFERRED).items() {
         weight(&term, errors);
-        validate_node_selector_term(&term.child("preference"), errors);
+        validate_preference(&term.child("preference"), errors);
     }
     for kind in ["podAffinity", "podAntiAffinity"] {
         let pod = affinity.child(kind);

@@ -39,7 +39,7 @@ pub fn validate_pod_security(spec: &At, errors: &mut ErrorList) {
     validate_windows_options(&context.child("windowsOptions"), errors);
     apparmor_profile(&context.child("appArmorProfile"), errors);
     context.child("supplementalGroupsPolicy").one_of_if_set(errors, &["Merge", "Strict"]);
-    context.child("seLinuxChangePolicy").one_of_if_set(errors, &["MountOption", "Recursive"]);
+    context.child("seLinuxChangePolicy").one_of_if_set(errors, &["Recursive"]);
 }
 
 pub fn validate_container_security(context: &At, host_users: bool, errors: &mut ErrorList) {

@@ -183,6 +183,11 @@ pub fn validate_controlled_template(
     if !validate_selected(template, selector, errors) {
         return selector.invalid(errors, "invalid label selector");
     }
+    validate_restarting_template(template, kind, errors);
+}
+
+/// A template whose Pods always restart.
+pub fn validate_restarting_template(template: &At, kind: &str, errors: &mut ErrorList) {
     validate_template(template, errors);
     validate_running_always(template, kind, errors);
 }

@@ -43,7 +43,9 @@ impl Strategy for PriorityClass {
             value.forbidden(errors, detail);
         }
         let policy = root.child("preemptionPolicy");
-        policy.one_of_if_set(errors, &["PreemptLowerPriority", "Never"]);
+        if policy.is_set() {
+            policy.needed_one_of(errors, &["PreemptLowerPriority", "Never"]);
+        }
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {

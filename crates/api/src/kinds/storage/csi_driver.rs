@@ -5,16 +5,16 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::Strategy;
+use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{each, flag, list, object_at, set, text};
+use crate::kinds::fill::{each, flag, list, made_at, object_at, set, text};
 use crate::kinds::pod_spec::projected::validate_token_seconds;
 
 pub struct CSIDriver;
 
 impl Strategy for CSIDriver {
     fn default(&self, object: &mut Value) {
-        let Some(spec) = object_at(object, "/spec") else { return };
+        let Some(spec) = made_at(object, "/spec") else { return };
         set(spec, "attachRequired", true);
         for field in ["podInfoOnMount", "storageCapacity", "requiresRepublish", "seLinuxMount"] {
             set(spec, field, false);
@@ -25,6 +25,14 @@ impl Strategy for CSIDriver {
         }
         // Written even where it asks for nothing in particular.
         each(spec, "tokenRequests").for_each(|request| set(request, "audience", ""));
+    }
+
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        drop_disabled(object);
+    }
+
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, _old: &Value) {
+        drop_disabled(object);
     }
 
     fn allow_unconditional_update(&self) -> bool {
@@ -47,14 +55,7 @@ impl Strategy for CSIDriver {
                 errors.not_supported(&modes.path, mode.text(), &["Persistent", "Ephemeral"]);
             }
         }
-        let mut audiences = HashSet::new();
-        for request in spec.child("tokenRequests").items() {
-            let audience = request.child("audience");
-            if !audiences.insert(audience.text()) {
-                audience.duplicate(errors);
-            }
-            validate_token_seconds(&request.child("expirationSeconds"), errors);
-        }
+        validate_tokens(&spec, errors);
         let period = spec.child("nodeAllocatableUpdatePeriodSeconds");
         if period.is_set() && period.int() < 10 {
             period.invalid(errors, "must be greater than or equal to 10 seconds");
@@ -95,5 +96,30 @@ impl Strategy for CSIDriver {
             "Modes" => joined("/spec/volumeLifecycleModes", "").into(),
             _ => Value::Null,
         }
+    }
+}
+
+/// A field of a feature that is off by default: taken, and nothing comes of it.
+fn drop_disabled(object: &mut Value) {
+    if let Some(spec) = object_at(object, "/spec") {
+        spec.remove("preventPodSchedulingIfMissing");
+    }
+}
+
+fn validate_tokens(spec: &At, errors: &mut ErrorList) {
+    let requests = spec.child("tokenRequests");
+    let mut audiences = HashSet::new();
+    for request in requests.items() {
+        let audience = request.child("audience");
+        // Of a second one nothing more is said.
+        match audiences.insert(request.text_of("audience").to_owned()) {
+            true => validate_token_seconds(&request.child("expirationSeconds"), errors),
+            false => audience.duplicate(errors),
+        }
+    }
+    let secret = spec.child("serviceAccountTokenInSecrets");
+    if secret.is_set() && requests.is_empty() {
+        let detail = "serviceAccountTokenInSecrets is set but no tokenRequests are specified";
+        secret.invalid(errors, detail);
     }
 }

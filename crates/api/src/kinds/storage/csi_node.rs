@@ -25,11 +25,12 @@ impl Strategy for CSINode {
         let spec = root.child("spec");
         let mut names = HashSet::new();
         for driver in spec.child("drivers").items() {
-            validate_driver(&driver, errors);
             let name = driver.child("name");
-            if !names.insert(name.text()) {
+            validate_driver_name(&name, errors);
+            if !names.insert(driver.text_of("name").to_owned()) {
                 name.duplicate(errors);
             }
+            validate_driver(&driver, errors);
         }
     }
 
@@ -60,7 +61,6 @@ impl Strategy for CSINode {
 }
 
 fn validate_driver(driver: &At, errors: &mut ErrorList) {
-    validate_driver_name(&driver.child("name"), errors);
     let id = driver.child("nodeID");
     if id.text().len() > NODE_ID_MAX {
         id.invalid(errors, format!("must be {NODE_ID_MAX} characters or less"));

@@ -23,7 +23,6 @@ impl Strategy for CSIStorageCapacity {
             class.invalid_as(errors, class.text(), fault);
         }
         validate_not_negative(&root.child("capacity"), errors);
-        validate_not_negative(&root.child("maximumVolumeSize"), errors);
         validate_label_selector(&root.child("nodeTopology"), errors);
     }
 

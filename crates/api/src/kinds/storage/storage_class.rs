@@ -1,6 +1,6 @@
 //! StorageClass: how volumes of a kind are made.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
@@ -36,7 +36,11 @@ impl Strategy for StorageClass {
         validate_parameters(&root.child("parameters"), true, errors);
         root.child("reclaimPolicy").one_of_if_set(errors, &["Delete", "Retain"]);
         let modes = ["Immediate", "WaitForFirstConsumer"];
-        root.child("volumeBindingMode").needed_one_of(errors, &modes);
+        let mode = root.child("volumeBindingMode");
+        match mode.is_set() {
+            true => mode.one_of(errors, &modes),
+            false => mode.required(errors, ""),
+        }
         validate_topologies(&root.child("allowedTopologies"), errors);
     }
 
@@ -101,9 +105,20 @@ fn validate_topologies(topologies: &At, errors: &mut ErrorList) {
                 key.duplicate(errors);
             }
         }
-        if terms.contains(&expressions.value) {
-            errors.duplicate(&expressions.path, "");
-        }
-        terms.push(expressions.value);
+        // Upstream compares with as many empty terms as there are terms, and with those before.
+        let term = by_key(&expressions);
+        let empty = if term.is_empty() { topologies.list().len() } else { 0 };
+        let same = terms.iter().filter(|other| **other == term).count();
+        (0..empty + same).for_each(|_| errors.duplicate(&expressions.path, ""));
+        terms.push(term);
     }
+}
+
+/// The values that a term allows for each key.
+fn by_key<'v>(expressions: &At<'v, '_>) -> BTreeMap<&'v str, BTreeSet<&'v str>> {
+    let values = |expression: &'v Value| -> BTreeSet<&'v str> {
+        expression["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+    };
+    let expressions = expressions.list().iter();
+    expressions.map(|e| (e["key"].as_str().unwrap_or_default(), values(e))).collect()
 }

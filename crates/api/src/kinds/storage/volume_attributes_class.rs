@@ -7,14 +7,20 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::text;
-use crate::kinds::pod_spec::volume_sources::validate_driver_name;
+use crate::validation::qualified_name;
 
 pub struct VolumeAttributesClass;
 
 impl Strategy for VolumeAttributesClass {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
-        validate_driver_name(&root.child("driverName"), errors);
+        let driver = root.child("driverName");
+        if driver.needed(errors) {
+            let lower = driver.text().to_lowercase();
+            for fault in qualified_name(&lower) {
+                driver.invalid_as(errors, lower.as_str(), fault);
+            }
+        }
         validate_parameters(&root.child("parameters"), false, errors);
     }
 

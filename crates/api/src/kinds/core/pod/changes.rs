@@ -171,7 +171,7 @@ fn only_adds(term: &Value, old: &Value) -> bool {
     const PARTS: [&str; 2] = ["/matchExpressions", "/matchFields"];
     let empty = |term: &Value| PARTS.iter().all(|part| list(term, part).is_empty());
     let grew = |part: &&str| list(term, part).starts_with(list(old, part));
-    empty(old) == empty(term) && PARTS.iter().all(|part| grew(&part))
+    empty(old) == empty(term) && PARTS.iter().all(grew)
 }
 
 // === containers to look inside ===
