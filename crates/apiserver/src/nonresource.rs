@@ -10,6 +10,7 @@ use skiff_api::{Kinds, Status, discovery};
 
 use crate::aggregate;
 use crate::call::Call;
+use crate::encryption;
 use crate::flow_control;
 use crate::health;
 use crate::negotiate::Media;
@@ -47,11 +48,13 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
             }
         }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
-        [".well-known", "openid-configuration"] => {
-            Ok(cached("application/json", &call.server.tokens.openid_configuration(&address(call))))
-        }
+        [".well-known", "openid-configuration"] => Ok(cached(
+            "application/json",
+            &call.server.authn.tokens.openid_configuration(&address(call)),
+        )),
+        ["skiff", "v1", "secrets-encryption", rest @ ..] => encryption::run(call, rest).await,
         ["openid", "v1", "jwks"] => {
-            Ok(cached("application/jwk-set+json", &call.server.tokens.jwks()))
+            Ok(cached("application/jwk-set+json", &call.server.authn.tokens.jwks()))
         }
         ["debug", "pprof", ..] => {
             Ok(Reply::text(StatusCode::NOT_FOUND, "profiles are not built into this server\n"))

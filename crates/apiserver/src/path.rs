@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aggregate;
 use crate::audit::{Asked, Ending, Trail, record};
+use crate::authn::x509::Shown;
 use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
@@ -38,8 +39,8 @@ use crate::{dispatch, encode, subresources};
 pub enum Caller {
     /// A part of this process.
     Known(UserInfo),
-    /// A connection, with the user of its client certificate.
-    Remote(Option<Arc<UserInfo>>),
+    /// A connection, with what its client certificate says.
+    Remote(Option<Arc<Shown>>),
 }
 
 /// Where a connection comes from; carried by its requests.
@@ -125,7 +126,7 @@ impl<'a> Passage<'a> {
         B::Error: Into<BoxError>,
     {
         let Passage { server, info, .. } = self;
-        let user = match authenticate(server, caller, request.headers()).await {
+        let user = match authenticate(server, caller, &info.path, request.headers()).await {
             Ok(user) => user,
             Err(status) => {
                 self.record(&UserInfo::default(), &request);
@@ -289,6 +290,7 @@ fn until(response: Response<Body>, stopping: CancellationToken) -> Response<Body
 async fn authenticate(
     server: &Arc<Server>,
     caller: &Caller,
+    path: &str,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
     let user = match caller {
@@ -298,7 +300,12 @@ async fn authenticate(
         }
     };
     // Otherwise authorisation refuses what is not open, naming user and path as upstream does.
-    match user.name == ANONYMOUS && server.config.anonymous == Anonymous::Refused {
+    let refused = || {
+        let paths = &server.config.authentication.anonymous_paths;
+        server.config.anonymous == Anonymous::Refused
+            || !paths.is_empty() && !paths.iter().any(|open| open == path)
+    };
+    match user.name == ANONYMOUS && refused() {
         true => Err(Status::unauthorized()),
         false => Ok(user),
     }

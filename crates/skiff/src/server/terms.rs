@@ -62,6 +62,7 @@ impl Terms {
         api.service_cidr = service_cidr.to_string().parse::<Cidr>()?;
         api.issuer = args.service_account_issuer.clone();
         api.allow_privileged = args.allow_privileged;
+        args.access.apply(&mut api)?;
         api.enable_admission_plugins = args.enable_admission_plugins.clone();
         api.disable_admission_plugins = args.disable_admission_plugins.clone();
         api.legacy_apis = args.legacy_apis;
