@@ -88,6 +88,7 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
             let head = ListHead {
                 api_version: "meta.k8s.io/v1",
                 kind: "PartialObjectMetadataList",
+                custom: false,
                 ..head_of(&list)
             };
             let bytes = codec::list_json(&head, items.iter().map(|item| &item[..]));

@@ -61,8 +61,18 @@ impl Cluster {
         Cluster { server, directory }
     }
 
+    /// Where the server keeps everything.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory.0
+    }
+
     pub fn admin(&self) -> Client {
         self.user(UserInfo::new("admin", &["system:masters"]))
+    }
+
+    /// Somebody who still has to prove who they are.
+    pub fn stranger(&self) -> Client {
+        Client { service: self.server.local_unauthenticated() }
     }
 
     pub fn user(&self, user: UserInfo) -> Client {
