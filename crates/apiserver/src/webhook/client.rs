@@ -87,15 +87,19 @@ impl WebhookClient {
             .body(Full::new(post.body))
             .map_err(|error| unreachable(&url, error.to_string()))?;
         request.headers_mut().extend(post.headers);
-        let exchange = async {
-            let response = pool.request(request).await;
-            let response = response.map_err(|error| unreachable(&url, cause(&error)))?;
-            read(response, &url).await
-        };
-        match tokio::time::timeout(post.timeout, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(unreachable(&url, "context deadline exceeded".to_owned())),
-        }
+        exchange(pool, request, &url, post.timeout).await
+    }
+
+    /// Reads a document.
+    pub async fn get(&self, config: &ClientConfig, timeout: Duration) -> Result<Value, CallError> {
+        let url = config.url("")?;
+        let pool = self.pool(config).map_err(|error| unreachable(&url, error.to_string()))?;
+        let request = Request::get(url.clone())
+            .header(ACCEPT, "application/json, */*")
+            .header(USER_AGENT, concat!("kube-apiserver/skiff-", env!("CARGO_PKG_VERSION")))
+            .body(Full::default())
+            .map_err(|error| unreachable(&url, error.to_string()))?;
+        exchange(pool, request, &url, timeout).await
     }
 
     fn pool(&self, config: &ClientConfig) -> Result<Pool, crate::reply::BoxError> {
@@ -114,6 +118,23 @@ impl WebhookClient {
             victim.and_then(|victim| pools.remove(&victim));
         }
         Ok(pools.entry(config.clone()).or_insert(pool).clone())
+    }
+}
+
+async fn exchange(
+    pool: Pool,
+    request: Request<Full<Bytes>>,
+    url: &Uri,
+    timeout: Duration,
+) -> Result<Value, CallError> {
+    let exchange = async {
+        let response = pool.request(request).await;
+        let response = response.map_err(|error| unreachable(url, cause(&error)))?;
+        read(response, url).await
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(unreachable(url, "context deadline exceeded".to_owned())),
     }
 }
 

@@ -152,6 +152,7 @@ pub(super) fn element(list: Option<&DeclType>) -> Option<&DeclType> {
     }
 }
 
+/// The value of a field or under a key. A field of an object that is `null` is not there.
 pub(super) fn field<'a>(
     fields: &'a JsonMap<String, Json>,
     decl: Option<&'a DeclType>,
@@ -161,7 +162,7 @@ pub(super) fn field<'a>(
         Some(DeclKind::Object(object)) => {
             // What is no identifier can still be asked for by its name, as a key.
             let field = object.fields.get(name).or_else(|| Some(object.by_json_name(name)?.1))?;
-            (fields.get(&field.json)?, Some(&*field.decl))
+            (fields.get(&field.json).filter(|json| !json.is_null())?, Some(&*field.decl))
         }
         Some(DeclKind::Map { value }) => (fields.get(name)?, Some(&**value)),
         _ => (fields.get(name)?, None),
