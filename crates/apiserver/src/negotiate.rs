@@ -78,6 +78,11 @@ impl Media {
     pub const JSON: Media =
         Media { format: Format::Json, shape: Shape::AsIs, pretty: false, stream: false };
 
+    /// Whether stored bytes can be passed on as they are.
+    pub fn is_stored_form(&self) -> bool {
+        (self.format, self.shape, self.pretty) == (Format::Json, Shape::AsIs, false)
+    }
+
     /// The first range that can be served. `None`: the client accepts nothing this endpoint speaks.
     pub fn negotiate(accept: &str, query: &Query, endpoint: Endpoint) -> Option<Media> {
         let media = match accept.is_empty() {
