@@ -334,7 +334,8 @@ impl Estimator<'_> {
     /// What is declared about the size of a part of a variable.
     fn declared(&self, path: &[String]) -> Option<Range> {
         let (variable, steps) = path.split_first()?;
-        let mut decl = &**self.decls.get(variable)?;
+        // Whatever a rule begins with, also the name of a type, is as large as `self`: upstream looks there alone.
+        let mut decl = &**self.decls.get(variable).or_else(|| self.decls.get("self"))?;
         for (at, step) in steps.iter().enumerate() {
             match decl.step(step)? {
                 Step::To(next) => decl = next,
