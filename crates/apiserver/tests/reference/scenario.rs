@@ -61,7 +61,13 @@ impl Run {
         if scenario["namespace"] != false {
             let labels = scenario.get("namespaceLabels").cloned().unwrap_or(json!({}));
             let object = json!({ "metadata": { "name": namespace, "labels": labels } });
-            admin.post("/api/v1/namespaces", &object).await.created();
+            // By the same program as every step, which therefore owns the labels.
+            let request = http::Request::post("/api/v1/namespaces")
+                .header("user-agent", "replay/1")
+                .header("content-type", "application/json")
+                .body(http_body_util::Full::new(object.to_string().into()))
+                .expect("a well-formed request");
+            admin.request(request).await.created();
             let account = json!({ "metadata": { "name": "default" } });
             admin
                 .post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &account)
