@@ -35,7 +35,7 @@ pub fn taken_back(
     }
     let decoded = decode_value(changed, &Target::of(kind)).map_err(Status::internal)?;
     if let (true, Some(found)) = (strict, strict_text(&decoded.strict)) {
-        return Err(Status::internal(format!("strict decoding error: {found}")));
+        return Err(Status::internal(found));
     }
     let mut object = decoded.object;
     default::apply(&mut object, kind);
