@@ -48,6 +48,14 @@ impl Scope {
         Scope { env: environment(has_params), variables: Some(variables) }
     }
 
+    /// `variables` is known before the first of them is, and not at all where there are none.
+    pub fn with_variables_of(self, spec: &serde_json::Value) -> Scope {
+        match spec["variables"].as_array() {
+            Some(list) if !list.is_empty() => self.with_variables(),
+            _ => self,
+        }
+    }
+
     /// Also the types that mutations make values of.
     pub fn with_patches(mut self) -> Scope {
         let patch = ObjectType::new("JSONPatch")

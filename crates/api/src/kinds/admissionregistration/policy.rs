@@ -45,7 +45,7 @@ impl Strategy for ValidatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        let mut scope = Scope::of_policy(spec.has("paramKind"));
+        let mut scope = Scope::of_policy(spec.has("paramKind")).with_variables_of(spec.value);
         validate_policy(&spec, &mut scope, errors);
         let (validations, audits) = (spec.child("validations"), spec.child("auditAnnotations"));
         if validations.is_empty() && audits.is_empty() {
@@ -135,7 +135,8 @@ impl Strategy for MutatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        let mut scope = Scope::of_policy(spec.has("paramKind")).with_patches();
+        let mut scope =
+            Scope::of_policy(spec.has("paramKind")).with_variables_of(spec.value).with_patches();
         validate_policy(&spec, &mut scope, errors);
         validate_operations(&spec.child("matchConstraints"), errors);
         let mutations = spec.child("mutations");
