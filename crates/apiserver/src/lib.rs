@@ -22,6 +22,7 @@ mod expression;
 mod flow_control;
 mod follow;
 mod health;
+mod list_body;
 mod metrics;
 mod negotiate;
 mod network;

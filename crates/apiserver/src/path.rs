@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -61,7 +61,7 @@ where
     let info = RequestInfo::read(request.method(), request.uri().path(), &query);
     let dry_run = query.has("dryRun");
     let head_only = request.method() == http::Method::HEAD;
-    let passage = Passage::new(&server, &info, request.headers());
+    let passage = Passage::new(&server, &info, begun, request.headers());
     let walk = passage.walk_in_time(&caller, query, request);
     let response = match AssertUnwindSafe(walk).catch_unwind().await {
         Ok(response) => passage.ended(response),
@@ -78,14 +78,20 @@ where
 struct Passage<'a> {
     server: &'a Arc<Server>,
     info: &'a RequestInfo,
+    begun: Instant,
     audit_id: HeaderValue,
     /// Set once it is known who asks, if the request is recorded.
     trail: OnceLock<Arc<Trail>>,
 }
 
 impl<'a> Passage<'a> {
-    fn new(server: &'a Arc<Server>, info: &'a RequestInfo, headers: &HeaderMap) -> Passage<'a> {
-        Passage { server, info, audit_id: audit_id(headers), trail: OnceLock::new() }
+    fn new(
+        server: &'a Arc<Server>,
+        info: &'a RequestInfo,
+        begun: Instant,
+        headers: &HeaderMap,
+    ) -> Passage<'a> {
+        Passage { server, info, begun, audit_id: audit_id(headers), trail: OnceLock::new() }
     }
 
     async fn walk_in_time<B>(
@@ -104,6 +110,7 @@ impl<'a> Passage<'a> {
         };
         let walk = self.walk(caller, query, request);
         let walked = match limit {
+            Some(limit) if self.begun.elapsed() >= limit => return deadline::passed(),
             Some(limit) => tokio::time::timeout(limit, walk).await,
             None => Ok(walk.await),
         };
@@ -124,7 +131,9 @@ impl<'a> Passage<'a> {
         B::Error: Into<BoxError>,
     {
         let Passage { server, info, .. } = self;
-        let user = match authenticate(server, caller, &info.path, request.headers()).await {
+        let authenticated = authenticate(server, caller, &info.path, request.headers()).await;
+        server.metrics.access.authenticated(authenticated.as_ref().ok());
+        let user = match authenticated {
             Ok(user) => user,
             Err(status) => {
                 self.record(&UserInfo::default(), &request);
@@ -204,6 +213,7 @@ impl<'a> Passage<'a> {
     async fn authorize(&self, user: &UserInfo, query: &Query) -> Result<(), Status> {
         let attributes = Attributes::of(self.info, query);
         let allowed = authz::require(self.server, user, &attributes).await;
+        self.server.metrics.access.authorized(allowed.is_ok());
         if let Some(trail) = self.trail.get() {
             let (decision, reason) = match &allowed {
                 Ok(decision) => ("allow", decision.reason.as_str()),
@@ -240,8 +250,9 @@ impl<'a> Passage<'a> {
     /// The answer with what every answer says; its body ends the trail.
     fn ended(&self, mut response: Response<Body>) -> Response<Body> {
         self.sign(&mut response);
-        if self.info.verb == "watch" {
-            response = until(response, self.server.stopping.clone());
+        if self.info.verb == "watch" && response.status().is_success() {
+            let told = self.server.metrics.access.watch_events(self.info);
+            response = until(response, self.server.stopping.clone(), told);
         }
         let Some(trail) = self.trail.get() else { return response };
         trail.answered(response.status(), self.info.is_long_running());
@@ -275,10 +286,15 @@ impl<'a> Passage<'a> {
 }
 
 /// The answer as long as the server serves: a watch would otherwise hold up its end.
-fn until(response: Response<Body>, stopping: CancellationToken) -> Response<Body> {
+fn until(
+    response: Response<Body>,
+    stopping: CancellationToken,
+    told: Arc<AtomicU64>,
+) -> Response<Body> {
     response.map(|body| {
         let frames = BodyStream::new(body).take_until(stopping.cancelled_owned());
-        StreamBody::new(frames).boxed_unsync()
+        let counted = frames.inspect(move |_| drop(told.fetch_add(1, Relaxed)));
+        StreamBody::new(counted).boxed_unsync()
     })
 }
 

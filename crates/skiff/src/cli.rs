@@ -142,6 +142,9 @@ pub struct ServerArgs {
     /// Where requests are recorded; - is standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
     pub audit_log_path: Option<PathBuf>,
+    /// Not supported: requests can be recorded in a log only
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub audit_webhook_config_file: Option<PathBuf>,
     /// Days for which full audit logs are kept; 0 for ever
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     pub audit_log_maxage: u32,

@@ -83,10 +83,7 @@ impl WebhookClient {
         let mut request = Request::post(url.clone())
             .header(ACCEPT, "application/json, */*")
             .header(CONTENT_TYPE, "application/json")
-            .header(
-                USER_AGENT,
-                concat!("kube-apiserver-admission/skiff-", env!("CARGO_PKG_VERSION")),
-            )
+            .header(USER_AGENT, "kube-apiserver-admission")
             .body(Full::new(post.body))
             .map_err(|error| unreachable(&url, error.to_string()))?;
         request.headers_mut().extend(post.headers);
@@ -179,10 +176,11 @@ async fn read(response: Response<Incoming>, url: &Uri) -> Result<Value, CallErro
             kind.unwrap_or("")
         )));
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        CallError::Malformed(format!("couldn't get version/kind; json parse error: {error}"))
-    })
+    serde_json::from_slice(&body).map_err(|_| CallError::Malformed(NO_OBJECT.to_owned()))
 }
+
+/// A body that is no JSON is text to upstream, which looks for a kind in it.
+const NO_OBJECT: &str = r#"couldn't get version/kind; json parse error: json: cannot unmarshal string into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
 
 /// The Status that was sent, or what a client makes of a bare status code.
 fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Status {

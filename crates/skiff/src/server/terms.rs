@@ -36,6 +36,8 @@ enum Error {
         "running pods needs root to make namespaces, cgroups and mounts: use sudo, or --no-node"
     )]
     NotRoot,
+    #[error("--audit-webhook-config-file is not supported: record to --audit-log-path")]
+    AuditWebhook,
     #[error("--{flag}: {value:?} is no IPv4 network such as 10.96.0.0/16")]
     Network { flag: &'static str, value: String },
     #[error("--cluster-cidr: {0} is too small for a node's /24")]
@@ -44,6 +46,9 @@ enum Error {
 
 impl Terms {
     pub async fn of(args: &ServerArgs) -> Result<Terms> {
+        if args.audit_webhook_config_file.is_some() {
+            return Err(Error::AuditWebhook.into());
+        }
         if !args.no_node && !nix::unistd::geteuid().is_root() {
             return Err(Error::NotRoot.into());
         }

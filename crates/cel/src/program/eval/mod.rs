@@ -238,8 +238,9 @@ impl<'v, 'a> Evaluator<'v, 'a> {
                 }
                 Ok(Value::Bool(a.equals(&b) != negated))
             }
-            (Err(error), _) | (_, Err(error)) => {
-                self.meter.charge(1)?;
+            (Err(error), other) | (other, Err(error)) => {
+                let size = other.map_or(1, |other| other.cost_size());
+                self.meter.charge(u64::from(size > 0))?;
                 Err(error)
             }
         }
