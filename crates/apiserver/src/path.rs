@@ -204,7 +204,7 @@ impl<'a> Passage<'a> {
         };
         let mut response = answer.unwrap_or_else(|status| {
             record::refusal(call, &status);
-            encode::refusal(&status, media)
+            encode::refusal(&status, call.error_media())
         });
         add_warnings(call, response.headers_mut());
         Ok(response)
@@ -293,7 +293,9 @@ fn until(
 ) -> Response<Body> {
     response.map(|body| {
         let frames = BodyStream::new(body).take_until(stopping.cancelled_owned());
-        let counted = frames.inspect(move |_| drop(told.fetch_add(1, Relaxed)));
+        let counted = frames.inspect(move |_| {
+            told.fetch_add(1, Relaxed);
+        });
         StreamBody::new(counted).boxed_unsync()
     })
 }

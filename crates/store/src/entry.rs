@@ -178,10 +178,7 @@ impl Event {
     }
 
     /// The same step between entries of another form; tombstones stay as they are.
-    pub fn map<E>(
-        &self,
-        form: impl Fn(&Arc<Entry>) -> Result<Arc<Entry>, E>,
-    ) -> Result<Event, E> {
+    pub fn map<E>(&self, form: impl Fn(&Arc<Entry>) -> Result<Arc<Entry>, E>) -> Result<Event, E> {
         let shown = |entry: &Arc<Entry>| match entry.is_tombstone() {
             true => Ok(entry.clone()),
             false => form(entry),
