@@ -57,7 +57,10 @@ pub fn table<'a>(
 
 /// The metadata of a Table that shows one object.
 pub fn head_of_object(object: &Value) -> Value {
-    json!({"resourceVersion": meta(object).resource_version()})
+    match meta(object).resource_version() {
+        "" => json!({}),
+        version => json!({"resourceVersion": version}),
+    }
 }
 
 /// An object reduced to its metadata: `PartialObjectMetadata`.

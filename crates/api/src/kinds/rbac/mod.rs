@@ -29,6 +29,10 @@ struct Role {
 }
 
 impl Strategy for Role {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         root.child("rules").items().for_each(|rule| validate_rule(&rule, self.namespaced, errors));
@@ -52,6 +56,10 @@ impl Strategy for Role {
 struct Binding;
 
 impl Strategy for Binding {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, binding: &mut Value) {
         let Some(root) = binding.as_object_mut() else { return };
         if let Some(role) = made(root, "roleRef") {
