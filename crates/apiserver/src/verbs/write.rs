@@ -217,7 +217,7 @@ impl<'a> Write<'a> {
             objects::as_stored(&self.stored, &mut object);
             return match objects::read(&self.call.server, &key).await? {
                 Some(existing) => Err(self.taken(&existing, &name)),
-                None => self.unstored(object, true),
+                None => self.unstored(self.through_store(object).await?, true),
             };
         }
         let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
@@ -229,7 +229,7 @@ impl<'a> Write<'a> {
                 allocation.keep(&object);
                 let entry =
                     committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
-                self.outcome(&entry, true).await
+                self.outcome(entry, true).await
             }
             Err(Error::Conflict { current: Some(existing), .. }) => {
                 Err(self.taken(&existing, &name))
@@ -305,10 +305,10 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         let name = meta(&old).name().to_owned();
         let mut object = self.to_stored(proposed.object)?;
-        self.check_identity(&object, &old, entry, &name)?;
         if self.call.info.verb == "update" {
             self.name_owners_once(&mut object);
         }
+        self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
             ownership::track(self, &mut object, Some(&old))?;
         }
@@ -447,7 +447,7 @@ impl<'a> Write<'a> {
         if let Some(mut shown) = shown {
             objects::as_stored(&self.stored, &mut shown);
             set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
-            return self.unstored(shown, false);
+            return self.unstored(self.through_store(shown).await?, false);
         }
         let (txn, deleted) = match is_released(&object, old) {
             true => (Txn::delete(entry.key.clone(), Expect::Mod(entry.mod_revision)), true),
@@ -547,6 +547,19 @@ impl<'a> Write<'a> {
         let (server, revision) = (&self.call.server, entry.mod_revision);
         let bytes = objects::at_version(server, &self.kind, &entry.value, revision).await?;
         Ok(Outcome { bytes, created })
+    }
+
+    /// What storing and reading would make of an object.
+    async fn through_store(&self, object: Value) -> Result<Value, Status> {
+        let server = &self.call.server;
+        let stored = objects::storage_kind(&server.kinds(), &self.stored);
+        match self.stored.custom && !Arc::ptr_eq(&stored, &self.stored) {
+            false => Ok(object),
+            true => {
+                let stored = objects::unstored(server, &stored, object).await?;
+                objects::unstored(server, &self.stored, stored).await
+            }
+        }
     }
 
     /// The answer to a dry run, or to the removal of an object.
