@@ -305,10 +305,10 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         let name = meta(&old).name().to_owned();
         let mut object = self.to_stored(proposed.object)?;
-        self.check_identity(&object, &old, entry, &name)?;
         if self.call.info.verb == "update" {
             self.name_owners_once(&mut object);
         }
+        self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
             ownership::track(self, &mut object, Some(&old))?;
         }

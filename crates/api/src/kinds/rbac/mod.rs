@@ -202,6 +202,15 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_group_is_the_default_one() {
+        check(
+            "rbac.authorization.k8s.io/v1/clusterrolebindings",
+            "roleRef: {apiGroup: '', kind: ClusterRole, name: view}\nsubjects: [{kind: User, apiGroup: '', name: u}]",
+            &[],
+        );
+    }
+
+    #[test]
     fn a_binding_keeps_its_role() {
         let binding = |role: &str| format!("roleRef: {{kind: ClusterRole, name: {role}}}");
         check_update(
