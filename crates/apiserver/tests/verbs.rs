@@ -205,6 +205,29 @@ async fn a_bound_pod_is_given_its_grace() {
     assert_eq!(admin.get(&format!("{PODS}/p")).await.status, StatusCode::NOT_FOUND);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_that_another_finished_is_no_failure() {
+    let cluster = cluster().await;
+    let pods = "/api/v1/namespaces/default/pods";
+    let mut events = cluster.admin().watch(&format!("{pods}?watch=1&resourceVersion=0")).await;
+    let collector = cluster.admin();
+    tokio::spawn(async move {
+        loop {
+            let (_, pod) = events.next().await;
+            if pod["metadata"]["deletionTimestamp"].is_string() {
+                let name = pod["metadata"]["name"].as_str().expect("a name").to_owned();
+                collector.delete(&format!("{pods}/{name}?gracePeriodSeconds=0")).await;
+            }
+        }
+    });
+    for at in 0..200 {
+        let pod = json!({ "metadata": { "name": format!("p{at}") },
+            "spec": { "containers": [{ "name": "c", "image": "i" }] } });
+        cluster.admin().post(pods, &pod).await.created();
+        cluster.admin().delete(&format!("{pods}/p{at}?gracePeriodSeconds=0")).await.ok();
+    }
+}
+
 #[tokio::test]
 async fn a_collection_is_deleted_by_selector() {
     let cluster = cluster().await;

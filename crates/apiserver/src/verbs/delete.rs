@@ -147,9 +147,13 @@ pub async fn one_in(
     };
     let key = stored.key(namespace, name);
     let mut options = options.clone();
+    let mut marked = None;
     loop {
-        let entry = objects::read(&call.server, &key).await?;
-        let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+        let Some(entry) = objects::read(&call.server, &key).await? else {
+            // Someone who saw our mark was quicker: what was asked for is done.
+            let missing = || Status::not_found(&kind.group_resource(), name);
+            return marked.map(|last| (last, true)).ok_or_else(missing);
+        };
         let server = &call.server;
         let object = objects::value(server, &stored, &entry.value, entry.mod_revision).await?;
         options.check_preconditions(kind, &object)?;
@@ -157,8 +161,8 @@ pub async fn one_in(
         admission::admit_deletion(request).await?;
         let mut plan = plan(&stored, &object, &options);
         let value = match &mut plan {
-            Plan::Mark(marked) | Plan::MarkAndRemove(marked) if !options.dry_run => {
-                Some(objects::encode_stored(server, &stored, marked).await?)
+            Plan::Mark(object) | Plan::MarkAndRemove(object) if !options.dry_run => {
+                Some(objects::encode_stored(server, &stored, object).await?)
             }
             _ => None,
         };
@@ -170,7 +174,10 @@ pub async fn one_in(
             }
             Err(error) => return Err(objects::store_status(error)),
             // The mark itself changed the revision that the client asked for.
-            Ok(_) if again => options.resource_version = None,
+            Ok((last, _)) if again => {
+                options.resource_version = None;
+                marked = Some(last);
+            }
             Ok(done) => return Ok(done),
         }
     }

@@ -3,7 +3,7 @@
 //! Observed metadata in -> what to do about an object (`plan`). Pure. Counterpart: `graph.go`, `graph_builder.go`.
 //! Invariant: `dependents` is the exact reverse of `owners` over all observed objects, also for owners never observed.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -201,8 +201,32 @@ impl Graph {
             .collect()
     }
 
-    /// Dependents that keep a foreground deletion from finishing.
+    /// Dependents that keep a foreground deletion from finishing. Of a circle of owners that all wait, none holds another.
     fn blocking(&self, uid: &str) -> Vec<String> {
+        let mut blocking = self.blockers(uid);
+        blocking.retain(|dependent| !self.waits_for(dependent, uid));
+        blocking
+    }
+
+    /// Whether an object's own foreground deletion waits, through others that wait, for `other`.
+    fn waits_for(&self, uid: &str, other: &str) -> bool {
+        let (mut seen, mut next) = (HashSet::new(), vec![uid.to_owned()]);
+        while let Some(uid) = next.pop() {
+            if !self.objects.get(&uid).is_some_and(Observed::waits_for_dependents) {
+                continue;
+            }
+            if uid == other {
+                return true;
+            }
+            if seen.insert(uid.clone()) {
+                next.extend(self.blockers(&uid));
+            }
+        }
+        false
+    }
+
+    /// Dependents whose references say that they block the owner's deletion.
+    fn blockers(&self, uid: &str) -> Vec<String> {
         let dependents = self.dependents.get(uid).into_iter().flatten();
         let blocks = |dependent: &&String| {
             let references =
@@ -331,6 +355,19 @@ mod tests {
         assert!(matches!(graph.plan("set"), Work::FinishForeground(_)));
         assert_eq!(graph.remove("set"), ["deployment"]);
         assert!(matches!(graph.plan("deployment"), Work::FinishForeground(_)));
+    }
+
+    #[test]
+    fn a_circle_of_owners_does_not_wait_for_itself() {
+        let mut graph = graph(&[object("a", &["c"]), object("b", &["a"]), object("c", &["b"])]);
+        graph.observe(foreground("a", &["c"]));
+        assert_eq!(graph.plan("a"), Work::DeleteBlocking(vec!["b".into()]));
+        graph.observe(foreground("b", &["a"]));
+        assert_eq!(graph.plan("b"), Work::DeleteBlocking(vec!["c".into()]));
+        graph.observe(foreground("c", &["b"]));
+        for object in ["a", "b", "c"] {
+            assert!(matches!(graph.plan(object), Work::FinishForeground(_)), "{object}");
+        }
     }
 
     #[test]
