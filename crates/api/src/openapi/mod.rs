@@ -6,6 +6,7 @@
 //! same schemas and paths as one Swagger 2.0 document.
 
 mod custom;
+mod enums;
 mod paths;
 mod prose;
 mod schemas;
