@@ -1,7 +1,7 @@
 //! `/openapi/v2` and `/openapi/v3`: the served API as OpenAPI documents, and a tag each.
 //!
 //! Accept header and path -> a document. Documents are made when first asked for and kept as long as
-//! the same kinds are served. Counterpart: `kube-openapi/pkg/handler` and `handler3`.
+//! what they describe is served. Counterpart: `kube-openapi/pkg/handler` and `handler3`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -19,16 +19,18 @@ use crate::negotiate::ranges;
 use crate::nonresource::not_found;
 use crate::reply::{Body, Reply, empty, with_type};
 
-/// What was made for one set of kinds.
+/// What was made, by path.
 #[derive(Default)]
 pub struct Documents {
-    made: Mutex<Made>,
+    made: Mutex<HashMap<String, Made>>,
 }
 
-#[derive(Default)]
 struct Made {
-    of: Option<Arc<Kinds>>,
-    by_path: HashMap<String, Document>,
+    /// The kinds it was last known to be right for.
+    of: Arc<Kinds>,
+    /// What of the kinds it depends on; `None`: all.
+    hash: Option<String>,
+    document: Document,
 }
 
 #[derive(Clone)]
@@ -137,16 +139,21 @@ impl Documents {
     ) -> Option<Document> {
         let kinds = call.server.kinds();
         let mut made = self.made.lock().expect("no panic while held");
-        if !made.of.as_ref().is_some_and(|of| Arc::ptr_eq(of, &kinds)) {
-            *made = Made { of: Some(kinds.clone()), by_path: HashMap::new() };
+        if let Some(known) = made.get(path).filter(|known| Arc::ptr_eq(&known.of, &kinds)) {
+            return Some(known.document.clone());
         }
-        if let Some(document) = made.by_path.get(path) {
-            return Some(document.clone());
+        // A kind more elsewhere leaves the document of a group and version as it was.
+        let hash = openapi::hash_at(&kinds, path, &version());
+        if let Some(known) = made.get_mut(path).filter(|known| known.hash == hash && hash.is_some())
+        {
+            known.of = kinds;
+            return Some(known.document.clone());
         }
+        made.remove(path);
         let bytes = make(&kinds)?;
         let tag = hex(&Sha512::digest(&bytes)).to_uppercase();
         let document = Document { bytes, tag: format!("\"{tag}\"") };
-        made.by_path.insert(path.to_owned(), document.clone());
+        made.insert(path.to_owned(), Made { of: kinds, hash, document: document.clone() });
         Some(document)
     }
 }

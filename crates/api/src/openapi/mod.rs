@@ -6,6 +6,7 @@
 //! same schemas and paths as one Swagger 2.0 document.
 
 mod custom;
+mod enums;
 mod paths;
 mod prose;
 mod schemas;
@@ -89,6 +90,15 @@ pub fn path_of(group: &str, version: &str) -> String {
     }
 }
 
+/// Changes with the document of a group and version; `None` for other paths.
+pub fn hash_at(kinds: &Kinds, path: &str, release: &str) -> Option<String> {
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["api", version] => Some(hash(kinds, "", version, release)),
+        ["apis", group, version] => Some(hash(kinds, group, version, release)),
+        _ => None,
+    }
+}
+
 /// Names and shapes of what is served there: for custom kinds their schemas, for built-in ones the
 /// release says all.
 fn hash(kinds: &Kinds, group: &str, version: &str, release: &str) -> String {
@@ -98,6 +108,9 @@ fn hash(kinds: &Kinds, group: &str, version: &str, release: &str) -> String {
     for kind in kinds.in_version(group, version) {
         digest.update(&kind.resource);
         digest.update(&kind.kind);
+        digest.update(&kind.list_kind);
+        digest.update([u8::from(kind.namespaced)]);
+        kind.selectable.iter().for_each(|(path, _)| digest.update(path));
         if let Some(schema) = &kind.document {
             digest.update(schema.to_string());
         }
@@ -185,6 +198,24 @@ mod tests {
                 assert!(known.contains_key(name), "{path}: {name}");
             }
         }
+    }
+
+    #[test]
+    fn another_group_left_a_document_as_it_was() {
+        let kinds_of = |group: &str, list_kind: &str| {
+            let definition = json!({"spec": {"group": group, "scope": "Cluster",
+                "names": {"plural": "things", "kind": "Thing", "listKind": list_kind},
+                "versions": [{"name": "v1", "served": true, "storage": true,
+                    "schema": {"openAPIV3Schema": {"type": "object"}}}]}});
+            crate::custom::kinds(&definition).expect("valid")
+        };
+        let hash = |kinds: Kinds| hash_at(&kinds, "apis/a.example.com/v1", "v1.36.2");
+        let alone = hash(kinds_of("a.example.com", "Things").into_iter().collect());
+        let both = kinds_of("a.example.com", "Things").into_iter();
+        let both = both.chain(kinds_of("b.example.com", "Things")).collect();
+        assert_eq!(alone, hash(both));
+        let renamed = kinds_of("a.example.com", "ThingList").into_iter().collect();
+        assert_ne!(alone, hash(renamed));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{custom, prose};
+use super::{custom, enums, prose};
 use crate::kind::KindDef;
 use crate::schema::{AnyForm, Field, ListType, Schema, StructRef, StructSchema, struct_named};
 
@@ -152,8 +152,11 @@ fn structure(schema: &StructSchema, all: &mut Components) -> Value {
     let mut properties = Map::new();
     for field in &schema.fields {
         let words = prose.and_then(|prose| prose.fields.get(&field.name));
-        properties
-            .insert(field.name.clone(), property(field, words.map_or("", String::as_str), all));
+        let mut of = property(field, words.map_or("", String::as_str), all);
+        if let Some(values) = enums::of(&schema.name, &field.name) {
+            enums::list(&mut of, values);
+        }
+        properties.insert(field.name.clone(), of);
     }
     let mut out = json!({"type": "object"});
     describe(&mut out, prose.map_or("", |prose| &prose.description));
