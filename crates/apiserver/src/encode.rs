@@ -19,6 +19,7 @@ use crate::call::Call;
 use crate::negotiate::{Media, Shape};
 use crate::objects;
 use crate::reply::{self, Body, List, Reply, with_type};
+use crate::subresources::scale;
 use crate::verbs::watch::WatchEvent;
 
 /// Smaller answers are not worth compressing.
@@ -32,6 +33,13 @@ pub async fn response(
     let (code, bytes, media) = match reply {
         Reply::Response(response) => return Ok(response),
         Reply::Value { code, value } => {
+            let as_table = media.is_some_and(|media| media.shape == Shape::Table);
+            let value = match value["kind"].as_str() {
+                Some("Scale") if as_table => {
+                    scale::table(&value, include_object(call)?, skiff_api::time::now())
+                }
+                _ => value,
+            };
             let media = media.map_or(Media::JSON, |media| Media { shape: Shape::AsIs, ..media });
             (code, written(media, Bytes::from(value.to_string()), None)?, media)
         }

@@ -31,6 +31,11 @@ pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Resu
     Ok(())
 }
 
+/// Notes who set the count of an object through its scale.
+pub fn track_scale(write: &Write<'_>, old: &Value, object: &mut Value, pointer: &str) {
+    apply::track_scale(old, object, pointer, &manager(write));
+}
+
 /// Reviews show their fields' owner although they are never stored.
 pub fn track_review(call: &Call, kind: &KindDef, object: &mut Value) -> Result<(), Status> {
     let options = call.write_options("CreateOptions")?;

@@ -7,11 +7,13 @@
 
 mod last_applied;
 mod managed;
+mod scaled;
 mod set;
 mod typed;
 
 use serde_json::{Map, Value, json};
 
+pub use scaled::track_scale;
 pub use typed::{atomics, merge};
 
 use crate::codec::{self, Target};

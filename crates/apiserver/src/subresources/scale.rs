@@ -7,16 +7,19 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use skiff_api::age;
 use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kind::ScalePaths;
 use skiff_api::meta::meta;
 use skiff_api::patch::{Patch, PatchError, Strictness};
 use skiff_api::selector::Labels;
+use skiff_api::table::{IncludeObject, head_of_object};
 use skiff_api::{GroupKind, KindDef, Status};
 
 use crate::call::Call;
 use crate::objects;
+use crate::ownership;
 use crate::reply::Reply;
 use crate::verbs::patch;
 use crate::verbs::write::{Facet, Proposed, Write};
@@ -36,6 +39,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         .update(name, |current| {
             let mut current =
                 current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+            let before = current.clone();
             let scale = asked(call, &current, &paths)?;
             check(&scale, name)?;
             let revision = meta(&scale).resource_version().to_owned();
@@ -48,7 +52,8 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
             let named = !revision.is_empty() && (call.info.verb == "update" || revision != live);
             let revision = if named { revision } else { live };
             crate::verbs::write::set(&mut current, "resourceVersion", revision.into());
-            Ok(Proposed { object: current, owned: false, fixed: named })
+            ownership::track_scale(&write, &before, &mut current, &paths.spec_replicas);
+            Ok(Proposed { object: current, owned: true, fixed: named })
         })
         .await?;
     Ok(Reply::Value {
@@ -129,6 +134,36 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
         scale["status"]["selector"] = text.into();
     }
     scale
+}
+
+/// A Scale as a Table, which shows the metadata of the Scale rather than of what it scales.
+pub fn table(scale: &Value, include: IncludeObject, now: i64) -> Value {
+    let column = |(name, kind): (&str, &str)| json!({"name": name, "type": kind, "format": "", "description": "", "priority": 0});
+    let columns =
+        [("Name", "string"), ("Desired", "integer"), ("Available", "integer"), ("Age", "string")];
+    let of = meta(scale);
+    let cells = json!([
+        of.name(),
+        count(scale, "/spec/replicas"),
+        count(scale, "/status/replicas"),
+        age::since(of.creation_timestamp(), now),
+    ]);
+    let object = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => json!({
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": scale["metadata"],
+        }),
+        IncludeObject::Object => scale.clone(),
+    };
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": head_of_object(scale),
+        "columnDefinitions": columns.map(column),
+        "rows": [{"cells": cells, "object": object}],
+    })
 }
 
 fn count(object: &Value, pointer: &str) -> i64 {
