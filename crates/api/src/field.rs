@@ -52,7 +52,7 @@ pub struct FieldError {
 
 /// The faults found so far, in the order upstream reports them.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ErrorList(pub Vec<FieldError>);
+pub struct ErrorList(pub Vec<FieldError>, Vec<String>);
 
 // === impl Path ===
 
@@ -103,6 +103,15 @@ impl fmt::Display for Path<'_> {
 // === impl ErrorList ===
 
 impl ErrorList {
+    /// Something that is wrong but forgiven: the client is warned, whatever becomes of the request.
+    pub fn warn(&mut self, text: String) {
+        self.1.push(text);
+    }
+
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.1)
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

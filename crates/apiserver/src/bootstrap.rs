@@ -11,6 +11,7 @@ use skiff_api::meta::meta;
 use skiff_api::{KindDef, Status, default};
 use skiff_store::{Entry, Expect, Op, Txn};
 
+use crate::authz::rbac;
 use crate::authz::rules::PolicyRule;
 use crate::flow_control;
 use crate::objects;
@@ -86,7 +87,10 @@ fn date_conditions(object: &mut Value, now: &str) {
 fn repair(kind: &Arc<KindDef>, entry: &Arc<Entry>, wanted: &Value) -> Result<Option<Op>, Status> {
     let mut stored = skiff_api::codec::decode_stored(&entry.value)?;
     let before = stored.clone();
-    if meta(&stored).annotation(AUTO_UPDATE) == Some("true") {
+    if kind.group == rbac::GROUP && meta(&stored).annotation(AUTO_UPDATE) != Some("false") {
+        for map in ["labels", "annotations"] {
+            add_missing_meta(&mut stored, wanted, map);
+        }
         for list in ["rules", "subjects"] {
             add_missing(&mut stored, wanted, list);
         }
@@ -102,6 +106,16 @@ fn repair(kind: &Arc<KindDef>, entry: &Arc<Entry>, wanted: &Value) -> Result<Opt
     }
     let value = objects::encode(kind, &mut stored);
     Ok(Some(Op::Put { key: entry.key.clone(), value, expect: Expect::Mod(entry.mod_revision) }))
+}
+
+fn add_missing_meta(stored: &mut Value, wanted: &Value, map: &str) {
+    for (key, value) in wanted["metadata"][map].as_object().into_iter().flatten() {
+        let have = &mut stored["metadata"][map];
+        if !have.is_object() {
+            *have = json!({});
+        }
+        have.as_object_mut().expect("made an object").entry(key.clone()).or_insert(value.clone());
+    }
 }
 
 fn add_missing(stored: &mut Value, wanted: &Value, list: &str) {

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use crate::audit::AuditConfig;
 
 use crate::authn::AuthenticationConfig;
+use crate::authz::AuthorizerConfig;
+use crate::encryption::EncryptionConfig;
 
 #[derive(Clone, Debug)]
 pub struct ApiServerConfig {
@@ -25,7 +27,9 @@ pub struct ApiServerConfig {
     pub anonymous: Anonymous,
     pub authentication: AuthenticationConfig,
     /// Who is asked whether a request is allowed, in this order.
-    pub authorization: Vec<AuthorizationMode>,
+    pub authorization: Vec<AuthorizerConfig>,
+    /// How Secrets, or what else is named, are kept on disk.
+    pub encryption: EncryptionConfig,
     /// Further names and addresses of the serving certificate.
     pub extra_names: Vec<String>,
     pub extra_addresses: Vec<IpAddr>,
@@ -48,15 +52,6 @@ pub enum Anonymous {
     Refused,
     /// Health, version, and whatever RBAC grants `system:anonymous`.
     Allowed,
-}
-
-/// Who decides what users may do; `--authorization-mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AuthorizationMode {
-    AlwaysAllow,
-    AlwaysDeny,
-    Node,
-    Rbac,
 }
 
 /// An IPv4 network.
@@ -84,7 +79,8 @@ impl ApiServerConfig {
             allow_privileged: true,
             anonymous: Anonymous::Allowed,
             authentication: AuthenticationConfig::default(),
-            authorization: vec![AuthorizationMode::Node, AuthorizationMode::Rbac],
+            authorization: AuthorizerConfig::defaults(),
+            encryption: EncryptionConfig::default(),
             extra_names: Vec::new(),
             extra_addresses: Vec::new(),
             enable_admission_plugins: Vec::new(),

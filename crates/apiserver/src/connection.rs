@@ -15,8 +15,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{RootCertStore, ServerConfig};
@@ -88,7 +86,8 @@ async fn connection(
         .get_ref()
         .1
         .peer_certificates()
-        .and_then(|chain| x509::user(chain.first()?))
+        .and_then(|chain| chain.first())
+        .map(|leaf| x509::shown(leaf, &server.authn.front_proxy_authorities))
         .map(Arc::new);
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
@@ -121,9 +120,9 @@ fn tls_config(
 ) -> std::io::Result<Arc<ServerConfig>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut roots = RootCertStore::empty();
-    let ca = CertificateDer::from_pem_slice(server.pki.ca_pem().as_bytes())
-        .map_err(std::io::Error::other)?;
-    roots.add(ca).map_err(std::io::Error::other)?;
+    for authority in &server.authn.client_authorities {
+        roots.add(authority.clone()).map_err(std::io::Error::other)?;
+    }
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone())
         .allow_unauthenticated()
         .build()

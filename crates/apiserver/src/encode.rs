@@ -16,8 +16,8 @@ use skiff_api::table::{self, IncludeObject};
 use skiff_api::{KindDef, Status};
 
 use crate::call::Call;
+use crate::list_body::Pieces;
 use crate::negotiate::{Media, Shape};
-use crate::objects;
 use crate::reply::{self, Body, List, Reply, with_type};
 use crate::subresources::scale;
 use crate::verbs::watch::WatchEvent;
@@ -49,10 +49,29 @@ pub async fn response(
         }
         Reply::List(list) => {
             let media = media.ok_or_else(Media::not_acceptable)?;
+            if media.is_stored_form() {
+                return Ok(plain_list(call, media, Pieces::of(&list)));
+            }
             (StatusCode::OK, collection(media, list, call)?, media)
         }
     };
-    Ok(compressed(call, with_type(code, media.content_type(), bytes.clone()), bytes))
+    let response = with_type(code, media.content_type(), bytes.clone());
+    Ok(match is_compressed(call, bytes.len()) {
+        true => compressed(response, |encoder| encoder.write_all(&bytes)),
+        false => response,
+    })
+}
+
+/// A list in the form it is stored in: its items are passed on as they are.
+fn plain_list(call: &Call, media: Media, pieces: Pieces) -> Response<Body> {
+    let mut response = with_type(StatusCode::OK, media.content_type(), Bytes::new());
+    match is_compressed(call, pieces.len()) {
+        true => compressed(response, |encoder| pieces.write_to(encoder)),
+        false => {
+            *response.body_mut() = pieces.into_body();
+            response
+        }
+    }
 }
 
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
@@ -77,6 +96,7 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
             let head = ListHead {
                 api_version: "meta.k8s.io/v1",
                 kind: "PartialObjectMetadataList",
+                custom: false,
                 ..head_of(&list)
             };
             let bytes = codec::list_json(&head, items.iter().map(|item| &item[..]));
@@ -87,7 +107,7 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
     }
 }
 
-fn head_of(list: &List) -> ListHead<'_> {
+pub fn head_of(list: &List) -> ListHead<'_> {
     ListHead {
         api_version: "",
         kind: &list.kind.list_kind,
@@ -98,22 +118,9 @@ fn head_of(list: &List) -> ListHead<'_> {
     }
 }
 
-/// Items of built-in kinds leave kind and version to the list, as upstream's typed lists do.
+/// The whole list, for those who look into it.
 pub fn list_bytes(list: &List) -> Bytes {
-    let api_version = list.kind.api_version();
-    let head = ListHead { api_version: &api_version, ..head_of(list) };
-    if list.kind.custom {
-        return codec::list_json(&head, list.items.iter().map(|item| &item[..]));
-    }
-    let bare: Vec<Vec<u8>> = list
-        .items
-        .iter()
-        .map(|item| match objects::without_head(&list.kind, item) {
-            Some(rest) => [b"{", rest].concat(),
-            None => item.to_vec(),
-        })
-        .collect();
-    codec::list_json(&head, bare.iter().map(Vec::as_slice))
+    Pieces::of(list).joined()
 }
 
 /// How upstream writes a metadata list without items.
@@ -191,18 +198,19 @@ pub fn refusal(status: &Status, media: Option<Media>) -> Response<Body> {
     }
 }
 
-fn compressed(call: &Call, response: Response<Body>, bytes: Bytes) -> Response<Body> {
-    let accepts = call
-        .header(header::ACCEPT_ENCODING)
-        .split(',')
-        .any(|coding| coding.trim().starts_with("gzip"));
-    if !accepts || bytes.len() < GZIP_FROM {
-        return response;
-    }
-    let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 4), Compression::fast());
-    let Ok(packed) = encoder.write_all(&bytes).and_then(|()| encoder.finish()) else {
-        return response;
-    };
+fn is_compressed(call: &Call, length: usize) -> bool {
+    let accepts = |coding: &str| coding.trim().starts_with("gzip");
+    length >= GZIP_FROM && call.header(header::ACCEPT_ENCODING).split(',').any(accepts)
+}
+
+/// The response with what `write` writes as its compressed body.
+fn compressed(
+    response: Response<Body>,
+    write: impl FnOnce(&mut GzEncoder<Vec<u8>>) -> std::io::Result<()>,
+) -> Response<Body> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    let packed = write(&mut encoder).and_then(|()| encoder.finish());
+    let packed = packed.expect("writing to memory does not fail");
     let (mut parts, _) = response.into_parts();
     parts.headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     parts.headers.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
@@ -223,7 +231,8 @@ impl EventEncoder {
         Ok(EventEncoder { media, kind, include: include_object(call)?, columns_sent: false })
     }
 
-    pub fn frame(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
+    /// Appends an event as the client reads it.
+    pub fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
         let object = match (event.kind, self.media.shape) {
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
             (_, Shape::Partial | Shape::PartialList) => {
@@ -232,10 +241,12 @@ impl EventEncoder {
             (_, Shape::Table) => self.row(&decode_stored(&event.object)?),
         };
         if self.media.format != Format::Protobuf {
-            return Ok(codec::watch_json(event.kind, &object));
+            codec::watch_json(event.kind, &object, out);
+            return Ok(());
         }
         let object = codec::to_proto(&decode_stored(&object)?).ok_or_else(Media::not_acceptable)?;
-        Ok(codec::watch_frame(event.kind, &object))
+        out.extend_from_slice(&codec::watch_frame(event.kind, &object));
+        Ok(())
     }
 
     fn row(&mut self, object: &Value) -> Bytes {

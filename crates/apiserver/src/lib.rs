@@ -5,6 +5,7 @@
 //! Invariant: controllers, scheduler and kubelet are not known here, and nobody else opens the store.
 
 mod config;
+mod configuration;
 mod server;
 
 mod admission;
@@ -16,9 +17,12 @@ mod connection;
 mod deadline;
 mod dispatch;
 mod encode;
+mod encryption;
+mod expression;
 mod flow_control;
 mod follow;
 mod health;
+mod list_body;
 mod metrics;
 mod negotiate;
 mod network;
@@ -28,6 +32,7 @@ mod openapi;
 mod ownership;
 mod path;
 mod query;
+mod recent;
 mod reply;
 mod request_info;
 mod reviews;
@@ -45,8 +50,14 @@ mod pki;
 
 pub use audit::AuditConfig;
 pub use audit::log::LogTerms as AuditLogTerms;
-pub use authn::AuthenticationConfig;
-pub use config::{Anonymous, ApiServerConfig, AuthorizationMode, Cidr, CidrError};
+pub use authn::{
+    AuthenticationConfig, AuthenticationFile, FrontProxyConfig, JwtConfigError, JwtIssuer,
+    OidcFlags, TokenWebhookConfig,
+};
+pub use authz::{AuthorizationModeError, AuthorizerConfig};
+pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
+pub use configuration::FileError;
+pub use encryption::EncryptionConfig;
 pub use pki::{Identity, Leaf, Pki, PkiError};
 pub use reply::{Body, BoxError};
 pub use server::{ApiServer, BuildError, LocalService};

@@ -35,6 +35,11 @@ impl Media {
     pub const JSON: Media =
         Media { format: Format::Json, shape: Shape::AsIs, pretty: false, stream: false };
 
+    /// Whether stored bytes can be passed on as they are.
+    pub fn is_stored_form(&self) -> bool {
+        (self.format, self.shape, self.pretty) == (Format::Json, Shape::AsIs, false)
+    }
+
     /// The first range that can be served. `None`: the client accepts nothing this server speaks.
     /// Custom resources have no `protobuf` form.
     pub fn negotiate(accept: Option<&HeaderValue>, query: &Query, protobuf: bool) -> Option<Media> {

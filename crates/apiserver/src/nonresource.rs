@@ -6,10 +6,12 @@ use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 use skiff_api::codec::Format;
-use skiff_api::{Kinds, Status, discovery};
+use skiff_api::status::Details;
+use skiff_api::{Kinds, Reason, Status, discovery};
 
 use crate::aggregate;
 use crate::call::Call;
+use crate::encryption;
 use crate::flow_control;
 use crate::health;
 use crate::negotiate::Media;
@@ -24,7 +26,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let path = call.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
-        [""] => Ok(Reply::json(&root_paths(call))),
+        ["" | "index.html"] => Ok(Reply::json(&root_paths(call))),
         ["version"] => version(call),
         ["healthz" | "livez" | "readyz", ..] if call.info.path.ends_with('/') => Ok(not_found()),
         ["healthz" | "livez" | "readyz", ..] => health::run(call, &parts).await,
@@ -47,11 +49,13 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
             }
         }
         ["api", ..] | ["apis", ..] => discover(call, &parts),
-        [".well-known", "openid-configuration"] => {
-            Ok(cached("application/json", &call.server.tokens.openid_configuration(&address(call))))
-        }
+        [".well-known", "openid-configuration"] => Ok(cached(
+            "application/json",
+            &call.server.authn.tokens.openid_configuration(&address(call)),
+        )),
+        ["skiff", "v1", "secrets-encryption", rest @ ..] => encryption::run(call, rest).await,
         ["openid", "v1", "jwks"] => {
-            Ok(cached("application/jwk-set+json", &call.server.tokens.jwks()))
+            Ok(cached("application/jwk-set+json", &call.server.authn.tokens.jwks()))
         }
         ["debug", "pprof", ..] => {
             Ok(Reply::text(StatusCode::NOT_FOUND, "profiles are not built into this server\n"))
@@ -63,12 +67,20 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
 
 /// The one path of its kind that refuses other methods and media types.
 fn version(call: &Call) -> Result<Reply, Status> {
-    if call.info.verb != "get" && call.info.verb != "head" {
-        return Err(Status::method_not_allowed());
-    }
+    require_get(call)?;
     match call.media() {
         Some(media) if media.format != Format::Protobuf => Ok(Reply::json(&parsed(VERSION))),
-        _ => Err(Media::not_acceptable()),
+        _ => {
+            let message = "406: Not Acceptable\n\nAvailable representations: application/json";
+            Err(Status::new(406, Reason::NotAcceptable, message).with_details(Details::default()))
+        }
+    }
+}
+
+fn require_get(call: &Call) -> Result<(), Status> {
+    match call.info.verb.as_str() {
+        "get" | "head" => Ok(()),
+        _ => Err(Status::method_not_allowed()),
     }
 }
 
@@ -94,6 +106,12 @@ fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let (kinds, view) = (call.server.kinds(), call.server.aggregator.view());
     if call.media().is_none() {
         return Err(Media::not_acceptable());
+    }
+    // The documents of groups answer to any method, those of their versions do not.
+    match parts {
+        ["api", _] => require_get(call)?,
+        ["apis", group, _] if has_builtin(&kinds, group) => require_get(call)?,
+        _ => {}
     }
     let aggregated = wants_aggregated(call);
     let value = match parts {

@@ -3,12 +3,13 @@
 //! The engine is [`skiff_api::apply`]; here the request says who the manager is. Counterpart:
 //! `handlers/fieldmanager`.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use serde_json::Value;
 use skiff_api::apply::{self, Manager};
 use skiff_api::meta::meta;
-use skiff_api::{KindDef, Status};
+use skiff_api::{KindDef, Reason, Status};
 
 use crate::call::Call;
 use crate::objects;
@@ -19,6 +20,12 @@ pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Resu
     let manager = manager(write);
     if Arc::ptr_eq(&write.kind, &write.stored) {
         apply::track(&write.stored, old, object, &manager);
+        // Owners that cannot be told are not guessed.
+        if old
+            .is_some_and(|old| across_versions(&foreign_versions(write, old), old, object).is_err())
+        {
+            crate::verbs::write::remove(object, "managedFields");
+        }
         return Ok(());
     }
     let spoken = |object: &Value| objects::value_at_version(&write.kind, object.clone());
@@ -29,11 +36,6 @@ pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Resu
         None => crate::verbs::write::remove(object, "managedFields"),
     }
     Ok(())
-}
-
-/// Notes who set the count of an object through its scale.
-pub fn track_scale(write: &Write<'_>, old: &Value, object: &mut Value, pointer: &str) {
-    apply::track_scale(old, object, pointer, &manager(write));
 }
 
 /// Reviews show their fields' owner although they are never stored.
@@ -84,6 +86,37 @@ pub fn track_token(call: &Call, object: &mut Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// The other versions at which fields of an object are owned.
+fn foreign_versions(write: &Write<'_>, live: &Value) -> Vec<Arc<KindDef>> {
+    let kind = &write.kind;
+    let converts_itself = kind.versioning.as_ref().is_some_and(|it| it.webhook.is_some());
+    if !kind.custom || converts_itself {
+        return Vec::new();
+    }
+    let owners = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let versions = owners.into_iter().flatten().filter_map(|owner| owner["apiVersion"].as_str());
+    let own = kind.api_version();
+    let others: BTreeSet<&str> = versions.filter(|version| *version != own).collect();
+    let kinds = write.call.server.kinds();
+    let defined = |version: &str| {
+        let name = version.rsplit('/').next().unwrap_or("");
+        kinds.defined(&kind.group, name, &kind.resource).cloned()
+    };
+    others.into_iter().filter_map(defined).collect()
+}
+
+/// Owners at another version see both objects at theirs, where nothing may stand that its schema does not declare.
+fn across_versions(versions: &[Arc<KindDef>], old: &Value, new: &Value) -> Result<(), String> {
+    for kind in versions {
+        for (which, object) in [("old", old), ("new", new)] {
+            if let Some(why) = apply::undeclared(object, kind) {
+                return Err(format!("failed to convert {which} object: {why}"));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// What an apply wants, decoded once for however many attempts it takes.
 pub struct Intent {
     config: Value,
@@ -108,13 +141,15 @@ impl Intent {
             self.check_new(write)?;
         }
         let manager = manager(write);
-        let mut object = apply::apply(
-            &write.kind,
-            current.as_ref(),
-            &self.config,
-            &manager,
-            write.options.force,
-        )?;
+        let applied =
+            |force| apply::apply(&write.kind, current.as_ref(), &self.config, &manager, force);
+        let foreign =
+            current.as_ref().map(|live| foreign_versions(write, live)).unwrap_or_default();
+        if let Some(live) = current.as_ref().filter(|_| !foreign.is_empty()) {
+            across_versions(&foreign, live, &applied(true)?)
+                .map_err(|why| Status::new(500, Reason::Unknown, why))?;
+        }
+        let mut object = applied(write.options.force)?;
         let named = meta(&self.config).resource_version();
         let live = current.as_ref().map(|live| meta(live).resource_version());
         // The revision of an object that is not there yet means nothing.
@@ -151,7 +186,8 @@ impl Intent {
     }
 }
 
-fn manager(write: &Write<'_>) -> Manager {
+/// Who writes, and with what.
+pub fn manager(write: &Write<'_>) -> Manager {
     Manager {
         name: write.options.manager.clone(),
         api_version: write.kind.api_version(),

@@ -7,7 +7,7 @@
 
 use std::net::IpAddr;
 use std::panic::AssertUnwindSafe;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::aggregate;
 use crate::audit::{Asked, Ending, Trail, record};
+use crate::authn::x509::Shown;
 use crate::authn::{self, impersonation};
 use crate::authz::{self, Attributes};
 use crate::call::Call;
@@ -38,8 +39,8 @@ use crate::{dispatch, encode, subresources};
 pub enum Caller {
     /// A part of this process.
     Known(UserInfo),
-    /// A connection, with the user of its client certificate.
-    Remote(Option<Arc<UserInfo>>),
+    /// A connection, with what its client certificate says.
+    Remote(Option<Arc<Shown>>),
 }
 
 /// Where a connection comes from; carried by its requests.
@@ -62,7 +63,7 @@ where
     let info = RequestInfo::read(request.method(), request.uri().path(), &query);
     let dry_run = query.has("dryRun");
     let head_only = request.method() == http::Method::HEAD;
-    let passage = Passage::new(&server, &info, request.headers());
+    let passage = Passage::new(&server, &info, begun, request.headers());
     let walk = passage.walk_in_time(&caller, query, request);
     let response = match AssertUnwindSafe(walk).catch_unwind().await {
         Ok(response) => passage.ended(response),
@@ -79,14 +80,20 @@ where
 struct Passage<'a> {
     server: &'a Arc<Server>,
     info: &'a RequestInfo,
+    begun: Instant,
     audit_id: HeaderValue,
     /// Set once it is known who asks, if the request is recorded.
     trail: OnceLock<Arc<Trail>>,
 }
 
 impl<'a> Passage<'a> {
-    fn new(server: &'a Arc<Server>, info: &'a RequestInfo, headers: &HeaderMap) -> Passage<'a> {
-        Passage { server, info, audit_id: audit_id(headers), trail: OnceLock::new() }
+    fn new(
+        server: &'a Arc<Server>,
+        info: &'a RequestInfo,
+        begun: Instant,
+        headers: &HeaderMap,
+    ) -> Passage<'a> {
+        Passage { server, info, begun, audit_id: audit_id(headers), trail: OnceLock::new() }
     }
 
     async fn walk_in_time<B>(
@@ -105,6 +112,7 @@ impl<'a> Passage<'a> {
         };
         let walk = self.walk(caller, query, request);
         let walked = match limit {
+            Some(limit) if self.begun.elapsed() >= limit => return deadline::passed(),
             Some(limit) => tokio::time::timeout(limit, walk).await,
             None => Ok(walk.await),
         };
@@ -125,7 +133,9 @@ impl<'a> Passage<'a> {
         B::Error: Into<BoxError>,
     {
         let Passage { server, info, .. } = self;
-        let user = match authenticate(server, caller, request.headers()).await {
+        let authenticated = authenticate(server, caller, &info.path, request.headers()).await;
+        server.metrics.access.authenticated(authenticated.as_ref().ok());
+        let user = match authenticated {
             Ok(user) => user,
             Err(status) => {
                 self.record(&UserInfo::default(), &request);
@@ -208,6 +218,7 @@ impl<'a> Passage<'a> {
         }
         let attributes = Attributes::of(self.info, query);
         let allowed = authz::require(self.server, user, &attributes).await;
+        self.server.metrics.access.authorized(allowed.is_ok());
         if let Some(trail) = self.trail.get() {
             let (decision, reason) = match &allowed {
                 Ok(decision) => ("allow", decision.reason.as_str()),
@@ -244,8 +255,9 @@ impl<'a> Passage<'a> {
     /// The answer with what every answer says; its body ends the trail.
     fn ended(&self, mut response: Response<Body>) -> Response<Body> {
         self.sign(&mut response);
-        if self.info.verb == "watch" {
-            response = until(response, self.server.stopping.clone());
+        if self.info.verb == "watch" && response.status().is_success() {
+            let told = self.server.metrics.access.watch_events(self.info);
+            response = until(response, self.server.stopping.clone(), told);
         }
         let Some(trail) = self.trail.get() else { return response };
         trail.answered(response.status(), self.info.is_long_running());
@@ -279,16 +291,24 @@ impl<'a> Passage<'a> {
 }
 
 /// The answer as long as the server serves: a watch would otherwise hold up its end.
-fn until(response: Response<Body>, stopping: CancellationToken) -> Response<Body> {
+fn until(
+    response: Response<Body>,
+    stopping: CancellationToken,
+    told: Arc<AtomicU64>,
+) -> Response<Body> {
     response.map(|body| {
         let frames = BodyStream::new(body).take_until(stopping.cancelled_owned());
-        StreamBody::new(frames).boxed_unsync()
+        let counted = frames.inspect(move |_| {
+            told.fetch_add(1, Relaxed);
+        });
+        StreamBody::new(counted).boxed_unsync()
     })
 }
 
 async fn authenticate(
     server: &Arc<Server>,
     caller: &Caller,
+    path: &str,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
     let user = match caller {
@@ -298,16 +318,19 @@ async fn authenticate(
         }
     };
     // Otherwise authorisation refuses what is not open, naming user and path as upstream does.
-    match user.name == ANONYMOUS && server.config.anonymous == Anonymous::Refused {
+    let refused = || {
+        let paths = &server.config.authentication.anonymous_paths;
+        server.config.anonymous == Anonymous::Refused
+            || !paths.is_empty() && !paths.iter().any(|open| open == path)
+    };
+    match user.name == ANONYMOUS && refused() {
         true => Err(Status::unauthorized()),
         false => Ok(user),
     }
 }
 
 fn is_open(path: &str) -> bool {
-    OPEN_PATHS.iter().any(|open| {
-        path == *open || path.strip_prefix(open).is_some_and(|rest| rest.starts_with('/'))
-    })
+    OPEN_PATHS.contains(&path)
 }
 
 async fn read_body<B>(body: B, headers: &HeaderMap) -> Result<Bytes, Status>

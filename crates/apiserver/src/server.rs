@@ -8,14 +8,12 @@
 
 use std::future::Future;
 use std::net::IpAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
-use rcgen::PublicKeyData;
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
@@ -24,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 use crate::admission::{Admission, ChainError};
 use crate::aggregate::{self, Aggregator};
 use crate::audit::{Audit, AuditError};
-use crate::authn::keys::{CheckingKey, KeyError, SigningKey};
-use crate::authn::{ServiceAccountTokens, TokenFile};
+use crate::authn::{Authentication, AuthenticationError};
 use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
+use crate::authz::{Authorizer, WebhookAuthorizerError};
 use crate::config::ApiServerConfig;
+use crate::encryption::{Encryption, EncryptionError};
 use crate::flow_control::FlowControl;
 use crate::metrics::Metrics;
 use crate::network::ServiceNetwork;
@@ -50,9 +49,10 @@ pub struct ApiServer {
 pub struct Server {
     pub config: ApiServerConfig,
     pub store: Store,
+    pub encryption: Arc<Encryption>,
     pub pki: Pki,
-    pub tokens: ServiceAccountTokens,
-    pub token_file: Option<TokenFile>,
+    pub authn: Authentication,
+    pub authorizers: Vec<Authorizer>,
     pub rbac: PolicyView,
     pub node_graph: NodeGraph,
     pub network: ServiceNetwork,
@@ -74,10 +74,12 @@ pub enum BuildError {
     Store(#[from] OpenError),
     #[error(transparent)]
     Pki(#[from] PkiError),
-    #[error("{}: {source}", .path.display())]
-    File { path: PathBuf, source: std::io::Error },
-    #[error("service-account keys: {source}")]
-    Key { source: KeyError },
+    #[error("encryption at rest: {0}")]
+    Encryption(#[from] EncryptionError),
+    #[error("authentication: {0}")]
+    Authentication(#[from] AuthenticationError),
+    #[error("authorization: {0}")]
+    Authorization(#[from] WebhookAuthorizerError),
     #[error(transparent)]
     Admission(#[from] ChainError),
     #[error(transparent)]
@@ -100,12 +102,16 @@ impl ApiServer {
     pub async fn build(config: ApiServerConfig) -> Result<ApiServer, BuildError> {
         let pki = Pki::open(&config.data_dir.join("pki"))?;
         let store = storage::open(&config.data_dir.join("store"))?;
-        let server = ApiServer { server: Arc::new(Server::new(config, store, pki)?) };
+        let (encryption, store) = Encryption::over(store, &config.encryption, &config.data_dir)?;
+        let server = Server::new(config, store, encryption, pki)?;
+        let server = ApiServer { server: Arc::new(server) };
         custom::load(&server.server).await?;
         server.server.network.load(&server.server.store).await?;
         bootstrap::run(&server.server).await?;
         aggregate::refresh(&server.server).await?;
         aggregate::availability::keep(&server.server);
+        let encryption = server.server.encryption.clone();
+        tokio::spawn(async move { encryption.resume().await });
         Ok(server)
     }
 
@@ -131,6 +137,11 @@ impl ApiServer {
 
     pub fn pki(&self) -> &Pki {
         &self.server.pki
+    }
+
+    /// Signs claims as a service-account token of this server, for the controller that keeps such tokens in Secrets.
+    pub fn issue_token(&self, claims: &serde_json::Value) -> Result<String, String> {
+        self.server.authn.tokens.issue(claims).map_err(|error| error.to_string())
     }
 
     pub fn config(&self) -> &ApiServerConfig {
@@ -162,15 +173,15 @@ fn kinds(config: &ApiServerConfig) -> Kinds {
 }
 
 impl Server {
-    fn new(config: ApiServerConfig, store: Store, pki: Pki) -> Result<Server, BuildError> {
-        let tokens = service_account_tokens(&config, &pki)?;
-        let token_file = config
-            .token_file
-            .clone()
-            .map(|path| TokenFile::read(&path).map_err(|source| BuildError::File { path, source }));
+    fn new(
+        config: ApiServerConfig,
+        store: Store,
+        encryption: Arc<Encryption>,
+        pki: Pki,
+    ) -> Result<Server, BuildError> {
         Ok(Server {
-            tokens,
-            token_file: token_file.transpose()?,
+            authn: Authentication::new(&config, &pki)?,
+            authorizers: Authorizer::all(&config.authorization)?,
             rbac: PolicyView::default(),
             node_graph: NodeGraph::default(),
             network: ServiceNetwork::new(config.service_cidr, config.node_ports.clone()),
@@ -188,6 +199,7 @@ impl Server {
             kinds: ArcSwap::from_pointee(kinds(&config)),
             config,
             store,
+            encryption,
             pki,
         })
     }
@@ -239,44 +251,6 @@ impl Server {
         let addresses = own.into_iter().chain(self.config.extra_addresses.iter().copied());
         Leaf::server("apiserver", "kube-apiserver", names.collect(), addresses.collect())
     }
-}
-
-/// Signs with the configured key or the cluster's own, and knows every key that may have signed.
-fn service_account_tokens(
-    config: &ApiServerConfig,
-    pki: &Pki,
-) -> Result<ServiceAccountTokens, BuildError> {
-    let authn = &config.authentication;
-    let read = |path: &PathBuf| {
-        std::fs::read_to_string(path)
-            .map_err(|source| BuildError::File { path: path.clone(), source })
-    };
-    let faulty = |source| BuildError::Key { source };
-    let own = pki.service_account_key();
-    let mut checking = Vec::new();
-    for path in &authn.service_account_keys {
-        checking.extend(CheckingKey::read_all(&read(path)?).map_err(faulty)?);
-    }
-    let signing = match &authn.service_account_signing_key {
-        Some(path) => {
-            let pem = read(path)?;
-            checking.extend(CheckingKey::read_all(&pem).map_err(faulty)?);
-            SigningKey::read(&pem)
-        }
-        None => {
-            checking.extend(CheckingKey::of_public(&own.subject_public_key_info()));
-            SigningKey::of(own)
-        }
-    };
-    let mut seen = std::collections::HashSet::new();
-    checking.retain(|key| seen.insert(key.id.clone()));
-    let mut issuers = vec![config.issuer.clone()];
-    issuers.extend(authn.former_issuers.iter().cloned());
-    let audiences = match authn.api_audiences.is_empty() {
-        true => vec![config.issuer.clone()],
-        false => authn.api_audiences.clone(),
-    };
-    Ok(ServiceAccountTokens::new(issuers, audiences, signing.map_err(faulty)?, checking))
 }
 
 // === impl LocalService ===

@@ -208,3 +208,13 @@ async fn a_group_of_a_deleted_api_service_is_gone() {
         (StatusCode::NOT_FOUND, &b"404 page not found\n"[..])
     );
 }
+
+#[tokio::test]
+async fn an_api_service_that_ceases_to_name_a_service_is_local() {
+    let (_cluster, admin) = cluster_with_service().await;
+    admin.post(API_SERVICES, &api_service()).await.created();
+    let path = format!("{API_SERVICES}/{NAME}");
+    let local = json!({ "spec": { "service": null, "insecureSkipTLSVerify": null } });
+    admin.patch(&path, "merge-patch+json", &local).await.ok();
+    assert_eq!(reason(&admin, "Local").await["status"], "True");
+}

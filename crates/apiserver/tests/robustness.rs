@@ -192,3 +192,35 @@ async fn a_connection_that_never_speaks_holds_nobody_back() {
     assert_eq!(response.status(), StatusCode::OK);
     drop(silent);
 }
+
+// === what is open ===
+
+#[tokio::test]
+async fn single_checks_are_not_open_to_everyone() {
+    let cluster = common::cluster().await;
+    let anonymous = cluster.user(UserInfo::anonymous());
+    assert_eq!(anonymous.get("/healthz").await.status, StatusCode::OK);
+    let (code, _, message) = anonymous.get("/healthz/ping").await.refused();
+    assert_eq!(code, 403);
+    assert_eq!(message, "forbidden: User \"system:anonymous\" cannot get path \"/healthz/ping\"");
+}
+
+#[tokio::test]
+async fn documents_of_versions_answer_to_get_alone() {
+    let cluster = common::cluster().await;
+    let admin = cluster.admin();
+    let nothing = json!({});
+    let put = |path: &'static str| admin.put(path, &nothing);
+    assert_eq!(put("/apis").await.status, StatusCode::OK);
+    assert_eq!(put("/apis/apps/v1").await.refused().0, 405);
+    assert_eq!(put("/api/v1").await.refused().0, 405);
+    assert_eq!(put("/version").await.refused().0, 405);
+    let html = Request::get("/version")
+        .header("accept", "text/html")
+        .body(http_body_util::Full::default());
+    let (code, _, message) = admin.request(html.expect("a request")).await.refused();
+    assert_eq!(
+        (code, message.as_str()),
+        (406, "406: Not Acceptable\n\nAvailable representations: application/json")
+    );
+}

@@ -128,6 +128,28 @@ async fn an_answer_to_another_question_is_no_answer() {
 }
 
 #[tokio::test]
+async fn a_patch_that_cannot_be_read_or_applied_is_said_so() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let webhook = Webhook::reviewing(|request| match request["name"].as_str() {
+        Some("odd") => patch(json!({ "op": "add" })),
+        _ => patch(json!([{ "op": "remove", "path": "/data/none" }])),
+    })
+    .await;
+    configure(&admin, "mutating", "m", vec![hook("w.example.com", &webhook, json!({}))]).await;
+    let (_, _, message) = admin.post(MAPS, &map("odd")).await.refused();
+    assert_eq!(
+        message,
+        r#"Internal error occurred: failed calling webhook "w.example.com": received undecodable patch in webhook response: json: cannot unmarshal object into Go value of type jsonpatch.Patch"#
+    );
+    let (_, _, message) = admin.post(MAPS, &map("unfit")).await.refused();
+    assert_eq!(
+        message,
+        "Internal error occurred: error in remove for path: '/data/none': Unable to remove nonexistent key: none: missing value"
+    );
+}
+
+#[tokio::test]
 async fn dry_runs_reach_only_webhooks_without_side_effects() {
     let cluster = cluster().await;
     let admin = cluster.admin();

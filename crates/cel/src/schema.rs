@@ -106,26 +106,49 @@ fn object<'r>(
     }
     let required: Vec<&str> =
         schema["required"].as_array().into_iter().flatten().filter_map(Json::as_str).collect();
+    let meta = root && !describes_meta(schema);
     let mut object = ObjectType::new("object");
     let mut min_size = 2;
-    for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-        let Some(decl) = part(property) else { continue };
+    let own = schema["properties"].as_object().into_iter().flatten();
+    let own = own.filter(|(name, _)| !(meta && META.contains(&&name[..])));
+    let own = own.filter_map(|(name, property)| {
         // What has a default is filled in, so that requests need not have it.
-        if required.contains(&&name[..]) && property.get("default").is_none() {
+        Some((&name[..], part(property)?, property.get("default").is_none()))
+    });
+    let meta = META.into_iter().filter(|_| meta).map(|name| (name, meta_field(name), true));
+    for (name, decl, sent) in own.chain(meta) {
+        if sent && required.contains(&name) {
             min_size += name.len() as u64 + decl.min_size + 4;
         }
         object = object.field(name, decl);
     }
-    if root {
-        let metadata = ObjectType::new("object")
-            .field("name", DeclType::string())
-            .field("generateName", DeclType::string());
-        object = object
-            .field("kind", DeclType::string())
-            .field("apiVersion", DeclType::string())
-            .field("metadata", DeclType::object(metadata, 2));
-    }
     Some(DeclType::object(object, min_size))
+}
+
+/// What is always there at the root of an object.
+const META: [&str; 3] = ["apiVersion", "kind", "metadata"];
+
+/// Whether a schema says everything about these itself.
+fn describes_meta(schema: &Json) -> bool {
+    let is = |schema: &Json, kind: &str| schema["type"] == kind;
+    let properties = &schema["properties"];
+    let metadata = &properties["metadata"];
+    let names = &metadata["properties"];
+    is(&properties["kind"], "string")
+        && is(&properties["apiVersion"], "string")
+        && is(metadata, "object")
+        && is(&names["name"], "string")
+        && is(&names["generateName"], "string")
+}
+
+fn meta_field(name: &str) -> DeclType {
+    if name != "metadata" {
+        return DeclType::string();
+    }
+    let metadata = ObjectType::new("object")
+        .field("name", DeclType::string())
+        .field("generateName", DeclType::string());
+    DeclType::object(metadata, 2)
 }
 
 fn string(schema: &Json) -> DeclType {

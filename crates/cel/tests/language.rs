@@ -132,6 +132,27 @@ fn errors_have_the_words_users_know() {
 }
 
 #[test]
+fn a_field_that_is_null_is_not_there() {
+    let schema = json!({"type": "object", "properties": {
+        "a": {"type": "string", "nullable": true},
+        "map": {"type": "object", "additionalProperties": {"type": "string", "nullable": true}},
+    }});
+    let decl = Arc::new(DeclType::from_schema(&schema, false).unwrap().named("self"));
+    let object = json!({"a": null, "map": {"k": null}});
+    let cases = [("has(self.a)", "Ok(Bool(false))"), ("dyn(self.map.k) == null", "Ok(Bool(true))")];
+    for (expression, expected) in cases {
+        let program = Env::kubernetes().declare("self", decl.clone()).compile(expression);
+        let this = Value::declared(&object, &decl).unwrap();
+        let value = program.map(|program| program.evaluate(&[("self", this)], 100).value);
+        assert_eq!(
+            value.map(|value| format!("{value:?}")),
+            Ok(expected.to_owned()),
+            "{expression}"
+        );
+    }
+}
+
+#[test]
 fn logic_passes_over_errors_the_other_side_decides() {
     check(&[
         ("any.none || true", "true"),

@@ -4,6 +4,9 @@
 //! against any API server. Counterpart: kube-controller-manager.
 //! Invariant: a controller knows neither the store nor the inside of a node.
 
+mod bootstrap_tokens;
+mod certificates;
+mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
 mod deployment;
@@ -17,6 +20,7 @@ mod replica_set;
 mod resource_quota;
 pub mod runtime;
 mod service_account;
+mod service_account_tokens;
 #[cfg(test)]
 mod testing;
 
@@ -28,8 +32,15 @@ use tokio_util::sync::CancellationToken;
 
 use runtime::{ControllerDef, Metrics};
 
+pub use certificates::{CertificateSigner, CertificateTerms};
+pub use service_account_tokens::TokenIssuer;
+
 /// All per-key controllers. They run side by side: order has no meaning here.
 const CONTROLLERS: &[ControllerDef] = &[
+    bootstrap_tokens::SIGNER,
+    bootstrap_tokens::CLEANER,
+    certificates::DEF,
+    cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
     deployment::DEF,
     endpoints::legacy::DEF,
@@ -42,6 +53,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     replica_set::DEF,
     resource_quota::DEF,
     service_account::DEF,
+    service_account_tokens::DEF,
 ];
 
 /// What the wiring decides about the controllers.
@@ -49,19 +61,33 @@ const CONTROLLERS: &[ControllerDef] = &[
 pub struct ControllersConfig {
     /// The cluster's CA certificate (PEM), published in every namespace.
     pub root_ca: String,
+    /// Signs certificates for the cluster's own signers; without it they are left unsigned.
+    pub certificate_signer: Option<CertificateSigner>,
+    /// Signs the claims of tokens that are kept in Secrets; without it such Secrets stay empty.
+    pub token_issuer: Option<TokenIssuer>,
     pub clock: fn() -> Timestamp,
     pub metrics: Metrics,
 }
 
 impl ControllersConfig {
     pub fn new(root_ca: String) -> ControllersConfig {
-        ControllersConfig { root_ca, clock: Timestamp::now, metrics: Metrics::default() }
+        ControllersConfig {
+            root_ca,
+            certificate_signer: None,
+            token_issuer: None,
+            clock: Timestamp::now,
+            metrics: Metrics::default(),
+        }
     }
 }
 
 /// The user name a controller acts as; RBAC's default roles are bound to these.
 pub fn service_account(controller: &str) -> String {
-    format!("system:serviceaccount:kube-system:{controller}")
+    match controller {
+        // Upstream's acts as the controller manager itself, whose role lets it write Secrets.
+        service_account_tokens::NAME => READER.to_owned(),
+        _ => format!("system:serviceaccount:kube-system:{controller}"),
+    }
 }
 
 /// The user that the shared reflectors read as.

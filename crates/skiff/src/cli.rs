@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command;
+use crate::server::access::AccessArgs;
 
 /// Kubernetes in one binary: ready in a second, and gone without a trace.
 #[derive(Debug, Parser)]
@@ -31,6 +32,8 @@ enum Command {
     Image(ImageCommand),
     /// Run the daemon in the foreground, in the namespaces it is started in
     Server(Box<ServerArgs>),
+    /// The encryption of Secrets on a server's disk
+    SecretsEncrypt(SecretsEncryptArgs),
     /// Measure the promised numbers against any cluster
     Bench(BenchArgs),
 }
@@ -119,6 +122,8 @@ pub struct ServerArgs {
     /// Issuer of service account tokens
     #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
     pub service_account_issuer: String,
+    #[command(flatten)]
+    pub access: AccessArgs,
     /// Refuse privileged containers
     #[arg(long, value_name = "BOOL", default_value_t = true, action = clap::ArgAction::Set)]
     pub allow_privileged: bool,
@@ -137,6 +142,9 @@ pub struct ServerArgs {
     /// Where requests are recorded; - is standard output
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
     pub audit_log_path: Option<PathBuf>,
+    /// Not supported: requests can be recorded in a log only
+    #[arg(long, value_name = "FILE", hide = true)]
+    pub audit_webhook_config_file: Option<PathBuf>,
     /// Days for which full audit logs are kept; 0 for ever
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     pub audit_log_maxage: u32,
@@ -161,6 +169,25 @@ pub struct ServerArgs {
     /// URL for the kubeconfig
     #[arg(long, hide = true)]
     pub external_url: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct SecretsEncryptArgs {
+    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long, global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: SecretsEncryptCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretsEncryptCommand {
+    /// Say how many Secrets are encrypted, and with which key
+    Status,
+    /// Make a new key, encrypt every Secret with it, and forget the old one
+    Rotate,
+    /// Encrypt every Secret that is not encrypted with the current key
+    Reencrypt,
 }
 
 #[derive(Debug, Args)]
@@ -194,6 +221,7 @@ impl Cli {
             Command::Status(args) => command::cluster::status(&args.name),
             Command::Image(command) => command::image::run(command),
             Command::Server(args) => crate::server::run(*args),
+            Command::SecretsEncrypt(args) => command::secrets_encrypt::run(args),
             Command::Bench(args) => command::bench::run(args),
         };
         done.unwrap_or_else(|error| {

@@ -128,6 +128,22 @@ impl Entry {
         }
     }
 
+    /// The same version with another value: what a layer above shows of bytes that it keeps in another form. The
+    /// value's hole gets the revision that this version has.
+    pub fn with_value(&self, value: Value) -> Result<Entry, Error> {
+        value.check(&self.key)?;
+        Ok(Entry {
+            key: self.key.clone(),
+            value: value.splice(self.mod_revision),
+            hole: value.revision_at,
+            create_revision: self.create_revision,
+            mod_revision: self.mod_revision,
+            version: self.version,
+            note: self.note.clone(),
+            heartbeat: self.heartbeat,
+        })
+    }
+
     /// A deleted key's last version has no value of its own.
     pub fn is_tombstone(&self) -> bool {
         self.version == 0
@@ -159,6 +175,20 @@ impl Event {
     /// The version that was replaced or deleted; none for a creation.
     pub fn previous(&self) -> Option<&Arc<Entry>> {
         self.replaced.as_ref().filter(|entry| !entry.is_tombstone())
+    }
+
+    /// The same step between entries of another form; tombstones stay as they are.
+    pub fn map<E>(&self, form: impl Fn(&Arc<Entry>) -> Result<Arc<Entry>, E>) -> Result<Event, E> {
+        let shown = |entry: &Arc<Entry>| match entry.is_tombstone() {
+            true => Ok(entry.clone()),
+            false => form(entry),
+        };
+        Ok(Event {
+            kind: self.kind,
+            entry: shown(&self.entry)?,
+            replaced: self.replaced.as_ref().map(shown).transpose()?,
+            at: self.at,
+        })
     }
 
     /// The object a watcher is shown: the new state, or the last state under the deletion's revision.
@@ -228,6 +258,14 @@ mod tests {
                 format!(r#"{{"metadata":{{"resourceVersion":"{other}","name":"web"}}}}"#);
             assert_eq!(entry(1234).at_revision(Revision(other)), expected);
         }
+    }
+
+    #[test]
+    fn another_form_of_a_version_keeps_its_revision() {
+        let stored = Entry { value: "sealed".into(), hole: None, ..entry(1234) };
+        let shown = stored.with_value(value()).expect("the hole is one");
+        assert_eq!(shown.value, entry(1234).value);
+        assert_eq!((shown.mod_revision, shown.version), (stored.mod_revision, stored.version));
     }
 
     #[test]

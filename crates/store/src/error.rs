@@ -28,6 +28,9 @@ pub enum Error {
     BadHole { key: Key, offset: u32 },
     #[error("{key}: {bytes} bytes are more than the {limit} one entry may have")]
     TooLarge { key: Key, bytes: usize, limit: usize },
+    /// A layer above keeps values in a form that it cannot read.
+    #[error("{key}: {reason}")]
+    Unreadable { key: Key, reason: String },
     /// The outcome of the write that met the failure is unknown until the store is opened again.
     #[error("the store takes no writes since one failed, until it is opened again: {reason}")]
     Unwritable { reason: Arc<str> },

@@ -7,13 +7,11 @@
 
 mod last_applied;
 mod managed;
-mod scaled;
 mod set;
 mod typed;
 
 use serde_json::{Map, Value, json};
 
-pub use scaled::track_scale;
 pub use typed::{atomics, merge};
 
 use crate::codec::{self, Target};
@@ -100,6 +98,19 @@ pub fn decode_config(body: &[u8], kind: &KindDef) -> Result<Value, Status> {
     Ok(config)
 }
 
+/// What an object holds that a kind's schema does not declare, in the words of an apply that meets it.
+pub fn undeclared(object: &Value, kind: &KindDef) -> Option<String> {
+    joined(&typed::check(object, &kind.schema))
+}
+
+fn joined(faults: &[String]) -> Option<String> {
+    match faults {
+        [] => None,
+        [one] => Some(one.clone()),
+        many => Some(format!("errors:\n  {}", many.join("\n  "))),
+    }
+}
+
 /// A write that changes nothing but the times of managers keeps the old times, so that the store
 /// sees no change at all.
 pub fn keep_times_if_unchanged(new: &mut Value, old: &Value) {
@@ -122,12 +133,7 @@ fn acceptable(kind: &KindDef, config: &Value) -> Result<(), Status> {
     if config.pointer("/metadata/managedFields").is_some_and(|fields| !fields.is_null()) {
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
-    let faults = typed::check(config, &kind.schema);
-    let faults = match faults.as_slice() {
-        [] => return Ok(()),
-        [one] => one.clone(),
-        many => format!("errors:\n  {}", many.join("\n  ")),
-    };
+    let Some(faults) = undeclared(config, kind) else { return Ok(()) };
     let (meta, of) = (meta(config), described_type(config));
     let message = format!(
         "failed to create typed patch object ({}/{}; {of}): {faults}",

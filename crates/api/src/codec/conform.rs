@@ -172,7 +172,10 @@ impl<'w> Walk<'w> {
                 Ok(Value::Object(self.structure(node, of, at)?.unwrap_or_default()))
             }
             (Schema::List(list), Node::List(nodes)) => self.list(nodes, &list.items, at),
-            (Schema::Map(of), Node::Map(entries)) => self.map(entries, &of.values, at),
+            (Schema::Map(of), Node::Map(mut entries)) => {
+                entries.retain(|(_, node)| of.nullable || *node != Node::Null);
+                self.map(entries, &of.values, at)
+            }
             (Schema::Int64, Node::Number(text)) => Ok(whole_number(text)),
             (_, node) => Ok(self.plain(node, at)),
         }

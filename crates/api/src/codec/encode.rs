@@ -64,7 +64,20 @@ pub fn to_json_pretty(value: &Value) -> Bytes {
 
 /// A list around items that are encoded already.
 pub fn list_json<'b>(head: &ListHead<'_>, items: impl IntoIterator<Item = &'b [u8]>) -> Bytes {
-    let mut out = Vec::with_capacity(4096);
+    let mut out = Vec::from(list_head(head));
+    for (at, item) in items.into_iter().enumerate() {
+        if at > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(item);
+    }
+    out.extend_from_slice(b"]}");
+    Bytes::from(out)
+}
+
+/// The beginning of a list, up to its first item; `]}` ends it.
+pub fn list_head(head: &ListHead<'_>) -> Bytes {
+    let mut out = Vec::with_capacity(256);
     out.extend_from_slice(b"{\"kind\":");
     push_json(&mut out, head.kind);
     out.extend_from_slice(b",\"apiVersion\":");
@@ -89,25 +102,17 @@ pub fn list_json<'b>(head: &ListHead<'_>, items: impl IntoIterator<Item = &'b [u
         field(&mut out, "resourceVersion", &json_text(head.resource_version));
     }
     out.extend_from_slice(b"},\"items\":[");
-    for (at, item) in items.into_iter().enumerate() {
-        if at > 0 {
-            out.push(b',');
-        }
-        out.extend_from_slice(item);
-    }
-    out.extend_from_slice(b"]}");
     Bytes::from(out)
 }
 
-/// One line of a JSON watch: `{"type":"ADDED","object":...}`.
-pub fn watch_json(event: &str, object: &[u8]) -> Bytes {
-    let mut out = Vec::with_capacity(object.len() + 40);
-    out.extend_from_slice(b"{\"type\":");
-    push_json(&mut out, event);
-    out.extend_from_slice(b",\"object\":");
+/// Appends one line of a JSON watch: `{"type":"ADDED","object":...}`. The event's name needs no escapes.
+pub fn watch_json(event: &str, object: &[u8], out: &mut Vec<u8>) {
+    out.reserve(object.len() + event.len() + 24);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(event.as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
     out.extend_from_slice(object);
     out.extend_from_slice(b"}\n");
-    Bytes::from(out)
 }
 
 fn push_json(out: &mut Vec<u8>, text: &str) {
@@ -204,6 +209,10 @@ mod tests {
         assert_eq!(read["items"], json!([{"a": 1}, {"b": 2}]));
         let meta = json!({"continue": "t", "remainingItemCount": 2, "resourceVersion": "5"});
         assert_eq!(read["metadata"], meta);
-        assert_eq!(&watch_json("ADDED", b"{}")[..], b"{\"type\":\"ADDED\",\"object\":{}}\n");
+        let mut lines = Vec::new();
+        watch_json("ADDED", b"{}", &mut lines);
+        watch_json("DELETED", b"{}", &mut lines);
+        let expected = "{\"type\":\"ADDED\",\"object\":{}}\n{\"type\":\"DELETED\",\"object\":{}}\n";
+        assert_eq!(String::from_utf8_lossy(&lines), expected);
     }
 }

@@ -23,7 +23,8 @@ use serde_json::{Map, Value};
 pub use complete::{complete, settle};
 pub use conform::{conform, repeated_fields};
 pub use encode::{
-    EncodedObject, ListHead, encode, encode_as_is, list_json, to_json, to_json_pretty, watch_json,
+    EncodedObject, ListHead, encode, encode_as_is, list_head, list_json, to_json, to_json_pretty,
+    watch_json,
 };
 pub use go_types::TypeError;
 pub use json::{SyntaxError, parse as parse_json};

@@ -4,6 +4,7 @@
 //! tree of [`rules`](rules::Rule) (validation); printer columns become Table cells. Counterpart:
 //! `apiextensions-apiserver`.
 
+mod cel;
 mod columns;
 pub mod definition;
 mod jsonpath;
@@ -12,7 +13,7 @@ mod rules;
 mod strategy;
 mod structural;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde_json::Value;
 
@@ -82,6 +83,8 @@ fn kind(
         kind: kind.to_owned(),
         api_version: format!("{group}/{}", text(version, "name")),
         rule: Rule::compile(schema)?,
+        schema: schema.clone(),
+        rules: OnceLock::new(),
         columns: columns::cells(version),
         has_status: subresources.iter().any(|sub| sub.name == "status"),
         scale: scale(version),

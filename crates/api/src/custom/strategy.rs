@@ -3,8 +3,11 @@
 //! Counterpart: `registry/customresource`. The order of faults is upstream's: type, schema, scale, embedded objects, lists, CEL
 //! rules. Invariant: an update is not refused for what it leaves as it was.
 
+use std::sync::OnceLock;
+
 use serde_json::Value;
 
+use super::cel::{self, Rules};
 use super::columns::Cell;
 use super::rules::{Before, Rule};
 use super::text;
@@ -17,6 +20,9 @@ pub struct Custom {
     pub kind: String,
     pub api_version: String,
     pub rule: Rule,
+    pub schema: Value,
+    /// CEL rules, compiled when the first object meets them.
+    pub rules: OnceLock<Option<Rules>>,
     pub columns: Vec<Cell>,
     pub has_status: bool,
     pub scale: Option<ScalePaths>,
@@ -32,6 +38,7 @@ impl Strategy for Custom {
         self.scale_status(object, errors);
         self.rule.validate_embedded(object, &Path::ROOT, errors);
         self.rule.validate_lists(object, &Path::ROOT, errors);
+        self.rules(object, None, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
@@ -44,6 +51,7 @@ impl Strategy for Custom {
         self.scale_status(object, errors);
         self.rule.validate_embedded(object, &Path::ROOT, errors);
         self.new_repetitions(object, old, errors);
+        self.rules(object, Some(before), errors);
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
@@ -56,6 +64,7 @@ impl Strategy for Custom {
         }
         self.scale_status(object, errors);
         self.new_repetitions(object, old, errors);
+        self.rules(object, Some(Before { value: old, rule: &self.rule }), errors);
     }
 
     fn counts_generation(&self, _kind: &KindDef) -> bool {
@@ -95,6 +104,16 @@ impl Strategy for Custom {
 // === impl Custom ===
 
 impl Custom {
+    fn rules(&self, object: &Value, before: Option<Before<'_>>, errors: &mut ErrorList) {
+        let Some(rules) = self.rules.get_or_init(|| Rules::read(&self.schema, true)) else {
+            return;
+        };
+        match cel::blocking(errors) {
+            Some(blocked) => errors.0.push(blocked),
+            None => rules.validate(object, before, true, &Path::ROOT, errors),
+        }
+    }
+
     /// An object of another kind or version is not looked into.
     fn has_wrong_type(&self, object: &Value, errors: &mut ErrorList) -> bool {
         let mut wrong = false;

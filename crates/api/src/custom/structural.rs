@@ -40,7 +40,13 @@ fn object(node: &Value) -> Schema {
         _ => None,
     };
     match values {
-        Some(values) => Schema::Map(Arc::new(MapSchema { values, atomic: is_atomic(node) })),
+        Some(values) => {
+            let nullable = match node.get("additionalProperties") {
+                Some(of @ Value::Object(_)) => flag(of, "nullable"),
+                _ => true,
+            };
+            Schema::Map(Arc::new(MapSchema { values, atomic: is_atomic(node), nullable }))
+        }
         None => Schema::Struct(StructRef::Custom(Arc::new(structure(node)))),
     }
 }

@@ -146,12 +146,6 @@ impl Patch {
     }
 }
 
-/// Applies a JSON patch to a document that is held against nothing.
-pub fn apply_json(document: Value, text: &[u8]) -> Result<Value, PatchError> {
-    let (operations, _) = json::read(text, Strictness::Ignore)?;
-    json::apply(document, &operations)
-}
-
 /// A strategic patch makes a tree that never becomes JSON again: its kind is not read, its faults
 /// have words of their own, and findings come sorted.
 fn decode_tree(patched: &Value, target: &Target<'_>) -> Result<Decoded, String> {

@@ -245,7 +245,7 @@ impl FieldFacts {
         if let Some(values) = bracketed(of, '{', '}') {
             let values = self.schema(values, index);
             let atomic = self.map.as_deref() == Some("atomic");
-            return Schema::Map(Arc::new(MapSchema { values, atomic }));
+            return Schema::Map(Arc::new(MapSchema { values, atomic, nullable: false }));
         }
         scalar(of).unwrap_or_else(|| {
             let id = index.get(of).unwrap_or_else(|| panic!("facts name the type {of}"));

@@ -79,6 +79,8 @@ pub struct MapSchema {
     pub values: Schema,
     /// `x-kubernetes-map-type: atomic`: owned as one value by server-side apply.
     pub atomic: bool,
+    /// `nullable: true` of the values: a custom resource keeps explicit nulls.
+    pub nullable: bool,
 }
 
 /// Where a struct's definition is kept.

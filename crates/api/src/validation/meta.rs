@@ -38,7 +38,11 @@ pub fn validate_meta(kind: &KindDef, object: &Value, errors: &mut ErrorList) {
 /// Faults of the metadata, at `at`, of an object inside of another one: any name that fits into a
 /// path will do, and so does none.
 pub fn validate_embedded_meta(object: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let mut object = json!({"metadata": object["metadata"]});
+    let given = &object["metadata"];
+    if !given.is_object() {
+        return errors.invalid(at, given.clone(), "must be an object");
+    }
+    let mut object = json!({"metadata": given});
     if meta(&object).name().is_empty() {
         object["metadata"]["name"] = "any".into();
     }

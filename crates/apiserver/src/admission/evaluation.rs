@@ -6,10 +6,15 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use serde_json::Value as Json;
-use skiff_api::kinds::admissionregistration::expressions::{NAMESPACE, Purpose, REQUEST, Scope};
+use skiff_api::kinds::admissionregistration::expressions::{
+    AUTHORIZER, NAMESPACE, Purpose, REQUEST, REQUEST_RESOURCE, Scope,
+};
 use skiff_cel::{Activation, EvalError, PER_CALL_LIMIT, Program, Value};
+
+use super::asking::RequestAuthorizer;
 
 /// An expression as it was written, and as it runs.
 pub struct Expression {
@@ -31,6 +36,7 @@ pub struct Subject {
     pub old: Json,
     pub request: Json,
     pub namespace: Json,
+    pub authorizer: Arc<RequestAuthorizer>,
 }
 
 /// One round of evaluations over one subject, with one budget.
@@ -179,6 +185,11 @@ impl<'a> Activation<'a> for Evaluation<'a> {
             "request" => Some(Value::declared(&subject.request, &REQUEST)),
             "namespaceObject" => Some(Value::declared(&subject.namespace, &NAMESPACE)),
             "params" => Some(Ok(self.params.map_or(Value::Null, Value::from))),
+            AUTHORIZER => Some(Ok(Value::authorizer(subject.authorizer.clone()))),
+            REQUEST_RESOURCE => {
+                let question = subject.authorizer.about_request();
+                Some(Ok(Value::resource_check(subject.authorizer.clone(), question)))
+            }
             _ => None,
         }
     }
@@ -204,7 +215,8 @@ mod tests {
     use super::*;
 
     fn subject(object: Json) -> Subject {
-        Subject { object, old: Json::Null, request: json!({}), namespace: Json::Null }
+        let authorizer = Arc::new(RequestAuthorizer::of_nobody());
+        Subject { object, old: Json::Null, request: json!({}), namespace: Json::Null, authorizer }
     }
 
     fn conditions(texts: &[&str]) -> Conditions {

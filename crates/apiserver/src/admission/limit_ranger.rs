@@ -127,7 +127,6 @@ fn fill_list(container: &mut Value, field: &str, defaults: &Map<String, Value>) 
 // === bounds ===
 
 /// Resource -> amount, of one container, or of a pod.
-
 fn pod_faults(pod: &Value, range: &Value) -> Vec<String> {
     let containers = || {
         let lists = ["containers", "initContainers"].into_iter();

@@ -8,6 +8,7 @@
 
 mod always;
 mod always_pull_images;
+mod asking;
 mod certificates;
 mod chain;
 mod claim_resize;

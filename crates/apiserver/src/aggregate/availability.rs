@@ -195,7 +195,7 @@ async fn discover(remote: &Remote, url: &str) -> Result<Served, BoxError> {
 
 // === telling ===
 
-/// Writes the condition unless it is there already.
+/// Writes the condition of a remote server unless it is there already.
 async fn tell(
     server: &Server,
     remote: &Remote,
@@ -204,23 +204,46 @@ async fn tell(
     message: &str,
 ) -> Result<(), Status> {
     remote.set_available(status == "True");
-    let key = format!("{PREFIX}{}", remote.name);
-    let Some(entry) = objects::read(server, &key).await? else { return Ok(()) };
-    let old = decode_stored(&entry.value)?;
-    if !old["spec"]["service"].is_object() {
-        return Ok(());
-    }
     let condition =
         json!({ "type": "Available", "status": status, "reason": reason, "message": message });
-    let Some(mut object) = with_condition(&old, condition) else { return Ok(()) };
+    match write(server, &remote.name, condition, true).await? {
+        true => refresh(server).await,
+        false => Ok(()),
+    }
+}
+
+/// An APIService that ceased to name a Service is served here.
+pub async fn tell_local(server: &Server, object: &Value) -> Result<(), Status> {
+    let condition = json!({ "type": "Available", "status": "True", "reason": "Local",
+        "message": "Local APIServices are always available" });
+    if with_condition(object, condition.clone()).is_some() {
+        write(server, meta(object).name(), condition, false).await?;
+    }
+    Ok(())
+}
+
+/// Whether anything was written. Whoever was faster has woken the next round.
+async fn write(
+    server: &Server,
+    name: &str,
+    condition: Value,
+    remote: bool,
+) -> Result<bool, Status> {
+    let Some(entry) = objects::read(server, &format!("{PREFIX}{name}")).await? else {
+        return Ok(false);
+    };
+    let old = decode_stored(&entry.value)?;
+    if old["spec"]["service"].is_object() != remote {
+        return Ok(false);
+    }
+    let Some(mut object) = with_condition(&old, condition) else { return Ok(false) };
     let kinds = server.kinds();
     let kind = kinds.get(GROUP, "v1", "apiservices").ok_or_else(Status::no_such_path)?;
     ownership::track_own(kind, Some(&old), &mut object, "status");
     let value = objects::encode(kind, &mut object);
     let txn = Txn::put(entry.key.clone(), value, Expect::Mod(entry.mod_revision)).note(NOTE);
     match server.store.commit(txn).await {
-        // Whoever was faster has woken the next round.
-        Ok(_) | Err(skiff_store::Error::Conflict { .. }) => refresh(server).await,
+        Ok(_) | Err(skiff_store::Error::Conflict { .. }) => Ok(true),
         Err(error) => Err(objects::store_status(error)),
     }
 }

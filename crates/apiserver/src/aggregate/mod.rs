@@ -107,8 +107,12 @@ pub async fn refresh(server: &Server) -> Result<(), Status> {
     let found = found.map_err(objects::store_status)?;
     let objects: Result<Vec<Value>, Status> =
         found.entries.iter().map(|entry| decode_stored(&entry.value)).collect();
-    let view = View::read(server, &objects?, &server.aggregator.view());
+    let objects = objects?;
+    let view = View::read(server, &objects, &server.aggregator.view());
     server.aggregator.view.store(Arc::new(view));
+    for object in objects.iter().filter(|object| !object["spec"]["service"].is_object()) {
+        availability::tell_local(server, object).await?;
+    }
     Ok(())
 }
 

@@ -27,7 +27,7 @@ pub async fn verify(
     claims: &Value,
     wanted: &[String],
 ) -> Result<Authenticated, String> {
-    let own = server.tokens.audiences();
+    let own = server.authn.tokens.audiences();
     let audiences: Vec<String> =
         wanted.iter().filter(|audience| own.contains(audience)).cloned().collect();
     if audiences.is_empty() {

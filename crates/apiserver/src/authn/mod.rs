@@ -1,19 +1,23 @@
 //! Authentication: the credentials of a request -> who asks.
 //!
-//! A certificate decides first, then a bearer token, then nobody is asking. A token is shown to the authenticators in the
+//! A certificate decides first (or the proxy that shows it speaks for somebody), then a bearer token, then nobody is asking. A token is shown to the authenticators in the
 //! order of [`token_user`]; the first that knows it decides. Impersonation comes after, in [`impersonation`], as it needs
 //! authorisation. Counterpart: `pkg/kubeapiserver/authenticator`.
 //! Invariant: a credential that is present and wrong is refused, never treated as absent.
 
+mod authentication;
 mod bootstrap_token;
 mod bound;
 mod cache;
 mod config;
+mod front_proxy;
 pub mod impersonation;
 pub mod keys;
 mod legacy_token;
+mod oidc;
 pub mod service_account;
 mod token_file;
+mod webhook;
 pub mod x509;
 
 use std::sync::Arc;
@@ -25,10 +29,15 @@ use skiff_api::Status;
 use crate::authz::rbac::aggregate;
 use crate::server::Server;
 use crate::user::{ALL_AUTHENTICATED, ANONYMOUS, UserInfo};
+use x509::Shown;
 
+pub use authentication::{Authentication, AuthenticationError};
 pub use config::AuthenticationConfig;
+pub use front_proxy::FrontProxyConfig;
+pub use oidc::{AuthenticationFile, JwtConfigError, JwtIssuer, OidcFlags};
 pub use service_account::ServiceAccountTokens;
 pub use token_file::TokenFile;
+pub use webhook::TokenWebhookConfig;
 
 /// Whose token it is, and for which of the audiences that were asked about.
 #[derive(Clone, Debug)]
@@ -42,11 +51,16 @@ const NOT_KNOWN: &str = "invalid bearer token";
 /// Who the caller is: a certificate, else a bearer token, else nobody.
 pub async fn identify(
     server: &Arc<Server>,
-    certificate: Option<&UserInfo>,
+    certificate: Option<&Shown>,
     headers: &HeaderMap,
 ) -> Result<UserInfo, Status> {
-    if let Some(user) = certificate {
-        return Ok(authenticated(user.clone()));
+    match certificate {
+        Some(Shown::User(user)) => return Ok(authenticated(user.clone())),
+        Some(Shown::FrontProxy(name)) => {
+            let spoken_for = server.config.authentication.front_proxy.user(name, headers);
+            return spoken_for.map(authenticated).ok_or_else(Status::unauthorized);
+        }
+        Some(Shown::Nobody) | None => {}
     }
     match bearer_token(headers)? {
         Some(token) => {
@@ -64,13 +78,13 @@ pub async fn token_user(
     token: &str,
     audiences: &[String],
 ) -> Result<Authenticated, String> {
-    let own = server.tokens.audiences();
+    let own = server.authn.tokens.audiences();
     let wanted = if audiences.is_empty() { own } else { audiences };
     let mut faults = vec![NOT_KNOWN.to_owned()];
-    if let Some(user) = server.token_file.as_ref().and_then(|file| file.user(token)) {
+    if let Some(user) = server.authn.token_file.as_ref().and_then(|file| file.user(token)) {
         return accepted(user, own, wanted);
     }
-    match server.tokens.authenticate(server, token, wanted).await {
+    match server.authn.tokens.authenticate(server, token, wanted).await {
         Some(Ok(found)) => return Ok(Authenticated { user: authenticated(found.user), ..found }),
         Some(Err(fault)) => faults.push(fault),
         None => {}
@@ -79,6 +93,20 @@ pub async fn token_user(
         Ok(Some(user)) => return accepted(user, own, wanted),
         Ok(None) => {}
         Err(fault) => faults.push(fault),
+    }
+    match server.authn.jwt.authenticate(&server.webhooks, token, wanted, own).await {
+        Some(Ok(found)) => return Ok(Authenticated { user: authenticated(found.user), ..found }),
+        Some(Err(fault)) => faults.push(fault),
+        None => {}
+    }
+    if let Some(webhook) = &server.authn.webhook {
+        match webhook.authenticate(&server.webhooks, token, wanted, own).await {
+            Ok(Some(found)) => {
+                return Ok(Authenticated { user: authenticated(found.user), ..found });
+            }
+            Ok(None) => {}
+            Err(fault) => faults.push(fault),
+        }
     }
     Err(aggregate(faults))
 }

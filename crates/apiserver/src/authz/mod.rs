@@ -4,19 +4,24 @@
 //! configuration, and the first with an opinion decides. Counterpart: `k8s.io/apiserver/pkg/authorization`.
 //! Invariant: nothing is allowed because something failed.
 
+mod config;
 pub mod escalation;
 pub mod node;
 pub mod rbac;
 pub mod rules;
+mod webhook;
 
 use skiff_api::selector::{FieldRequirement, Labels};
 use skiff_api::{GroupResource, Status};
 
-use crate::config::AuthorizationMode;
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::user::{PRIVILEGED_GROUP, UserInfo};
+use webhook::WebhookAuthorizer;
+
+pub use config::{AuthorizationModeError, AuthorizerConfig};
+pub use webhook::WebhookAuthorizerError;
 
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +38,15 @@ pub struct Attributes {
     /// What the request restricts itself to, as far as it could be read.
     pub field_selector: Vec<FieldRequirement>,
     pub label_selector: Labels,
+}
+
+/// Who is asked.
+pub enum Authorizer {
+    AlwaysAllow,
+    AlwaysDeny,
+    Node,
+    Rbac,
+    Webhook(Box<WebhookAuthorizer>),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,8 +87,8 @@ pub async fn decide(
         return Ok(Decision::allow(""));
     }
     let mut reasons = Vec::new();
-    for mode in &server.config.authorization {
-        let decision = ask(mode, server, user, attributes).await?;
+    for authorizer in &server.authorizers {
+        let decision = authorizer.decide(server, user, attributes).await?;
         if decision.opinion != Opinion::None {
             return Ok(decision);
         }
@@ -84,21 +98,57 @@ pub async fn decide(
     Ok(Decision::no_opinion(reasons.join("\n")))
 }
 
-async fn ask(
-    mode: &AuthorizationMode,
-    server: &Server,
-    user: &UserInfo,
-    attributes: &Attributes,
-) -> Result<Decision, Status> {
-    match mode {
-        AuthorizationMode::AlwaysAllow => Ok(Decision::allow("")),
-        AuthorizationMode::AlwaysDeny => Ok(Decision::no_opinion("Everything is forbidden.")),
-        AuthorizationMode::Node => match user.node_name() {
-            Some(node) => node::decide(server, node, attributes).await,
-            None => Ok(Decision::default()),
-        },
-        AuthorizationMode::Rbac => {
-            Ok(server.rbac.policy(&server.store).await?.decide(user, attributes))
+// === impl Authorizer ===
+
+impl Authorizer {
+    pub fn all(configs: &[AuthorizerConfig]) -> Result<Vec<Authorizer>, WebhookAuthorizerError> {
+        configs.iter().map(Authorizer::new).collect()
+    }
+
+    fn new(config: &AuthorizerConfig) -> Result<Authorizer, WebhookAuthorizerError> {
+        Ok(match config {
+            AuthorizerConfig::AlwaysAllow => Authorizer::AlwaysAllow,
+            AuthorizerConfig::AlwaysDeny => Authorizer::AlwaysDeny,
+            AuthorizerConfig::Node => Authorizer::Node,
+            AuthorizerConfig::Rbac => Authorizer::Rbac,
+            AuthorizerConfig::Webhook(config) => {
+                Authorizer::Webhook(Box::new(WebhookAuthorizer::new(config)?))
+            }
+        })
+    }
+
+    async fn decide(
+        &self,
+        server: &Server,
+        user: &UserInfo,
+        attributes: &Attributes,
+    ) -> Result<Decision, Status> {
+        match self {
+            Authorizer::AlwaysAllow => Ok(Decision::allow("")),
+            Authorizer::AlwaysDeny => Ok(Decision::no_opinion("Everything is forbidden.")),
+            Authorizer::Node => match user.node_name() {
+                Some(node) => node::decide(server, node, attributes).await,
+                None => Ok(Decision::default()),
+            },
+            Authorizer::Rbac => {
+                Ok(server.rbac.policy(&server.store).await?.decide(user, attributes))
+            }
+            Authorizer::Webhook(webhook) => {
+                Ok(webhook.decide(&server.webhooks, user, attributes).await)
+            }
+        }
+    }
+
+    /// Why the rules that this one applies cannot be listed for a user.
+    pub fn unlisted(&self, user: &UserInfo) -> Option<&'static str> {
+        match self {
+            Authorizer::Node => {
+                user.node_name().map(|_| "node authorizer does not support user rule resolution")
+            }
+            Authorizer::Webhook(_) => {
+                Some("webhook authorizer does not support user rule resolution")
+            }
+            _ => None,
         }
     }
 }

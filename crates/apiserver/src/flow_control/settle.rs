@@ -169,7 +169,8 @@ impl<'a> Stored<'a> {
 fn is_ours(object: &Value) -> bool {
     let meta = meta(object);
     match meta.annotation(AUTO_UPDATE) {
-        _ if MANDATORY.contains(&meta.name()) => true,
+        // An administrator may take over how the exempt level lends, and nothing else that is mandatory.
+        _ if MANDATORY.contains(&meta.name()) && !object["spec"]["exempt"].is_object() => true,
         Some(text) => text == "true",
         None => meta.generation() == 1,
     }

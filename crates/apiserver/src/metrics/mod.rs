@@ -3,6 +3,7 @@
 //! Counterpart: `component-base/metrics` and the families that dashboards read. Metrics of upstream's runtime (`go_*`) and of
 //! its cache have no counterpart here. Invariant: asking costs; recording does not.
 
+pub mod access;
 pub mod exposition;
 pub mod process;
 pub mod requests;
@@ -14,12 +15,14 @@ use skiff_store::RangeRequest;
 
 use crate::aggregate;
 use crate::server::Server;
+use access::Access;
 use exposition::{Exposition, escaped};
 use requests::Requests;
 
 #[derive(Default)]
 pub struct Metrics {
     pub requests: Requests,
+    pub access: Access,
     pub tls_handshake_errors: AtomicU64,
     pub panics: AtomicU64,
 }
@@ -28,6 +31,7 @@ pub struct Metrics {
 pub async fn text(server: &Server) -> String {
     let mut out = Exposition::default();
     server.metrics.requests.expose(&mut out);
+    server.metrics.access.expose(&mut out);
     server.flow_control.expose(&mut out);
     out.single(
         "apiserver_tls_handshake_errors_total",

@@ -33,9 +33,11 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
     let mut status =
         json!({ "resourceRules": resources, "nonResourceRules": others, "incomplete": false });
     let mut faults = vec![problems];
-    if call.user.node_name().is_some() {
+    let unlisted = call.server.authorizers.iter().filter_map(|one| one.unlisted(&call.user));
+    let unlisted: Vec<String> = unlisted.map(str::to_owned).collect();
+    if !unlisted.is_empty() {
         status["incomplete"] = true.into();
-        faults.insert(0, "node authorizer does not support user rule resolution".to_owned());
+        faults.splice(0..0, unlisted);
     }
     faults.retain(|fault| !fault.is_empty());
     if !faults.is_empty() {

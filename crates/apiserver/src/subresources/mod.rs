@@ -9,4 +9,5 @@ mod connect_options;
 pub mod eviction;
 pub mod part;
 pub mod scale;
+mod scale_owners;
 pub mod token;

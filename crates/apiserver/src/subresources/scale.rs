@@ -21,8 +21,12 @@ use crate::call::Call;
 use crate::objects;
 use crate::ownership;
 use crate::reply::Reply;
+use crate::subresources::scale_owners;
 use crate::verbs::patch;
 use crate::verbs::write::{Facet, Proposed, Write};
+
+/// Stands for a count that was never set.
+const NO_COUNT: i32 = i32::MIN;
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let paths = paths(&kind);
@@ -30,7 +34,12 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     if call.info.verb == "get" {
         let entry = objects::read(&call.server, &kind.key(&call.info.namespace, name)).await?;
         let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-        return Ok(Reply::value(scale_of(&decode_stored(&entry.value)?, &paths)));
+        let object = objects::value(&call.server, &kind, &entry.value, entry.mod_revision).await?;
+        if kind.custom && !has_count(&object, &paths)? {
+            let why = format!("the spec replicas field {:?} does not exist", dotted(&paths));
+            return Err(Status::internal(why));
+        }
+        return Ok(Reply::value(scale_of(&object, &paths)));
     }
     let options = if call.info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
     let write = Write::new(call, kind.clone(), "scale", call.write_options(options)?);
@@ -39,9 +48,20 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         .update(name, |current| {
             let mut current =
                 current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-            let before = current.clone();
-            let scale = asked(call, &current, &paths)?;
-            check(&scale, name)?;
+            let had_count = !kind.custom || has_count(&current, &paths)?;
+            let mut before = scale_of(&current, &paths);
+            if !had_count {
+                before["spec"]["replicas"] = NO_COUNT.into();
+            }
+            let scale = asked(call, before.clone())?;
+            check(&kind, &scale, name)?;
+            if !had_count && scale["spec"]["replicas"] == NO_COUNT {
+                let why = format!("the spec replicas field {:?} cannot be empty", dotted(&paths));
+                return Err(Status::bad_request(why));
+            }
+            let manager = ownership::manager(&write);
+            let place = paths.spec_replicas.as_str();
+            scale_owners::settle(&kind, &mut current, place, &before, &scale, manager);
             let revision = meta(&scale).resource_version().to_owned();
             set_at(
                 &mut current,
@@ -52,7 +72,6 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
             let named = !revision.is_empty() && (call.info.verb == "update" || revision != live);
             let revision = if named { revision } else { live };
             crate::verbs::write::set(&mut current, "resourceVersion", revision.into());
-            ownership::track_scale(&write, &before, &mut current, &paths.spec_replicas);
             Ok(Proposed { object: current, owned: true, fixed: named })
         })
         .await?;
@@ -74,7 +93,7 @@ impl Facet for ScalePaths {
 }
 
 /// The Scale that the body is, or that it makes of the current one.
-fn asked(call: &Call, current: &Value, paths: &ScalePaths) -> Result<Value, Status> {
+fn asked(call: &Call, before: Value) -> Result<Value, Status> {
     let target = Target::known("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_path)?;
     if call.info.verb == "update" {
         return Ok(codec::decode(&call.body, call.body_format()?, &target)?.object);
@@ -88,12 +107,13 @@ fn asked(call: &Call, current: &Value, paths: &ScalePaths) -> Result<Value, Stat
         .ok_or_else(|| crate::call::unsupported_media_type(given, PATCHES))?;
     let patch =
         Patch::read(language, &call.body, Strictness::Report).map_err(PatchError::into_status)?;
-    Ok(patch.apply(scale_of(current, paths), &target)?.object)
+    Ok(patch.apply(before, &target)?.object)
 }
 
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
 
-fn check(scale: &Value, name: &str) -> Result<(), Status> {
+/// Objects of custom kinds are held to their own schema.
+fn check(kind: &KindDef, scale: &Value, name: &str) -> Result<(), Status> {
     let given = meta(scale).name();
     if !given.is_empty() && given != name {
         return Err(Status::bad_request(format!(
@@ -102,7 +122,7 @@ fn check(scale: &Value, name: &str) -> Result<(), Status> {
     }
     let replicas = scale["spec"]["replicas"].as_i64().unwrap_or(0);
     let mut errors = ErrorList::default();
-    if replicas < 0 {
+    if replicas < 0 && !kind.custom {
         let path = Path::new("spec");
         errors.invalid(&path.child("replicas"), replicas, "must be greater than or equal to 0");
         return Err(Status::invalid(&GroupKind::new("autoscaling", "Scale"), given, errors));
@@ -164,6 +184,18 @@ pub fn table(scale: &Value, include: IncludeObject, now: i64) -> Value {
         "columnDefinitions": columns.map(column),
         "rows": [{"cells": cells, "object": object}],
     })
+}
+
+/// Whether a custom object says how many replicas it wants.
+fn has_count(object: &Value, paths: &ScalePaths) -> Result<bool, Status> {
+    let found = skiff_api::custom::at(object, &paths.spec_replicas, Value::is_i64, "int64");
+    found
+        .map(|count| count.is_some())
+        .map_err(|why| Status::new(500, skiff_api::Reason::Unknown, why))
+}
+
+fn dotted(paths: &ScalePaths) -> String {
+    paths.spec_replicas.replace('/', ".")
 }
 
 fn count(object: &Value, pointer: &str) -> i64 {

@@ -43,7 +43,7 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let binding = bind(call, &request["spec"]["boundObjectRef"], &account).await?;
     shorten(call, &mut request);
     let claims = claims(call, &request, binding, now);
-    let token = call.server.tokens.issue(&claims).map_err(Status::internal)?;
+    let token = call.server.authn.tokens.issue(&claims).map_err(Status::internal)?;
     let expires = skiff_api::time::format(now + seconds(&request));
     request["status"] = json!({ "token": token, "expirationTimestamp": expires });
     Ok(Reply::Value { code: StatusCode::CREATED, value: request })
@@ -92,7 +92,7 @@ fn settle(call: &Call, request: &mut Value, account: &Value, now: i64) -> Result
     set(request, "creationTimestamp", skiff_api::time::format(now).into());
     let spec = &mut request["spec"];
     if spec["audiences"].as_array().is_none_or(Vec::is_empty) {
-        spec["audiences"] = json!(call.server.tokens.audiences());
+        spec["audiences"] = json!(call.server.authn.tokens.audiences());
     }
     if spec.get("boundObjectRef").is_none() {
         spec["boundObjectRef"] = Value::Null;
@@ -196,7 +196,7 @@ fn shorten(call: &Call, request: &mut Value) {
 }
 
 fn claims(call: &Call, request: &Value, mut binding: Binding, now: i64) -> Claims {
-    let tokens = &call.server.tokens;
+    let tokens = &call.server.authn.tokens;
     let listed = request["spec"]["audiences"].as_array().into_iter().flatten();
     let audiences: Vec<String> = listed.filter_map(Value::as_str).map(str::to_owned).collect();
     let mut expires = now + seconds(request);

@@ -28,7 +28,7 @@ pub async fn run(
     let language = language(given).filter(|it| !(kind.custom && *it == Language::Strategic));
     let applies = matches!(given, "application/apply-patch+yaml" | "application/apply-patch+json");
     if language.is_none() && !applies {
-        return Err(unsupported());
+        return Err(unsupported(&kind));
     }
     let subresource = sub.map_or("", |sub| sub.name.as_str());
     let write = Write::new(call, kind.clone(), subresource, call.write_options("PatchOptions")?);
@@ -56,7 +56,11 @@ pub fn language(media_type: &str) -> Option<Language> {
     }
 }
 
-fn unsupported() -> Status {
+fn unsupported(kind: &KindDef) -> Status {
+    if kind.custom {
+        const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+        return crate::call::unsupported_media_type("", ACCEPTED);
+    }
     let status = Status::new(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type");
     status.with_details(Details::default())
 }

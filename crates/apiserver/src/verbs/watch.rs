@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, stream};
 use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
@@ -27,6 +27,8 @@ use crate::server::Server;
 
 /// Without a timeout of the client's, a watch lasts this long and up to as long again.
 const LASTS: u64 = 1800;
+/// A frame that is this long takes no further event.
+const FRAME: usize = 32 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// One event on its way to a client.
@@ -40,10 +42,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, true)?;
     let media = call.media().ok_or_else(Media::not_acceptable)?;
     let watcher = Watcher::open(call, kind.clone()).await?;
-    let mut encoder = EventEncoder::new(media, kind, call)?;
-    let frames = watcher
-        .events()
-        .map(move |event| encoder.frame(&event).map(Frame::data).map_err(BoxError::from));
+    let frames = watcher.frames(EventEncoder::new(media, kind, call)?);
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
     let content_type = HeaderValue::from_static(watch_content_type(media));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
@@ -148,12 +147,28 @@ impl Watcher {
         Ok(())
     }
 
-    /// Events until the time is up, the store cuts the watch, or the client goes away and drops the stream.
-    fn events(self) -> impl Stream<Item = WatchEvent> + Send {
-        stream::unfold(self, |mut watcher| async move {
-            let event = watcher.next().await?;
-            Some((event, watcher))
+    /// Frames until the time is up, the store cuts the watch, or the client goes away and drops the stream.
+    fn frames(
+        self,
+        encoder: EventEncoder,
+    ) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+        stream::unfold((self, encoder), |(mut watcher, mut encoder)| async move {
+            let frame = watcher.frame(&mut encoder).await?;
+            Some((frame.map(Frame::data).map_err(BoxError::from), (watcher, encoder)))
         })
+    }
+
+    /// Everything that is ready goes in one frame: with many watchers, what costs is each frame, not its bytes.
+    async fn frame(&mut self, encoder: &mut EventEncoder) -> Option<Result<Bytes, Status>> {
+        let mut out = Vec::new();
+        let mut event = Some(self.next().await?);
+        while let Some(ready) = event {
+            if let Err(status) = encoder.write(&ready, &mut out) {
+                return Some(Err(status));
+            }
+            event = if out.len() < FRAME { self.ready.pop_front() } else { None };
+        }
+        Some(Ok(out.into()))
     }
 
     async fn next(&mut self) -> Option<WatchEvent> {

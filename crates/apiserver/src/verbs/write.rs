@@ -505,6 +505,7 @@ impl<'a> Write<'a> {
         if self.call.server.config.allow_privileged {
             errors.0.retain(|error| !error.detail.ends_with(NOT_ALLOWED));
         }
+        errors.take_warnings().into_iter().for_each(|text| self.call.warn(text));
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }

@@ -83,22 +83,23 @@ impl WebhookClient {
         let mut request = Request::post(url.clone())
             .header(ACCEPT, "application/json, */*")
             .header(CONTENT_TYPE, "application/json")
-            .header(
-                USER_AGENT,
-                concat!("kube-apiserver-admission/skiff-", env!("CARGO_PKG_VERSION")),
-            )
+            .header(USER_AGENT, "kube-apiserver-admission")
             .body(Full::new(post.body))
             .map_err(|error| unreachable(&url, error.to_string()))?;
         request.headers_mut().extend(post.headers);
-        let exchange = async {
-            let response = pool.request(request).await;
-            let response = response.map_err(|error| unreachable(&url, cause(&error)))?;
-            read(response, &url).await
-        };
-        match tokio::time::timeout(post.timeout, exchange).await {
-            Ok(answer) => answer,
-            Err(_) => Err(unreachable(&url, "context deadline exceeded".to_owned())),
-        }
+        exchange(pool, request, &url, post.timeout).await
+    }
+
+    /// Reads a document.
+    pub async fn get(&self, config: &ClientConfig, timeout: Duration) -> Result<Value, CallError> {
+        let url = config.url("")?;
+        let pool = self.pool(config).map_err(|error| unreachable(&url, error.to_string()))?;
+        let request = Request::get(url.clone())
+            .header(ACCEPT, "application/json, */*")
+            .header(USER_AGENT, concat!("kube-apiserver/skiff-", env!("CARGO_PKG_VERSION")))
+            .body(Full::default())
+            .map_err(|error| unreachable(&url, error.to_string()))?;
+        exchange(pool, request, &url, timeout).await
     }
 
     fn pool(&self, config: &ClientConfig) -> Result<Pool, crate::reply::BoxError> {
@@ -117,6 +118,23 @@ impl WebhookClient {
             victim.and_then(|victim| pools.remove(&victim));
         }
         Ok(pools.entry(config.clone()).or_insert(pool).clone())
+    }
+}
+
+async fn exchange(
+    pool: Pool,
+    request: Request<Full<Bytes>>,
+    url: &Uri,
+    timeout: Duration,
+) -> Result<Value, CallError> {
+    let exchange = async {
+        let response = pool.request(request).await;
+        let response = response.map_err(|error| unreachable(url, cause(&error)))?;
+        read(response, url).await
+    };
+    match tokio::time::timeout(timeout, exchange).await {
+        Ok(answer) => answer,
+        Err(_) => Err(unreachable(url, "context deadline exceeded".to_owned())),
     }
 }
 
@@ -158,10 +176,11 @@ async fn read(response: Response<Incoming>, url: &Uri) -> Result<Value, CallErro
             kind.unwrap_or("")
         )));
     }
-    serde_json::from_slice(&body).map_err(|error| {
-        CallError::Malformed(format!("couldn't get version/kind; json parse error: {error}"))
-    })
+    serde_json::from_slice(&body).map_err(|_| CallError::Malformed(NO_OBJECT.to_owned()))
 }
+
+/// A body that is no JSON is text to upstream, which looks for a kind in it.
+const NO_OBJECT: &str = r#"couldn't get version/kind; json parse error: json: cannot unmarshal string into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
 
 /// The Status that was sent, or what a client makes of a bare status code.
 fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Status {

@@ -9,11 +9,15 @@
 mod client;
 mod config;
 mod dial;
+mod kubeconfig;
+mod review;
 mod service;
 mod tls;
 
 pub use client::{CallError, Connector, Post, WebhookClient};
 pub use config::{ClientConfig, ConfigError, Endpoint};
 pub use dial::{Destination, Io, dial};
+pub use kubeconfig::{KubeconfigError, Target};
+pub use review::{Patience, Reviewer};
 pub use service::{ResolveError, resolve};
 pub use tls::{Trust, client_tls};

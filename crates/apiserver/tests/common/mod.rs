@@ -61,8 +61,18 @@ impl Cluster {
         Cluster { server, directory }
     }
 
+    /// Where the server keeps everything.
+    pub fn directory(&self) -> &std::path::Path {
+        &self.directory.0
+    }
+
     pub fn admin(&self) -> Client {
         self.user(UserInfo::new("admin", &["system:masters"]))
+    }
+
+    /// Somebody who still has to prove who they are.
+    pub fn stranger(&self) -> Client {
+        Client { service: self.server.local_unauthenticated() }
     }
 
     pub fn user(&self, user: UserInfo) -> Client {
@@ -121,23 +131,62 @@ impl Client {
             Request::builder().uri(path).body(Full::new(Bytes::new())).expect("well-formed");
         let response = self.service.clone().call(request).await.expect("infallible");
         assert_eq!(response.status(), StatusCode::OK, "{path}");
-        Events { body: BodyStream::new(response.into_body()) }
+        Events { messages: Messages::new(response.into_body(), line_length) }
     }
 }
 
+/// The events of a watch.
 pub struct Events {
-    body: BodyStream<Body>,
+    messages: Messages,
 }
 
 impl Events {
     /// Type and object of the next event; panics if none comes in good time.
     pub async fn next(&mut self) -> (String, Value) {
         let wait = std::time::Duration::from_secs(5);
-        let frame = tokio::time::timeout(wait, self.body.next()).await.expect("an event in time");
-        let data = frame.expect("the watch goes on").expect("no error").into_data().expect("data");
-        let event: Value = serde_json::from_slice(&data).expect("JSON");
+        let line = tokio::time::timeout(wait, self.messages.next()).await;
+        let line = line.expect("an event in time").expect("the watch goes on");
+        let event: Value = serde_json::from_slice(&line).expect("JSON");
         (event["type"].as_str().expect("a type").to_owned(), event["object"].clone())
     }
+}
+
+/// A stream of messages, of which a frame of the body may hold several.
+pub struct Messages {
+    body: BodyStream<Body>,
+    pending: Vec<u8>,
+    length: fn(&[u8]) -> Option<usize>,
+}
+
+impl Messages {
+    /// `length` says how long the first message is, once all of it is there.
+    pub fn new(body: Body, length: fn(&[u8]) -> Option<usize>) -> Messages {
+        Messages { body: BodyStream::new(body), pending: Vec::new(), length }
+    }
+
+    /// The next whole message; none when the body ends.
+    pub async fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(length) = (self.length)(&self.pending) {
+                let rest = self.pending.split_off(length);
+                return Some(std::mem::replace(&mut self.pending, rest));
+            }
+            let data = self.body.next().await?.ok()?.into_data().ok()?;
+            self.pending.extend_from_slice(&data);
+        }
+    }
+}
+
+/// A line, as JSON and YAML watches send them.
+pub fn line_length(bytes: &[u8]) -> Option<usize> {
+    bytes.iter().position(|byte| *byte == b'\n').map(|at| at + 1)
+}
+
+/// A protobuf frame: four bytes say how long what follows is.
+pub fn frame_length(bytes: &[u8]) -> Option<usize> {
+    let head: [u8; 4] = bytes.get(..4)?.try_into().ok()?;
+    let length = 4 + u32::from_be_bytes(head) as usize;
+    (bytes.len() >= length).then_some(length)
 }
 
 impl Answer {

@@ -1,5 +1,7 @@
 //! A webhook in the test: a TLS listener that answers each POST by a function and remembers what it was asked.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::sync::{Arc, Mutex};
 
 use base64::Engine;

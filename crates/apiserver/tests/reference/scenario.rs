@@ -7,16 +7,15 @@ use std::time::Duration;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use futures::StreamExt;
 use http::Request;
-use http_body_util::{BodyExt, BodyStream, Full};
+use http_body_util::{BodyExt, Full};
 use serde_json::{Map, Value, json};
 use skiff_api::codec::{Node, parse_json};
 use skiff_apiserver::{ApiServerConfig, UserInfo};
 use tokio::time::Instant;
 use tower::Service;
 
-use crate::common::{self, Cluster};
+use crate::common::{self, Cluster, Messages, frame_length, line_length};
 use crate::scrub::Scrubber;
 use crate::{compare, protobuf};
 
@@ -62,7 +61,13 @@ impl Run {
         if scenario["namespace"] != false {
             let labels = scenario.get("namespaceLabels").cloned().unwrap_or(json!({}));
             let object = json!({ "metadata": { "name": namespace, "labels": labels } });
-            admin.post("/api/v1/namespaces", &object).await.created();
+            // By the same program as every step, which therefore owns the labels.
+            let request = http::Request::post("/api/v1/namespaces")
+                .header("user-agent", "replay/1")
+                .header("content-type", "application/json")
+                .body(http_body_util::Full::new(object.to_string().into()))
+                .expect("a well-formed request");
+            admin.request(request).await.created();
             let account = json!({ "metadata": { "name": "default" } });
             admin
                 .post(&format!("/api/v1/namespaces/{namespace}/serviceaccounts"), &account)
@@ -166,19 +171,19 @@ impl Run {
         let most = stream["maxEvents"]
             .as_u64()
             .map_or(usize::MAX, |most| usize::try_from(most).unwrap_or(usize::MAX));
-        let mut frames = BodyStream::new(body);
-        let mut events: Vec<Bytes> = Vec::new();
-        while events.len() < most {
-            match tokio::time::timeout_at(end, frames.next()).await {
-                Ok(Some(Ok(frame))) => events.extend(frame.into_data().ok()),
-                _ => break,
-            }
-        }
-        let mut answer = recorded(parts.status.as_u16(), &parts.headers, &[]);
         let proto = parts
             .headers
             .get("content-type")
             .is_some_and(|value| value.to_str().is_ok_and(|text| text.contains("protobuf")));
+        let mut messages = Messages::new(body, if proto { frame_length } else { line_length });
+        let mut events: Vec<Vec<u8>> = Vec::new();
+        while events.len() < most {
+            match tokio::time::timeout_at(end, messages.next()).await {
+                Ok(Some(message)) => events.push(message),
+                _ => break,
+            }
+        }
+        let mut answer = recorded(parts.status.as_u16(), &parts.headers, &[]);
         match proto {
             true => {
                 answer["decoded"] = events

@@ -131,6 +131,41 @@ pub(crate) fn parse_duration(text: &str) -> Option<i64> {
     i64::try_from(if negative { -total } else { total }).ok()
 }
 
+/// A duration as data may have it: also `2 days` or `1 week 3 hours`, in whole units.
+pub(crate) fn parse_long_duration(text: &str) -> Option<i64> {
+    const UNITS: [(&[&str], i64); 8] = [
+        (&["ns", "nano"], 1),
+        (&["us", "\u{b5}s", "micro"], 1_000),
+        (&["ms", "milli"], 1_000_000),
+        (&["s", "sec"], SECOND),
+        (&["m", "min"], 60 * SECOND),
+        (&["h", "hr", "hour"], 3600 * SECOND),
+        (&["d", "day"], 24 * 3600 * SECOND),
+        (&["w", "wk", "week"], 7 * 24 * 3600 * SECOND),
+    ];
+    if let Some(nanos) = parse_duration(text) {
+        return Some(nanos);
+    }
+    let mut total = None;
+    let mut rest = text;
+    while let Some(start) = rest.find(|c: char| c.is_ascii_digit()) {
+        let end = rest[start..].find(|c: char| !c.is_ascii_digit())? + start;
+        let (number, after) = (&rest[start..end], rest[end..].trim_start());
+        let end = after.find(|c: char| !c.is_alphabetic()).unwrap_or(after.len());
+        let unit = after[..end].to_lowercase();
+        rest = &after[end..];
+        // The longest name of a unit may go on: `hours`, `seconds`.
+        let known = UNITS.iter().find(|(names, _)| {
+            names.contains(&&unit[..]) || names.last().is_some_and(|name| unit.starts_with(name))
+        });
+        if let Some((_, nanos)) = known {
+            let nanos = number.parse::<i64>().ok()?.checked_mul(*nanos)?;
+            total = Some(nanos.checked_add(total.unwrap_or(0))?);
+        }
+    }
+    total
+}
+
 /// One number with its unit, in nanoseconds, and what follows.
 fn duration_term(text: &str) -> Option<(i128, &str)> {
     let number = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
@@ -193,6 +228,8 @@ mod tests {
         for (text, expected) in cases {
             assert_eq!(parse_duration(text), expected, "{text}");
         }
+        assert_eq!(parse_long_duration("2 days 3hours"), Some((48 + 3) * 3600 * SECOND));
+        assert_eq!(parse_long_duration("tomorrow"), None);
         assert_eq!(format_duration(5_400_000_000_000), "5400s");
         assert_eq!(format_duration(-1_500_000_000), "-1.5s");
     }

@@ -100,13 +100,10 @@ fn lists_equal<'a>(a: &List<'a>, b: &List<'a>) -> bool {
     if a.len() != b.len() {
         return false;
     }
-    let equality = match list_equality(a) {
-        ListEquality::Atomic => list_equality(b),
-        declared => declared,
-    };
     let same =
         |a: Evaluated<'a>, b: Evaluated<'a>| matches!((a, b), (Ok(a), Ok(b)) if a.equals(&b));
-    match equality {
+    // The left side decides how the two are compared.
+    match list_equality(a) {
         ListEquality::Atomic => a.iter().zip(b.iter()).all(|(a, b)| same(a, b)),
         // Sets hold scalars and map lists are told apart by scalars: neither repeats an element,
         // so that every element of one being in the other is enough.

@@ -123,23 +123,27 @@ fn scalar<'a>(json: &'a Json, kind: &Type) -> Evaluated<'a> {
 }
 
 fn text<'a>(text: &'a str, kind: &Type) -> Evaluated<'a> {
-    let wrong = |what: &str| EvalError::other(format!("Invalid {what} {text}"));
-    match kind {
-        Type::Duration => {
-            time::parse_duration(text).map(Value::Duration).ok_or_else(|| wrong("duration"))
+    let (value, what) = match kind {
+        Type::Duration => (time::parse_long_duration(text).map(Value::Duration), "duration"),
+        Type::Timestamp if text.len() == 10 => {
+            (timestamp(&format!("{text}T00:00:00Z")), "date formatted string")
         }
-        Type::Timestamp if text.len() == 10 => Timestamp::parse(&format!("{text}T00:00:00Z"))
-            .map(Value::Timestamp)
-            .ok_or_else(|| wrong("date formatted string")),
-        Type::Timestamp => Timestamp::parse(text)
-            .map(Value::Timestamp)
-            .ok_or_else(|| wrong("date-time formatted string")),
-        Type::Bytes => STANDARD
-            .decode(text)
-            .map(|bytes| Value::Bytes(bytes.into()))
-            .map_err(|_| wrong("byte formatted string")),
-        _ => Ok(Value::String(Text::Borrowed(text))),
-    }
+        // Without a zone, it is the time in UTC.
+        Type::Timestamp => {
+            let at = timestamp(text).or_else(|| timestamp(&format!("{text}Z")));
+            (at, "date-time formatted string")
+        }
+        Type::Bytes => {
+            let bytes = STANDARD.decode(text).ok();
+            (bytes.map(|bytes| Value::Bytes(bytes.into())), "byte formatted string")
+        }
+        _ => return Ok(Value::String(Text::Borrowed(text))),
+    };
+    value.ok_or_else(|| EvalError::other(format!("Invalid {what} {text}")))
+}
+
+fn timestamp<'a>(text: &str) -> Option<Value<'a>> {
+    Timestamp::parse(text).map(Value::Timestamp)
 }
 
 // === parts ===
@@ -152,6 +156,7 @@ pub(super) fn element(list: Option<&DeclType>) -> Option<&DeclType> {
     }
 }
 
+/// The value of a field or under a key. A field of an object that is `null` is not there.
 pub(super) fn field<'a>(
     fields: &'a JsonMap<String, Json>,
     decl: Option<&'a DeclType>,
@@ -161,7 +166,7 @@ pub(super) fn field<'a>(
         Some(DeclKind::Object(object)) => {
             // What is no identifier can still be asked for by its name, as a key.
             let field = object.fields.get(name).or_else(|| Some(object.by_json_name(name)?.1))?;
-            (fields.get(&field.json)?, Some(&*field.decl))
+            (fields.get(&field.json).filter(|json| !json.is_null())?, Some(&*field.decl))
         }
         Some(DeclKind::Map { value }) => (fields.get(name)?, Some(&**value)),
         _ => (fields.get(name)?, None),

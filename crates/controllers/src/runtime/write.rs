@@ -31,14 +31,31 @@ impl Ctx {
     }
 
     pub async fn update_status<K: Object>(&self, object: &K) -> Result<Arc<K>> {
+        self.update_part("status", object).await
+    }
+
+    /// Replaces what a subresource is about.
+    pub async fn update_part<K: Object>(&self, part: &'static str, object: &K) -> Result<Arc<K>> {
         let key = Key::of(object);
         let request = requests::<K>(&key).replace_subresource(
-            "status",
+            part,
             &key.name,
             &PostParams::default(),
             encode(object)?,
         );
-        self.send("update status of", key, request).await
+        self.send("update", key, request).await
+    }
+
+    /// Takes ownership of the fields that are given, from whoever has them, and leaves the others alone.
+    pub async fn apply<K: Object>(
+        &self,
+        key: &Key,
+        manager: &str,
+        fields: &Value,
+    ) -> Result<Arc<K>> {
+        let params = PatchParams::apply(manager).force();
+        let request = requests::<K>(key).patch(&key.name, &params, &Patch::Apply(fields));
+        self.send("apply", key.clone(), request).await
     }
 
     pub async fn patch<K: Object>(&self, key: &Key, patch: &Value) -> Result<Arc<K>> {

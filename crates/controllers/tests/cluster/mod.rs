@@ -1,6 +1,9 @@
 //! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end.
 
+#![allow(dead_code, reason = "each test binary uses its part")]
+
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -48,7 +51,7 @@ impl TestCluster {
         tasks.spawn(pretend_kubelet(client.clone(), shutdown.clone()));
         tasks.spawn(skiff_controllers::run(
             client_for,
-            ControllersConfig::new("TEST CA".into()),
+            controllers_config(&server),
             shutdown.clone(),
         ));
         let cluster = TestCluster { client, server, shutdown, tasks, data_dir };
@@ -67,6 +70,26 @@ impl TestCluster {
         namespace: &str,
     ) -> Api<K> {
         Api::namespaced(self.client.clone(), namespace)
+    }
+
+    /// As [`TestCluster::cluster_api`], for somebody else.
+    pub fn api_as<K: Object + Resource<Scope = ClusterResourceScope>>(
+        &self,
+        user: UserInfo,
+    ) -> Api<K> {
+        Api::all(Client::new(self.server.local(user), "default"))
+    }
+
+    /// Whose token it is, by what the server says.
+    pub async fn user_of(&self, token: &str) -> String {
+        use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
+        let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let reviews: Api<TokenReview> = Api::all(self.client.clone());
+        let answer = reviews.create(&PostParams::default(), &review).await.expect("answered");
+        let status = answer.status.expect("a status");
+        assert_eq!(status.error, None);
+        status.user.and_then(|user| user.username).unwrap_or_default()
     }
 
     pub fn cluster_api<K: Object + Resource<Scope = ClusterResourceScope>>(&self) -> Api<K> {
@@ -157,6 +180,20 @@ impl TestCluster {
             .expect("everything stops when told");
         self.server.close().await.expect("the store closes");
         let _ = std::fs::remove_dir_all(&self.data_dir);
+    }
+}
+
+/// With what a server lends to its controllers.
+fn controllers_config(server: &ApiServer) -> ControllersConfig {
+    let (for_signing, for_tokens) = (server.clone(), server.clone());
+    ControllersConfig {
+        certificate_signer: Some(Arc::new(move |terms| {
+            let signed =
+                for_signing.pki().sign_request(&terms.request, &terms.usages, terms.lifetime);
+            signed.map_err(|error| error.to_string())
+        })),
+        token_issuer: Some(Arc::new(move |claims| for_tokens.issue_token(claims))),
+        ..ControllersConfig::new("TEST CA".into())
     }
 }
 

@@ -9,6 +9,7 @@
 //! Every part but the first is an ordinary Kubernetes client. The way down is the way up reversed;
 //! pods run on.
 
+pub mod access;
 mod identity;
 mod node;
 mod pod_network;
@@ -194,7 +195,16 @@ impl Parts {
 
     fn run_controllers(&mut self, clients: &Clients, api: &ApiServer) {
         let (for_controllers, token) = (clients.clone(), self.token());
-        let config = ControllersConfig::new(api.pki().ca_pem().to_owned());
+        let (for_signing, for_tokens) = (api.clone(), api.clone());
+        let config = ControllersConfig {
+            certificate_signer: Some(Arc::new(move |terms| {
+                let pki = for_signing.pki();
+                let signed = pki.sign_request(&terms.request, &terms.usages, terms.lifetime);
+                signed.map_err(|error| error.to_string())
+            })),
+            token_issuer: Some(Arc::new(move |claims| for_tokens.issue_token(claims))),
+            ..ControllersConfig::new(api.pki().ca_pem().to_owned())
+        };
         self.spawn(async move {
             let client_for = move |user: &str| -> Client { for_controllers.user(user) };
             skiff_controllers::run(client_for, config, token).await;

@@ -137,7 +137,7 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     config.cluster_domain = terms.cluster_domain.clone();
     config.pod_cidr = Some(terms.pod_cidr.to_string());
     config.port = KUBELET_PORT;
-    config.serving = Some(serving::kubelet(api.pki(), &terms.node_name, terms.node_ip)?);
+    config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
     Ok(config)
 }
 

@@ -36,6 +36,8 @@ enum Error {
         "running pods needs root to make namespaces, cgroups and mounts: use sudo, or --no-node"
     )]
     NotRoot,
+    #[error("--audit-webhook-config-file is not supported: record to --audit-log-path")]
+    AuditWebhook,
     #[error("--{flag}: {value:?} is no IPv4 network such as 10.96.0.0/16")]
     Network { flag: &'static str, value: String },
     #[error("--cluster-cidr: {0} is too small for a node's /24")]
@@ -44,6 +46,9 @@ enum Error {
 
 impl Terms {
     pub async fn of(args: &ServerArgs) -> Result<Terms> {
+        if args.audit_webhook_config_file.is_some() {
+            return Err(Error::AuditWebhook.into());
+        }
         if !args.no_node && !nix::unistd::geteuid().is_root() {
             return Err(Error::NotRoot.into());
         }
@@ -62,6 +67,7 @@ impl Terms {
         api.service_cidr = service_cidr.to_string().parse::<Cidr>()?;
         api.issuer = args.service_account_issuer.clone();
         api.allow_privileged = args.allow_privileged;
+        args.access.apply(&mut api)?;
         api.enable_admission_plugins = args.enable_admission_plugins.clone();
         api.disable_admission_plugins = args.disable_admission_plugins.clone();
         api.legacy_apis = args.legacy_apis;

@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 
-use super::super::rules::Rule;
+use super::super::cel::Rules;
+use super::super::rules::{Before, Rule};
 use super::super::structural::flag;
 use crate::field::{ErrorList, Path};
 
@@ -31,6 +32,14 @@ fn one(default: &Value, schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
     rule.validate_embedded(default, at, errors);
     if errors.0.len() == before {
         rule.validate(default, None, at, errors);
+    }
+    let Some(rules) = Rules::read(schema, false).filter(|_| errors.0.len() == before) else {
+        return;
+    };
+    // As an update that changes nothing, then as a value that is new.
+    rules.validate(default, Some(Before { value: default, rule: &rule }), false, at, errors);
+    if errors.0.len() == before {
+        rules.validate(default, None, false, at, errors);
     }
 }
 

@@ -6,6 +6,7 @@
 mod defaults;
 mod names;
 mod printed;
+mod rules;
 mod schema;
 mod structure;
 mod versions;
@@ -22,6 +23,8 @@ use crate::kinds::at::At;
 use crate::meta::meta;
 use crate::validation::dns_subdomain;
 use versions::Shared;
+
+pub(super) use printed::field_path;
 
 /// Says where the API of a group of the project itself was reviewed.
 pub const APPROVAL: &str = "api-approved.kubernetes.io";
@@ -140,10 +143,11 @@ impl Checked<'_> {
             other => errors.not_supported(&at.child("scope"), other, &["Cluster", "Namespaced"]),
         }
         versions::missing_schemas(spec, at, errors);
-        versions::validate(spec, &shared, at, errors);
+        let old = self.old.map(|old| &old["spec"]);
+        versions::validate(spec, old, &shared, at, errors);
         names::required(&spec["names"], &at.child("names"), errors);
         names::validate(&spec["names"], &at.child("names"), errors);
-        versions::validate_shared(spec, &shared, at, errors);
+        versions::validate_shared(spec, old, &shared, at, errors);
         conversion(&spec["conversion"], &at.child("conversion"), errors);
     }
 

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::super::structural::{children, flag, junctors};
 use super::super::{list, text, texts};
+use super::rules::{self, Costs, Surroundings};
 use super::{defaults, printed, structure};
 use crate::field::{ErrorList, Path};
 
@@ -44,7 +45,13 @@ const NOT_AT_ROOT: &[&str] = &[
 ];
 
 /// Faults of the schema of a version, whose holder is at `at`.
-pub fn validate(schema: &Value, has_status: bool, at: &Path<'_>, errors: &mut ErrorList) {
+pub fn validate(
+    schema: &Value,
+    has_status: bool,
+    unchanged: bool,
+    at: &Path<'_>,
+    errors: &mut ErrorList,
+) {
     let before = errors.0.len();
     let place = at.child("openAPIV3Schema");
     if has_status {
@@ -54,17 +61,22 @@ pub fn validate(schema: &Value, has_status: bool, at: &Path<'_>, errors: &mut Er
         errors.forbidden(&place.child("nullable"), "nullable cannot be true at the root");
     }
     let unsupported = unsupported(schema);
+    let mut compiles = false;
     if unsupported.is_none() {
         let mut faults = structure::faults(schema, &place);
         if faults.is_empty() {
             defaults::validate(schema, &place, &mut faults);
         }
+        compiles = faults.is_empty();
         errors.0.extend(faults.0);
     }
+    let mut walk = Walk { costs: Costs::new(unchanged) };
+    let standing = Standing { rules: compiles.then(Surroundings::root), ..Standing::default() };
     let mut found = Found::default();
-    node(schema, &place, &Standing::default(), true, &mut found);
+    walk.node(schema, &place, &standing, true, &mut found);
     errors.0.extend(found.schema.0);
     errors.0.extend(found.rules.0);
+    walk.costs.check(&place, errors);
     if let Some(why) = unsupported.filter(|_| errors.0.len() == before) {
         errors.invalid(&place, "", why);
     }
@@ -123,6 +135,8 @@ struct Standing {
     /// Why there may be no defaults.
     no_defaults: Option<String>,
     in_meta: bool,
+    /// None where rules are not compiled.
+    rules: Option<Surroundings>,
 }
 
 /// Faults of the schema and of its rules, which are reported after the others.
@@ -132,25 +146,99 @@ struct Found {
     rules: ErrorList,
 }
 
-// === the walk ===
+/// The walk over every node, adding up what rules cost.
+struct Walk {
+    costs: Costs,
+}
 
-fn node(schema: &Value, at: &Path<'_>, standing: &Standing, is_root: bool, found: &mut Found) {
-    if !schema.is_object() {
-        return;
+// === impl Walk ===
+
+impl Walk {
+    fn node(
+        &mut self,
+        schema: &Value,
+        at: &Path<'_>,
+        standing: &Standing,
+        is_root: bool,
+        found: &mut Found,
+    ) {
+        if !schema.is_object() {
+            return;
+        }
+        let mut own = Found::default();
+        keywords(schema, at, standing, &mut own.schema);
+        self.below(schema, at, standing, is_root, &mut own);
+        map_type(schema, at, &mut own.schema);
+        list_type(schema, at, &mut own.schema);
+        keyed_list(schema, at, &mut own.schema);
+        items_of_keyed(schema, at, &mut own.schema);
+        let rules = at.child("x-kubernetes-validations");
+        for (index, rule) in list(schema, "x-kubernetes-validations").iter().enumerate() {
+            rule_form(rule, schema, &rules.index(index), &mut own.schema);
+        }
+        // A schema that is wrong makes no sense to rules.
+        if let Some(around) = standing.rules.as_ref().filter(|_| own.schema.is_empty()) {
+            let is_object = is_root || flag(schema, "x-kubernetes-embedded-resource");
+            rules::check(schema, is_object, around, &mut self.costs, at, &mut own.rules);
+        }
+        found.schema.0.extend(own.schema.0);
+        found.rules.0.extend(own.rules.0);
     }
-    let mut own = Found::default();
-    keywords(schema, at, standing, &mut own.schema);
-    below(schema, at, standing, is_root, &mut own);
-    map_type(schema, at, &mut own.schema);
-    list_type(schema, at, &mut own.schema);
-    keyed_list(schema, at, &mut own.schema);
-    items_of_keyed(schema, at, &mut own.schema);
-    let rules = at.child("x-kubernetes-validations");
-    for (index, rule) in list(schema, "x-kubernetes-validations").iter().enumerate() {
-        rule_form(rule, schema, &rules.index(index), &mut own.schema);
+    /// Every schema directly below, in upstream's order.
+    fn below(
+        &mut self,
+        schema: &Value,
+        at: &Path<'_>,
+        standing: &Standing,
+        is_root: bool,
+        found: &mut Found,
+    ) {
+        let properties = schema.get("properties").and_then(Value::as_object);
+        let additional = schema.get("additionalProperties").filter(|value| !value.is_null());
+        if let Some(additional) = additional {
+            let place = at.child("additionalProperties");
+            let both = properties.is_some_and(|properties| !properties.is_empty());
+            if both && additional != &Value::Bool(true) {
+                let detail = "additionalProperties and properties are mutual exclusive";
+                found.schema.forbidden(&place, detail);
+            }
+            let mut inner = standing.clone();
+            inner.rules = inner.rules.map(|around| around.below(schema));
+            if standing.in_meta {
+                let why = "inside additionalProperties applying to object metadata";
+                inner.no_defaults = Some(why.to_owned());
+            }
+            self.node(additional, &place, &inner, false, found);
+        }
+        let is_object = is_root || flag(schema, "x-kubernetes-embedded-resource");
+        let place = at.child("properties");
+        for (name, child) in properties.into_iter().flatten() {
+            let mut inner = standing.clone();
+            inner.rules = inner.rules.map(|around| around.below(schema));
+            if is_object && META.contains(&name.as_str()) {
+                inner.in_meta = true;
+                if is_root {
+                    inner.no_defaults = Some(format!("in top-level {name}"));
+                }
+            }
+            self.node(child, &place.key(name), &inner, false, found);
+        }
+        let restricting = Standing { rules: None, ..standing.clone() };
+        if let Some(not) = schema.get("not") {
+            self.node(not, &at.child("not"), &restricting, false, found);
+        }
+        for junctor in ["allOf", "oneOf", "anyOf"] {
+            let place = at.child(junctor);
+            for (index, branch) in list(schema, junctor).iter().enumerate() {
+                self.node(branch, &place.index(index), &restricting, false, found);
+            }
+        }
+        if let Some(items) = schema.get("items") {
+            let mut inner = standing.clone();
+            inner.rules = inner.rules.map(|around| around.items(schema, at));
+            self.node(items, &at.child("items"), &inner, false, found);
+        }
     }
-    found.schema.0.extend(own.schema.0);
-    found.rules.0.extend(own.rules.0);
 }
 
 fn keywords(schema: &Value, at: &Path<'_>, standing: &Standing, errors: &mut ErrorList) {
@@ -188,50 +276,6 @@ fn keywords(schema: &Value, at: &Path<'_>, standing: &Standing, errors: &mut Err
     if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
         let place = at.child("x-kubernetes-preserve-unknown-fields");
         errors.invalid(&place, false, "must be true or undefined");
-    }
-}
-
-/// Every schema directly below, in upstream's order.
-fn below(schema: &Value, at: &Path<'_>, standing: &Standing, is_root: bool, found: &mut Found) {
-    let properties = schema.get("properties").and_then(Value::as_object);
-    let additional = schema.get("additionalProperties").filter(|value| !value.is_null());
-    if let Some(additional) = additional {
-        let place = at.child("additionalProperties");
-        let both = properties.is_some_and(|properties| !properties.is_empty());
-        if both && additional != &Value::Bool(true) {
-            let detail = "additionalProperties and properties are mutual exclusive";
-            found.schema.forbidden(&place, detail);
-        }
-        let mut inner = standing.clone();
-        if standing.in_meta {
-            let why = "inside additionalProperties applying to object metadata";
-            inner.no_defaults = Some(why.to_owned());
-        }
-        node(additional, &place, &inner, false, found);
-    }
-    let is_object = is_root || flag(schema, "x-kubernetes-embedded-resource");
-    let place = at.child("properties");
-    for (name, child) in properties.into_iter().flatten() {
-        let mut inner = standing.clone();
-        if is_object && META.contains(&name.as_str()) {
-            inner.in_meta = true;
-            if is_root {
-                inner.no_defaults = Some(format!("in top-level {name}"));
-            }
-        }
-        node(child, &place.key(name), &inner, false, found);
-    }
-    if let Some(not) = schema.get("not") {
-        node(not, &at.child("not"), standing, false, found);
-    }
-    for junctor in ["allOf", "oneOf", "anyOf"] {
-        let place = at.child(junctor);
-        for (index, branch) in list(schema, junctor).iter().enumerate() {
-            node(branch, &place.index(index), standing, false, found);
-        }
-    }
-    if let Some(items) = schema.get("items") {
-        node(items, &at.child("items"), standing, false, found);
     }
 }
 

@@ -59,7 +59,13 @@ fn has_status(version: &Value) -> bool {
 }
 
 /// Each version on its own, then all of them together.
-pub fn validate(spec: &Value, shared: &Shared, at: &Path<'_>, errors: &mut ErrorList) {
+pub fn validate(
+    spec: &Value,
+    old: Option<&Value>,
+    shared: &Shared,
+    at: &Path<'_>,
+    errors: &mut ErrorList,
+) {
     let (versions, place) = (list(spec, "versions"), at.child("versions"));
     for (index, version) in versions.iter().enumerate() {
         let place = place.index(index);
@@ -67,11 +73,11 @@ pub fn validate(spec: &Value, shared: &Shared, at: &Path<'_>, errors: &mut Error
         if !faults.is_empty() {
             errors.invalid(&place.child("name"), text(version, "name"), faults.join(","));
         }
-        one(version, shared, &place, errors);
+        one(version, is_unchanged(version, old), shared, &place, errors);
     }
     let given = || match spec.get("versions") {
-        Some(versions) => printed::versions(versions, shared),
-        None => Value::Null,
+        Some(versions @ Value::Array(_)) => printed::versions(versions, shared),
+        _ => Value::Null,
     };
     let repeats = (1..versions.len())
         .any(|at| versions[..at].iter().any(|other| other["name"] == versions[at]["name"]));
@@ -82,12 +88,25 @@ pub fn validate(spec: &Value, shared: &Shared, at: &Path<'_>, errors: &mut Error
         let detail = "must have exactly one version marked as storage version";
         errors.invalid(&place, given(), detail);
     }
+    // The first version used to be the only one, and is looked at there once more.
+    let first = versions.first().map_or("", |version| text(version, "name"));
+    let faults = dns_1035_label(first);
+    if !first.is_empty() && !faults.is_empty() {
+        errors.invalid(&at.child("version"), first, faults.join(","));
+    }
 }
 
-fn one(version: &Value, shared: &Shared, at: &Path<'_>, errors: &mut ErrorList) {
+/// Whether the version had this schema before.
+fn is_unchanged(version: &Value, old: Option<&Value>) -> bool {
+    let mut versions = old.map_or(&[][..], |old| list(old, "versions")).iter();
+    versions.any(|was| was["name"] == version["name"] && was.get("schema") == version.get("schema"))
+}
+
+fn one(version: &Value, unchanged: bool, shared: &Shared, at: &Path<'_>, errors: &mut ErrorList) {
     deprecation_warning(version, &at.child("deprecationWarning"), errors);
     if let Some(schema) = schema_of(version).filter(|_| !shared.schema) {
-        schema::validate(schema, has_status(version), &at.child("schema"), errors);
+        let place = at.child("schema");
+        schema::validate(schema, has_status(version), unchanged, &place, errors);
     }
     if !shared.subresources {
         subresources(version, at, errors);
@@ -101,11 +120,18 @@ fn one(version: &Value, shared: &Shared, at: &Path<'_>, errors: &mut ErrorList) 
 }
 
 /// What all versions have in common.
-pub fn validate_shared(spec: &Value, shared: &Shared, at: &Path<'_>, errors: &mut ErrorList) {
+pub fn validate_shared(
+    spec: &Value,
+    old: Option<&Value>,
+    shared: &Shared,
+    at: &Path<'_>,
+    errors: &mut ErrorList,
+) {
     let Some(version) = list(spec, "versions").first() else { return };
     if let Some(schema) = schema_of(version).filter(|_| shared.schema) {
         let any_status = list(spec, "versions").iter().any(has_status);
-        schema::validate(schema, any_status, &at.child("validation"), errors);
+        let unchanged = is_unchanged(version, old);
+        schema::validate(schema, any_status, unchanged, &at.child("validation"), errors);
     }
     if shared.subresources {
         subresources(version, at, errors);

@@ -110,8 +110,7 @@ fn environment(has_params: bool) -> Env {
 }
 
 fn with_authorizer(env: Env) -> Env {
-    env.variable(AUTHORIZER, Type::object("kubernetes.authorization.Authorizer"))
-        .variable(REQUEST_RESOURCE, Type::object("kubernetes.authorization.ResourceCheck"))
+    env.variable(AUTHORIZER, Type::authorizer()).variable(REQUEST_RESOURCE, Type::resource_check())
 }
 
 // === impl Purpose ===
@@ -238,6 +237,8 @@ mod tests {
         let scope = Scope::of_policy(true);
         for fine in [
             "object.metadata.name == 'x' && params.max > 3",
+            "authorizer.group('').resource('pods').check('get').allowed()",
+            "authorizer.requestResource.check('get').allowed()",
             "request.userInfo.username != '' && namespaceObject.metadata.labels['a'] == 'b'",
         ] {
             assert!(scope.compile(fine, Purpose::Condition).is_ok(), "{fine}");

@@ -1,6 +1,8 @@
 //! The autoscaling group.
 
 mod horizontal_pod_autoscaler;
+mod hpa_validation;
+mod versions;
 
 use std::sync::Arc;
 

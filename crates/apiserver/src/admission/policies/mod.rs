@@ -10,12 +10,15 @@ mod patch;
 mod policy;
 mod validating;
 
+use std::sync::Arc;
+
 use futures::future::BoxFuture;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
 
 use self::policy::{Binding, Policies, Policy};
+use super::asking::RequestAuthorizer;
 use super::evaluation::Subject;
 use super::live::Live;
 use super::{Plugin, Request, versions};
@@ -159,6 +162,7 @@ async fn subject(
         old: versions::shown(request, &found.kind, old)?,
         request: super::webhooks::review::attributes(request, found, object),
         namespace: namespace_of(request).await?,
+        authorizer: Arc::new(RequestAuthorizer::of(request)),
     })
 }
 

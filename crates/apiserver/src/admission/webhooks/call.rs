@@ -5,8 +5,9 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use skiff_api::patch::json::{Operation as Step, apply_or_explain};
+use skiff_api::patch::{self, Strictness};
 use skiff_api::{Reason, Status};
 
 use super::hook::Hook;
@@ -84,13 +85,12 @@ fn settle(hook: &Hook, request: &Request<'_>, response: &Value) -> Result<Review
         Fault::Unanswered(format!("received undecodable patch in webhook response: {why}"))
     };
     let patch = BASE64_STANDARD.decode(text).map_err(|error| undecodable(error.to_string()))?;
-    let operations: Vec<Map<String, Value>> =
-        serde_json::from_slice(&patch).map_err(|error| undecodable(error.to_string()))?;
+    let (operations, _) = patch::json::read(&patch, Strictness::Ignore)
+        .map_err(|error| undecodable(error.to_string()))?;
     if !operations.is_empty() && response["patchType"] != "JSONPatch" {
         let given = response["patchType"].as_str().unwrap_or("");
         return Err(Fault::Unanswered(format!("unsupported patch type {given:?}")));
     }
-    let operations: Vec<Step> = operations.into_iter().map(Into::into).collect();
     Ok(Reviewed { patch: Some(operations).filter(|operations| !operations.is_empty()) })
 }
 

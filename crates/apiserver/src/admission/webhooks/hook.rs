@@ -3,6 +3,7 @@
 //! Webhook configurations -> [`Hooks`] in the order they are called. Counterpart: `webhook.WebhookAccessor` and the configuration
 //! managers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,6 +12,7 @@ use skiff_api::meta::meta;
 use skiff_cel::MATCH_CONDITIONS_BUDGET;
 
 use super::review;
+use crate::admission::asking::RequestAuthorizer;
 use crate::admission::evaluation::{Conditions, Evaluation, Subject};
 use crate::admission::matching::{Criteria, Interest, Match};
 use crate::admission::{Request, versions};
@@ -107,6 +109,7 @@ impl Hook {
             old: versions::shown(request, &found.kind, request.old.unwrap_or(&Value::Null))?,
             request: review::attributes(request, found, object),
             namespace: Value::Null,
+            authorizer: Arc::new(RequestAuthorizer::of(request)),
         };
         let evaluation = Evaluation::new(&subject, None, &[], MATCH_CONDITIONS_BUDGET);
         match self.conditions.hold(&evaluation) {

@@ -6,14 +6,22 @@
 //! rather than reporting what follows from it.
 //! Invariant: nesting, and so the depth of the tree, is bounded; any text is answered, none panics.
 
+mod cursor;
+mod literal;
+
 use std::sync::Arc;
 
 use crate::ast::{
     Ast, Call, Element, Entry, Expr, ExprId, Field, Kind, Literal, Select, Struct, op,
 };
-use crate::lexer::{Spanned, Token, tokens, unescape};
+use crate::lexer::{Spanned, Token, tokens};
 use crate::macros;
 use crate::source::Issues;
+
+use self::cursor::{
+    FIRST_ARGUMENT, OPERAND, OPTIONAL_OPERAND, binary, follows_operand, starts_operand,
+};
+use self::literal::literal;
 
 /// Characters an expression may have.
 const SIZE_LIMIT: usize = 100_000;
@@ -41,31 +49,6 @@ const RESERVED: [&str; 17] = [
     "var",
     "void",
     "while",
-];
-
-const OPERAND: &str = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, \
-                       NUM_UINT, STRING, BYTES, IDENTIFIER}";
-const FIRST_ARGUMENT: &str = "{'[', '{', '(', ')', '.', '-', '!', 'true', 'false', 'null', \
-                              NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
-const OPTIONAL_OPERAND: &str = "{'[', '{', '(', '.', '-', '!', '?', 'true', 'false', 'null', \
-                                NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
-
-/// Binary operators: symbol, function, and how tightly they bind.
-const BINARY: [(&str, &str, u8); 14] = [
-    ("||", op::OR, 1),
-    ("&&", op::AND, 2),
-    ("<", "_<_", 3),
-    ("<=", "_<=_", 3),
-    (">", "_>_", 3),
-    (">=", "_>=_", 3),
-    ("==", op::EQUALS, 3),
-    ("!=", op::NOT_EQUALS, 3),
-    ("in", "@in", 3),
-    ("+", op::ADD, 4),
-    ("-", "_-_", 4),
-    ("*", "_*_", 5),
-    ("/", "_/_", 5),
-    ("%", "_%_", 5),
 ];
 
 pub(crate) fn parse(text: &str, features: macros::Features) -> Result<Ast, Issues> {
@@ -155,108 +138,6 @@ impl Parser<'_> {
         self.report(offset, message);
         self.node(offset, Kind::Literal(Literal::Null))
     }
-}
-
-// === impl Parser: tokens ===
-
-impl<'t> Parser<'t> {
-    fn peek(&self) -> Spanned<'t> {
-        self.tokens[self.at]
-    }
-
-    fn after(&self) -> Token {
-        self.tokens.get(self.at + 1).map_or(Token::End, |next| next.token)
-    }
-
-    fn next(&mut self) -> Spanned<'t> {
-        let token = self.peek();
-        self.at = (self.at + 1).min(self.tokens.len() - 1);
-        token
-    }
-
-    fn is(&self, symbol: &str) -> bool {
-        matches!(self.peek().token, Token::Symbol(s) if s == symbol)
-    }
-
-    fn accept(&mut self, symbol: &str) -> bool {
-        let found = self.is(symbol);
-        if found {
-            self.next();
-        }
-        found
-    }
-
-    fn syntax_error(&mut self, message: String) {
-        let offset = self.peek().offset;
-        self.report(offset, format!("Syntax error: {message}"));
-    }
-
-    fn mismatched<T>(&mut self, expected: &str) -> Parsed<T> {
-        self.syntax_error(format!("mismatched input '{}' expecting {expected}", self.peek().text));
-        Err(Stop)
-    }
-
-    /// Takes `symbol`; a token too many before it, or its absence, is reported and repaired.
-    fn expect(&mut self, symbol: &'static str, follows: fn(Token) -> bool) -> Parsed<usize> {
-        let offset = self.peek().offset;
-        if self.accept(symbol) {
-            return Ok(offset);
-        }
-        let text = self.peek().text;
-        if self.after() == Token::Symbol(symbol) {
-            self.syntax_error(format!("extraneous input '{text}' expecting '{symbol}'"));
-            self.next();
-            self.next();
-            return Ok(offset);
-        }
-        if follows(self.peek().token) {
-            self.syntax_error(format!("missing '{symbol}' at '{text}'"));
-            return Ok(offset);
-        }
-        self.mismatched(&format!("'{symbol}'"))
-    }
-
-    /// Closes a list of things separated by commas.
-    fn expect_close(&mut self, symbol: &'static str) -> Parsed<()> {
-        if self.accept(symbol) {
-            return Ok(());
-        }
-        if self.after() == Token::Symbol(symbol) {
-            let text = self.peek().text;
-            self.syntax_error(format!("extraneous input '{text}' expecting {{'{symbol}', ','}}"));
-            self.next();
-            self.next();
-            return Ok(());
-        }
-        self.mismatched(&format!("{{'{symbol}', ','}}"))
-    }
-}
-
-/// Whether an operand can begin with the token.
-fn starts_operand(token: Token) -> bool {
-    match token {
-        Token::Symbol(s) => matches!(s, "[" | "{" | "(" | "." | "-" | "!"),
-        Token::Keyword(k) => k != "in",
-        Token::Quoted | Token::End => false,
-        _ => true,
-    }
-}
-
-/// Whether the token can stand after a complete operand.
-fn follows_operand(token: Token) -> bool {
-    match token {
-        Token::Symbol(s) => !matches!(s, "{" | "(" | "!"),
-        Token::Keyword(k) => k == "in",
-        token => token == Token::End,
-    }
-}
-
-fn binary(token: Token) -> Option<(&'static str, u8)> {
-    let (Token::Symbol(text) | Token::Keyword(text)) = token else { return None };
-    BINARY
-        .iter()
-        .find(|(symbol, ..)| *symbol == text)
-        .map(|(_, function, level)| (*function, *level))
 }
 
 // === impl Parser: grammar ===
@@ -637,35 +518,4 @@ impl Parser<'_> {
             Err(message) => self.report_and_go_on(at, message),
         }
     }
-}
-
-fn literal(token: Token, text: &str, sign: &str) -> Result<Literal, &'static str> {
-    Ok(match token {
-        Token::Keyword("true") => Literal::Bool(true),
-        Token::Keyword("false") => Literal::Bool(false),
-        Token::Keyword(_) => Literal::Null,
-        Token::Int => {
-            let (digits, radix) = radix(text);
-            let number = i64::from_str_radix(&format!("{sign}{digits}"), radix);
-            Literal::Int(number.map_err(|_| "invalid int literal")?)
-        }
-        Token::Uint => {
-            let (digits, radix) = radix(text.trim_end_matches(['u', 'U']));
-            Literal::Uint(u64::from_str_radix(digits, radix).map_err(|_| "invalid uint literal")?)
-        }
-        Token::Float => {
-            let number: f64 =
-                format!("{sign}{text}").parse().map_err(|_| "invalid double literal")?;
-            Literal::Double(Some(number).filter(|n| n.is_finite()).ok_or("invalid double literal")?)
-        }
-        Token::Bytes => Literal::Bytes(Arc::from(unescape(text, true)?)),
-        _ => {
-            let text = String::from_utf8(unescape(text, false)?);
-            Literal::String(Arc::from(text.map_err(|_| "unable to unescape string")?))
-        }
-    })
-}
-
-fn radix(digits: &str) -> (&str, u32) {
-    digits.strip_prefix("0x").map_or((digits, 10), |hex| (hex, 16))
 }

@@ -1,232 +1,18 @@
-//! PodSecurity: the three Pod Security Standards, chosen by labels of the namespace.
+//! What each control of the Pod Security Standards finds in a pod.
 //!
-//! Namespace labels -> level per mode; pod -> violations. `enforce` refuses pods, `warn` warns about pods and about what makes
-//! them. Counterpart: `k8s.io/pod-security-admission`. The checks are in [`BASELINE`] and [`RESTRICTED`]: one function
-//! per control, in the order violations are reported. Every version of the standard is judged as `latest`.
+//! Pod -> `reason (detail)`, or nothing. Counterpart: `pod-security-admission/policy/check_*.go`. Which control
+//! applies at which level and version is the table in `standard.rs`.
 
-use futures::future::BoxFuture;
+use std::collections::BTreeSet;
+
 use serde_json::Value;
-use skiff_api::Status;
-use skiff_api::field::{ErrorList, Path};
-use skiff_api::meta::meta;
 
-use super::{Operation, Plugin, Request};
-use crate::objects;
+pub type Control = fn(&Pod<'_>) -> Option<String>;
 
-pub struct PodSecurity;
-
-const PREFIX: &str = "pod-security.kubernetes.io/";
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Level {
-    Privileged,
-    Baseline,
-    Restricted,
-}
-
-impl Plugin for PodSecurity {
-    fn name(&self) -> &'static str {
-        "PodSecurity"
-    }
-
-    fn handles(&self, request: &Request<'_>) -> bool {
-        if request.operation == Operation::Delete {
-            return false;
-        }
-        let pods = request.is("", "pods")
-            || (request.kind.resource == "pods" && request.subresource == "ephemeralcontainers");
-        pods || request.is("", "namespaces")
-            || (request.subresource.is_empty() && template_pointer(request).is_some())
-    }
-
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            match request.kind.resource.as_str() {
-                "namespaces" => check_labels(object),
-                "pods" => on_pod(request, object).await,
-                _ => on_template(request, object).await,
-            }
-        })
-    }
-}
-
-async fn on_pod(request: &Request<'_>, pod: &Value) -> Result<(), Status> {
-    // What a change leaves as it was needs no new permission.
-    if request.old.is_some_and(|old| old["spec"] == pod["spec"]) {
-        return Ok(());
-    }
-    let Some(namespace) =
-        objects::find(request.server, "namespaces", "", request.namespace).await?
-    else {
-        return Ok(());
-    };
-    let (level, version) = chosen(&namespace, "enforce");
-    let found = violations(&pod["spec"], level);
-    if !found.is_empty() {
-        let why =
-            format!("violates PodSecurity \"{}:{version}\": {}", level.name(), found.join(", "));
-        return Err(request.forbidden(pod, &why));
-    }
-    warn(request, &namespace, &pod["spec"]);
-    Ok(())
-}
-
-async fn on_template(request: &Request<'_>, object: &Value) -> Result<(), Status> {
-    let Some(template) = template_pointer(request).and_then(|pointer| object.pointer(pointer))
-    else {
-        return Ok(());
-    };
-    let Some(namespace) =
-        objects::find(request.server, "namespaces", "", request.namespace).await?
-    else {
-        return Ok(());
-    };
-    warn(request, &namespace, &template["spec"]);
-    Ok(())
-}
-
-fn warn(request: &Request<'_>, namespace: &Value, spec: &Value) {
-    let (level, version) = chosen(namespace, "warn");
-    let found = violations(spec, level);
-    if !found.is_empty() {
-        request.call.warn(format!(
-            "would violate PodSecurity \"{}:{version}\": {}",
-            level.name(),
-            found.join(", ")
-        ));
-    }
-}
-
-/// Where a workload keeps its pod template.
-fn template_pointer(request: &Request<'_>) -> Option<&'static str> {
-    match (request.kind.group.as_str(), request.kind.resource.as_str()) {
-        ("apps", "deployments" | "replicasets" | "statefulsets" | "daemonsets")
-        | ("batch", "jobs")
-        | ("", "replicationcontrollers") => Some("/spec/template"),
-        ("batch", "cronjobs") => Some("/spec/jobTemplate/spec/template"),
-        ("", "podtemplates") => Some("/template"),
-        _ => None,
-    }
-}
-
-// === levels ===
-
-impl Level {
-    fn name(self) -> &'static str {
-        match self {
-            Level::Privileged => "privileged",
-            Level::Baseline => "baseline",
-            Level::Restricted => "restricted",
-        }
-    }
-
-    fn read(text: &str) -> Option<Level> {
-        [Level::Privileged, Level::Baseline, Level::Restricted]
-            .into_iter()
-            .find(|level| level.name() == text)
-    }
-}
-
-/// Level and version of a mode; a value that is no level is the strictest, as nobody knows what was meant.
-fn chosen(namespace: &Value, mode: &str) -> (Level, String) {
-    let label = |key: String| meta(namespace).label(&key).unwrap_or("").to_owned();
-    let level = match label(format!("{PREFIX}{mode}")).as_str() {
-        "" => Level::Privileged,
-        text => Level::read(text).unwrap_or(Level::Restricted),
-    };
-    let version = label(format!("{PREFIX}{mode}-version"));
-    (level, if version.is_empty() { "latest".to_owned() } else { version })
-}
-
-fn check_labels(namespace: &Value) -> Result<(), Status> {
-    let mut errors = ErrorList::default();
-    let at = Path::new("metadata");
-    let at = at.child("labels");
-    for mode in ["enforce", "audit", "warn"] {
-        let (level, version) = (format!("{PREFIX}{mode}"), format!("{PREFIX}{mode}-version"));
-        if let Some(text) = meta(namespace).label(&level).filter(|text| Level::read(text).is_none())
-        {
-            errors.invalid(
-                &at.key(&level),
-                text,
-                "must be one of privileged, baseline, restricted",
-            );
-        }
-        if let Some(text) = meta(namespace).label(&version).filter(|text| !is_version(text)) {
-            errors.invalid(&at.key(&version), text, "must be \"latest\" or \"v1.x\"");
-        }
-    }
-    match errors.is_empty() {
-        true => Ok(()),
-        false => Err(Status::invalid(
-            &skiff_api::GroupKind::new("", "Namespace"),
-            meta(namespace).name(),
-            errors,
-        )),
-    }
-}
-
-fn is_version(text: &str) -> bool {
-    let minor = text.strip_prefix("v1.");
-    text == "latest"
-        || minor.is_some_and(|minor| {
-            !minor.is_empty() && minor.bytes().all(|byte| byte.is_ascii_digit())
-        })
-}
-
-// === controls ===
-
-struct Pod<'a> {
-    spec: &'a Value,
-}
-
-type Control = fn(&Pod<'_>) -> Option<String>;
-
-const BASELINE: &[Control] = &[
-    host_namespaces,
-    privileged,
-    capabilities_baseline,
-    host_path,
-    host_ports,
-    app_armor,
-    se_linux,
-    proc_mount,
-    seccomp_baseline,
-    sysctls,
-    host_process,
-];
-
-/// What `restricted` asks beyond `baseline`; capabilities and seccomp replace their weaker forms.
-const RESTRICTED: &[Control] = &[
-    host_namespaces,
-    privileged,
-    host_path,
-    host_ports,
-    app_armor,
-    se_linux,
-    sysctls,
-    host_process,
-    allow_privilege_escalation,
-    capabilities_restricted,
-    proc_mount_any,
-    volume_types,
-    run_as_non_root,
-    run_as_root,
-    seccomp_restricted,
-];
-
-fn violations(spec: &Value, level: Level) -> Vec<String> {
-    let controls = match level {
-        Level::Privileged => return Vec::new(),
-        Level::Baseline => BASELINE,
-        Level::Restricted => RESTRICTED,
-    };
-    let pod = Pod { spec };
-    controls.iter().filter_map(|control| control(&pod)).collect()
+/// A pod, or a template of one.
+pub struct Pod<'a> {
+    pub metadata: &'a Value,
+    pub spec: &'a Value,
 }
 
 impl<'a> Pod<'a> {
@@ -242,6 +28,11 @@ impl<'a> Pod<'a> {
             .filter(|container| fault(container))
             .map(|container| format!("{:?}", container["name"].as_str().unwrap_or("")))
             .collect()
+    }
+
+    fn annotations(&self) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let all = self.metadata["annotations"].as_object().into_iter().flatten();
+        all.filter_map(|(key, value)| Some((key.as_str(), value.as_str()?)))
     }
 
     fn context(&self) -> &'a Value {
@@ -262,14 +53,14 @@ fn quoted(list: &[String]) -> String {
     list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
 }
 
-fn host_namespaces(pod: &Pod<'_>) -> Option<String> {
+pub fn host_namespaces(pod: &Pod<'_>) -> Option<String> {
     let used =
         ["hostNetwork", "hostPID", "hostIPC"].into_iter().filter(|field| pod.spec[*field] == true);
     let used: Vec<String> = used.map(|field| format!("{field}=true")).collect();
     (!used.is_empty()).then(|| format!("host namespaces ({})", used.join(", ")))
 }
 
-fn privileged(pod: &Pod<'_>) -> Option<String> {
+pub fn privileged(pod: &Pod<'_>) -> Option<String> {
     let bad = pod.at_fault(|container| container["securityContext"]["privileged"] == true);
     (!bad.is_empty()).then(|| {
         format!("privileged ({} must not set securityContext.privileged=true)", containers(&bad))
@@ -300,7 +91,7 @@ fn added(container: &Value) -> impl Iterator<Item = &str> {
         .filter_map(Value::as_str)
 }
 
-fn capabilities_baseline(pod: &Pod<'_>) -> Option<String> {
+pub fn capabilities_baseline(pod: &Pod<'_>) -> Option<String> {
     let foreign = |capability: &&str| !DEFAULT_CAPABILITIES.contains(capability);
     let bad = pod.at_fault(|container| added(container).any(|capability| foreign(&capability)));
     let mut named: Vec<String> =
@@ -316,7 +107,7 @@ fn capabilities_baseline(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-fn capabilities_restricted(pod: &Pod<'_>) -> Option<String> {
+pub fn capabilities_restricted(pod: &Pod<'_>) -> Option<String> {
     let drops_all = |container: &Value| {
         let dropped = container["securityContext"]["capabilities"]["drop"].as_array();
         dropped.is_some_and(|list| list.iter().any(|capability| capability == "ALL"))
@@ -349,7 +140,7 @@ fn capabilities_restricted(pod: &Pod<'_>) -> Option<String> {
     (!why.is_empty()).then(|| format!("unrestricted capabilities ({})", why.join("; ")))
 }
 
-fn host_path(pod: &Pod<'_>) -> Option<String> {
+pub fn host_path(pod: &Pod<'_>) -> Option<String> {
     let volumes = pod.spec["volumes"]
         .as_array()
         .into_iter()
@@ -362,7 +153,7 @@ fn host_path(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-fn host_ports(pod: &Pod<'_>) -> Option<String> {
+pub fn host_ports(pod: &Pod<'_>) -> Option<String> {
     let ports = |container: &Value| -> Vec<String> {
         let ports = container["ports"].as_array().into_iter().flatten();
         ports
@@ -410,14 +201,26 @@ fn setters(pod: &Pod<'_>, pointer: &str, bad: impl Fn(&str) -> bool) -> (Vec<Str
     (who, values)
 }
 
-fn app_armor(pod: &Pod<'_>) -> Option<String> {
-    let (who, values) = setters(pod, "/appArmorProfile/type", |text| {
+/// Annotations of older clients count as much as the fields.
+pub fn app_armor(pod: &Pod<'_>) -> Option<String> {
+    const ANNOTATION: &str = "container.apparmor.security.beta.kubernetes.io/";
+    let (mut who, mut values) = setters(pod, "/appArmorProfile/type", |text| {
         !matches!(text, "RuntimeDefault" | "Localhost")
     });
-    let what = plural("profile type", values.len());
+    let allowed =
+        |text: &str| matches!(text, "" | "runtime/default") || text.starts_with("localhost/");
+    let annotations = pod.annotations().filter(|(key, _)| key.starts_with(ANNOTATION));
+    let annotations = annotations.filter(|(_, text)| !allowed(text));
+    let mut forbidden: Vec<String> =
+        annotations.map(|(key, text)| format!("{key}={text:?}")).collect();
+    forbidden.sort();
+    if !forbidden.is_empty() {
+        who.push(plural("annotation", forbidden.len()));
+        values.extend(forbidden);
+    }
     (!who.is_empty()).then(|| {
         format!(
-            "forbidden AppArmor {} ({} must not set AppArmor {what} to {})",
+            "forbidden AppArmor {} ({} must not set AppArmor profile type to {})",
             plural("profile", values.len()),
             who.join(" and "),
             quoted(&values)
@@ -425,12 +228,14 @@ fn app_armor(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-const SE_LINUX_TYPES: &[&str] =
-    &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
+const SE_LINUX_TYPES: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t"];
 
-fn se_linux(pod: &Pod<'_>) -> Option<String> {
-    let (by_type, types) =
-        setters(pod, "/seLinuxOptions/type", |text| !SE_LINUX_TYPES.contains(&text));
+/// Engines in containers came with 1.31.
+pub fn se_linux<const MINOR: u32>(pod: &Pod<'_>) -> Option<String> {
+    let allowed = |text: &str| {
+        SE_LINUX_TYPES.contains(&text) || (MINOR >= 31 && text == "container_engine_t")
+    };
+    let (by_type, types) = setters(pod, "/seLinuxOptions/type", |text| !allowed(text));
     let (by_user, _) = setters(pod, "/seLinuxOptions/user", |text| !text.is_empty());
     let (by_role, _) = setters(pod, "/seLinuxOptions/role", |text| !text.is_empty());
     let mut who: Vec<String> = Vec::new();
@@ -458,12 +263,7 @@ fn se_linux(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-/// In a user namespace of its own, a pod may see the whole of /proc.
-fn proc_mount(pod: &Pod<'_>) -> Option<String> {
-    if pod.spec["hostUsers"] == false { None } else { proc_mount_any(pod) }
-}
-
-fn proc_mount_any(pod: &Pod<'_>) -> Option<String> {
+pub fn proc_mount(pod: &Pod<'_>) -> Option<String> {
     let value = |container: &Value| {
         container["securityContext"]["procMount"]
             .as_str()
@@ -483,7 +283,7 @@ fn proc_mount_any(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-fn seccomp_baseline(pod: &Pod<'_>) -> Option<String> {
+pub fn seccomp_baseline(pod: &Pod<'_>) -> Option<String> {
     let (who, values) = setters(pod, "/seccompProfile/type", |text| {
         !matches!(text, "RuntimeDefault" | "Localhost")
     });
@@ -496,7 +296,7 @@ fn seccomp_baseline(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-fn seccomp_restricted(pod: &Pod<'_>) -> Option<String> {
+pub fn seccomp_restricted(pod: &Pod<'_>) -> Option<String> {
     if let Some(weaker) = seccomp_baseline(pod) {
         return Some(weaker);
     }
@@ -510,32 +310,41 @@ fn seccomp_restricted(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-const SAFE_SYSCTLS: &[&str] = &[
-    "kernel.shm_rmid_forced",
-    "net.ipv4.ip_local_port_range",
-    "net.ipv4.ip_unprivileged_port_start",
-    "net.ipv4.tcp_syncookies",
-    "net.ipv4.ping_group_range",
-    "net.ipv4.ip_local_reserved_ports",
-    "net.ipv4.tcp_keepalive_time",
-    "net.ipv4.tcp_fin_timeout",
-    "net.ipv4.tcp_keepalive_intvl",
-    "net.ipv4.tcp_keepalive_probes",
-    "net.ipv4.tcp_rmem",
-    "net.ipv4.tcp_wmem",
+/// Minor version from which each is safe.
+const SAFE_SYSCTLS: &[(u32, &[&str])] = &[
+    (
+        0,
+        &[
+            "kernel.shm_rmid_forced",
+            "net.ipv4.ip_local_port_range",
+            "net.ipv4.ip_unprivileged_port_start",
+            "net.ipv4.tcp_syncookies",
+            "net.ipv4.ping_group_range",
+        ],
+    ),
+    (27, &["net.ipv4.ip_local_reserved_ports"]),
+    (
+        29,
+        &[
+            "net.ipv4.tcp_keepalive_time",
+            "net.ipv4.tcp_fin_timeout",
+            "net.ipv4.tcp_keepalive_intvl",
+            "net.ipv4.tcp_keepalive_probes",
+        ],
+    ),
+    (32, &["net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"]),
 ];
 
-fn sysctls(pod: &Pod<'_>) -> Option<String> {
-    let all = pod.context()["sysctls"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(|sysctl| sysctl["name"].as_str());
-    let bad: Vec<&str> = all.filter(|name| !SAFE_SYSCTLS.contains(name)).collect();
+pub fn sysctls<const MINOR: u32>(pod: &Pod<'_>) -> Option<String> {
+    let known = SAFE_SYSCTLS.iter().filter(|(from, _)| *from <= MINOR);
+    let safe: Vec<&str> = known.flat_map(|(_, names)| names.iter().copied()).collect();
+    let all = pod.context()["sysctls"].as_array().into_iter().flatten();
+    let all = all.filter_map(|sysctl| sysctl["name"].as_str());
+    let bad: Vec<&str> = all.filter(|name| !safe.contains(name)).collect();
     (!bad.is_empty()).then(|| format!("forbidden sysctls ({})", bad.join(", ")))
 }
 
-fn host_process(pod: &Pod<'_>) -> Option<String> {
+pub fn host_process(pod: &Pod<'_>) -> Option<String> {
     let set = |context: &Value| context["windowsOptions"]["hostProcess"] == true;
     let names = pod.at_fault(|container| set(&container["securityContext"]));
     let mut who = Vec::new();
@@ -553,7 +362,7 @@ fn host_process(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-fn allow_privilege_escalation(pod: &Pod<'_>) -> Option<String> {
+pub fn allow_privilege_escalation(pod: &Pod<'_>) -> Option<String> {
     let bad =
         pod.at_fault(|container| container["securityContext"]["allowPrivilegeEscalation"] != false);
     (!bad.is_empty()).then(|| format!("allowPrivilegeEscalation != false ({} must set securityContext.allowPrivilegeEscalation=false)", containers(&bad)))
@@ -571,7 +380,7 @@ const SAFE_VOLUMES: &[&str] = &[
     "secret",
 ];
 
-fn volume_types(pod: &Pod<'_>) -> Option<String> {
+pub fn volume_types(pod: &Pod<'_>) -> Option<String> {
     let (mut names, mut types) = (Vec::new(), Vec::new());
     for volume in pod.spec["volumes"].as_array().into_iter().flatten() {
         let sources = volume
@@ -601,10 +410,7 @@ fn volume_types(pod: &Pod<'_>) -> Option<String> {
     })
 }
 
-fn run_as_non_root(pod: &Pod<'_>) -> Option<String> {
-    if pod.spec["hostUsers"] == false {
-        return None;
-    }
+pub fn run_as_non_root(pod: &Pod<'_>) -> Option<String> {
     let explicit = pod.at_fault(|container| container["securityContext"]["runAsNonRoot"] == false);
     let mut why = Vec::new();
     if pod.context()["runAsNonRoot"] == false {
@@ -628,10 +434,7 @@ fn run_as_non_root(pod: &Pod<'_>) -> Option<String> {
     (!why.is_empty()).then(|| format!("runAsNonRoot != true ({})", why.join("; ")))
 }
 
-fn run_as_root(pod: &Pod<'_>) -> Option<String> {
-    if pod.spec["hostUsers"] == false {
-        return None;
-    }
+pub fn run_as_root(pod: &Pod<'_>) -> Option<String> {
     let names = pod.at_fault(|container| container["securityContext"]["runAsUser"] == 0);
     let mut who = Vec::new();
     if pod.context()["runAsUser"] == 0 {
@@ -644,41 +447,64 @@ fn run_as_root(pod: &Pod<'_>) -> Option<String> {
         .then(|| format!("runAsUser=0 ({} must not set runAsUser=0)", who.join(" and ")))
 }
 
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
+/// Before there were fields, annotations chose the profile.
+pub fn seccomp_annotations(pod: &Pod<'_>) -> Option<String> {
+    const POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    const CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+    let allowed = |text: &str| {
+        matches!(text, "runtime/default" | "docker/default") || text.starts_with("localhost/")
+    };
+    let concerns = |key: &str| {
+        let of = key.strip_prefix(CONTAINER);
+        key == POD || pod.containers().any(|container| of.is_some_and(|of| container["name"] == of))
+    };
+    let bad = pod.annotations().filter(|(key, text)| concerns(key) && !allowed(text));
+    let mut bad: Vec<String> = bad.map(|(key, text)| format!("{key}={text:?}")).collect();
+    bad.sort();
+    (!bad.is_empty()).then(|| {
+        format!("seccompProfile (forbidden {} {})", plural("annotation", bad.len()), bad.join(", "))
+    })
+}
 
-    use super::*;
-
-    fn check(level: Level, pod: Value, expected: &[&str]) {
-        assert_eq!(violations(&pod, level), expected);
+/// A probe or hook of another host is a way to look around from the node.
+pub fn probe_hosts(pod: &Pod<'_>) -> Option<String> {
+    let mut names = BTreeSet::new();
+    let mut hosts = BTreeSet::new();
+    for container in pod.containers() {
+        let probes = ["livenessProbe", "readinessProbe", "startupProbe"];
+        let probes = probes.iter().map(|field| &container[*field]);
+        let hooks = ["postStart", "preStop"].iter().map(|field| &container["lifecycle"][*field]);
+        for handler in probes.chain(hooks) {
+            let asked = ["httpGet", "tcpSocket"].iter();
+            let asked = asked.filter_map(|way| handler[*way]["host"].as_str());
+            for host in asked.filter(|host| !host.is_empty()) {
+                hosts.insert(host.to_owned());
+                names.insert(container["name"].as_str().unwrap_or("").to_owned());
+            }
+        }
     }
+    let (names, hosts): (Vec<String>, Vec<String>) =
+        (names.into_iter().collect(), hosts.into_iter().collect());
+    (!names.is_empty()).then(|| {
+        format!(
+            "probe or lifecycle host ({} {} {} {} {})",
+            plural("container", names.len()),
+            quoted(&names),
+            if names.len() == 1 { "uses" } else { "use" },
+            plural("probe or lifecycle host", hosts.len()),
+            quoted(&hosts)
+        )
+    })
+}
 
-    #[test]
-    fn baseline_names_what_is_wrong_and_where() {
-        let container = json!({ "name": "c" });
-        check(Level::Baseline, json!({ "containers": [container] }), &[]);
-        check(
-            Level::Baseline,
-            json!({ "hostPID": true, "hostIPC": true }),
-            &["host namespaces (hostPID=true, hostIPC=true)"],
-        );
-        let net_raw = json!({ "name": "c", "securityContext": { "capabilities": { "add": ["NET_RAW", "CHOWN"] } } });
-        let why = r#"non-default capabilities (container "c" must not include "NET_RAW" in securityContext.capabilities.add)"#;
-        check(Level::Baseline, json!({ "containers": [net_raw] }), &[why]);
-        check(Level::Privileged, json!({ "hostNetwork": true }), &[]);
-    }
+// === relaxations ===
 
-    #[test]
-    fn restricted_asks_for_what_is_missing() {
-        let pod = json!({
-            "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
-            "containers": [{ "name": "c", "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }],
-        });
-        check(Level::Restricted, pod, &[]);
-        assert_eq!(
-            violations(&json!({ "containers": [{ "name": "c" }] }), Level::Restricted).len(),
-            4
-        );
-    }
+/// In a user namespace of its own, root is nobody and /proc its own.
+pub fn unless_user_namespace(pod: &Pod<'_>, control: Control) -> Option<String> {
+    if pod.spec["hostUsers"] == false { None } else { control(pod) }
+}
+
+/// Windows knows no capabilities, privilege escalation or seccomp.
+pub fn unless_windows(pod: &Pod<'_>, control: Control) -> Option<String> {
+    if pod.spec["os"]["name"] == "windows" { None } else { control(pod) }
 }

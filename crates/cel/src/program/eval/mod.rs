@@ -5,16 +5,21 @@
 //! over an error when the other side decides.
 //! Invariant: running out of budget is passed over by nothing.
 
+mod errors;
+mod loops;
+mod parts;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::ast::op;
 use crate::cost::{LIST_COST, MAP_COST, Meter, STRUCT_COST};
 use crate::error::EvalError;
-use crate::library::{insert_into, no_overload};
-use crate::value::{Evaluated, Key, List, Map, Object, Value};
+use crate::library::no_overload;
+use crate::value::{Evaluated, Key, Object, Value};
 
-use super::node::{Call, Fold, Growth, MapEntry, Node, Select, Step, StructField};
+use self::errors::{no_such_overload, not_optional};
+use self::parts::{at_index, find, missing, select};
+use super::node::{Call, MapEntry, Node, Select, StructField};
 use super::{Activation, Outcome, no_variable};
 
 /// Arguments most calls have at most; they need no allocation.
@@ -233,8 +238,9 @@ impl<'v, 'a> Evaluator<'v, 'a> {
                 }
                 Ok(Value::Bool(a.equals(&b) != negated))
             }
-            (Err(error), _) | (_, Err(error)) => {
-                self.meter.charge(1)?;
+            (Err(error), other) | (other, Err(error)) => {
+                let size = other.map_or(1, |other| other.cost_size());
+                self.meter.charge(u64::from(size > 0))?;
                 Err(error)
             }
         }
@@ -352,116 +358,6 @@ impl<'v, 'a> Evaluator<'v, 'a> {
         }
         Ok(Value::Object(Arc::new(Object { type_name: name.clone(), fields: made })))
     }
-
-    // --- loops ---
-
-    fn fold(&mut self, fold: &'v Fold) -> Evaluated<'a> {
-        let range = self.eval(&fold.range)?;
-        let init = self.eval(&fold.init);
-        let accu = self.locals.len();
-        self.locals.push(Local::Ready(init));
-        let result = match &range {
-            Value::List(list) => self.fold_list(fold, list),
-            Value::Map(map) => self.fold_map(fold, map),
-            other => Err(not_iterable(other, fold.two)),
-        };
-        let result = result.and_then(|()| self.eval(&fold.result));
-        self.locals.truncate(accu);
-        result
-    }
-
-    fn fold_list(&mut self, fold: &'v Fold, list: &List<'a>) -> Result<(), EvalError> {
-        for (index, element) in list.iter().enumerate() {
-            let go_on = match fold.two {
-                true => self.turn(fold, [Ok(Value::Int(index as i64)), element])?,
-                false => self.turn(fold, [element])?,
-            };
-            if !go_on {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn fold_map(&mut self, fold: &'v Fold, map: &Map<'a>) -> Result<(), EvalError> {
-        for (key, value) in map.iter() {
-            let go_on = match fold.two {
-                true => self.turn(fold, [Ok(key.into()), value])?,
-                false => self.turn(fold, [Ok(key.into())])?,
-            };
-            if !go_on {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    /// One turn of a loop; false when it was the last.
-    fn turn<const N: usize>(
-        &mut self,
-        fold: &'v Fold,
-        vars: [Evaluated<'a>; N],
-    ) -> Result<bool, EvalError> {
-        let accu = self.locals.len() - 1;
-        self.locals.extend(vars.map(Local::Ready));
-        let go_on = matches!(self.eval(&fold.condition)?, Value::Bool(true));
-        if go_on {
-            match &fold.step {
-                Step::Become(step) => {
-                    let value = self.eval(step);
-                    if let Err(EvalError::CostLimitExceeded) = value {
-                        return Err(EvalError::CostLimitExceeded);
-                    }
-                    self.locals[accu] = Local::Ready(value);
-                }
-                Step::Grow { filter, by } => self.grow(accu, filter.as_ref(), by)?,
-            }
-        }
-        self.locals.truncate(accu + 1);
-        Ok(go_on)
-    }
-
-    /// Adds to the accumulator in place. Costs what making a new one would.
-    fn grow(
-        &mut self,
-        accu: usize,
-        filter: Option<&'v Node>,
-        by: &'v Growth,
-    ) -> Result<(), EvalError> {
-        if let Some(filter) = filter {
-            match self.eval(filter)? {
-                Value::Bool(true) => {}
-                Value::Bool(false) => return self.meter.charge(0),
-                _ => return Err(EvalError::NoSuchOverload),
-            }
-        }
-        // The accumulator is read, and the sum or the insertion is a call.
-        self.meter.charge(2)?;
-        match by {
-            Growth::Element(element) => {
-                // A list of a constant is a constant.
-                if !matches!(element, Node::Constant(_)) {
-                    self.meter.charge(LIST_COST)?;
-                }
-                let element = self.eval(element)?;
-                match &mut self.locals[accu] {
-                    Local::Ready(Ok(Value::List(List::Made(made)))) => {
-                        Arc::make_mut(made).push(element)
-                    }
-                    _ => return Err(EvalError::NoSuchOverload),
-                }
-            }
-            Growth::Entry(parts) => {
-                let parts: Vec<_> =
-                    parts.iter().map(|part| self.eval(part)).collect::<Result<_, _>>()?;
-                match &mut self.locals[accu] {
-                    Local::Ready(Ok(Value::Map(Map::Made(made)))) => insert_into(made, &parts)?,
-                    _ => return Err(EvalError::NoSuchOverload),
-                }
-            }
-        }
-        Ok(())
-    }
 }
 
 /// Whether the node is a name, or what is selected from one.
@@ -474,140 +370,4 @@ fn is_attribute(node: &Node) -> bool {
             | Node::Select { .. }
             | Node::Index { .. }
     )
-}
-
-// === parts of values ===
-
-/// The field, if the value has it.
-fn find<'a>(value: &Value<'a>, field: &str) -> Option<Evaluated<'a>> {
-    match value {
-        Value::Map(map) => map.field(field),
-        Value::Object(object) => object.fields.get(field).cloned().map(Ok),
-        Value::Optional(inner) => find(inner.as_ref()?, field),
-        Value::List(_) => {
-            let message = "unsupported index type 'string' in list";
-            Some(Err(EvalError::other(message)))
-        }
-        _ => None,
-    }
-}
-
-fn select<'a>(value: Value<'a>, field: &str) -> Evaluated<'a> {
-    match (&value, find(&value, field)) {
-        (Value::Optional(_), found) => Ok(Value::Optional(found.transpose()?.map(Arc::new))),
-        (_, Some(found)) => found,
-        (_, None) => Err(EvalError::NoSuchKey(field.to_owned())),
-    }
-}
-
-/// What is at an index or under a key, if anything is.
-fn at_index<'a>(value: &Value<'a>, index: &Value<'a>) -> Result<Option<Evaluated<'a>>, EvalError> {
-    match value {
-        Value::List(list) => {
-            let place = match index {
-                Value::Int(place) => usize::try_from(*place).ok(),
-                Value::Uint(place) => usize::try_from(*place).ok(),
-                Value::Double(place) if place.fract() == 0.0 && *place >= 0.0 => {
-                    Some(*place as usize)
-                }
-                Value::Double(place) => {
-                    let message = format!("unsupported index value {place} in list");
-                    return Err(EvalError::other(message));
-                }
-                other => {
-                    let kind = other.cel_type();
-                    let message = format!("unsupported index type '{}' in list", kind.name());
-                    return Err(EvalError::other(message));
-                }
-            };
-            Ok(place.and_then(|place| list.get(place)))
-        }
-        Value::Map(map) => Ok(Key::of(index).and_then(|key| map.get(&key))),
-        Value::Object(object) => match index {
-            Value::String(field) => Ok(object.fields.get(&**field).cloned().map(Ok)),
-            _ => Ok(None),
-        },
-        _ => Ok(None),
-    }
-}
-
-fn missing(value: &Value<'_>, index: &Value<'_>) -> EvalError {
-    match (value, index) {
-        (Value::List(_), Value::Int(place)) => EvalError::IndexOutOfBounds(*place),
-        (Value::List(_), Value::Uint(place)) => EvalError::IndexOutOfBounds(*place as i64),
-        (Value::List(_), Value::Double(place)) => EvalError::IndexOutOfBounds(*place as i64),
-        (_, key) => EvalError::NoSuchKey(Key::of(key).map_or_else(String::new, |k| k.to_string())),
-    }
-}
-
-// === errors ===
-
-fn not_optional(what: &str, value: &Value<'_>) -> EvalError {
-    let shown = crate::library::formatting::to_text(value);
-    EvalError::other(format!("cannot initialize optional {what} from non-optional value {shown}"))
-}
-
-fn not_iterable(range: &Value<'_>, two: bool) -> EvalError {
-    let kind = match range {
-        Value::Null => "types.Null",
-        Value::Bool(_) => "types.Bool",
-        Value::Int(_) => "types.Int",
-        Value::Uint(_) => "types.Uint",
-        Value::Double(_) => "types.Double",
-        Value::String(_) => "types.String",
-        Value::Bytes(_) => "types.Bytes",
-        Value::Duration(_) => "types.Duration",
-        Value::Timestamp(_) => "types.Timestamp",
-        Value::Optional(_) => "*types.Optional",
-        _ => "*types.Type",
-    };
-    EvalError::Other(match two {
-        true => format!("unsupported comprehension range type: {kind}"),
-        false => format!("got '{kind}', expected iterable type"),
-    })
-}
-
-/// The error of a call no overload takes the arguments of.
-///
-/// Operators of values that know the operator say no more than that; otherwise the function is
-/// named, and where it is not an operator, the kinds of its arguments.
-fn no_such_overload(call: &Call, args: &[Value<'_>]) -> EvalError {
-    let function = call.function;
-    if matches!(function, "@in" | "contains" | "startsWith" | "endsWith" | "!_") {
-        return EvalError::NoSuchOverload;
-    }
-    if function.starts_with('_') || function == "-_" {
-        return match args.first() {
-            Some(first) if knows(first, function) => EvalError::NoSuchOverload,
-            _ => EvalError::NoSuchFunction(function.to_owned()),
-        };
-    }
-    match (function, args.first()) {
-        ("matches" | "sort", Some(Value::String(_))) => return EvalError::NoSuchOverload,
-        ("matches" | "sort" | "size" | "@sortByAssociatedKeys", _) => {
-            return EvalError::NoSuchFunction(function.to_owned());
-        }
-        ("flatten", Some(first)) => {
-            return EvalError::NoSuchFunction(format!("{}.flatten()", first.cel_type()));
-        }
-        _ => {}
-    }
-    let kinds: Vec<_> = args.iter().map(|arg| arg.cel_type().name().to_owned()).collect();
-    EvalError::NoSuchFunction(format!("{function}({})", kinds.join(", ")))
-}
-
-fn knows(value: &Value<'_>, operator: &str) -> bool {
-    match value {
-        Value::Int(_) | Value::Uint(_) | Value::String(_) => true,
-        Value::Duration(_) | Value::Timestamp(_) => true,
-        Value::Double(_) => operator != "_%_",
-        Value::Bytes(_) => operator == op::ADD || is_order(operator),
-        Value::List(_) => operator == op::ADD,
-        Value::Bool(_) => is_order(operator),
-        _ => false,
-    }
-}
-
-fn is_order(operator: &str) -> bool {
-    matches!(operator, "_<_" | "_<=_" | "_>_" | "_>=_")
 }

@@ -4,6 +4,8 @@
 //! may cost out. Counterpart: cel-go's `checker/cost.go`.
 //! Invariant: walks the tree once; every node is visited with the sizes of its parts known.
 
+mod calls;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -13,7 +15,7 @@ use crate::decl::{DeclType, Step};
 use crate::library::Overload;
 use crate::types::Type;
 
-use super::{Cost, FORMAT_PATTERN, LIST_COST, MAP_COST, PATTERN, Range, STRUCT_COST, TEXT};
+use super::{Cost, LIST_COST, MAP_COST, Range, STRUCT_COST};
 
 type Decls = HashMap<String, Arc<DeclType>>;
 /// From a variable to a part of it: names of fields, `@items`, `@keys`, `@values`, `@indices`.
@@ -374,179 +376,4 @@ fn is_scalar(kind: &Type) -> bool {
         Type::Int | Type::Timestamp | Type::Uint => true,
         other => other.as_optional().is_some_and(is_scalar),
     }
-}
-
-fn int_literal(expr: &Expr) -> Option<u64> {
-    match expr.kind {
-        Kind::Literal(Literal::Int(value)) => Some(u64::try_from(value).unwrap_or(0)),
-        _ => None,
-    }
-}
-
-// === impl Estimator: functions ===
-
-/// A call that makes a list.
-fn making(factor: f64, size: Range) -> (Range, Option<Range>) {
-    (size.scaled(factor).plus(Range::exactly(1 + LIST_COST)), Some(size))
-}
-
-impl Estimator<'_> {
-    /// What a call costs besides its arguments, and the size of what it yields.
-    fn work(&mut self, cost: Cost, args: &[&Expr]) -> (Range, Option<Range>) {
-        let size =
-            |e: &mut Self, at: usize| args.get(at).map_or(Range::UNKNOWN, |a| e.size_or_unknown(a));
-        let first = size(self, 0);
-        let one = Range::exactly(1);
-        let pattern = |length: Range| first.plus(one).scaled(TEXT).times(length.scaled(PATTERN));
-        let address = Range { min: 4, max: 16 };
-        let network = address.plus(address).scaled(TEXT);
-        match cost {
-            Cost::Fixed(units) => (Range::exactly(units), None),
-            Cost::Scan => (first.scaled(TEXT), Some(first)),
-            Cost::Parse(times) => (first.scaled(times * TEXT), None),
-            Cost::Affix => (size(self, 1).scaled(TEXT), None),
-            Cost::Traverse => (self.traverse(args[0], first), None),
-            Cost::Quote => {
-                let max = first.max.saturating_mul(2).saturating_add(2);
-                (first.scaled(TEXT), Some(Range { min: first.min.saturating_add(2), max }))
-            }
-            Cost::ToBytes => {
-                let result = Range { min: first.min, max: first.max.saturating_mul(4) };
-                (first.scaled(TEXT), Some(result))
-            }
-            Cost::FromBytes => {
-                (first.scaled(TEXT), Some(Range { min: first.min / 4, max: first.max }))
-            }
-            Cost::Replace => {
-                let result = replaced(first, size(self, 1), size(self, 2));
-                (first.scaled(2.0 * TEXT), Some(result))
-            }
-            Cost::Split => {
-                let max = args.get(2).and_then(|limit| int_literal(limit)).unwrap_or(first.max);
-                (first.scaled(2.0 * TEXT), Some(Range { min: 0, max }))
-            }
-            Cost::Join => {
-                let joined = self.joined(args, first);
-                (joined.scaled(TEXT), Some(joined))
-            }
-            Cost::Regex => (pattern(size(self, 1)), None),
-            Cost::Find => (pattern(size(self, 1)), Some(Range { min: 0, max: first.max })),
-            Cost::Contains => (first.scaled(TEXT).times(size(self, 1).scaled(TEXT)), None),
-            Cost::Search => (size(self, 1).scaled(1.0), None),
-            Cost::Compare => (compared(first, size(self, 1)), None),
-            Cost::Equality => (self.equality(args, first), None),
-            Cost::Concat => {
-                let sum = first.plus(size(self, 1));
-                (sum.scaled(TEXT), Some(sum))
-            }
-            Cost::ConcatLists => (one, Some(first.plus(size(self, 1)))),
-            Cost::ContainsIp(parse) => (network.plus(self.parsed(parse, args)), None),
-            Cost::ContainsCidr(parse) => {
-                let masked = address.scaled(TEXT).plus(one);
-                (network.plus(masked).plus(self.parsed(parse, args)), None)
-            }
-            Cost::Selector => (selector(size(self, 1)), None),
-            Cost::Validate => {
-                let text = size(self, 1).scaled(TEXT);
-                (text.scaled(FORMAT_PATTERN as f64 * PATTERN), None)
-            }
-            Cost::Product(times) => (first.times(size(self, 1)).scaled(times).plus(one), None),
-            Cost::Slice => {
-                let start = int_literal(args[1]).unwrap_or(0);
-                let end = int_literal(args[2]).unwrap_or(first.max);
-                making(1.0, Range::exactly(end.wrapping_sub(start)))
-            }
-            Cost::Range => making(1.0, Range::exactly(int_literal(args[0]).unwrap_or(u64::MAX))),
-            Cost::Flatten => {
-                let depth = args.get(1).map_or(1, |depth| int_literal(depth).unwrap_or(u64::MAX));
-                making(depth as f64, first)
-            }
-            Cost::Copy => making(1.0, first),
-            Cost::Pairs(at, text) => {
-                let size = size(self, at);
-                making(if text { 2.0 + TEXT } else { 2.0 }, size.times(size))
-            }
-        }
-    }
-
-    fn traverse(&mut self, list: &Expr, size: Range) -> Range {
-        let one = Range::exactly(1);
-        match self.checked.type_of(list) {
-            Type::List(element) if matches!(**element, Type::String | Type::Bytes) => {
-                size.times(one.plus(self.element_size(list).scaled(TEXT)))
-            }
-            Type::List(_) => size.times(one),
-            _ => size.scaled(TEXT),
-        }
-    }
-
-    fn joined(&mut self, args: &[&Expr], count: Range) -> Range {
-        let text = match self.checked.type_of(args[0]) {
-            Type::List(_) => count.times(self.element_size(args[0])),
-            _ => Range::exactly(0),
-        };
-        let Some(separator) = args.get(1) else { return text };
-        let separators =
-            Range { min: count.min.saturating_sub(1), max: count.max.saturating_sub(1) };
-        text.plus(self.size_or_unknown(separator).times(separators))
-    }
-
-    fn parsed(&mut self, parse: bool, args: &[&Expr]) -> Range {
-        match (parse, args.get(1)) {
-            (true, Some(text)) => self.size_or_unknown(text).scaled(TEXT),
-            _ => Range::exactly(0),
-        }
-    }
-
-    fn equality(&mut self, args: &[&Expr], first: Range) -> Range {
-        let kind = self.checked.type_of(args[0]);
-        if kind == self.checked.type_of(args[1]) {
-            match kind.name() {
-                "kubernetes.NamedFormat" => return Range { min: 1, max: 64 }.scaled(TEXT),
-                "kubernetes.URL" => {
-                    let max = self.sizes.get(&args[1].id).map_or(1, |size| size.max);
-                    return Range { min: 1, max }.scaled(TEXT);
-                }
-                "net.IP" | "net.CIDR" => return Range::exactly(1),
-                name if name.starts_with("kubernetes.") => return Range::exactly(1),
-                _ => {}
-            }
-        }
-        compared(first, self.size_or_unknown(args[1]))
-    }
-}
-
-fn compared(a: Range, b: Range) -> Range {
-    let max = a.max.min(b.max);
-    Range { min: u64::from(max > 0), max }.scaled(TEXT)
-}
-
-fn selector(length: Range) -> Range {
-    let requirements = length.scaled(0.5).scaled((LIST_COST + STRUCT_COST) as f64);
-    Range::exactly(LIST_COST).plus(length.scaled(TEXT)).plus(requirements)
-}
-
-/// The length of text in which something is replaced.
-fn replaced(text: Range, from: Range, to: Range) -> Range {
-    let mut count = Range::exactly(0);
-    let mut kept = Range::exactly(0);
-    // The longest: the shortest is replaced by the longest as often as possible.
-    if from.min == 0 {
-        count.max = text.max.saturating_add(1);
-        kept.max = text.max;
-    } else if to.max <= from.min {
-        kept.max = text.max;
-    } else {
-        count.max = (text.max as f64 / from.min as f64).ceil() as u64;
-    }
-    // The shortest: the longest is replaced by the shortest as often as possible.
-    if from.max == 0 {
-        count.min = text.min.saturating_add(1);
-        kept.min = text.min;
-    } else if from.max <= to.min {
-        kept.min = text.min;
-    } else {
-        count.min = (text.min as f64 / from.max as f64).ceil() as u64;
-    }
-    count.times(to).plus(kept)
 }

@@ -6,6 +6,8 @@
 //! a cluster that was off for a year starts.
 //! Invariant: CA and service-account keys are never replaced once written.
 
+mod signing;
+
 use std::fs;
 use std::io::{self, Write};
 use std::net::IpAddr;
@@ -39,12 +41,17 @@ pub struct Pki {
     ca: Authority,
     front_proxy: Authority,
     service_account: KeyPair,
+    clock: Clock,
     /// Held while a leaf is looked at and perhaps replaced: several listeners ask for the same one.
     issuing: Mutex<()>,
 }
 
+/// What time it is, so that a year can pass in a test.
+type Clock = fn() -> OffsetDateTime;
+
 struct Authority {
     cert_pem: String,
+    not_after: OffsetDateTime,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -82,14 +89,23 @@ const BACKDATED: Duration = Duration::days(1);
 impl Pki {
     /// Reads the authorities from `dir`, or makes them.
     pub fn open(dir: &Path) -> Result<Pki, PkiError> {
+        Pki::open_at(dir, OffsetDateTime::now_utc)
+    }
+
+    fn open_at(dir: &Path, clock: Clock) -> Result<Pki, PkiError> {
         fs::create_dir_all(dir).map_err(|source| file_error(dir, source))?;
         Ok(Pki {
-            ca: Authority::open(dir, "ca", "kubernetes")?,
-            front_proxy: Authority::open(dir, "front-proxy-ca", "front-proxy-ca")?,
+            ca: Authority::open(dir, "ca", "kubernetes", clock())?,
+            front_proxy: Authority::open(dir, "front-proxy-ca", "front-proxy-ca", clock())?,
+            clock,
             service_account: open_key(dir, "sa")?,
             issuing: Mutex::default(),
             dir: dir.to_owned(),
         })
+    }
+
+    fn now(&self) -> OffsetDateTime {
+        (self.clock)()
     }
 
     pub fn ca_pem(&self) -> &str {
@@ -124,7 +140,10 @@ impl Pki {
     pub fn issue(&self, leaf: &Leaf) -> Result<Identity, PkiError> {
         let failed = |source| PkiError::Issue { name: leaf.file.clone(), source };
         let key = KeyPair::generate().map_err(failed)?;
-        let cert = leaf.params().signed_by(&key, &self.authority(leaf).issuer).map_err(failed)?;
+        let cert = leaf
+            .params(self.now())
+            .signed_by(&key, &self.authority(leaf).issuer)
+            .map_err(failed)?;
         Ok(Identity { cert_pem: cert.pem(), key_pem: key.serialize_pem() })
     }
 
@@ -161,8 +180,7 @@ impl Pki {
     fn still_serves(&self, cert_pem: &str, key_pem: &str, leaf: &Leaf) -> bool {
         let Ok(der) = CertificateDer::from_pem_slice(cert_pem.as_bytes()) else { return false };
         let Ok((_, cert)) = x509_parser::parse_x509_certificate(&der) else { return false };
-        cert.validity().not_after.to_datetime()
-            > OffsetDateTime::now_utc() + Duration::days(RENEW_DAYS)
+        cert.validity().not_after.to_datetime() > self.now() + Duration::days(RENEW_DAYS)
             && covers(&cert, leaf)
             && KeyPair::from_pem(key_pem)
                 .is_ok_and(|key| key.subject_public_key_info() == cert.public_key().raw)
@@ -172,11 +190,16 @@ impl Pki {
 // === impl Authority ===
 
 impl Authority {
-    fn open(dir: &Path, file: &str, common_name: &str) -> Result<Authority, PkiError> {
+    fn open(
+        dir: &Path,
+        file: &str,
+        common_name: &str,
+        now: OffsetDateTime,
+    ) -> Result<Authority, PkiError> {
         let path = dir.join(format!("{file}.crt"));
         let key = open_key(dir, file)?;
         let failed = |source| PkiError::Issue { name: file.to_owned(), source };
-        let params = authority_params(common_name);
+        let params = authority_params(common_name, now);
         let cert_pem = match fs::read_to_string(&path) {
             Ok(pem) => pem,
             Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
@@ -187,12 +210,16 @@ impl Authority {
             Err(source) => return Err(file_error(&path, source)),
         };
         let issuer = Issuer::from_ca_cert_pem(&cert_pem, key).map_err(failed)?;
-        Ok(Authority { cert_pem, issuer })
+        let not_after = not_after(&cert_pem).ok_or_else(|| PkiError::Read {
+            name: file.to_owned(),
+            reason: "no certificate".to_owned(),
+        })?;
+        Ok(Authority { cert_pem, not_after, issuer })
     }
 }
 
-fn authority_params(common_name: &str) -> CertificateParams {
-    let mut params = lifetime(CA_DAYS);
+fn authority_params(common_name: &str, now: OffsetDateTime) -> CertificateParams {
+    let mut params = lifetime(CA_DAYS, now);
     params.distinguished_name.push(DnType::CommonName, common_name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![
@@ -284,8 +311,8 @@ impl Leaf {
         Leaf { front_proxy: true, ..Leaf::client("front-proxy-client", "front-proxy-client", &[]) }
     }
 
-    fn params(&self) -> CertificateParams {
-        let mut params = lifetime(LEAF_DAYS);
+    fn params(&self, now: OffsetDateTime) -> CertificateParams {
+        let mut params = lifetime(LEAF_DAYS, now);
         for organization in &self.organizations {
             params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
         }
@@ -336,9 +363,14 @@ fn octets(address: IpAddr) -> Vec<u8> {
     }
 }
 
-fn lifetime(days: i64) -> CertificateParams {
+fn not_after(pem: &str) -> Option<OffsetDateTime> {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).ok()?;
+    let (_, cert) = x509_parser::parse_x509_certificate(&der).ok()?;
+    Some(cert.validity().not_after.to_datetime())
+}
+
+fn lifetime(days: i64, now: OffsetDateTime) -> CertificateParams {
     let mut params = CertificateParams::default();
-    let now = OffsetDateTime::now_utc();
     params.not_before = now - BACKDATED;
     params.not_after = now + Duration::days(days);
     params.distinguished_name = DistinguishedName::new();
@@ -397,6 +429,61 @@ mod tests {
         });
         assert!(issued.iter().all(|cert| *cert == issued[0]));
         fs::remove_dir_all(&dir).expect("the directory is ours");
+    }
+
+    fn at_the_start() -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::days(365 * 60)
+    }
+
+    fn a_year_later() -> OffsetDateTime {
+        at_the_start() + Duration::days(400)
+    }
+
+    #[test]
+    fn a_directory_that_was_off_for_a_year_is_given_new_leaves_and_keeps_its_authorities() {
+        let dir = std::env::temp_dir().join(format!("skiff-pki-year-{}", uuid::Uuid::new_v4()));
+        let pki = Pki::open_at(&dir, at_the_start).expect("made");
+        let leaves = [
+            Leaf::server("apiserver", "kube-apiserver", vec!["localhost".to_owned()], Vec::new()),
+            Leaf::kubelet_client("node"),
+            Leaf::front_proxy_client(),
+        ];
+        for leaf in &leaves {
+            let before = pki.identity(leaf).expect("issued");
+            assert!(not_after(&before.cert_pem).expect("readable") < a_year_later());
+        }
+        let later = Pki::open_at(&dir, a_year_later).expect("opened");
+        assert_eq!(later.ca_pem(), pki.ca_pem());
+        assert_eq!(later.front_proxy_ca_pem(), pki.front_proxy_ca_pem());
+        for leaf in &leaves {
+            let after = later.identity(leaf).expect("issued anew");
+            let end = not_after(&after.cert_pem).expect("readable");
+            assert_eq!(end, a_year_later() + Duration::days(LEAF_DAYS), "{}", leaf.file);
+            assert!(end < later.ca.not_after);
+        }
+        fs::remove_dir_all(&dir).expect("ours to remove");
+    }
+
+    /// A clock that a test can move while the authorities are in use.
+    static PASSED: std::sync::atomic::AtomicI64 = std::sync::atomic::AtomicI64::new(0);
+
+    #[test]
+    fn a_leaf_is_renewed_in_use_before_it_ends() {
+        let clock: Clock =
+            || at_the_start() + Duration::days(PASSED.load(std::sync::atomic::Ordering::Relaxed));
+        let dir = std::env::temp_dir().join(format!("skiff-pki-renew-{}", uuid::Uuid::new_v4()));
+        let pki = Pki::open_at(&dir, clock).expect("made");
+        let leaf = Leaf::kubelet_serving("node", Vec::new());
+        let after = |days: i64| {
+            PASSED.store(days, std::sync::atomic::Ordering::Relaxed);
+            pki.identity(&leaf).expect("an identity").cert_pem
+        };
+        let first = after(0);
+        assert_eq!(after(LEAF_DAYS - RENEW_DAYS - 1), first);
+        let second = after(LEAF_DAYS - RENEW_DAYS);
+        assert_ne!(second, first);
+        assert_eq!(after(LEAF_DAYS), second);
+        fs::remove_dir_all(&dir).expect("ours to remove");
     }
 
     #[test]
