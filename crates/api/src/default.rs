@@ -63,12 +63,16 @@ fn round_to_milli(amount: &mut Value) {
 }
 
 /// The default of a key field, which tells list entries apart even where an object leaves it out.
-/// An optional text without one is empty, as Go has it.
+/// A plain field of a built-in type is Go's zero value then.
 pub(crate) fn of_key(items: &StructSchema, key: &str) -> Option<Value> {
     let field = items.field(key)?;
-    let optional =
-        !field.required && matches!(field.schema, Schema::String) && items.proto.is_some();
-    field.default.clone().or_else(|| optional.then(|| "".into()))
+    let plain = items.proto.is_some() && !field.pointer;
+    let zero = || match field.schema {
+        Schema::String if plain => Some("".into()),
+        Schema::Int32 | Schema::Int64 if plain && field.always => Some(0.into()),
+        _ => None,
+    };
+    field.default.clone().or_else(zero)
 }
 
 #[cfg(test)]

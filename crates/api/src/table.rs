@@ -57,7 +57,10 @@ pub fn table<'a>(
 
 /// The metadata of a Table that shows one object.
 pub fn head_of_object(object: &Value) -> Value {
-    json!({"resourceVersion": meta(object).resource_version()})
+    match meta(object).resource_version() {
+        "" => json!({}),
+        version => json!({"resourceVersion": version}),
+    }
 }
 
 /// An object reduced to its metadata: `PartialObjectMetadata`.
@@ -137,6 +140,30 @@ fn column_value(column: &Column) -> Value {
 mod tests {
     use super::*;
     use crate::kinds;
+
+    #[test]
+    fn metadata_does_not_show_annotations_that_are_none_upstream() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("apps", "v1", "daemonsets").expect("served");
+        let generation = "deprecated.daemonset.template.generation";
+        let object = json!({"metadata": {"name": "d", "annotations": {generation: "1"}}});
+        assert_eq!(partial(kind, &object)["metadata"], json!({"name": "d"}));
+        let object = json!({"metadata": {"annotations": {generation: "1", "mine": "yes"}}});
+        assert_eq!(partial(kind, &object)["metadata"]["annotations"], json!({"mine": "yes"}));
+    }
+
+    #[test]
+    fn addresses_show_their_age_under_no_column() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("networking.k8s.io", "v1", "ipaddresses").expect("served");
+        let object = json!({"metadata": {"name": "10.0.0.1"}});
+        let shown = table(kind, [&object], json!({}), IncludeObject::None, true, 0);
+        let cells = shown["rows"][0]["cells"].as_array().map(Vec::len);
+        assert_eq!(
+            (cells, shown["columnDefinitions"].as_array().map(Vec::len)),
+            (Some(3), Some(2))
+        );
+    }
 
     #[test]
     fn rows_carry_what_was_asked_for() {

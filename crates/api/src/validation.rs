@@ -6,8 +6,8 @@
 mod meta;
 
 pub use meta::{
-    validate_annotations, validate_embedded_meta, validate_kind_meta_update, validate_label,
-    validate_meta, validate_meta_update,
+    drop_repeated_owners, validate_annotations, validate_embedded_meta, validate_kind_meta_update,
+    validate_label, validate_meta, validate_meta_update,
 };
 /// A label key is any qualified name, and upstream's message calls both label keys.
 pub use qualified_name as label_key;

@@ -15,7 +15,7 @@ use skiff_api::patch::Strictness;
 use skiff_api::{GroupKind, KindDef, Status};
 
 use crate::audit::Trail;
-use crate::negotiate::Media;
+use crate::negotiate::{Endpoint, Media};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
@@ -101,10 +101,22 @@ impl Call {
         kind.ok_or_else(Status::no_such_path)
     }
 
-    /// The representation the client wants, if this server has it.
+    /// The representation the client wants, if the endpoint has it.
     pub fn media(&self) -> Option<Media> {
-        let custom = self.kind().is_ok_and(|kind| kind.custom || is_legacy(&kind));
-        Media::negotiate(self.headers.get(ACCEPT), &self.query, !custom)
+        let endpoint = match (self.info.is_resource, self.info.path.as_str()) {
+            (true, _) => {
+                let custom = self.kind().is_ok_and(|kind| kind.custom || is_legacy(&kind));
+                Endpoint::Resource { protobuf: !custom }
+            }
+            (false, "/api" | "/apis" | "/api/" | "/apis/") => Endpoint::Discovery,
+            _ => Endpoint::Plain,
+        };
+        Media::negotiate(self.header(ACCEPT), &self.query, endpoint)
+    }
+
+    /// The representation of an error, which is JSON to a client that wants what no error can be.
+    pub fn error_media(&self) -> Media {
+        Media::negotiate(self.header(ACCEPT), &self.query, Endpoint::Plain).unwrap_or(Media::JSON)
     }
 
     /// The format of the body; `allowed` is what the refusal lists.

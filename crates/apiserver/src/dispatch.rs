@@ -7,11 +7,12 @@
 use std::sync::Arc;
 
 use http::Method;
+use http::header::ACCEPT;
 use skiff_api::kinds::legacy;
 use skiff_api::{KindDef, Status};
 
 use crate::call::Call;
-use crate::negotiate::Media;
+use crate::negotiate::{self, Media};
 use crate::reply::Reply;
 use crate::{nonresource, reviews, subresources, verbs};
 
@@ -25,13 +26,23 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
     };
     check_scope(call, &kind)?;
     warn_of_deprecation(call, &kind);
-    if media.is_none() {
-        return Err(Media::not_acceptable());
-    }
     if call.info.subresource.is_empty() {
-        resource(call, kind, method).await
+        resource(call, kind, method, media).await
     } else {
-        subresource(call, kind).await
+        subresource(call, kind, media).await
+    }
+}
+
+/// Only built-in resources have routes that look at the `Accept` header too.
+fn check_accept(call: &Call, kind: &KindDef, media: &Option<Media>) -> Result<(), Status> {
+    let collection = matches!(call.info.verb.as_str(), "list" | "watch");
+    if !kind.custom {
+        negotiate::check_route(call.header(ACCEPT), collection)?;
+    }
+    match media {
+        Some(_) => Ok(()),
+        None if call.info.verb == "watch" => Err(Media::not_streamable()),
+        None => Err(Media::not_acceptable()),
     }
 }
 
@@ -85,12 +96,18 @@ fn check_scope(call: &Call, kind: &KindDef) -> Result<(), Status> {
     }
 }
 
-async fn resource(call: &Call, kind: Arc<KindDef>, method: &Method) -> Result<Reply, Status> {
+async fn resource(
+    call: &Call,
+    kind: Arc<KindDef>,
+    method: &Method,
+    media: &Option<Media>,
+) -> Result<Reply, Status> {
     let info = &call.info;
     check_method(method, !path_has_name(call), &kind)?;
     if !kind.has_verb(&info.verb) {
         return Err(Status::method_not_allowed());
     }
+    check_accept(call, &kind, media)?;
     if let Some(review) = reviews::of(&kind) {
         return review.create(call, &kind).await;
     }
@@ -131,7 +148,11 @@ fn path_has_name(call: &Call) -> bool {
     }
 }
 
-async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+async fn subresource(
+    call: &Call,
+    kind: Arc<KindDef>,
+    media: &Option<Media>,
+) -> Result<Reply, Status> {
     let info = &call.info;
     let Some(sub) = kind.subresource(&info.subresource).cloned() else {
         return Err(match kind.custom {
@@ -142,6 +163,7 @@ async fn subresource(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     if !sub.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
+    check_accept(call, &kind, media)?;
     match (sub.name.as_str(), info.verb.as_str()) {
         ("scale", _) => subresources::scale::run(call, kind).await,
         ("binding", _) => subresources::binding::run(call, &info.name).await,

@@ -13,11 +13,11 @@ use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use skiff_api::codec::{self, Format, ListHead, decode_stored};
 use skiff_api::table::{self, IncludeObject};
-use skiff_api::{KindDef, Status};
+use skiff_api::{KindDef, Reason, Status};
 
 use crate::call::Call;
 use crate::list_body::Pieces;
-use crate::negotiate::{Media, Shape};
+use crate::negotiate::{Media, MetaVersion, Shape};
 use crate::reply::{self, Body, List, Reply, with_type};
 use crate::subresources::scale;
 use crate::verbs::watch::WatchEvent;
@@ -77,24 +77,32 @@ fn plain_list(call: &Call, media: Media, pieces: Pieces) -> Response<Body> {
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, bytes, Some(kind)),
-        Shape::Partial => written(media, partial(kind, &decode_stored(&bytes)?), None),
-        Shape::Table => written(media, table(kind, &[bytes], call, None)?, None),
-        Shape::PartialList => Err(Media::not_acceptable()),
+        Shape::Partial(version) => {
+            written(media, partial(kind, &decode_stored(&bytes)?, version), None)
+        }
+        Shape::Table(version) => written(media, table(kind, &[bytes], call, None, version)?, None),
+        Shape::PartialList(_) if kind.custom => {
+            Err(Status::new(500, Reason::Unknown, "content is not a list"))
+        }
+        Shape::PartialList(_) => Err(unlike(
+            "you requested PartialObjectMetadataList, but the requested object is not a list",
+            &codec::go_object(kind),
+        )),
     }
 }
 
 fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, list_bytes(&list), Some(&list.kind)),
-        Shape::PartialList => {
+        Shape::PartialList(version) => {
             let items: Result<Vec<Bytes>, Status> = list
                 .items
                 .iter()
-                .map(|item| Ok(partial(&list.kind, &decode_stored(item)?)))
+                .map(|item| Ok(partial(&list.kind, &decode_stored(item)?, version)))
                 .collect();
             let items = items?;
             let head = ListHead {
-                api_version: "meta.k8s.io/v1",
+                api_version: version.api_version(),
                 kind: "PartialObjectMetadataList",
                 custom: false,
                 ..head_of(&list)
@@ -102,9 +110,19 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
             let bytes = codec::list_json(&head, items.iter().map(|item| &item[..]));
             written(media, if items.is_empty() { with_null_items(&bytes) } else { bytes }, None)
         }
-        Shape::Table => written(media, table(&list.kind, &list.items, call, Some(&list))?, None),
-        Shape::Partial => Err(Media::not_acceptable()),
+        Shape::Table(version) => {
+            written(media, table(&list.kind, &list.items, call, Some(&list), version)?, None)
+        }
+        Shape::Partial(_) => Err(unlike(
+            "you requested PartialObjectMetadata, but the requested object is a list",
+            &format!("{}List", codec::go_object(&list.kind)),
+        )),
     }
+}
+
+/// A list was wanted where there is an object, or the other way round.
+fn unlike(why: &str, found: &str) -> Status {
+    Status::new(406, Reason::NotAcceptable, format!("{why} ({found})"))
 }
 
 pub fn head_of(list: &List) -> ListHead<'_> {
@@ -130,8 +148,10 @@ fn with_null_items(list: &[u8]) -> Bytes {
 }
 
 /// `metav1.PartialObjectMetadata`: an object without anything of its own.
-fn partial(kind: &KindDef, object: &Value) -> Bytes {
-    Bytes::from(table::partial(kind, object).to_string())
+fn partial(kind: &KindDef, object: &Value, version: MetaVersion) -> Bytes {
+    let mut value = table::partial(kind, object);
+    value["apiVersion"] = version.api_version().into();
+    Bytes::from(value.to_string())
 }
 
 fn table(
@@ -139,6 +159,7 @@ fn table(
     items: &[Bytes],
     call: &Call,
     list: Option<&List>,
+    version: MetaVersion,
 ) -> Result<Bytes, Status> {
     let include = include_object(call)?;
     let objects: Vec<Value> =
@@ -148,8 +169,23 @@ fn table(
         (None, Some(object)) => table::head_of_object(object),
         (None, None) => json!({}),
     };
-    let value = table::table(kind, &objects, head, include, true, skiff_api::time::now());
+    let mut value = table::table(kind, &objects, head, include, true, skiff_api::time::now());
+    at_version(&mut value, version);
     Ok(Bytes::from(value.to_string()))
+}
+
+/// A Table and the metadata in its rows, at another version of their group.
+fn at_version(table: &mut Value, version: MetaVersion) {
+    if version == MetaVersion::V1 {
+        return;
+    }
+    let rows = table["rows"].as_array_mut().into_iter().flatten();
+    for object in rows.filter_map(|row| row.get_mut("object")) {
+        if object["kind"] == "PartialObjectMetadata" {
+            object["apiVersion"] = version.api_version().into();
+        }
+    }
+    table["apiVersion"] = version.api_version().into();
 }
 
 fn head_value(list: &List) -> Value {
@@ -166,7 +202,11 @@ fn head_value(list: &List) -> Value {
 fn include_object(call: &Call) -> Result<IncludeObject, Status> {
     let text = call.query.text("includeObject");
     IncludeObject::parse(text)
-        .ok_or_else(|| Status::bad_request(format!("unrecognized includeObject value: {text:?}")))
+        .ok_or_else(|| {
+            Status::bad_request(format!(
+                "Unable to convert to Table as requested: includeObject: Invalid value: {text:?}: must be 'Metadata', 'Object', 'None', or empty"
+            ))
+        })
 }
 
 /// JSON bytes in the format that was asked for.
@@ -182,10 +222,11 @@ fn written(media: Media, json: Bytes, _kind: Option<&Arc<KindDef>>) -> Result<By
 }
 
 /// A refusal, in a representation the client understands.
-pub fn refusal(status: &Status, media: Option<Media>) -> Response<Body> {
+pub fn refusal(status: &Status, media: Media) -> Response<Body> {
     let plain = reply::error(status);
-    let Some(media) = media.filter(|media| media.format != Format::Json) else { return plain };
-    let media = Media { shape: Shape::AsIs, ..media };
+    if media.format == Format::Json && !media.pretty {
+        return plain;
+    }
     match written(media, Bytes::from(status.to_value().to_string()), None) {
         Ok(bytes) => {
             let (mut parts, _) = plain.into_parts();
@@ -235,10 +276,10 @@ impl EventEncoder {
     pub fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
         let object = match (event.kind, self.media.shape) {
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
-            (_, Shape::Partial | Shape::PartialList) => {
-                partial(&self.kind, &decode_stored(&event.object)?)
+            (_, Shape::Partial(version) | Shape::PartialList(version)) => {
+                partial(&self.kind, &decode_stored(&event.object)?, version)
             }
-            (_, Shape::Table) => self.row(&decode_stored(&event.object)?),
+            (_, Shape::Table(version)) => self.row(&decode_stored(&event.object)?, version),
         };
         if self.media.format != Format::Protobuf {
             codec::watch_json(event.kind, &object, out);
@@ -249,10 +290,10 @@ impl EventEncoder {
         Ok(())
     }
 
-    fn row(&mut self, object: &Value) -> Bytes {
+    fn row(&mut self, object: &Value, version: MetaVersion) -> Bytes {
         let with_columns = !std::mem::replace(&mut self.columns_sent, true);
         let head = table::head_of_object(object);
-        let value = table::table(
+        let mut value = table::table(
             &self.kind,
             [object],
             head,
@@ -260,6 +301,7 @@ impl EventEncoder {
             with_columns,
             skiff_api::time::now(),
         );
+        at_version(&mut value, version);
         Bytes::from(value.to_string())
     }
 }

@@ -5,16 +5,14 @@
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use skiff_api::codec::Format;
-use skiff_api::status::Details;
-use skiff_api::{Kinds, Reason, Status, discovery};
+use skiff_api::{Kinds, Status, discovery};
 
 use crate::aggregate;
 use crate::call::Call;
 use crate::encryption;
 use crate::flow_control;
 use crate::health;
-use crate::negotiate::Media;
+use crate::negotiate::{Media, check_produced, check_route};
 use crate::reply::{Reply, empty, with_type};
 use crate::zpages;
 
@@ -68,13 +66,8 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
 /// The one path of its kind that refuses other methods and media types.
 fn version(call: &Call) -> Result<Reply, Status> {
     require_get(call)?;
-    match call.media() {
-        Some(media) if media.format != Format::Protobuf => Ok(Reply::json(&parsed(VERSION))),
-        _ => {
-            let message = "406: Not Acceptable\n\nAvailable representations: application/json";
-            Err(Status::new(406, Reason::NotAcceptable, message).with_details(Details::default()))
-        }
-    }
+    check_produced(call.header(ACCEPT), &["application/json"])?;
+    Ok(Reply::json(&parsed(VERSION)))
 }
 
 fn require_get(call: &Call) -> Result<(), Status> {
@@ -104,6 +97,12 @@ pub fn has_builtin(kinds: &Kinds, group: &str) -> bool {
 
 fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     let (kinds, view) = (call.server.kinds(), call.server.aggregator.view());
+    // The lists of groups have no route that looks at the header, and foreign groups have none at all.
+    if matches!(parts, ["api", ..])
+        || matches!(parts, ["apis", group, _] if has_builtin(&kinds, group))
+    {
+        check_route(call.header(ACCEPT), false)?;
+    }
     if call.media().is_none() {
         return Err(Media::not_acceptable());
     }

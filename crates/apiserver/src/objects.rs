@@ -28,12 +28,17 @@ pub fn head(kind: &KindDef) -> String {
     format!("{{\"kind\":{},\"apiVersion\":{},", json!(kind.kind), json!(kind.api_version()))
 }
 
-/// Encodes an object of its storage kind, with the hole for its revision.
-pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
+/// Makes an object what it is once it has been stored.
+pub fn as_stored(kind: &KindDef, object: &mut Value) {
     match keeps_empty_lists(kind) {
         true => codec::complete(object, &kind.schema),
         false => codec::settle(object, &kind.schema),
     }
+}
+
+/// Encodes an object of its storage kind, with the hole for its revision.
+pub fn encode(kind: &KindDef, object: &mut Value) -> skiff_store::Value {
+    as_stored(kind, object);
     let mut out = head(kind).into_bytes();
     out.extend_from_slice(b"\"metadata\":{\"resourceVersion\":\"");
     let hole = u32::try_from(out.len()).expect("a head is short");

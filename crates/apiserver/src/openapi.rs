@@ -123,10 +123,8 @@ fn swagger(call: &Call) -> Reply {
 
 fn swagger_media_type(accept: &str) -> Option<&'static str> {
     let accept = if accept.trim().is_empty() { "*/*" } else { accept };
-    ranges(accept).into_iter().find_map(|range| {
-        let wanted = range.split(';').next().unwrap_or_default().trim();
-        let any = matches!(wanted, "*/*" | "application/*");
-        SWAGGER.iter().find(|(known, _)| any || *known == wanted).map(|(_, answered)| *answered)
+    ranges(accept).iter().find_map(|range| {
+        SWAGGER.iter().find(|(known, _)| range.includes(known)).map(|(_, answered)| *answered)
     })
 }
 

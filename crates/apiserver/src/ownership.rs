@@ -166,7 +166,9 @@ impl Intent {
     /// What an apply that would create must say, and must not.
     fn check_new(&self, write: &Write<'_>) -> Result<(), Status> {
         let (resource, name) = (write.kind.group_resource(), &write.call.info.name);
-        if !write.subresource.is_empty() {
+        let by_status =
+            write.subresource == "status" && write.kind.strategy.allow_create_on_update();
+        if !write.subresource.is_empty() && !by_status {
             return Err(Status::not_found(&resource, name));
         }
         if meta(&self.config).name().is_empty() {

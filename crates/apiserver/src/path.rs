@@ -50,8 +50,6 @@ pub struct Peer(pub IpAddr);
 /// Upstream's limit for request bodies.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
-/// Reached without credentials, whatever RBAC says, unless anonymous requests are refused outright.
-const OPEN_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
 
 pub async fn handle<B>(server: Arc<Server>, caller: Caller, request: Request<B>) -> Response<Body>
 where
@@ -206,16 +204,13 @@ impl<'a> Passage<'a> {
         };
         let mut response = answer.unwrap_or_else(|status| {
             record::refusal(call, &status);
-            encode::refusal(&status, media)
+            encode::refusal(&status, call.error_media())
         });
         add_warnings(call, response.headers_mut());
         Ok(response)
     }
 
     async fn authorize(&self, user: &UserInfo, query: &Query) -> Result<(), Status> {
-        if is_open(&self.info.path) {
-            return Ok(());
-        }
         let attributes = Attributes::of(self.info, query);
         let allowed = authz::require(self.server, user, &attributes).await;
         self.server.metrics.access.authorized(allowed.is_ok());
@@ -327,10 +322,6 @@ async fn authenticate(
         true => Err(Status::unauthorized()),
         false => Ok(user),
     }
-}
-
-fn is_open(path: &str) -> bool {
-    OPEN_PATHS.contains(&path)
 }
 
 async fn read_body<B>(body: B, headers: &HeaderMap) -> Result<Bytes, Status>

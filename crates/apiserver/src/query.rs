@@ -48,14 +48,23 @@ impl Query {
     pub fn int(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
             None | Some("") => Ok(None),
-            Some(text) => text.parse().map(Some).map_err(|_| not_a_number("ParseInt", text)),
+            Some(text) => text.parse().map(Some).map_err(|error| {
+                Status::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: {}",
+                    number_fault(&error)
+                ))
+            }),
         }
     }
 }
 
 /// What Go's `strconv` says.
-pub fn not_a_number(function: &str, text: &str) -> Status {
-    Status::bad_request(format!("strconv.{function}: parsing {text:?}: invalid syntax"))
+pub fn number_fault(error: &std::num::ParseIntError) -> &'static str {
+    use std::num::IntErrorKind::{NegOverflow, PosOverflow};
+    match error.kind() {
+        PosOverflow | NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    }
 }
 
 /// Percent decoding, with `+` for a space; what is no valid escape stays as it is.

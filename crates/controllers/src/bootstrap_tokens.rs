@@ -1,11 +1,12 @@
 //! Bootstrap tokens: `cluster-info` is signed for each, and each goes when its time has come.
 //!
 //! Secrets of type `bootstrap.kubernetes.io/token` in; signatures on the ConfigMap `kube-public/cluster-info`, and deletions,
-//! out. A joining node that knows a token can so tell whether the CA it is shown is the cluster's. Counterpart:
+//! out. The one ConfigMap is read when tokens change, and looked at now and then while there are any. A joining node that knows a token can so tell whether the CA it is shown is the cluster's. Counterpart:
 //! `pkg/controller/bootstrap`. Invariant: a signature is of the kubeconfig that stands beside it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
@@ -13,12 +14,16 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::FutureExt;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use kube::Api;
 use serde_json::json;
 
-use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
+use crate::runtime::{Action, ControllerDef, Ctx, Error, Key, Result};
 
 const TYPE: &str = "bootstrap.kubernetes.io/token";
-const TOKENS: &str = "type=bootstrap.kubernetes.io/token";
+/// What a controller may watch of Secrets; all that do watch the same, as they share one cache.
+pub const TYPED_SECRETS: &str = "type!=Opaque";
+/// How often the ConfigMap is looked at while there are tokens.
+const LOOK: Duration = Duration::from_secs(600);
 const NAMESPACE: &str = "kube-system";
 const PREFIX: &str = "jws-kubeconfig-";
 
@@ -26,8 +31,9 @@ pub const SIGNER: ControllerDef = ControllerDef {
     name: "bootstrap-signer",
     workers: 1,
     watches: |edges| {
-        edges.selected::<ConfigMap>("metadata.name=cluster-info", |_, _| vec![cluster_info()]);
-        edges.selected::<Secret>(TOKENS, |_, _| vec![cluster_info()]);
+        edges.selected::<Secret>(TYPED_SECRETS, |_, delta| {
+            is_token(delta.latest()).then(cluster_info).into_iter().collect()
+        });
     },
     reconcile: |ctx, _| sign(ctx).boxed(),
 };
@@ -36,10 +42,17 @@ pub const CLEANER: ControllerDef = ControllerDef {
     name: "token-cleaner",
     workers: 1,
     watches: |edges| {
-        edges.selected::<Secret>(TOKENS, |_, delta| vec![Key::of(delta.latest().as_ref())]);
+        edges.selected::<Secret>(TYPED_SECRETS, |_, delta| {
+            let secret = delta.latest();
+            is_token(secret).then(|| Key::of(secret.as_ref())).into_iter().collect()
+        });
     },
     reconcile: |ctx, key| clean(ctx, key).boxed(),
 };
+
+fn is_token(secret: &Secret) -> bool {
+    secret.type_.as_deref() == Some(TYPE)
+}
 
 fn cluster_info() -> Key {
     Key::new("kube-public", "cluster-info")
@@ -49,12 +62,19 @@ fn cluster_info() -> Key {
 
 async fn sign(ctx: Arc<Ctx>) -> Result<Action> {
     let key = cluster_info();
-    let Some(map) = ctx.lister::<ConfigMap>().get(&key) else { return Ok(Action::Done) };
+    let maps: Api<ConfigMap> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let unread = |source| Error::Read { what: format!("configmap {key}"), source };
+    let Some(map) = maps.get_opt(&key.name).await.map_err(unread)? else {
+        return Ok(Action::Done);
+    };
     let tokens = ctx.lister::<Secret>().in_namespace(NAMESPACE);
     if let Some(data) = signed(&map, &tokens, ctx.now()) {
-        ctx.update(&ConfigMap { data: Some(data), ..ConfigMap::clone(&map) }).await?;
+        ctx.update(&ConfigMap { data: Some(data), ..map }).await?;
     }
-    Ok(Action::Done)
+    Ok(match tokens.iter().any(|secret| is_token(secret)) {
+        true => Action::After(LOOK),
+        false => Action::Done,
+    })
 }
 
 /// The data that the map should have, if it has other.
@@ -88,7 +108,7 @@ impl Token {
         let field = |key: &str| text(secret, key);
         let (id, value) = (field("token-id")?, field("token-secret")?);
         let named = secret.metadata.name.as_deref() == Some(&format!("bootstrap-token-{id}"));
-        let good = secret.type_.as_deref() == Some(TYPE)
+        let good = is_token(secret)
             && named
             && field("usage-bootstrap-signing").as_deref() == Some("true")
             && expiry(secret).is_none_or(|at| at > now);
@@ -109,7 +129,8 @@ impl Token {
 
 async fn clean(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let Some(secret) = ctx.lister::<Secret>().get(&key) else { return Ok(Action::Done) };
-    let Some(at) = expiry(&secret).filter(|_| key.namespace == NAMESPACE) else {
+    let Some(at) = expiry(&secret).filter(|_| key.namespace == NAMESPACE && is_token(&secret))
+    else {
         return Ok(Action::Done);
     };
     if at > ctx.now() {

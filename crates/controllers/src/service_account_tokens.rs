@@ -12,6 +12,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Secret, ServiceAccount};
 use serde_json::{Value, json};
 
+use crate::bootstrap_tokens::TYPED_SECRETS;
 use crate::runtime::{Action, ControllerDef, Ctx, Error, Key, Result};
 
 pub const NAME: &str = "tokens-controller";
@@ -26,8 +27,10 @@ pub const DEF: ControllerDef = ControllerDef {
     name: NAME,
     workers: 2,
     watches: |edges| {
-        edges.selected::<Secret>("type=kubernetes.io/service-account-token", |_, delta| {
-            vec![Key::of(delta.latest().as_ref())]
+        edges.selected::<Secret>(TYPED_SECRETS, |_, delta| {
+            let secret = delta.latest();
+            let concerned = secret.type_.as_deref() == Some(TYPE);
+            concerned.then(|| Key::of(secret.as_ref())).into_iter().collect()
         });
         edges.mapped::<ServiceAccount>(|caches, delta| {
             let account = &delta.latest().metadata;

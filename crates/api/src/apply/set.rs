@@ -142,7 +142,8 @@ impl Set {
         self.0.iter_mut()
     }
 
-    /// The paths of the members, printed: `.spec.containers[name="a"].image`.
+    /// The paths of the members, printed: `.spec.containers[name="a"].image`. At every level members
+    /// come before what is below them.
     pub fn paths(&self) -> Vec<String> {
         let mut paths = Vec::new();
         self.collect_paths("", &mut paths);
@@ -150,12 +151,11 @@ impl Set {
     }
 
     fn collect_paths(&self, above: &str, paths: &mut Vec<String>) {
+        let path = |step: &str| format!("{above}{}", printed(step));
+        let members = self.0.iter().filter(|(_, entry)| entry.member);
+        paths.extend(members.map(|(step, _)| path(step)));
         for (step, entry) in &self.0 {
-            let path = format!("{above}{}", printed(step));
-            if entry.member {
-                paths.push(path.clone());
-            }
-            entry.below.collect_paths(&path, paths);
+            entry.below.collect_paths(&path(step), paths);
         }
     }
 }
@@ -233,9 +233,9 @@ mod tests {
         assert_eq!(
             set(value).paths(),
             [
+                ".spec.none",
                 r#".spec.containers[name="a"]"#,
                 r#".spec.containers[name="a"].name"#,
-                ".spec.none",
                 r#".spec.set[="x"]"#
             ]
         );

@@ -229,3 +229,31 @@ fn an_empty_list_of_managers_resets_them() {
         assert_eq!(owners(&new), []);
     }
 }
+
+#[test]
+fn who_drops_all_of_the_metadata_leaves_the_name() {
+    let kind = kind("", "configmaps");
+    let mut config = config_map(json!({"k": "v"}));
+    config["metadata"]["labels"] = json!({"q": "1"});
+    let bob = manager("bob", &kind, 1);
+    let live = apply(&kind, None, &config, &bob, false).expect("creates");
+    let without = config_map(json!({"k": "v"}));
+    let live = apply(&kind, Some(&live), &without, &bob, false).expect("applies");
+    assert_eq!(live["metadata"]["name"], "c");
+    assert_eq!(live["metadata"].get("labels"), None);
+}
+
+#[test]
+fn a_map_that_is_applied_empty_keeps_all_of_its_owners() {
+    let kind = kind("", "configmaps");
+    let (alice, bob) = (manager("alice", &kind, 1), manager("bob", &kind, 2));
+    let (full, empty) = (config_map(json!({"k": "v"})), config_map(json!({})));
+    let live = apply(&kind, None, &full, &alice, false).expect("creates");
+    let live = apply(&kind, Some(&live), &empty, &bob, false).expect("applies");
+    let live = apply(&kind, Some(&live), &empty, &alice, false).expect("applies");
+    let empty = json!({"f:data": {}});
+    assert_eq!(
+        owners(&live),
+        [owner("bob", "Apply", empty.clone()), owner("alice", "Apply", empty)]
+    );
+}

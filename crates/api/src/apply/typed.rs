@@ -429,10 +429,10 @@ fn remove_at(value: &mut Value, fields: &Set, shape: Shape<'_>) {
     match value {
         Value::Object(map) => map.retain(|name, value| match fields.get(&field_step(name)) {
             Some(entry) if entry.member => false,
+            // What is emptied stays, as an empty map or list.
             Some(entry) => {
-                let was_empty = is_empty(value);
                 remove_at(value, &entry.below, shape.child(name).unwrap_or(Shape::Deduced));
-                was_empty || !is_empty(value)
+                true
             }
             None => true,
         }),
@@ -448,18 +448,14 @@ fn remove_at(value: &mut Value, fields: &Set, shape: Shape<'_>) {
     }
 }
 
-fn is_empty(value: &Value) -> bool {
-    match value {
-        Value::Object(map) => map.is_empty(),
-        Value::Array(items) => items.is_empty(),
-        _ => false,
-    }
-}
-
 /// Makes every struct field on the way to a member a member too (map keys and list entries aside),
-/// so that a struct stays as long as something in it does.
+/// so that a struct stays as long as something in it does. An object's metadata stays in any case: it
+/// holds what nobody owns, such as the name.
 pub fn with_fields_on_the_way(mut set: Set, schema: &StructSchema) -> Set {
     add_fields_on_the_way(&mut set, Shape::Struct(schema));
+    for (_, entry) in set.entries_mut().filter(|(step, _)| *step == "f:metadata") {
+        entry.member = false;
+    }
     set
 }
 
@@ -620,7 +616,7 @@ mod tests {
             [
                 ".metadata.labels.a: expected string, got &value.valueUnstructured{Value:1}",
                 ".nope: field not declared in schema",
-                ".spec.containers: element 0: associative list with keys has an element that omits key field \"name\" (and doesn't have default value)",
+                // An entry without a name has an empty one.
                 ".spec.containers: duplicate entries for key [name=\"a\"]",
             ]
         );

@@ -4,8 +4,11 @@
 //! built-in kind may leave both out; a custom resource must say its kind.
 
 use super::Target;
+use super::conform::conform;
+use super::go_types::internal_package;
 use super::node::Node;
 use super::scheme::Scheme;
+use crate::schema::type_of_kind;
 use crate::status::Status;
 
 /// What a body says it is.
@@ -36,7 +39,7 @@ impl Said {
     }
 
     /// Why this cannot become the target's kind, whatever its version.
-    fn stranger(&self, target: &Target<'_>) -> Option<String> {
+    fn stranger(&self, node: &Node, target: &Target<'_>) -> Option<String> {
         let (kind, version) = (&self.kind, &self.api_version);
         if kind == target.kind && *version == target.api_version() {
             return None;
@@ -45,17 +48,22 @@ impl Said {
         if target.kind != "DeleteOptions" && !scheme.knows(version, kind) {
             return Some(scheme.not_registered(version, kind));
         }
-        let package = match target.group.split('.').next().unwrap_or_default() {
-            "" => "core",
-            first => first,
-        };
-        (kind != target.kind).then(|| {
-            format!(
-                "converting ({}.{kind}) to ({package}.{}): unknown conversion",
-                self.split().1,
-                target.kind
-            )
-        })
+        if kind == target.kind {
+            return None;
+        }
+        if let Some(fault) = self.fault_of_its_own(node) {
+            return Some(fault);
+        }
+        let package = internal_package(target.group);
+        let (version, wanted) = (self.split().1, target.kind);
+        Some(format!("converting ({version}.{kind}) to ({package}.{wanted}): unknown conversion"))
+    }
+
+    /// A document is read as what it says it is before anyone asks whether that was wanted.
+    fn fault_of_its_own(&self, node: &Node) -> Option<String> {
+        let (group, version) = self.split();
+        let schema = type_of_kind(group, version, &self.kind)?;
+        conform(node.clone(), &schema, false, &mut Vec::new()).err().map(|it| it.to_string())
     }
 }
 
@@ -72,7 +80,7 @@ pub fn check(node: Node, body: &[u8], target: &Target<'_>) -> Result<Node, Statu
     let said = Said::by(&node);
     match target.custom {
         true => check_custom(&said, body, target)?,
-        false => check_builtin(&said, target)?,
+        false => check_builtin(&said, &node, target)?,
     }
     Ok(node)
 }
@@ -108,10 +116,10 @@ fn check_custom(said: &Said, body: &[u8], target: &Target<'_>) -> Result<(), Sta
     match_version(&said.api_version, target)
 }
 
-pub fn check_builtin(said: &Said, target: &Target<'_>) -> Result<(), Status> {
+pub fn check_builtin(said: &Said, node: &Node, target: &Target<'_>) -> Result<(), Status> {
     let full = said.filled(target);
     let (_, version) = full.split();
-    match (full.stranger(target), target.kind) {
+    match (full.stranger(node, target), target.kind) {
         (None, "DeleteOptions") => Ok(()),
         (None, _) => match_version(&full.api_version, target),
         (Some(_), "DeleteOptions") => {
@@ -149,7 +157,7 @@ pub fn check_patched(node: Node, target: &Target<'_>) -> Result<Patched, String>
         return Ok(Patched::Nothing(entries.iter().map(|(name, _)| name.clone()).collect()));
     }
     let full = said.filled(target);
-    match full.stranger(target) {
+    match full.stranger(&node, target) {
         Some(why) => Err(why),
         None if full.api_version == target.api_version() => Ok(Patched::Object(node)),
         None => {

@@ -1,5 +1,6 @@
 //! Go's names of types, as its decoder prints them in errors.
 
+use crate::kind::KindDef;
 use crate::schema::{Schema, StructSchema};
 
 /// A value that does not fit its field; prints what Go's decoder prints.
@@ -14,6 +15,24 @@ pub fn structure(schema: &StructSchema) -> String {
     match parts.next() {
         Some(package) => format!("{package}.{name}"),
         None => name.to_owned(),
+    }
+}
+
+/// The package of a group's internal types.
+pub fn internal_package(group: &str) -> &str {
+    match group {
+        // Events have one internal type, whichever group they are asked for in.
+        "" | "events.k8s.io" => "core",
+        "internal.apiserver.k8s.io" => "apiserverinternal",
+        other => other.split('.').next().unwrap_or_default(),
+    }
+}
+
+/// What Go's `%T` says of an object in the middle of a request.
+pub fn object(kind: &KindDef) -> String {
+    match kind.custom {
+        true => "*unstructured.Unstructured".to_owned(),
+        false => format!("*{}.{}", internal_package(&kind.group), kind.kind),
     }
 }
 

@@ -16,6 +16,7 @@ mod proto;
 mod scheme;
 mod unstructured;
 mod yaml;
+mod yaml_faults;
 mod yaml_text;
 
 use serde_json::{Map, Value};
@@ -26,7 +27,7 @@ pub use encode::{
     EncodedObject, ListHead, encode, encode_as_is, list_head, list_json, to_json, to_json_pretty,
     watch_json,
 };
-pub use go_types::TypeError;
+pub use go_types::{TypeError, object as go_object};
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
 pub(crate) use proto::wire;
@@ -88,7 +89,7 @@ fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
     let fault = |error: ProtoError| target.unrecognized(&error.to_string(), body);
     let envelope = proto::Envelope::read(body).map_err(fault)?;
     let said = Said { api_version: envelope.api_version.clone(), kind: envelope.kind.clone() };
-    envelope::check_builtin(&said, target)?;
+    envelope::check_builtin(&said, &Node::Null, target)?;
     let object = envelope.object(&target.schema).map_err(fault)?;
     let object = conform(Node::from(object), &target.schema, target.custom, &mut Vec::new())
         .map_err(|error| target.unhandled(&error.to_string()))?;
@@ -203,6 +204,10 @@ impl<'a> Target<'a> {
     }
 
     fn unhandled(&self, error: &str) -> Status {
+        // Options are decoded without a scheme to speak of.
+        if self.kind == "DeleteOptions" && !error.starts_with("strict") {
+            return Status::bad_request(error);
+        }
         let Target { kind, version, .. } = self;
         Status::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {error}"

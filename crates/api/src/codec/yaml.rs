@@ -2,7 +2,7 @@
 //!
 //! The first document counts; `0644` is octal, `yes` and `on` are true, `<<` merges. Keys come out
 //! sorted, as upstream turns YAML into JSON by way of a map. A repeated key is a finding with its
-//! line, and the last one wins. Differs from upstream: the text of syntax errors is the library's.
+//! line, and the last one wins. Faults of syntax are told in upstream's words, see [`yaml_faults`].
 
 use std::collections::HashSet;
 
@@ -11,6 +11,7 @@ use serde_saphyr::granit_parser::{Event, Parser};
 use serde_saphyr::options::{DuplicateKeyPolicy, Options};
 
 use super::node::Node;
+use super::yaml_faults;
 
 /// What a YAML text holds, and `line 6: key "labels" already set in map` for each repeated key.
 pub fn parse(text: &[u8]) -> Result<(Node, Vec<String>), String> {
@@ -19,9 +20,10 @@ pub fn parse(text: &[u8]) -> Result<(Node, Vec<String>), String> {
     match read(first, DuplicateKeyPolicy::Error) {
         Ok(node) => Ok((node, Vec::new())),
         Err(error) => match repeated_keys(first) {
-            found if found.is_empty() => Err(message(&error)),
+            found if found.is_empty() => Err(message(&error, first)),
             found => {
-                let node = read(first, DuplicateKeyPolicy::LastWins).map_err(|e| message(&e))?;
+                let node =
+                    read(first, DuplicateKeyPolicy::LastWins).map_err(|e| message(&e, first))?;
                 Ok((node, found))
             }
         },
@@ -114,13 +116,16 @@ fn repeated_keys(text: &str) -> Vec<String> {
     found
 }
 
-fn message(error: &serde_saphyr::Error) -> String {
-    let text = error.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    match error.location() {
-        Some(at) if at.line() > 0 => format!("yaml: line {}: {first}", at.line()),
-        _ => format!("yaml: {first}"),
-    }
+fn message(error: &serde_saphyr::Error, text: &str) -> String {
+    let shown = error.to_string();
+    let first = shown.lines().next().unwrap_or_default();
+    let (line, column) = error.location().map_or((0, 0), |at| {
+        (usize::try_from(at.line()).unwrap_or(0), usize::try_from(at.column()).unwrap_or(0))
+    });
+    yaml_faults::told(first, line, column, text).unwrap_or_else(|| match line {
+        0 => format!("yaml: {first}"),
+        line => format!("yaml: line {line}: {first}"),
+    })
 }
 
 #[cfg(test)]
@@ -159,6 +164,26 @@ mod tests {
             [r#"line 3: key "l" already set in map"#, r#"line 6: key "k" already set in map"#]
         );
         assert_eq!(node.into_value(), json!({"m": {"l": {"c": "d"}}, "d": {"k": "w"}}));
+    }
+
+    #[test]
+    fn faults_of_syntax_read_as_gos_reader_prints_them() {
+        for (text, told) in [
+            ("a: [", "yaml: line 1: did not find expected node content"),
+            ("a:\n  b: [1", "yaml: line 2: did not find expected ',' or ']'"),
+            ("a: {b: 1 c: 2}", "yaml: did not find expected ',' or '}'"),
+            ("a:\n\tb: 1", "yaml: line 2: found character that cannot start any token"),
+            ("a: b: c", "yaml: mapping values are not allowed in this context"),
+            ("a: b\n  c: d", "yaml: line 2: mapping values are not allowed in this context"),
+            ("a:\n  b: 1\n c: 2", "yaml: line 2: did not find expected key"),
+            ("a: 1\nb", "yaml: line 3: could not find expected ':'"),
+            ("a: 1\nb: \"x", "yaml: line 2: found unexpected end of stream"),
+            ("a: @x", "yaml: found character that cannot start any token"),
+            ("a: 1\nb: *x", "yaml: unknown anchor 'x' referenced"),
+            ("a: - b", "yaml: block sequence entries are not allowed in this context"),
+        ] {
+            assert_eq!(parse(text.as_bytes()).unwrap_err(), told, "{text}");
+        }
     }
 
     #[test]

@@ -179,6 +179,43 @@ fn untyped_places_are_owned_field_by_field() {
     );
 }
 
+#[test]
+fn a_rule_that_asks_for_a_type_is_not_too_expensive() {
+    let mut schema = spec_of(json!({"io": {"x-kubernetes-int-or-string": true}}));
+    schema["properties"]["spec"]["x-kubernetes-validations"] =
+        json!([{"rule": "type(self.io) == int ? self.io > 5 : self.io.contains('%')"}]);
+    assert_eq!(refused(definition(schema)), [""; 0]);
+}
+
+#[test]
+fn rules_of_a_definition_are_compiled_and_priced() {
+    let place = "spec.validation.openAPIV3Schema.properties[spec].properties[a]";
+    let of = |rule: Value| json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [rule]});
+    for (rule, wanted) in [
+        (
+            json!({"rule": "size(self)"}),
+            "x-kubernetes-validations[0].rule: Invalid value: {\"Rule\":\"size(self)\",\"Message\":\"\",\"MessageExpression\":\"\",\"Reason\":null,\"FieldPath\":\"\",\"OptionalOldSelf\":null}: cel expression must evaluate to a bool",
+        ),
+        (
+            json!({"rule": " "}),
+            "x-kubernetes-validations[0].rule: Required value: rule is not specified",
+        ),
+        (
+            json!({"rule": "true", "optionalOldSelf": true}),
+            "x-kubernetes-validations[0].optionalOldSelf: Invalid value: true: may not be set if oldSelf is not used in rule",
+        ),
+    ] {
+        let faults = refused(definition(spec_of(json!({"a": of(rule)}))));
+        assert_eq!(faults, [format!("{place}.{wanted}")]);
+    }
+    let costly = of(json!({"rule": "self.all(x, self.all(y, x.contains(y)))"}));
+    let faults = refused(definition(spec_of(json!({"a": costly}))));
+    assert!(
+        faults[0].contains("estimated rule cost exceeds budget by factor of more than 100x"),
+        "{faults:?}"
+    );
+}
+
 /// What is wrong with a definition that is created.
 fn refused(mut definition: Value) -> Vec<String> {
     let strategy = definition::Definition;

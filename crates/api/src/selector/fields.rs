@@ -150,6 +150,10 @@ fn unsupported(field: &str, kind: &KindDef) -> String {
                 "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
             )
         }
+        "resource.k8s.io" => {
+            let version = kind.api_version();
+            format!("field label not supported for {version}, Kind={}: {field}", kind.kind)
+        }
         "batch" => format!("field label {field:?} not supported for {}", kind.kind),
         _ => format!("field label not supported: {field}"),
     }

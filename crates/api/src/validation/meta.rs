@@ -27,6 +27,61 @@ const FIXED: &[(&str, bool)] = &[
 const ANY_FINALIZER: &[&str] =
     &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
 
+/// The kinds whose updates are held against the rules of new objects, and not those of changes.
+const ONLY_AS_NEW: &[(&str, &str)] = &[
+    ("", "LimitRange"),
+    ("", "PersistentVolume"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
+    ("discovery.k8s.io", "EndpointSlice"),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
+    ("storage.k8s.io", "CSINode"),
+    ("storage.k8s.io", "VolumeAttachment"),
+];
+
+/// The kinds whose updates are held against both.
+const ALSO_AS_NEW: &[(&str, &str)] = &[
+    ("", "ConfigMap"),
+    ("", "Endpoints"),
+    ("", "PersistentVolumeClaim"),
+    ("", "Secret"),
+    ("", "Service"),
+    ("", "ServiceAccount"),
+    ("apiregistration.k8s.io", "APIService"),
+    ("apps", "ControllerRevision"),
+    ("batch", "Job"),
+    ("certificates.k8s.io", "CertificateSigningRequest"),
+    ("networking.k8s.io", "Ingress"),
+    ("networking.k8s.io", "IngressClass"),
+    ("rbac.authorization.k8s.io", "ClusterRole"),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
+    ("rbac.authorization.k8s.io", "Role"),
+    ("rbac.authorization.k8s.io", "RoleBinding"),
+    ("storage.k8s.io", "VolumeAttributesClass"),
+];
+
+/// Drops owner references that say what an earlier one does; the uids of those, as a warning shows
+/// them.
+pub fn drop_repeated_owners(object: &mut Value) -> Vec<String> {
+    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut);
+    let Some(owners) = owners else { return Vec::new() };
+    let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
+    let mut repeated = Vec::new();
+    for owner in std::mem::take(owners) {
+        match kept.contains(&owner) {
+            true => repeated.push(text(&owner, "uid").to_owned()),
+            false => kept.push(owner),
+        }
+    }
+    *owners = kept;
+    repeated
+}
+
 /// Faults of a new object's metadata.
 pub fn validate_meta(kind: &KindDef, object: &Value, errors: &mut ErrorList) {
     let at = Path::new("metadata");
@@ -58,16 +113,25 @@ pub fn validate_meta_update(kind: &KindDef, object: &Value, old: &Value, errors:
     change(object, old, errors, &at);
 }
 
-/// Faults of changed metadata, as most kinds look for them once more: a Status shows each again.
+/// Faults of changed metadata, as kinds look for them once more: a Status shows each again.
 pub fn validate_kind_meta_update(
     kind: &KindDef,
     object: &Value,
     old: &Value,
     errors: &mut ErrorList,
 ) {
-    let at = Path::new("metadata");
-    change(object, old, errors, &at);
-    standard_finalizers(kind, object, errors, &at);
+    let listed = |kinds: &[(&str, &str)]| {
+        !kind.custom && kinds.contains(&(kind.group.as_str(), kind.kind.as_str()))
+    };
+    let only_as_new = listed(ONLY_AS_NEW);
+    if !only_as_new {
+        let at = Path::new("metadata");
+        change(object, old, errors, &at);
+        standard_finalizers(kind, object, errors, &at);
+    }
+    if only_as_new || listed(ALSO_AS_NEW) {
+        validate_meta(kind, object, errors);
+    }
 }
 
 /// All but the name, which kinds have rules of their own for.
@@ -300,6 +364,31 @@ mod tests {
                 r#"metadata.finalizers[0]: Invalid value: "plain": name is neither a standard finalizer name nor is it fully qualified"#
             ]
         );
+    }
+
+    #[test]
+    fn owners_are_named_once() {
+        let owner = json!({"apiVersion": "v1", "kind": "K", "name": "a", "uid": "1"});
+        let other = json!({"apiVersion": "v1", "kind": "K", "name": "b", "uid": "1"});
+        let mut object = json!({"metadata": {"ownerReferences": [owner, other, owner]}});
+        assert_eq!(drop_repeated_owners(&mut object), ["1"]);
+        assert_eq!(object["metadata"]["ownerReferences"], json!([owner, other]));
+    }
+
+    #[test]
+    fn some_kinds_check_a_change_as_if_it_were_new() {
+        let kinds = kinds::builtin();
+        let object = json!({"metadata": {"name": "a", "namespace": "n", "labels": {"b!": ""}}});
+        for (group, resource, times) in [
+            ("", "configmaps", 2),
+            ("apps", "deployments", 1),
+            ("discovery.k8s.io", "endpointslices", 1),
+        ] {
+            let kind = kinds.get(group, "v1", resource).expect("served");
+            let mut errors = ErrorList::default();
+            validate_kind_meta_update(kind, &object, &object, &mut errors);
+            assert_eq!(errors.0.len(), times, "{resource}");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! A certificate decides first (or the proxy that shows it speaks for somebody), then a bearer token, then nobody is asking. A token is shown to the authenticators in the
 //! order of [`token_user`]; the first that knows it decides. Impersonation comes after, in [`impersonation`], as it needs
 //! authorisation. Counterpart: `pkg/kubeapiserver/authenticator`.
-//! Invariant: a credential that is present and wrong is refused, never treated as absent.
+//! Invariant: a token or certificate that is present and wrong is refused, never treated as absent.
 
 mod authentication;
 mod bootstrap_token;
@@ -62,7 +62,7 @@ pub async fn identify(
         }
         Some(Shown::Nobody) | None => {}
     }
-    match bearer_token(headers)? {
+    match bearer_token(headers) {
         Some(token) => {
             let found = token_user(server, &token, &[]).await;
             Ok(found.map_err(|_| Status::unauthorized())?.user)
@@ -130,14 +130,11 @@ fn authenticated(mut user: UserInfo) -> UserInfo {
 
 /// `Authorization: Bearer x`, or the token that a browser's WebSocket smuggles in as a subprotocol. Other schemes are
 /// nobody's business here.
-fn bearer_token(headers: &HeaderMap) -> Result<Option<String>, Status> {
-    let Some(value) = headers.get(AUTHORIZATION) else { return Ok(websocket_token(headers)) };
-    let text = value.to_str().map_err(|_| Status::unauthorized())?;
-    let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-    match scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() {
-        true => Ok(Some(token.trim().to_owned())),
-        false => Err(Status::unauthorized()),
-    }
+fn bearer_token(headers: &HeaderMap) -> Option<String> {
+    let Some(value) = headers.get(AUTHORIZATION) else { return websocket_token(headers) };
+    let mut words = value.to_str().ok()?.trim().split(' ');
+    let is_bearer = words.next()?.eq_ignore_ascii_case("bearer");
+    words.next().filter(|token| is_bearer && !token.is_empty()).map(str::to_owned)
 }
 
 fn websocket_token(headers: &HeaderMap) -> Option<String> {
@@ -161,4 +158,23 @@ fn same(a: &[u8], b: &[u8]) -> bool {
 fn go_list(texts: &[String]) -> String {
     let quoted: Vec<String> = texts.iter().map(|text| format!("{text:?}")).collect();
     format!("[{}]", quoted.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_bearer_token_is_no_credential() {
+        let token = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(AUTHORIZATION, value.parse().expect("a value"));
+            bearer_token(&headers)
+        };
+        assert_eq!(token("Bearer abc").as_deref(), Some("abc"));
+        assert_eq!(token("bearer abc def").as_deref(), Some("abc"));
+        for nothing in ["Basic Zm9v", "Bearer", "Bearer ", "abc", ""] {
+            assert_eq!(token(nothing), None, "{nothing:?}");
+        }
+    }
 }

@@ -99,7 +99,7 @@ async fn compare(
 ) -> Result<(), Status> {
     let user = &call.user;
     let policy = call.server.rbac.policy(&call.server.store).await?;
-    let (owned, problems) = policy.rules_of(user, &call.info.namespace);
+    let (owned, unresolved) = policy.rules_of(user, &call.info.namespace);
     let missing = uncovered(&owned, wanted);
     if missing.is_empty() {
         return Ok(());
@@ -114,7 +114,11 @@ async fn compare(
         groups.join(" "),
         lines.join("\n")
     );
-    if !problems.is_empty() {
+    if !unresolved.is_empty() {
+        // Upstream looks roles up in the name of the resource that is written, and says so.
+        let resource = kind.group_resource();
+        let problems = unresolved.iter().map(|(_, name)| format!("{resource} {name:?} not found"));
+        let problems = rbac::aggregate(problems.collect());
         why.push_str(&format!("; resolution errors: [{problems}]"));
     }
     Err(Status::forbidden(&kind.group_resource(), meta(object).name(), &why))

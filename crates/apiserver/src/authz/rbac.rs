@@ -49,6 +49,9 @@ pub struct Policy {
 /// In the order of their names, which decides which of several is named as the reason.
 type Bindings = imbl::OrdMap<String, Arc<Binding>>;
 
+/// Kind and name of a role.
+pub type RoleName = (String, String);
+
 struct Binding {
     /// Empty for a ClusterRoleBinding.
     namespace: String,
@@ -158,17 +161,17 @@ impl Policy {
         })
     }
 
-    /// Every rule that applies to a user in a namespace (empty: cluster wide), and what is wrong with bindings
-    /// that name a role nobody made.
-    pub fn rules_of(&self, user: &UserInfo, namespace: &str) -> (Vec<PolicyRule>, String) {
-        let (mut held, mut problems) = (Vec::new(), Vec::new());
+    /// Every rule that applies to a user in a namespace (empty: cluster wide), and kind and name of the roles that
+    /// bindings name and nobody made.
+    pub fn rules_of(&self, user: &UserInfo, namespace: &str) -> (Vec<PolicyRule>, Vec<RoleName>) {
+        let (mut held, mut missing) = (Vec::new(), Vec::new());
         for binding in self.bindings_of(user, namespace) {
             match self.rules(binding) {
                 Ok(rules) => held.extend(rules.iter().cloned()),
-                Err(problem) => problems.push(problem),
+                Err(_) => missing.push((binding.role_kind.clone(), binding.role.clone())),
             }
         }
-        (held, aggregate(problems))
+        (held, missing)
     }
 
     pub fn role(&self, kind: &str, name: &str, namespace: &str) -> Option<&[PolicyRule]> {
@@ -266,7 +269,8 @@ impl Subject {
     }
 }
 
-fn missing_role(kind: &str, name: &str) -> String {
+/// What upstream says of a role that a binding names in vain.
+pub fn missing_role(kind: &str, name: &str) -> String {
     let resource = GroupResource::new(GROUP, kind.to_lowercase());
     format!("{resource} {name:?} not found")
 }

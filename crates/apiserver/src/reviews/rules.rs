@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use skiff_api::Status;
 
 use super::text;
-use crate::authz::rbac::aggregate;
+use crate::authz::rbac::{aggregate, missing_role};
 use crate::authz::rules::{PolicyRule, everything};
 use crate::call::Call;
 use crate::user::PRIVILEGED_GROUP;
@@ -15,7 +15,7 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
         return Err(Status::bad_request("no namespace on request"));
     }
     let policy = call.server.rbac.policy(&call.server.store).await?;
-    let (mut rules, problems) = policy.rules_of(&call.user, &namespace);
+    let (mut rules, missing) = policy.rules_of(&call.user, &namespace);
     if call.user.is_in(PRIVILEGED_GROUP) {
         rules.splice(0..0, everything());
     }
@@ -32,7 +32,8 @@ pub async fn of_self(call: &Call, object: &mut Value) -> Result<(), Status> {
     object["metadata"] = json!({});
     let mut status =
         json!({ "resourceRules": resources, "nonResourceRules": others, "incomplete": false });
-    let mut faults = vec![problems];
+    let problems = missing.iter().map(|(kind, name)| missing_role(kind, name));
+    let mut faults = vec![aggregate(problems.collect())];
     let unlisted = call.server.authorizers.iter().filter_map(|one| one.unlisted(&call.user));
     let unlisted: Vec<String> = unlisted.map(str::to_owned).collect();
     if !unlisted.is_empty() {

@@ -53,7 +53,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
             if !had_count {
                 before["spec"]["replicas"] = NO_COUNT.into();
             }
-            let scale = asked(call, before.clone())?;
+            let scale = asked(call, &kind, before.clone())?;
             check(&kind, &scale, name)?;
             if !had_count && scale["spec"]["replicas"] == NO_COUNT {
                 let why = format!("the spec replicas field {:?} cannot be empty", dotted(&paths));
@@ -93,7 +93,7 @@ impl Facet for ScalePaths {
 }
 
 /// The Scale that the body is, or that it makes of the current one.
-fn asked(call: &Call, before: Value) -> Result<Value, Status> {
+fn asked(call: &Call, kind: &KindDef, before: Value) -> Result<Value, Status> {
     let target = Target::known("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_path)?;
     if call.info.verb == "update" {
         return Ok(codec::decode(&call.body, call.body_format()?, &target)?.object);
@@ -101,6 +101,9 @@ fn asked(call: &Call, before: Value) -> Result<Value, Status> {
     let given = call.header(http::header::CONTENT_TYPE);
     let given = given.split(';').next().unwrap_or("").trim();
     if given == "application/apply-patch+yaml" {
+        if kind.custom {
+            return Err(not_applicable(call, &target));
+        }
         return Ok(codec::decode(&call.body, codec::Format::Yaml, &target)?.object);
     }
     let language = patch::language(given)
@@ -108,6 +111,17 @@ fn asked(call: &Call, before: Value) -> Result<Value, Status> {
     let patch =
         Patch::read(language, &call.body, Strictness::Report).map_err(PatchError::into_status)?;
     Ok(patch.apply(before, &target)?.object)
+}
+
+/// Upstream takes an applied Scale of a custom kind for an object of that kind.
+fn not_applicable(call: &Call, target: &Target<'_>) -> Status {
+    let given = codec::decode(&call.body, codec::Format::Yaml, target).map(|it| it.object);
+    let given = given.unwrap_or_default();
+    let (namespace, name) = (meta(&given).namespace().to_owned(), meta(&given).name().to_owned());
+    let why = format!(
+        "failed to convert new object ({namespace}/{name}; autoscaling/v1, Kind=Scale) to proper version: request to convert CR to an invalid group/version: autoscaling/v1"
+    );
+    Status::new(500, skiff_api::Reason::Unknown, why)
 }
 
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";

@@ -134,8 +134,8 @@ fn remove(fields: &mut Map<String, Value>, steps: &[String]) {
 }
 
 fn has(fields: &Value, pointer: &str) -> bool {
-    let steps = pointer.split('/').skip(1).map(|name| format!("f:{name}"));
-    steps.fold(Some(fields), |fields, step| fields?.get(&step)).is_some()
+    let mut steps = pointer.split('/').skip(1).map(|name| format!("f:{name}"));
+    steps.try_fold(fields, |fields, step| fields.get(&step)).is_some()
 }
 
 /// A field set of one path.

@@ -51,19 +51,19 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
 
 /// A body that names a place names the path's.
 fn check_place(call: &Call, request: &Value) -> Result<(), Status> {
-    let info = &call.info;
-    for (field, given, wanted) in [
-        ("name", meta(request).name(), &info.name),
-        ("namespace", meta(request).namespace(), &info.namespace),
-    ] {
-        if !given.is_empty() && given != wanted {
-            let mut errors = ErrorList::default();
-            let why = format!("must match the service account {field} if specified");
-            errors.invalid(&Path::new("metadata").child(field), given, why);
-            return Err(Status::invalid(&kind(), &info.name, errors));
-        }
+    let (info, given) = (&call.info, meta(request));
+    if !given.namespace().is_empty() && given.namespace() != info.namespace {
+        return Err(Status::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
     }
-    Ok(())
+    if given.name().is_empty() || given.name() == info.name {
+        return Ok(());
+    }
+    let mut errors = ErrorList::default();
+    let why = "must match the service account name if specified";
+    errors.invalid(&Path::new("metadata").child("name"), given.name(), why);
+    Err(Status::invalid(&kind(), &info.name, errors))
 }
 
 fn kind() -> GroupKind {

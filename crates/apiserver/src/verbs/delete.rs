@@ -141,7 +141,10 @@ pub async fn one_in(
     name: &str,
     options: &DeleteOptions,
 ) -> Result<(Value, bool), Status> {
-    let stored = objects::storage_kind(&call.server.kinds(), kind);
+    let stored = match kind.custom {
+        true => kind.clone(),
+        false => objects::storage_kind(&call.server.kinds(), kind),
+    };
     let key = stored.key(namespace, name);
     let mut options = options.clone();
     loop {
@@ -152,9 +155,15 @@ pub async fn one_in(
         options.check_preconditions(kind, &object)?;
         let request = Request::deletion(call, kind, &stored, namespace, name, &object, &options);
         admission::admit_deletion(request).await?;
-        let plan = plan(&stored, &object, &options);
+        let mut plan = plan(&stored, &object, &options);
+        let value = match &mut plan {
+            Plan::Mark(marked) | Plan::MarkAndRemove(marked) if !options.dry_run => {
+                Some(objects::encode_stored(server, &stored, marked).await?)
+            }
+            _ => None,
+        };
         let again = matches!(plan, Plan::MarkAndRemove(_)) && !options.dry_run;
-        match carry_out(call, &stored, &entry, object, plan, options.dry_run).await {
+        match carry_out(call, &stored, &entry, object, (plan, value), options.dry_run).await {
             Err(Error::Conflict { .. }) if options.resource_version.is_none() => {}
             Err(Error::Conflict { .. }) => {
                 return Err(Status::modified(&kind.group_resource(), name));
@@ -167,30 +176,30 @@ pub async fn one_in(
     }
 }
 
+/// Carries out a plan; what is to be written comes with it.
 async fn carry_out(
     call: &Call,
     stored: &KindDef,
     entry: &Entry,
     object: Value,
-    plan: Plan,
+    (plan, value): (Plan, Option<skiff_store::Value>),
     dry_run: bool,
 ) -> Result<(Value, bool), Error> {
     let expect = Expect::Mod(entry.mod_revision);
     let note = objects::note(call, "");
-    match plan {
-        Plan::Keep => Ok((object, false)),
-        Plan::Remove if dry_run => Ok((object, true)),
-        Plan::Mark(marked) if dry_run => Ok((*marked, false)),
-        Plan::MarkAndRemove(marked) if dry_run => Ok((*marked, true)),
-        Plan::Remove => {
+    match (plan, value) {
+        (Plan::Keep, _) => Ok((object, false)),
+        (Plan::Remove, _) if dry_run => Ok((object, true)),
+        (Plan::Mark(marked), None) => Ok((*marked, false)),
+        (Plan::MarkAndRemove(marked), None) => Ok((*marked, true)),
+        (Plan::Remove, _) => {
             let mut txn = Txn::delete(entry.key.clone(), expect).note(note);
             txn.ops.extend(call.server.network.removal_ops(stored, &object));
             let committed = objects::commit(&call.server, stored, txn).await?;
             call.server.network.release(stored, &object);
             Ok((with_revision(object, committed.revision), true))
         }
-        Plan::Mark(mut marked) | Plan::MarkAndRemove(mut marked) => {
-            let value = objects::encode(stored, &mut marked);
+        (Plan::Mark(marked) | Plan::MarkAndRemove(marked), Some(value)) => {
             let txn = Txn::put(entry.key.clone(), value, expect).note(note);
             let committed = objects::commit(&call.server, stored, txn).await?;
             Ok((with_revision(*marked, committed.revision), false))

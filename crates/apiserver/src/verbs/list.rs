@@ -35,8 +35,7 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
 /// A list at revision 0 comes from upstream's cache, which knows no pages.
 fn limit(query: &Query) -> Result<usize, Status> {
     let asked = query.int("limit")?.unwrap_or(0);
-    let cached =
-        query.text("resourceVersion") == "0" && query.text("resourceVersionMatch").is_empty();
+    let cached = query.text("resourceVersion") == "0";
     Ok(if cached { 0 } else { usize::try_from(asked).unwrap_or(0) })
 }
 
@@ -120,13 +119,14 @@ fn first_request(call: &Call, selection: &Selection) -> Result<RangeRequest, Sta
             AtRevision::Newest | AtRevision::NotOlderThan(_) => request,
         });
     }
+    let token = ContinueToken::decode(text)?;
     if !matches!(call.query.text("resourceVersion"), "" | "0") {
         return Err(Status::bad_request(
             "specifying resource version is not allowed when using continue",
         ));
     }
-    let token = ContinueToken::decode(text)?;
-    let range = selection.range.clone().starting_at(format!("{}{}", selection.prefix, token.start));
+    let start = token.start.strip_prefix('/').unwrap_or(&token.start);
+    let range = selection.range.clone().starting_at(format!("{}{start}", selection.prefix));
     let request = RangeRequest::new(range);
     // A negative revision means: go on from here with whatever is newest.
     Ok(match u64::try_from(token.rv) {
@@ -152,7 +152,7 @@ fn check_not_older(call: &Call, shown: Revision) -> Result<(), Status> {
 fn expired(call: &Call, error: skiff_store::Error) -> Status {
     let compacted = matches!(error, skiff_store::Error::Compacted { .. });
     let Ok(token) = ContinueToken::decode(call.query.text("continue")) else {
-        return objects::store_status(error);
+        return at_once(objects::store_status(error));
     };
     if !compacted {
         return objects::store_status(error);
@@ -161,5 +161,13 @@ fn expired(call: &Call, error: skiff_store::Error) -> Status {
     let message = "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was returned and now may show up in the list.";
     let mut status = Status::new(410, Reason::Expired, message);
     status.continue_token = Some(fresh.encode());
+    status
+}
+
+/// A revision that is asked for exactly is not worth waiting for.
+fn at_once(mut status: Status) -> Status {
+    if let Some(details) = &mut status.details {
+        details.retry_after_seconds = 0;
+    }
     status
 }

@@ -3,15 +3,16 @@
 //! Query -> [`Selection`]. Counterpart: `internalversion.ListOptions` and its validation.
 
 use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use serde::{Deserialize, Serialize};
+use base64::engine::GeneralPurpose;
+use serde::Serialize;
+use skiff_api::codec::{self, Node};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::selector::{Fields, Labels, Scanner};
-use skiff_api::{GroupKind, KindDef, Status};
+use skiff_api::{GroupKind, KindDef, Reason, Status};
 use skiff_store::{KeyRange, Revision};
 
 use crate::call::Call;
-use crate::query::Query;
+use crate::query::{Query, number_fault};
 
 pub struct Selection {
     pub labels: Labels,
@@ -32,7 +33,7 @@ pub enum AtRevision {
 }
 
 /// Where the next page begins; opaque to clients.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ContinueToken {
     pub v: String,
     pub rv: i64,
@@ -80,80 +81,87 @@ fn watched_name(call: &Call) -> Option<&str> {
 
 impl AtRevision {
     pub fn read(query: &Query) -> Result<AtRevision, Status> {
-        let version = query.text("resourceVersion");
-        let asked = revision(version)?;
+        let asked =
+            revision(query.text("resourceVersion")).map_err(RevisionError::into_list_status)?;
+        // A page of a revision is of exactly that one, unless the client says otherwise.
+        let paged = query.int("limit")?.is_some_and(|limit| limit > 0);
         Ok(match (query.text("resourceVersionMatch"), asked) {
             ("Exact", asked) => AtRevision::Exact(Revision(asked)),
             (_, 0) => AtRevision::Newest,
+            ("", asked) if paged => AtRevision::Exact(Revision(asked)),
             (_, asked) => AtRevision::NotOlderThan(Revision(asked)),
         })
     }
 }
 
-/// Faults of list options, all at once.
+/// Faults of list options: numbers that are none first, then everything else at once.
 pub fn check_list_options(query: &Query, watch: bool) -> Result<(), Status> {
+    query.int("timeoutSeconds")?;
+    query.int("limit")?;
     let mut errors = ErrorList::default();
-    let matching = Path::new("resourceVersionMatch");
-    let (version, rule) = (query.text("resourceVersion"), query.text("resourceVersionMatch"));
-    let initial = query.optional_flag("sendInitialEvents");
-    if watch {
-        check_watch_options(query, initial, &mut errors);
-    } else {
-        if initial.is_some() {
-            errors.forbidden(
-                &Path::new("sendInitialEvents"),
-                "sendInitialEvents is forbidden for list",
-            );
-        }
-        if !rule.is_empty() {
-            if version.is_empty() {
-                errors.forbidden(
-                    &matching,
-                    "resourceVersionMatch is forbidden unless resourceVersion is provided",
-                );
-            }
-            if query.has("continue") && !query.text("continue").is_empty() {
-                errors.forbidden(
-                    &matching,
-                    "resourceVersionMatch is forbidden when continue is provided",
-                );
-            }
-            if !matches!(rule, "Exact" | "NotOlderThan") {
-                errors.not_supported(&matching, rule, &["Exact", "NotOlderThan"]);
-            }
-            if rule == "Exact" && version == "0" {
-                errors.forbidden(
-                    &matching,
-                    "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-                );
-            }
-        }
+    match watch {
+        true => check_watch(query, &mut errors),
+        false => check_list(query, &mut errors),
     }
     refuse(errors)
 }
 
-fn check_watch_options(query: &Query, initial: Option<bool>, errors: &mut ErrorList) {
+fn check_list(query: &Query, errors: &mut ErrorList) {
     let matching = Path::new("resourceVersionMatch");
-    let rule = query.text("resourceVersionMatch");
-    const WANTED: &str = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-    match initial {
-        Some(_) if rule.is_empty() => errors.forbidden(&matching, WANTED),
-        Some(_) if rule != "NotOlderThan" => {
-            errors.forbidden(&matching, WANTED);
-            errors.not_supported(&matching, rule, &["NotOlderThan"]);
-        }
-        None if !rule.is_empty() => {
+    let (version, rule) = (query.text("resourceVersion"), query.text("resourceVersionMatch"));
+    if !rule.is_empty() {
+        if version.is_empty() {
             errors.forbidden(
                 &matching,
-                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
             );
         }
-        _ => {}
+        if !query.text("continue").is_empty() {
+            errors.forbidden(&matching, MATCH_WITH_TOKEN);
+        }
+        if !matches!(rule, "Exact" | "NotOlderThan") {
+            errors.not_supported(&matching, rule, &["Exact", "NotOlderThan", ""]);
+        }
+        if rule == "Exact" && version == "0" {
+            errors.forbidden(
+                &matching,
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
+            );
+        }
     }
-    if initial.is_some() && !query.text("continue").is_empty() {
-        errors.forbidden(&matching, "resourceVersionMatch is forbidden when continue is provided");
+    if query.has("sendInitialEvents") {
+        errors
+            .forbidden(&Path::new("sendInitialEvents"), "sendInitialEvents is forbidden for list");
     }
 }
+
+fn check_watch(query: &Query, errors: &mut ErrorList) {
+    let matching = Path::new("resourceVersionMatch");
+    let rule = query.text("resourceVersionMatch");
+    let initial = query.has("sendInitialEvents");
+    if initial && rule != "NotOlderThan" {
+        errors.forbidden(
+            &matching,
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        );
+    }
+    if !rule.is_empty() && !initial {
+        errors.forbidden(
+            &matching,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
+    }
+    if !rule.is_empty() && rule != "NotOlderThan" {
+        errors.not_supported(&matching, rule, &["NotOlderThan"]);
+    }
+    // A watch from any revision begins with the state, as if both parameters had been given.
+    let from_any = !initial && matches!(query.text("resourceVersion"), "" | "0");
+    if (from_any || !rule.is_empty()) && !query.text("continue").is_empty() {
+        errors.forbidden(&matching, MATCH_WITH_TOKEN);
+    }
+}
+
+const MATCH_WITH_TOKEN: &str = "resourceVersionMatch is forbidden when continue is provided";
 
 fn refuse(errors: ErrorList) -> Result<(), Status> {
     match errors.is_empty() {
@@ -162,14 +170,31 @@ fn refuse(errors: ErrorList) -> Result<(), Status> {
     }
 }
 
+/// A resource version that is no number.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: {why}")]
+pub struct RevisionError {
+    text: String,
+    why: &'static str,
+}
+
+impl RevisionError {
+    /// To a get or a watch; upstream gives it no reason.
+    pub fn into_status(self) -> Status {
+        Status::new(500, Reason::Unknown, self.to_string())
+    }
+
+    pub fn into_list_status(self) -> Status {
+        Status::bad_request(format!("invalid resource version: {self}"))
+    }
+}
+
 /// A resource version as a number; empty is 0.
-pub fn revision(text: &str) -> Result<u64, Status> {
+pub fn revision(text: &str) -> Result<u64, RevisionError> {
     if text.is_empty() {
         return Ok(0);
     }
-    let refusal =
-        || format!("Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax");
-    text.parse().map_err(|_| Status::bad_request(refusal()))
+    text.parse().map_err(|error| RevisionError { text: text.to_owned(), why: number_fault(&error) })
 }
 
 // === impl ContinueToken ===
@@ -184,17 +209,15 @@ impl ContinueToken {
     }
 
     pub fn encode(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_string(self).expect("plain data"))
+        UNPADDED.encode(serde_json::to_string(self).expect("plain data"))
     }
 
     pub fn decode(text: &str) -> Result<ContinueToken, Status> {
         let bad = |why: &str| {
             Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
         };
-        let bytes =
-            BASE64_URL_SAFE_NO_PAD.decode(text).map_err(|error| bad(&base64_fault(&error)))?;
-        let token: ContinueToken =
-            serde_json::from_slice(&bytes).map_err(|error| bad(&error.to_string()))?;
+        let bytes = UNPADDED.decode(text).map_err(|error| bad(&base64_fault(&error, text)))?;
+        let token = ContinueToken::read(&bytes).map_err(|error| bad(&error))?;
         match (token.v.as_str(), token.rv, token.start.is_empty()) {
             (TOKEN_VERSION, 0, _) => {
                 Err(bad("incorrect encoded start resourceVersion (version meta.k8s.io/v1)"))
@@ -205,25 +228,58 @@ impl ContinueToken {
             (TOKEN_VERSION, _, false) if leaves_collection(&token.start) => Err(bad(&token.start)),
             (TOKEN_VERSION, _, false) => Ok(token),
             (other, ..) => {
-                Err(bad(&format!("server does not recognize this encoded version {other:?}")))
+                Err(bad(&format!("server does not recognize this encoded version {other}")))
             }
         }
     }
+
+    /// Reads the token's JSON as Go would; what is left out is empty.
+    fn read(bytes: &[u8]) -> Result<ContinueToken, String> {
+        let mut token = ContinueToken { v: String::new(), rv: 0, start: String::new() };
+        let mistyped = |found: &Node, what: &str, wanted: &str| {
+            let found = found.type_name();
+            format!("json: cannot unmarshal {found} into Go {what} of type {wanted}")
+        };
+        let entries = match codec::parse_json(bytes).map_err(|error| error.to_string())? {
+            Node::Map(entries) => entries,
+            Node::Null => Vec::new(),
+            other => return Err(mistyped(&other, "value", "storage.continueToken")),
+        };
+        for (name, value) in entries {
+            let field = format!("struct field continueToken.{name}");
+            match (name.as_str(), value) {
+                ("v", Node::String(text)) => token.v = text,
+                ("start", Node::String(text)) => token.start = text,
+                ("rv", Node::Number(text)) => token.rv = text.parse().unwrap_or_default(),
+                (_, Node::Null) => {}
+                ("v" | "start", other) => return Err(mistyped(&other, &field, "string")),
+                ("rv", other) => return Err(mistyped(&other, &field, "int64")),
+                _ => {}
+            }
+        }
+        Ok(token)
+    }
 }
 
+/// Go does not mind what the last, incomplete byte holds.
+const UNPADDED: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::URL_SAFE,
+    base64::engine::general_purpose::NO_PAD.with_decode_allow_trailing_bits(true),
+);
+
 /// What Go's decoder says.
-fn base64_fault(error: &base64::DecodeError) -> String {
-    match error {
-        base64::DecodeError::InvalidByte(at, _) => {
-            format!("illegal base64 data at input byte {at}")
-        }
-        other => other.to_string(),
-    }
+fn base64_fault(error: &base64::DecodeError, text: &str) -> String {
+    let at = match error {
+        base64::DecodeError::InvalidByte(at, _) => *at,
+        _ => text.len() / 4 * 4,
+    };
+    format!("illegal base64 data at input byte {at}")
 }
 
 /// A made-up token must not lead to keys of other kinds.
 fn leaves_collection(start: &str) -> bool {
-    start.starts_with('/') || start.split('/').any(|step| step == ".." || step == ".")
+    let below = start.strip_prefix('/').unwrap_or(start);
+    below.split('/').any(|step| matches!(step, "" | "." | ".."))
 }
 
 #[cfg(test)]
@@ -234,6 +290,21 @@ mod tests {
     fn tokens_survive_the_way_out_and_back() {
         let token = ContinueToken::new(Revision(42), "default/a\0");
         assert_eq!(ContinueToken::decode(&token.encode()), Ok(token));
-        assert_eq!(ContinueToken::decode("!!").unwrap_err().code, 400);
+        for (text, why) in [
+            ("!!", "illegal base64 data at input byte 0"),
+            ("x", "illegal base64 data at input byte 0"),
+            ("abc", "invalid character 'i' looking for beginning of value"),
+            ("ey", "unexpected end of JSON input"),
+            ("e30", "server does not recognize this encoded version "),
+            ("W10", "json: cannot unmarshal array into Go value of type storage.continueToken"),
+            (
+                "eyJ2Ijo1fQ",
+                "json: cannot unmarshal number into Go struct field continueToken.v of type string",
+            ),
+        ] {
+            let refused = ContinueToken::decode(text).unwrap_err();
+            let told = format!("invalid continue token: continue key is not valid: {why}");
+            assert_eq!((refused.code, refused.message), (400, told));
+        }
     }
 }

@@ -22,7 +22,8 @@ pub async fn run(
     let mut object = write.decode_body()?;
     write.check_namespace(&mut object)?;
     check_name(&object, name)?;
-    let may_create = subresource.is_empty() && kind.strategy.allow_create_on_update();
+    // Upstream's status strategies inherit this from the whole object's.
+    let may_create = matches!(subresource, "" | "status") && kind.strategy.allow_create_on_update();
     let outcome = write
         .update(name, |current| match current {
             None if !may_create => Err(Status::not_found(&kind.group_resource(), name)),

@@ -13,11 +13,12 @@ use http::{HeaderValue, Response, header};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
+use skiff_api::codec::Format;
 use skiff_api::{KindDef, Status};
 use skiff_store::{Event, EventKind, RangeRequest, Revision, Watch};
 use tokio::time::Instant;
 
-use super::selection::{Selection, check_list_options, revision};
+use super::selection::{RevisionError, Selection, check_list_options, revision};
 use crate::call::Call;
 use crate::encode::EventEncoder;
 use crate::negotiate::Media;
@@ -40,7 +41,10 @@ pub struct WatchEvent {
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     check_list_options(&call.query, true)?;
-    let media = call.media().ok_or_else(Media::not_acceptable)?;
+    let media = call
+        .media()
+        .filter(|media| media.format != Format::Yaml)
+        .ok_or_else(Media::not_streamable)?;
     let watcher = Watcher::open(call, kind.clone()).await?;
     let frames = watcher.frames(EventEncoder::new(media, kind, call)?);
     let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
@@ -50,7 +54,6 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
 }
 
 fn watch_content_type(media: Media) -> &'static str {
-    use skiff_api::codec::Format;
     match media.format {
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         Format::Json if media.stream => "application/json;stream=watch",
@@ -78,7 +81,8 @@ struct Watcher {
 impl Watcher {
     async fn open(call: &Call, kind: Arc<KindDef>) -> Result<Watcher, Status> {
         let selection = Selection::read(call, &kind)?;
-        let asked = revision(call.query.text("resourceVersion"))?;
+        let asked =
+            revision(call.query.text("resourceVersion")).map_err(RevisionError::into_status)?;
         let initial = call.query.optional_flag("sendInitialEvents");
         let now = Instant::now();
         let mut watcher = Watcher {

@@ -12,7 +12,9 @@ use skiff_api::codec::{self, Decoded, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kinds::pod_spec::security::NOT_ALLOWED;
 use skiff_api::meta::{meta, meta_mut};
-use skiff_api::validation::{validate_kind_meta_update, validate_meta, validate_meta_update};
+use skiff_api::validation::{
+    drop_repeated_owners, validate_kind_meta_update, validate_meta, validate_meta_update,
+};
 use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
@@ -122,7 +124,11 @@ impl<'a> Write<'a> {
 
     /// The object's namespace is the request's.
     pub fn check_namespace(&self, object: &mut Value) -> Result<(), Status> {
-        let wanted = if self.kind.namespaced { self.call.info.namespace.as_str() } else { "" };
+        if !self.kind.namespaced {
+            remove(object, "namespace");
+            return Ok(());
+        }
+        let wanted = self.call.info.namespace.as_str();
         match meta(object).namespace() {
             given if given == wanted => Ok(()),
             "" => {
@@ -155,7 +161,8 @@ impl<'a> Write<'a> {
     }
 
     async fn create_once(&self, mut object: Value, owned: bool) -> Result<Outcome, Status> {
-        if !meta(&object).resource_version().is_empty() {
+        let revision = meta(&object).resource_version();
+        if !revision.is_empty() && !self.options.dry_run {
             return Err(Status::new(
                 500,
                 Reason::Unknown,
@@ -163,6 +170,7 @@ impl<'a> Write<'a> {
             ));
         }
         wipe_system_meta(&mut object);
+        self.name_owners_once(&mut object);
         if !owned {
             ownership::track(self, &mut object, None)?;
         }
@@ -192,12 +200,9 @@ impl<'a> Write<'a> {
         let strategy = &self.stored.strategy;
         strategy.warnings_before_create(object).into_iter().for_each(|text| self.call.warn(text));
         strategy.prepare_for_create(&self.stored, object);
-        for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
-            remove(object, field);
-        }
-        match strategy.counts_generation(&self.stored) {
-            true => set(object, "generation", 1.into()),
-            false => remove(object, "generation"),
+        // Where changes are not counted, the number is whatever the client says.
+        if strategy.counts_generation(&self.stored) {
+            set(object, "generation", 1.into());
         }
     }
 
@@ -209,10 +214,10 @@ impl<'a> Write<'a> {
         let (namespace, name) = self.place(&object);
         let key = self.stored.key(&namespace, &name);
         if self.options.dry_run {
-            codec::complete(&mut object, &self.stored.schema);
+            objects::as_stored(&self.stored, &mut object);
             return match objects::read(&self.call.server, &key).await? {
                 Some(existing) => Err(self.taken(&existing, &name)),
-                None => self.unstored(object, true),
+                None => self.unstored(self.through_store(object).await?, true),
             };
         }
         let value = objects::encode_stored(&self.call.server, &self.stored, &mut object).await?;
@@ -224,7 +229,7 @@ impl<'a> Write<'a> {
                 allocation.keep(&object);
                 let entry =
                     committed.entry().ok_or_else(|| Status::internal("nothing was written"))?;
-                self.outcome(&entry, true).await
+                self.outcome(entry, true).await
             }
             Err(Error::Conflict { current: Some(existing), .. }) => {
                 Err(self.taken(&existing, &name))
@@ -300,6 +305,9 @@ impl<'a> Write<'a> {
     ) -> Result<Outcome, Status> {
         let name = meta(&old).name().to_owned();
         let mut object = self.to_stored(proposed.object)?;
+        if self.call.info.verb == "update" {
+            self.name_owners_once(&mut object);
+        }
         self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
             ownership::track(self, &mut object, Some(&old))?;
@@ -345,8 +353,21 @@ impl<'a> Write<'a> {
         name: &str,
     ) -> Result<(), Status> {
         let resource = self.kind.group_resource();
+        let (asked, uid) = (meta(object).uid(), meta(old).uid());
+        // Only a whole object states a precondition by its uid; in a patch it is a change of the field.
+        let states = self.call.info.verb == "update" && !asked.is_empty();
+        if states && asked != uid {
+            return Err(Status::conflict(
+                &resource,
+                name,
+                &format!(
+                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
+                    entry.key
+                ),
+            ));
+        }
         match meta(object).resource_version() {
-            "" | "0" => self.check_unconditional(name)?,
+            "" | "0" => self.check_unconditional(name),
             text => {
                 let asked: u64 = text.parse().map_err(|_| {
                     Status::new(
@@ -355,24 +376,22 @@ impl<'a> Write<'a> {
                         format!("strconv.ParseUint: parsing {text:?}: invalid syntax"),
                     )
                 })?;
-                if Revision(asked) != entry.mod_revision {
-                    return Err(Status::modified(&resource, name));
+                match Revision(asked) == entry.mod_revision {
+                    true => Ok(()),
+                    false => Err(Status::modified(&resource, name)),
                 }
             }
         }
-        let (asked, uid) = (meta(object).uid(), meta(old).uid());
-        // Only a whole object states a precondition by its uid; in a patch it is a change of the field.
-        let states = self.call.info.verb == "update" && !asked.is_empty();
-        match !states || asked == uid {
-            true => Ok(()),
-            false => Err(Status::conflict(
-                &resource,
-                name,
-                &format!(
-                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
-                    entry.key
-                ),
-            )),
+    }
+
+    /// An owner that is named twice is kept once, with a warning.
+    fn name_owners_once(&self, object: &mut Value) {
+        let repeated = drop_repeated_owners(object);
+        if !repeated.is_empty() {
+            self.call.warn(format!(
+                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+                repeated.join(", ")
+            ));
         }
     }
 
@@ -426,9 +445,9 @@ impl<'a> Write<'a> {
             return self.outcome(entry, false).await;
         }
         if let Some(mut shown) = shown {
-            codec::complete(&mut shown, &self.stored.schema);
+            objects::as_stored(&self.stored, &mut shown);
             set(&mut shown, "resourceVersion", entry.mod_revision.to_string().into());
-            return self.unstored(shown, false);
+            return self.unstored(self.through_store(shown).await?, false);
         }
         let (txn, deleted) = match is_released(&object, old) {
             true => (Txn::delete(entry.key.clone(), Expect::Mod(entry.mod_revision)), true),
@@ -530,6 +549,19 @@ impl<'a> Write<'a> {
         Ok(Outcome { bytes, created })
     }
 
+    /// What storing and reading would make of an object.
+    async fn through_store(&self, object: Value) -> Result<Value, Status> {
+        let server = &self.call.server;
+        let stored = objects::storage_kind(&server.kinds(), &self.stored);
+        match self.stored.custom && !Arc::ptr_eq(&stored, &self.stored) {
+            false => Ok(object),
+            true => {
+                let stored = objects::unstored(server, &stored, object).await?;
+                objects::unstored(server, &self.stored, stored).await
+            }
+        }
+    }
+
     /// The answer to a dry run, or to the removal of an object.
     fn unstored(&self, object: Value, created: bool) -> Result<Outcome, Status> {
         let shown = objects::value_at_version(&self.kind, object)?;
@@ -539,9 +571,14 @@ impl<'a> Write<'a> {
 
 /// What a client may not say about a new object, and mutating admission does not know yet.
 fn wipe_system_meta(object: &mut Value) {
-    for field in ["uid", "creationTimestamp"] {
-        remove(object, field);
-    }
+    const FIELDS: &[&str] = &[
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "selfLink",
+    ];
+    FIELDS.iter().for_each(|field| remove(object, field));
 }
 
 /// What the server says about every new object, once admission has had its way with it.
@@ -584,7 +621,6 @@ fn carry_meta(object: &mut Value, old: &Value) {
         0 => remove(object, "generation"),
         _ => set(object, "generation", generation.into()),
     }
-    remove(object, "selfLink");
 }
 
 /// What of the metadata a status update may not change.

@@ -21,6 +21,8 @@ const MAGIC: &[u8] = b"k8s\0";
 pub enum ProtoError {
     #[error("empty data")]
     Empty,
+    #[error("empty body")]
+    EmptyBody,
     #[error(
         "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"
     )]
@@ -52,6 +54,9 @@ impl<'b> Envelope<'b> {
             return Err(ProtoError::Empty);
         }
         let unknown = body.strip_prefix(MAGIC).ok_or(ProtoError::NoMagic)?;
+        if unknown.is_empty() {
+            return Err(ProtoError::EmptyBody);
+        }
         let mut envelope = Envelope { api_version: String::new(), kind: String::new(), raw: &[] };
         let mut reader = Reader(unknown);
         while let Some((number, payload)) = reader.field()? {
@@ -89,10 +94,16 @@ pub fn to_proto(object: &Value) -> Option<Bytes> {
     let (api_version, kind) = (text("apiVersion"), text("kind"));
     let mut message = Writer::default();
     match (api_version, kind) {
-        ("meta.k8s.io/v1", "PartialObjectMetadata") => partial(&mut message, object)?,
-        ("meta.k8s.io/v1", "PartialObjectMetadataList") => partial_list(&mut message, object)?,
+        ("meta.k8s.io/v1" | "meta.k8s.io/v1beta1", "PartialObjectMetadata") => {
+            partial(&mut message, object)?;
+        }
+        ("meta.k8s.io/v1" | "meta.k8s.io/v1beta1", "PartialObjectMetadataList") => {
+            partial_list(&mut message, object)?;
+        }
         _ => {
             let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+            // Lists of resources leave their version out.
+            let version = if version.is_empty() { "v1" } else { version };
             let schema = schema_of(group, version, kind)?;
             write::structure(&mut message, object, &schema);
         }

@@ -34,9 +34,17 @@ fn members<'s>(
         while let Some(group) = groups.next_if(|group| group.number < number) {
             embedded(out, value, schema, group);
         }
-        self::field(out, number, value.get(&field.name), field);
+        match is_message_of_its_own(schema, field) {
+            true => out.message(number, |out| self::field(out, 1, value.get(&field.name), field)),
+            false => self::field(out, number, value.get(&field.name), field),
+        }
     }
     groups.for_each(|group| embedded(out, value, schema, group));
+}
+
+/// The one list with a type of its own: the verbs of a resource in discovery.
+fn is_message_of_its_own(schema: &StructSchema, field: &Field) -> bool {
+    field.name == "verbs" && schema.name == "meta.v1.APIResource"
 }
 
 /// Members that are flat in JSON and nested here.

@@ -214,7 +214,7 @@ impl Run<'_> {
             return Err(Exhausted);
         }
         match outcome.value {
-            Ok(Cel::String(text)) => Ok(shown(&text.to_string())),
+            Ok(Cel::String(text)) => Ok(shown(&text)),
             Err(EvalError::CostLimitExceeded) => {
                 let source = &node.rule.message_text;
                 let why = "no further validation rules will be run due to call cost exceeds limit for messageExpression";

@@ -9,6 +9,7 @@ mod printed;
 mod rules;
 mod schema;
 mod structure;
+mod topology;
 mod versions;
 
 use serde_json::{Value, json};

@@ -10,11 +10,14 @@ use skiff_cel::{DeclType, MAX_REQUEST_SIZE};
 use super::super::cel::{Compiled, compile, declaration};
 use super::super::structural::flag;
 use super::super::{list, text};
+use super::printed::field_path;
 use crate::field::{ErrorList, Path};
 use crate::internal;
 
 const RULE_LIMIT: u64 = 10_000_000;
 const SCHEMA_LIMIT: u64 = 100_000_000;
+const REASONS: &[&str] =
+    &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 /// How many rules are named when all together cost too much.
 const NAMED: usize = 4;
 
@@ -101,6 +104,40 @@ impl Costs {
         }
         let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
         errors.forbidden(at, too_expensive(what, self.total, SCHEMA_LIMIT));
+    }
+}
+
+/// What a rule must look like before it is compiled.
+pub fn form(rule: &Value, schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
+    let (expression, message) = (text(rule, "rule"), text(rule, "message"));
+    let has_breaks = |text: &str| text.contains(['\n', '\r']);
+    if expression.trim().is_empty() {
+        errors.required(&at.child("rule"), "rule is not specified");
+    } else if !message.is_empty() && message.trim().is_empty() {
+        errors.invalid(&at.child("message"), message, "must be non-empty if specified");
+    } else if has_breaks(message.trim()) {
+        errors.invalid(&at.child("message"), message, "must not contain line breaks");
+    } else if has_breaks(expression.trim()) && message.trim().is_empty() {
+        let detail = "message must be specified if rule contains line breaks";
+        errors.required(&at.child("message"), detail);
+    }
+    let message_expression = text(rule, "messageExpression");
+    if !message_expression.is_empty() && message_expression.trim().is_empty() {
+        let detail = "messageExpression must be non-empty if specified";
+        errors.required(&at.child("messageExpression"), detail);
+    }
+    if let Some(reason) = rule["reason"].as_str().filter(|reason| !REASONS.contains(reason)) {
+        errors.not_supported(&at.child("reason"), reason, REASONS);
+    }
+    let (path, place) = (text(rule, "fieldPath"), at.child("fieldPath"));
+    if !path.is_empty() && path.trim().is_empty() {
+        errors.invalid(&place, path, "must be non-empty if specified");
+    }
+    if has_breaks(path) {
+        errors.invalid(&place, path, "must not contain line breaks");
+    }
+    if !path.is_empty() && field_path(path, schema, true).is_err() {
+        errors.invalid(&place, path, "must be a valid path");
     }
 }
 

@@ -7,15 +7,13 @@
 use serde_json::Value;
 
 use super::super::structural::{children, flag, junctors};
-use super::super::{list, text, texts};
+use super::super::{list, text};
 use super::rules::{self, Costs, Surroundings};
-use super::{defaults, printed, structure};
+use super::{defaults, printed, structure, topology};
 use crate::field::{ErrorList, Path};
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
 const META: &[&str] = &["metadata", "kind", "apiVersion"];
-const REASONS: &[&str] =
-    &["FieldValueDuplicate", "FieldValueForbidden", "FieldValueInvalid", "FieldValueRequired"];
 
 /// What may stand at the root where status is a subresource, in upstream's words.
 const AT_ROOT: &str = "[Description Type Format Title Maximum ExclusiveMaximum Minimum ExclusiveMinimum MaxLength MinLength Pattern MaxItems MinItems UniqueItems MultipleOf Required Items Properties ExternalDocs Example XPreserveUnknownFields XValidations]";
@@ -168,13 +166,10 @@ impl Walk {
         let mut own = Found::default();
         keywords(schema, at, standing, &mut own.schema);
         self.below(schema, at, standing, is_root, &mut own);
-        map_type(schema, at, &mut own.schema);
-        list_type(schema, at, &mut own.schema);
-        keyed_list(schema, at, &mut own.schema);
-        items_of_keyed(schema, at, &mut own.schema);
+        topology::validate(schema, at, &mut own.schema);
         let rules = at.child("x-kubernetes-validations");
         for (index, rule) in list(schema, "x-kubernetes-validations").iter().enumerate() {
-            rule_form(rule, schema, &rules.index(index), &mut own.schema);
+            rules::form(rule, schema, &rules.index(index), &mut own.schema);
         }
         // A schema that is wrong makes no sense to rules.
         if let Some(around) = standing.rules.as_ref().filter(|_| own.schema.is_empty()) {
@@ -276,181 +271,5 @@ fn keywords(schema: &Value, at: &Path<'_>, standing: &Standing, errors: &mut Err
     if schema.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(false)) {
         let place = at.child("x-kubernetes-preserve-unknown-fields");
         errors.invalid(&place, false, "must be true or undefined");
-    }
-}
-
-// === maps and lists ===
-
-fn map_type(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let Some(of) = schema.get("x-kubernetes-map-type").and_then(Value::as_str) else { return };
-    needs_type(schema, "object", "x-kubernetes-map-type", at, errors);
-    if !matches!(of, "atomic" | "granular") {
-        errors.not_supported(&at.child("x-kubernetes-map-type"), of, &["atomic", "granular"]);
-    }
-}
-
-fn needs_type(
-    schema: &Value,
-    wanted: &str,
-    keyword: &str,
-    at: &Path<'_>,
-    errors: &mut ErrorList,
-) -> bool {
-    let detail = format!("must be {wanted} if {keyword} is specified");
-    match text(schema, "type") {
-        of if of == wanted => return true,
-        "" => errors.required(&at.child("type"), detail),
-        of => errors.invalid(&at.child("type"), of, detail),
-    }
-    false
-}
-
-fn list_type(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let keyword = "x-kubernetes-list-type";
-    let Some(of) = schema.get(keyword).and_then(Value::as_str) else { return };
-    if needs_type(schema, "array", keyword, at, errors) && of == "set" {
-        atomic_items(&schema["items"], &at.child("items"), errors);
-    }
-    if !matches!(of, "atomic" | "set" | "map") {
-        errors.not_supported(&at.child(keyword), of, &["atomic", "set", "map"]);
-    }
-}
-
-/// The entries of a set are compared as a whole.
-fn atomic_items(items: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let detail = "must be atomic as item of a list with x-kubernetes-list-type=set";
-    let list_type = items.get("x-kubernetes-list-type").cloned().unwrap_or_default();
-    let is = |keyword: &str| text(items, keyword);
-    match text(items, "type") {
-        "array" if !matches!(is("x-kubernetes-list-type"), "" | "atomic") => {
-            errors.invalid(&at.child("x-kubernetes-list-type"), list_type, detail);
-        }
-        "object" if is("x-kubernetes-map-type") != "atomic" => {
-            errors.invalid(&at.child("x-kubernetes-map-type"), list_type, detail);
-        }
-        _ => {}
-    }
-}
-
-fn keyed_list(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let keys = texts(schema, "x-kubernetes-list-map-keys");
-    let (of, place) = (text(schema, "x-kubernetes-list-type"), at.child("x-kubernetes-list-type"));
-    let detail = "must be map if x-kubernetes-list-map-keys is non-empty";
-    match of {
-        "" if !keys.is_empty() => errors.required(&place, detail),
-        of if of != "map" && !keys.is_empty() => errors.invalid(&place, of, detail),
-        _ => {}
-    }
-    if of != "map" {
-        return;
-    }
-    let place = at.child("x-kubernetes-list-map-keys");
-    if keys.is_empty() {
-        errors.required(&place, "must not be empty if x-kubernetes-list-type is map");
-    }
-    let items = at.child("items");
-    match schema.get("items") {
-        None => errors.required(&items, "must have a schema if x-kubernetes-list-type is map"),
-        Some(list @ Value::Array(_)) => {
-            let detail = "must only have a single schema if x-kubernetes-list-type is map";
-            errors.invalid(&items, printed::internal(list), detail);
-        }
-        Some(schema) if text(schema, "type") != "object" => {
-            let detail = "must be object if parent array's x-kubernetes-list-type is map";
-            errors.invalid(&items.child("type"), text(schema, "type"), detail);
-        }
-        Some(schema) => list_keys(&keys, schema, &place, &items, errors),
-    }
-}
-
-fn list_keys(
-    keys: &[String],
-    items: &Value,
-    at: &Path<'_>,
-    items_at: &Path<'_>,
-    errors: &mut ErrorList,
-) {
-    let properties = items_at.child("properties");
-    for (index, key) in keys.iter().enumerate() {
-        match items["properties"].get(key) {
-            Some(field) if matches!(text(field, "type"), "array" | "object") => {
-                let detail =
-                    "must be a scalar type if parent array's x-kubernetes-list-type is map";
-                let place = properties.key(key);
-                errors.invalid(&place.child("type"), text(items, "type"), detail);
-            }
-            Some(_) => {}
-            None => {
-                errors.invalid(at, keys.to_vec(), "entries must all be names of item properties");
-            }
-        }
-        if keys[..index].contains(key) {
-            errors.invalid(at, keys.to_vec(), "must not contain duplicate entries");
-        }
-    }
-}
-
-/// Neither entries nor their keys may be left open.
-fn items_of_keyed(schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let (of, items) = (text(schema, "x-kubernetes-list-type"), &schema["items"]);
-    if !items.is_object() || !matches!(of, "set" | "map") {
-        return;
-    }
-    let place = at.child("items");
-    if flag(items, "nullable") {
-        let detail = format!("cannot be nullable when x-kubernetes-list-type is {of}");
-        errors.forbidden(&place.child("nullable"), detail);
-    }
-    if of == "set" {
-        return;
-    }
-    let (properties, required) = (place.child("properties"), texts(items, "required"));
-    for key in texts(schema, "x-kubernetes-list-map-keys") {
-        let Some(field) = items["properties"].get(&key) else { continue };
-        let place = properties.key(&key);
-        if !required.contains(&key) && field.get("default").is_none_or(Value::is_null) {
-            let detail = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-            errors.required(&place.child("default"), detail);
-        }
-        if flag(field, "nullable") {
-            let detail = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
-            errors.forbidden(&place.child("nullable"), detail);
-        }
-    }
-}
-
-// === rules ===
-
-/// What a rule must look like before it is compiled.
-fn rule_form(rule: &Value, schema: &Value, at: &Path<'_>, errors: &mut ErrorList) {
-    let (expression, message) = (text(rule, "rule"), text(rule, "message"));
-    let has_breaks = |text: &str| text.contains(['\n', '\r']);
-    if expression.trim().is_empty() {
-        errors.required(&at.child("rule"), "rule is not specified");
-    } else if !message.is_empty() && message.trim().is_empty() {
-        errors.invalid(&at.child("message"), message, "must be non-empty if specified");
-    } else if has_breaks(message.trim()) {
-        errors.invalid(&at.child("message"), message, "must not contain line breaks");
-    } else if has_breaks(expression.trim()) && message.trim().is_empty() {
-        let detail = "message must be specified if rule contains line breaks";
-        errors.required(&at.child("message"), detail);
-    }
-    let message_expression = text(rule, "messageExpression");
-    if !message_expression.is_empty() && message_expression.trim().is_empty() {
-        let detail = "messageExpression must be non-empty if specified";
-        errors.required(&at.child("messageExpression"), detail);
-    }
-    if let Some(reason) = rule["reason"].as_str().filter(|reason| !REASONS.contains(reason)) {
-        errors.not_supported(&at.child("reason"), reason, REASONS);
-    }
-    let (path, place) = (text(rule, "fieldPath"), at.child("fieldPath"));
-    if !path.is_empty() && path.trim().is_empty() {
-        errors.invalid(&place, path, "must be non-empty if specified");
-    }
-    if has_breaks(path) {
-        errors.invalid(&place, path, "must not contain line breaks");
-    }
-    if !path.is_empty() && printed::field_path(path, schema, true).is_err() {
-        errors.invalid(&place, path, "must be a valid path");
     }
 }

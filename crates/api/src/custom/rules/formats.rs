@@ -268,7 +268,7 @@ fn is_isbn10(text: &str) -> bool {
     let digits: Option<Vec<u32>> = bare.iter().enumerate().map(digit).collect();
     digits.is_some_and(|digits| {
         let sum: u32 = (1..).zip(&digits).map(|(factor, digit)| factor * digit).sum();
-        digits.len() == 10 && sum % 11 == 0
+        digits.len() == 10 && sum.is_multiple_of(11)
     })
 }
 
@@ -277,7 +277,7 @@ fn is_isbn13(text: &str) -> bool {
     let digits: Option<Vec<u32>> = bare.map(|c| c.to_digit(10)).collect();
     digits.is_some_and(|digits| {
         let sum: u32 = digits.iter().zip([1, 3].into_iter().cycle()).map(|(d, f)| d * f).sum();
-        digits.len() == 13 && sum % 10 == 0
+        digits.len() == 13 && sum.is_multiple_of(10)
     })
 }
 
@@ -286,7 +286,7 @@ fn is_credit_card(text: &str) -> bool {
     let doubled = |digit: u32| if digit > 4 { digit * 2 - 9 } else { digit * 2 };
     let digits = bare.chars().rev().filter_map(|c| c.to_digit(10)).enumerate();
     let sum: u32 = digits.map(|(at, digit)| if at % 2 == 1 { doubled(digit) } else { digit }).sum();
-    matches("creditcard", &bare) && sum % 10 == 0
+    matches("creditcard", &bare) && sum.is_multiple_of(10)
 }
 
 #[cfg(test)]

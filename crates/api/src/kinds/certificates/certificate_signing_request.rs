@@ -162,8 +162,9 @@ fn validate_signer(signer: &At, errors: &mut ErrorList) {
         return signer.invalid(errors, "the legacy signerName is not allowed via this API version");
     }
     let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-    let Some((domain, path)) = signer.text().split_once('/') else {
-        return signer.invalid(errors, detail);
+    let (domain, path) = match signer.text().split('/').collect::<Vec<_>>()[..] {
+        [domain, path] => (domain, path),
+        _ => return signer.invalid(errors, detail),
     };
     let faults = dns_subdomain(domain);
     if faults.is_empty() && !domain.contains('.') {

@@ -12,6 +12,10 @@ use crate::kinds::fill::{each, list, text};
 pub struct Endpoints;
 
 impl Strategy for Endpoints {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(root) = object.as_object_mut() else { return };
         for subset in each(root, "subsets") {

@@ -18,6 +18,20 @@ pub struct Event {
 const MESSAGE_MAX: usize = 1024;
 const SHORT_MAX: usize = 128;
 
+/// The selectable fields by the names of events.k8s.io, in the stored form.
+const REGARDING: &[(&str, &str)] = &[
+    ("regarding.kind", "/involvedObject/kind"),
+    ("regarding.namespace", "/involvedObject/namespace"),
+    ("regarding.name", "/involvedObject/name"),
+    ("regarding.uid", "/involvedObject/uid"),
+    ("regarding.apiVersion", "/involvedObject/apiVersion"),
+    ("regarding.resourceVersion", "/involvedObject/resourceVersion"),
+    ("regarding.fieldPath", "/involvedObject/fieldPath"),
+    ("reason", "/reason"),
+    ("reportingController", "/reportingComponent"),
+    ("type", "/type"),
+];
+
 impl Strategy for Event {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let core = in_core_form(object);
@@ -45,6 +59,9 @@ impl Strategy for Event {
     }
 
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {
+        if self.strict {
+            return REGARDING;
+        }
         &[
             ("involvedObject.kind", "/involvedObject/kind"),
             ("involvedObject.namespace", "/involvedObject/namespace"),

@@ -17,6 +17,10 @@ use crate::validation::qualified_name;
 pub struct LimitRange;
 
 impl Strategy for LimitRange {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, root: &mut Value) {
         let Some(spec) = object_at(root, "/spec") else { return };
         for item in each(spec, "limits") {

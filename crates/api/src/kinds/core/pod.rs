@@ -175,6 +175,7 @@ impl Strategy for Pod {
             ("spec.hostNetwork", "/spec/hostNetwork"),
             ("status.phase", "/status/phase"),
             ("status.podIP", "/status/podIP"),
+            ("status.podIPs", "/status/podIP"),
             ("status.nominatedNodeName", "/status/nominatedNodeName"),
         ]
     }

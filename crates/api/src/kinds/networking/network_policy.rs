@@ -168,7 +168,7 @@ fn validate_range(range: &At, known: &[&str], errors: &mut ErrorList) {
 
 #[cfg(test)]
 mod tests {
-    use crate::kinds::at::tests::check;
+    use crate::kinds::at::tests::{check, check_update};
 
     #[test]
     fn a_block_holds_its_exceptions() {
@@ -186,5 +186,19 @@ mod tests {
                 "spec.ingress[0].from[0].ipBlock.except[0]: Invalid value: \"11.0.0.0/16\": must be a strict subset of `cidr`",
             ],
         );
+    }
+
+    #[test]
+    fn a_range_with_stray_bits_is_for_policies_that_had_it() {
+        let policy = |range: &str| {
+            format!(
+                "spec: {{podSelector: {{}}, ingress: [{{from: [{{ipBlock: {{cidr: {range}}}}}]}}]}}"
+            )
+        };
+        let path = "networking.k8s.io/v1/networkpolicies";
+        let fault = "spec.ingress[0].from[0].ipBlock.cidr: Invalid value: \"10.0.0.1/8\": must not have bits set beyond the prefix length";
+        check(path, &policy("10.0.0.1/8"), &[fault]);
+        check_update(path, &policy("10.0.0.0/8"), &policy("10.0.0.1/8"), &[fault]);
+        check_update(path, &policy("10.0.0.1/8"), &policy("10.0.0.1/8"), &[]);
     }
 }

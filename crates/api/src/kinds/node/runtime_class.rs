@@ -15,6 +15,10 @@ use crate::validation::dns_label;
 pub struct RuntimeClass;
 
 impl Strategy for RuntimeClass {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
     }

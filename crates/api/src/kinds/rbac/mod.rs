@@ -29,6 +29,10 @@ struct Role {
 }
 
 impl Strategy for Role {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         root.child("rules").items().for_each(|rule| validate_rule(&rule, self.namespaced, errors));
@@ -52,6 +56,10 @@ impl Strategy for Role {
 struct Binding;
 
 impl Strategy for Binding {
+    fn allow_create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, binding: &mut Value) {
         let Some(root) = binding.as_object_mut() else { return };
         if let Some(role) = made(root, "roleRef") {
@@ -190,6 +198,15 @@ mod tests {
                 "rules[0].verbs: Required value: verbs must contain at least one value",
                 "rules[0].apiGroups: Required value: resource rules must supply at least one api group",
             ],
+        );
+    }
+
+    #[test]
+    fn an_empty_group_is_the_default_one() {
+        check(
+            "rbac.authorization.k8s.io/v1/clusterrolebindings",
+            "roleRef: {apiGroup: '', kind: ClusterRole, name: view}\nsubjects: [{kind: User, apiGroup: '', name: u}]",
+            &[],
         );
     }
 

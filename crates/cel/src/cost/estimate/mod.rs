@@ -334,9 +334,12 @@ impl Estimator<'_> {
     }
 
     /// What is declared about the size of a part of a variable.
+    ///
+    /// What else can be named, such as a type, is as large as `self`: that makes
+    /// `type(self.x) == int` cheap, as upstream has it.
     fn declared(&self, path: &[String]) -> Option<Range> {
         let (variable, steps) = path.split_first()?;
-        let mut decl = &**self.decls.get(variable)?;
+        let mut decl = &**self.decls.get(variable).or_else(|| self.decls.get("self"))?;
         for (at, step) in steps.iter().enumerate() {
             match decl.step(step)? {
                 Step::To(next) => decl = next,

@@ -1,43 +1,16 @@
-//! Regular expressions of schemas, in the syntax of Go's `regexp`.
+//! One pass over a pattern: what Go refuses is refused, the rest is written in the syntax of the `regex` crate.
 //!
-//! Text -> [`Pattern`], or the words in which Go refuses it. The syntax is RE2's with Perl's classes; it is rewritten for
-//! the `regex` crate, whose own extensions (nested classes, Unicode `\d`) would give the same text another meaning.
-//! Compiled on first use: a definition may hold thousands of patterns that no object ever meets.
+//! Counterpart: `regexp/syntax`. No tree is built: groups are counted, and the last atom's weight is what nested
+//! repetitions make of it.
 
-use std::sync::OnceLock;
-
-use regex::Regex;
+use super::escapes::{
+    Escaped, PERL_CLASSES, POSIX_CLASSES, counts, end_of_hex, hexadecimal, octal, push_class_char,
+    unicode_class,
+};
 
 /// Go's bound on counts, also of nested repetitions together.
 const MAX_COUNT: u32 = 1000;
 const MAX_DEPTH: usize = 1000;
-
-pub struct Pattern {
-    text: String,
-    rewritten: String,
-    compiled: OnceLock<Option<Regex>>,
-}
-
-// === impl Pattern ===
-
-impl Pattern {
-    pub fn parse(text: &str) -> Result<Pattern, String> {
-        let rewritten =
-            Parser::new(text).run().map_err(|why| format!("error parsing regexp: {why}"))?;
-        Ok(Pattern { text: text.to_owned(), rewritten, compiled: OnceLock::new() })
-    }
-
-    pub fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// Whether any part of the text matches. A pattern too large to compile matches nothing.
-    pub fn is_match(&self, text: &str) -> bool {
-        let compile =
-            || regex::RegexBuilder::new(&self.rewritten).size_limit(64 << 20).build().ok();
-        self.compiled.get_or_init(compile).as_ref().is_some_and(|regex| regex.is_match(text))
-    }
-}
 
 /// What precedes the place where the parser stands.
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +22,7 @@ enum Last {
     Repetition(usize),
 }
 
-struct Parser<'p> {
+pub struct Parser<'p> {
     text: &'p str,
     at: usize,
     out: String,
@@ -61,11 +34,11 @@ struct Parser<'p> {
 // === impl Parser ===
 
 impl<'p> Parser<'p> {
-    fn new(text: &'p str) -> Parser<'p> {
+    pub fn new(text: &'p str) -> Parser<'p> {
         Parser { text, at: 0, out: String::new(), last: Last::Nothing, weights: vec![(1, 1)] }
     }
 
-    fn run(mut self) -> Result<String, String> {
+    pub fn run(mut self) -> Result<String, String> {
         while let Some(c) = self.peek() {
             match c {
                 '(' => self.open()?,
@@ -391,185 +364,5 @@ impl<'p> Parser<'p> {
         }
         let (length, set) = self.escaped(text)?;
         Ok((set, &text[length..]))
-    }
-}
-
-// === escapes ===
-
-enum Escaped {
-    Char(char),
-    /// What stands between the brackets of a class.
-    Set(String),
-}
-
-const PERL_CLASSES: &[(char, &str)] = &[
-    ('d', "0-9"),
-    ('D', "[^0-9]"),
-    ('s', r"\t\n\x0C\r "),
-    ('S', r"[^\t\n\x0C\r ]"),
-    ('w', "0-9A-Za-z_"),
-    ('W', "[^0-9A-Za-z_]"),
-];
-
-const POSIX_CLASSES: &[&str] = &[
-    "[:alnum:]",
-    "[:alpha:]",
-    "[:ascii:]",
-    "[:blank:]",
-    "[:cntrl:]",
-    "[:digit:]",
-    "[:graph:]",
-    "[:lower:]",
-    "[:print:]",
-    "[:punct:]",
-    "[:space:]",
-    "[:upper:]",
-    "[:word:]",
-    "[:xdigit:]",
-];
-
-/// `\pL`, `\p{Greek}`, `\p{^Greek}`.
-fn unicode_class(text: &str) -> Result<(usize, Escaped), String> {
-    let fault = |end: usize| format!("invalid character class range: `{}`", &text[..end]);
-    let rest = &text[2..];
-    let (name, length) = match (rest.strip_prefix('{'), rest.chars().next()) {
-        (Some(inside), _) => match inside.find('}') {
-            Some(end) => (&inside[..end], 2 + end + 2),
-            None => return Err(fault(text.len())),
-        },
-        (None, Some(c)) => (&rest[..c.len_utf8()], 2 + c.len_utf8()),
-        (None, None) => return Err(fault(text.len())),
-    };
-    let (name, inverted) = name.strip_prefix('^').map_or((name, false), |name| (name, true));
-    let letter = if (text.as_bytes()[1] == b'P') == inverted { 'p' } else { 'P' };
-    let set = match name {
-        "Any" => "\\x{0}-\\x{10FFFF}".to_owned(),
-        name => format!("\\{letter}{{{name}}}"),
-    };
-    match name.is_empty() || Regex::new(&format!("[{set}]")).is_err() {
-        true => Err(fault(length)),
-        false => Ok((length, Escaped::Set(set))),
-    }
-}
-
-/// `\x7F` or `\x{10FFFF}`.
-fn hexadecimal(text: &str) -> Option<(usize, Escaped)> {
-    let (digits, length) = match text[2..].strip_prefix('{') {
-        Some(inside) => {
-            let end = inside.find('}')?;
-            (&inside[..end], end + 4)
-        }
-        None => (text.get(2..4)?, 4),
-    };
-    let is_hex = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let code = u32::from_str_radix(digits, 16).ok().filter(|_| is_hex)?;
-    Some((length, Escaped::Char(char::from_u32(code)?)))
-}
-
-/// Up to the first character that cannot belong to a hexadecimal escape.
-fn end_of_hex(text: &str) -> usize {
-    let start = 2 + usize::from(text[2..].starts_with('{'));
-    let digits = text[start..].find(|c: char| !c.is_ascii_hexdigit());
-    let digits = digits.unwrap_or(text.len() - start);
-    let next = text[start + digits..].chars().next().map_or(0, char::len_utf8);
-    start + digits + next
-}
-
-/// Up to three octal digits.
-fn octal(text: &str) -> (usize, Escaped) {
-    let digits: String =
-        text[1..].chars().take(3).take_while(|c| ('0'..='7').contains(c)).collect();
-    let code = u32::from_str_radix(&digits, 8).unwrap_or(0);
-    (1 + digits.len(), Escaped::Char(char::from_u32(code).unwrap_or_default()))
-}
-
-fn push_class_char(out: &mut String, c: char) {
-    match c.is_ascii_alphanumeric() || !c.is_ascii() {
-        true => out.push(c),
-        false => out.push_str(&format!("\\x{{{:X}}}", u32::from(c))),
-    }
-}
-
-/// Length, least and most of a count in braces; none if it is not one.
-fn counts(text: &str) -> Option<(usize, u32, Option<u32>)> {
-    let end = text.find('}')?;
-    let (min, max) = match text[1..end].split_once(',') {
-        None => (&text[1..end], Some(&text[1..end])),
-        Some((min, "")) => (min, None),
-        Some((min, max)) => (min, Some(max)),
-    };
-    let number = |digits: &str| {
-        let well_formed = !digits.is_empty()
-            && digits.bytes().all(|byte| byte.is_ascii_digit())
-            && (digits.len() == 1 || !digits.starts_with('0'));
-        well_formed.then(|| digits.parse().unwrap_or(u32::MAX))
-    };
-    Some((end + 1, number(min)?, max.map(number).map_or(Some(None), |max| max.map(Some))?))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn patterns_mean_what_they_mean_in_go() {
-        for (pattern, yes, no) in [
-            ("^[a-z[]$", "[", "]"),
-            (r"^\d+$", "12", "١"),
-            (r"^[\w-]+$", "a-b_1", "ä"),
-            (r"^\Qa.b\E$", "a.b", "axb"),
-            ("^[a&&b]$", "&", "c"),
-            ("^a{2,3}$", "aa", "a"),
-            ("^a{,2}$", "a{,2}", "aa"),
-            (r"^[^\s]$", "x", " "),
-            ("(?i)^ABC$", "abc", "abd"),
-            ("^(?P<n>a)|(?<m>b)$", "b", "c"),
-            (r"^\x41\x{42}\103$", "ABC", "abc"),
-            (r"^[[:alpha:]]\pL\p{Greek}$", "aéα", "1éα"),
-            ("^[]a]$", "]", "b"),
-            (r"^\.$", ".", "x"),
-            ("^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", "a-b", "-a"),
-        ] {
-            let compiled = Pattern::parse(pattern).expect(pattern);
-            assert!(compiled.is_match(yes), "{pattern} matches {yes}");
-            assert!(!compiled.is_match(no), "{pattern} does not match {no}");
-        }
-    }
-
-    #[test]
-    fn malformed_patterns_are_refused_in_gos_words() {
-        for (pattern, wanted) in [
-            ("[", "missing closing ]: `[`"),
-            ("a[b", "missing closing ]: `[b`"),
-            ("(", "missing closing ): `(`"),
-            ("a)", "unexpected ): `a)`"),
-            ("*", "missing argument to repetition operator: `*`"),
-            ("a|*", "missing argument to repetition operator: `*`"),
-            ("a**", "invalid nested repetition operator: `**`"),
-            ("a{1001}", "invalid repeat count: `{1001}`"),
-            ("(a{100}){100}", "invalid repeat count: `{100}`"),
-            ("[z-a]", "invalid character class range: `z-a`"),
-            (r"\y", r"invalid escape sequence: `\y`"),
-            ("\\", "trailing backslash at end of expression: ``"),
-            ("(?i", "invalid or unsupported Perl syntax: `(?i`"),
-            ("(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
-            ("(?P<n", "invalid named capture: `(?P<n`"),
-            (r"\p{None}", r"invalid character class range: `\p{None}`"),
-            ("[[:foo:]]", "invalid character class range: `[:foo:]`"),
-        ] {
-            let refused = Pattern::parse(pattern).err().unwrap_or_default();
-            assert_eq!(refused, format!("error parsing regexp: {wanted}"), "{pattern}");
-        }
-    }
-
-    #[test]
-    fn damaged_patterns_never_panic() {
-        crate::mutation::each(
-            br"^(?i:[a-z[:alpha:]\d]{2,3}|\Qx\E\x{41}\pL(?P<n>b)*?)$",
-            5_000,
-            |bytes| {
-                let _ = std::str::from_utf8(bytes).map(Pattern::parse);
-            },
-        );
     }
 }
