@@ -33,10 +33,13 @@ pub async fn response(
     let (code, bytes, media) = match reply {
         Reply::Response(response) => return Ok(response),
         Reply::Value { code, value } => {
-            let as_table = media.is_some_and(|media| media.shape == Shape::Table);
-            let value = match value["kind"].as_str() {
-                Some("Scale") if as_table => {
-                    scale::table(&value, include_object(call)?, skiff_api::time::now())
+            let shape = media.map(|media| media.shape);
+            let value = match (shape, value["kind"].as_str()) {
+                (Some(Shape::Table(version)), Some("Scale")) => {
+                    let now = skiff_api::time::now();
+                    let mut table = scale::table(&value, include_object(call)?, now);
+                    at_version(&mut table, version);
+                    table
                 }
                 _ => value,
             };

@@ -41,7 +41,7 @@ async fn backend(front_proxy_ca: &str) -> u16 {
         .with_single_cert(vec![own.cert.der().clone()], key)
         .expect("a configuration");
     let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("localhost:0").await.expect("a port");
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
@@ -106,7 +106,7 @@ async fn cluster_with_service() -> (Cluster, Client) {
 
 async fn add_endpoints(admin: &Client, port: u16) {
     let slice = json!({ "metadata": { "name": "backend-1", "labels": { "kubernetes.io/service-name": "backend" } }, "addressType": "FQDN",
-        "endpoints": [{ "addresses": ["localhost"] }], "ports": [{ "name": "https", "port": port }] });
+        "endpoints": [{ "addresses": ["127.0.0.1"] }], "ports": [{ "name": "https", "port": port }] });
     admin.post("/apis/discovery.k8s.io/v1/namespaces/test/endpointslices", &slice).await.created();
 }
 
@@ -183,7 +183,7 @@ async fn a_redirect_is_not_followed_nor_handed_on() {
 async fn a_dead_server_is_unavailable_and_says_why() {
     let (_cluster, admin) = cluster_with_service().await;
     let closed =
-        TcpListener::bind("localhost:0").await.expect("a port").local_addr().expect("an address");
+        TcpListener::bind("127.0.0.1:0").await.expect("a port").local_addr().expect("an address");
     add_endpoints(&admin, closed.port()).await;
     admin.post(API_SERVICES, &api_service()).await.created();
     let condition = reason(&admin, "FailedDiscoveryCheck").await;

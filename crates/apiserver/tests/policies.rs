@@ -108,6 +108,41 @@ async fn parameters_come_from_the_kind_and_place_the_binding_names() {
 }
 
 #[tokio::test]
+async fn messages_may_speak_of_the_request() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let told = "request.operation + ' ' + request.namespace + '/' + request.name";
+    let spec = json!({ "validations": [{ "expression": "false", "messageExpression": told }] });
+    policy(&admin, "validating", "p", spec, json!({ "validationActions": ["Deny"] })).await;
+    assert!(refusal(&admin, &map("a")).await.ends_with("denied request: CREATE default/a"));
+}
+
+#[tokio::test]
+async fn a_mutation_may_not_make_up_fields() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mutation = |kind: &str, holder: &str, expression: &str| {
+        let mut mutation = json!({ "patchType": kind });
+        mutation[holder] = json!({ "expression": expression });
+        json!({ "reinvocationPolicy": "Never", "mutations": [mutation] })
+    };
+    let spec = mutation("ApplyConfiguration", "applyConfiguration", "Object{nope: 'x'}");
+    policy(&admin, "mutating", "m", spec, json!({})).await;
+    assert_eq!(
+        refusal(&admin, &map("a")).await,
+        "policy 'm' with binding 'm' denied request: error applying patch: failed to convert patch object to typed object: .nope: field not declared in schema"
+    );
+    admin.delete(&format!("{GROUP}/mutatingadmissionpolicybindings/m")).await.ok();
+    let patch = "[JSONPatch{op: 'add', path: '/nope', value: 'x'}]";
+    let spec = mutation("JSONPatch", "jsonPatch", patch);
+    policy(&admin, "mutating", "n", spec, json!({})).await;
+    assert_eq!(
+        refusal(&admin, &map("a")).await,
+        "Internal error occurred: strict decoding error: unknown field \"nope\""
+    );
+}
+
+#[tokio::test]
 async fn failures_pass_where_the_policy_ignores_them() {
     let cluster = cluster().await;
     let admin = cluster.admin();

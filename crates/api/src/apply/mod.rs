@@ -12,7 +12,7 @@ mod typed;
 
 use serde_json::{Map, Value, json};
 
-pub use typed::{atomics, merge};
+pub use typed::{atomics, check, merge};
 
 use crate::codec::{self, Target};
 use crate::kind::KindDef;

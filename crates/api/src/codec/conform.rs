@@ -12,7 +12,7 @@ use super::go_types::{self, TypeError};
 use super::node::Node;
 use super::place::Place;
 use crate::quantity::Quantity;
-use crate::schema::{AnyForm, Field, Schema, StructSchema};
+use crate::schema::{AnyForm, Field, Schema, StructSchema, struct_named};
 use crate::time;
 
 /// Upstream's limit on what strict decoding reports.
@@ -162,7 +162,14 @@ impl<'w> Walk<'w> {
                 _ => TypeError("array or JSON schema expected".into()),
             });
         }
-        Ok(self.plain(node, at))
+        match (form, node) {
+            (AnyForm::Json | AnyForm::Raw | AnyForm::Unknown, node) => Ok(self.plain(node, at)),
+            (_, node @ Node::Map(_)) => json_schema(node, at),
+            (AnyForm::JsonSchemaOrArray, Node::List(nodes)) => {
+                nodes.into_iter().map(|node| json_schema(node, at)).collect()
+            }
+            (_, node) => Ok(self.plain(node, at)),
+        }
     }
 
     /// A place of a custom resource: unknown fields go, types are left to schema validation.
@@ -211,6 +218,16 @@ impl<'w> Walk<'w> {
             self.findings.push(finding);
         }
     }
+}
+
+/// A schema where something else might have stood. Go reads it by itself, so that unknown fields in
+/// it are dropped without a word.
+fn json_schema(node: Node, at: &Place<'_>) -> Result<Value, TypeError> {
+    let schema = struct_named("apiextensions.v1.JSONSchemaProps").expect("a type of the facts");
+    let mut unheard = Vec::new();
+    let mut walk = Walk { custom: false, findings: &mut unheard };
+    let value = walk.structure(node, schema, at)?;
+    Ok(Value::Object(value.unwrap_or_default()))
 }
 
 pub fn scalar(node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, TypeError> {
@@ -319,7 +336,6 @@ mod tests {
     use super::*;
     use crate::codec::complete;
     use crate::codec::json;
-    use crate::schema::struct_named;
 
     fn read(kind: &str, text: &str) -> (Result<Value, TypeError>, Vec<String>) {
         let node = json::parse(text.as_bytes()).expect("valid JSON");
@@ -344,6 +360,24 @@ mod tests {
         );
         let wanted = json!({"metadata": {"labels": {"a": "b", "c": "d"}}, "data": {"k": "w"}});
         assert_eq!(value, Ok(wanted));
+    }
+
+    #[test]
+    fn the_schema_of_items_kept_its_zero_scalars() {
+        let (value, findings) = read(
+            "apiextensions.v1.JSONSchemaProps",
+            r#"{"items":{"type":"string","nullable":false,"pattern":"","bogus":1,
+                "items":{"title":""}},"additionalProperties":{"format":""},"default":{"a":""}}"#,
+        );
+        assert!(findings.is_empty(), "{findings:?}");
+        assert_eq!(
+            value.expect("types fit"),
+            json!({"items": {"type": "string", "items": {}}, "additionalProperties": {}, "default": {"a": ""}})
+        );
+        let (wrong, _) = read("apiextensions.v1.JSONSchemaProps", r#"{"items":{"minLength":"x"}}"#);
+        let message = "json: cannot unmarshal string into Go struct field \
+                       JSONSchemaProps.items.minLength of type int64";
+        assert_eq!(wrong.expect_err("no number").to_string(), message);
     }
 
     #[test]

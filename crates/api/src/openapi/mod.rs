@@ -5,6 +5,7 @@
 //! never ask never pays. Counterpart: `kube-openapi/pkg/builder3` and `handler3`. [`v2`] rewrites the
 //! same schemas and paths as one Swagger 2.0 document.
 
+mod custom;
 mod paths;
 mod prose;
 mod schemas;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::prose;
+use super::{custom, prose};
 use crate::kind::KindDef;
 use crate::schema::{AnyForm, Field, ListType, Schema, StructRef, StructSchema, struct_named};
 
@@ -27,7 +27,7 @@ impl Components {
     pub fn kind(&mut self, kind: &KindDef) -> Value {
         let name = name_of_kind(kind);
         match &kind.document {
-            Some(schema) => self.insert(&name, |all| custom(kind, schema, all)),
+            Some(schema) => self.insert(&name, |all| custom::object(kind, schema, all)),
             None => self.structure(&kind.schema),
         }
         reference(&name)
@@ -41,7 +41,7 @@ impl Components {
         let items = self.kind(kind);
         self.insert(&name, |all| {
             let meta = all.named("meta.v1.ListMeta");
-            json!({
+            let mut out = json!({
                 "description": format!("{} is a list of {}", kind.list_kind, kind.kind),
                 "type": "object",
                 "required": ["items"],
@@ -54,7 +54,11 @@ impl Components {
                 "x-kubernetes-group-version-kind": [
                     {"group": kind.group, "version": kind.version, "kind": kind.list_kind},
                 ],
-            })
+            });
+            if kind.custom {
+                custom::list(kind, &mut out, all);
+            }
+            out
         });
         reference(&name)
     }
@@ -200,7 +204,11 @@ fn property(field: &Field, words: &str, all: &mut Components) -> Value {
     if matches!(&field.schema, Schema::Map(map) if map.atomic) {
         out["x-kubernetes-map-type"] = "atomic".into();
     }
-    let strategy = [("merge", field.patch.merge), ("retainKeys", field.patch.retain_keys)];
+    let strategy = [
+        ("merge", field.patch.merge),
+        ("replace", field.patch.replace),
+        ("retainKeys", field.patch.retain_keys),
+    ];
     let strategy: Vec<&str> =
         strategy.iter().filter(|(_, on)| *on).map(|(name, _)| *name).collect();
     if !strategy.is_empty() {
@@ -225,27 +233,7 @@ fn zero(field: &Field) -> Option<Value> {
     }
 }
 
-/// A custom kind: its own schema with type and metadata spelt out.
-fn custom(kind: &KindDef, schema: &Value, all: &mut Components) -> Value {
-    let meta = all.named("meta.v1.ObjectMeta");
-    let mut out = schema.clone();
-    let implied = json!({
-        "apiVersion": type_field("apiVersion"),
-        "kind": type_field("kind"),
-        "metadata": wrapped(meta, "Standard object's metadata.", false),
-    });
-    if !out["properties"].is_object() {
-        out["properties"] = json!({});
-    }
-    if let (Value::Object(properties), Value::Object(implied)) = (&mut out["properties"], implied) {
-        properties.extend(implied);
-    }
-    let gvk = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-    out["x-kubernetes-group-version-kind"] = json!([gvk]);
-    out
-}
-
-fn type_field(name: &str) -> Value {
+pub fn type_field(name: &str) -> Value {
     let words = prose::of("io.k8s.api.core.v1.ConfigMap").and_then(|prose| prose.fields.get(name));
     json!({"type": "string", "description": words})
 }
@@ -283,7 +271,7 @@ pub fn reference(name: &str) -> Value {
 }
 
 /// A reference with words beside it, which only `allOf` allows.
-fn wrapped(reference: Value, words: &str, always_there: bool) -> Value {
+pub fn wrapped(reference: Value, words: &str, always_there: bool) -> Value {
     let mut out = json!({"allOf": [reference]});
     describe(&mut out, words);
     if always_there {

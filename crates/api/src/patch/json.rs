@@ -136,7 +136,11 @@ fn explain(document: &mut Value, operation: &Operation) -> Misfit {
             format!("error in {name} for path: '{place}': Unable to access invalid index: {step}"),
             "invalid index referenced",
         ),
-        ("add" | "remove" | "move", Some((_, key))) => because(
+        ("move", Some((_, key))) => because(
+            format!("error in move for path: '{key}': Unable to remove nonexistent key: {key}"),
+            MISSING,
+        ),
+        ("add" | "remove", Some((_, key))) => because(
             format!("error in {name} for path: '{place}': Unable to remove nonexistent key: {key}"),
             MISSING,
         ),

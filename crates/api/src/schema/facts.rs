@@ -230,6 +230,7 @@ impl FieldFacts {
             proto: self.proto,
             patch: PatchStrategy {
                 merge: self.patch.split(',').any(|word| word == "merge"),
+                replace: self.patch.split(',').any(|word| word == "replace"),
                 retain_keys: self.patch.split(',').any(|word| word == "retainKeys"),
                 key: self.patch_key,
             },

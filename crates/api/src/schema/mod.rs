@@ -157,6 +157,8 @@ pub struct Field {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PatchStrategy {
     pub merge: bool,
+    /// Said outright, although it is what happens without a word.
+    pub replace: bool,
     pub retain_keys: bool,
     pub key: Option<String>,
 }

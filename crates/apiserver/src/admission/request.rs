@@ -188,6 +188,6 @@ impl<'a> Request<'a> {
         let about = meta(object);
         let name = [about.name(), &self.name, about.generate_name()];
         let name = name.into_iter().find(|name| !name.is_empty()).unwrap_or("");
-        Status::forbidden(&self.kind.group_resource(), name, why)
+        Status::forbidden(&self.requested.group_resource(), name, why)
     }
 }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use skiff_api::codec::{Target, decode_value};
+use skiff_api::codec::{Target, decode_value, strict_text};
 use skiff_api::{KindDef, Status, default};
 
 use super::Request;
@@ -21,11 +21,12 @@ pub fn shown(request: &Request<'_>, kind: &Arc<KindDef>, object: &Value) -> Resu
     }
 }
 
-/// Takes a changed object back: what its kind does not know is dropped, what is missing is defaulted.
+/// Takes a changed object back: what its kind does not know is dropped, or refused if `strict`; what is missing is defaulted.
 pub fn taken_back(
     request: &Request<'_>,
     kind: &Arc<KindDef>,
     changed: Value,
+    strict: bool,
 ) -> Result<Value, Status> {
     if let Some(part) = request.part {
         let target = Target::known(&part.group, &part.version, &part.kind);
@@ -33,6 +34,9 @@ pub fn taken_back(
         return decode_value(changed, &target).map(|d| d.object).map_err(Status::internal);
     }
     let decoded = decode_value(changed, &Target::of(kind)).map_err(Status::internal)?;
+    if let (true, Some(found)) = (strict, strict_text(&decoded.strict)) {
+        return Err(Status::internal(found));
+    }
     let mut object = decoded.object;
     default::apply(&mut object, kind);
     let stored = request.kind;

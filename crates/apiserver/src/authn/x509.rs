@@ -111,7 +111,7 @@ mod tests {
         let ((_, users), (proxies_der, proxies)) = (authority(), authority());
         let subject = [(DnType::CommonName, "front-proxy-client")];
         let proxy = Shown::FrontProxy("front-proxy-client".to_owned());
-        assert_eq!(shown(&leaf(&proxies, &subject), &[proxies_der.clone()]), proxy);
+        assert_eq!(shown(&leaf(&proxies, &subject), std::slice::from_ref(&proxies_der)), proxy);
         // The authorities have one name: the signature tells them apart.
         assert!(matches!(shown(&leaf(&users, &subject), &[proxies_der]), Shown::User(_)));
     }

@@ -276,7 +276,7 @@ mod tests {
              cacheUnauthorizedRequests: false, subjectAccessReviewVersion: v1, \
              matchConditionSubjectAccessReviewVersion: v1, failurePolicy: Deny, \
              connectionInfo: {{type: KubeConfigFile, kubeConfigFile: /k}}, \
-             matchConditions: [{{expression: 'true'}}]}}}}\n- {{type: Node, name: n}}\n- {{type: RBAC, name: r}}\n"
+             matchConditions: [{{expression: 'true'}}]}}}}\n- {{type: Node, name: node}}\n- {{type: RBAC, name: rbac}}\n"
         ))
         .expect("a good file");
         let [AuthorizerConfig::Webhook(webhook), AuthorizerConfig::Node, AuthorizerConfig::Rbac] =

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use skiff_cel::{DeclType, Env, ObjectType, Program, Type};
+use skiff_cel::{DeclField, DeclType, Env, ObjectType, Program, Type};
 
 /// The environment of one policy, which grows with its variables.
 #[derive(Clone)]
@@ -45,7 +45,15 @@ impl Scope {
 
     pub fn of_policy(has_params: bool) -> Scope {
         let variables = ObjectType::new("kubernetes.variables");
-        Scope { env: environment(has_params), variables: Some(variables) }.with_variables()
+        Scope { env: environment(has_params), variables: Some(variables) }
+    }
+
+    /// `variables` is known before the first of them is, and not at all where there are none.
+    pub fn with_variables_of(self, spec: &serde_json::Value) -> Scope {
+        match spec["variables"].as_array() {
+            Some(list) if !list.is_empty() => self.with_variables(),
+            _ => self,
+        }
     }
 
     /// Also the types that mutations make values of.
@@ -101,7 +109,6 @@ impl Scope {
 
 fn environment(has_params: bool) -> Env {
     let env = Env::kubernetes()
-        .with_bindings()
         .variable("object", Type::Dyn)
         .variable("oldObject", Type::Dyn)
         .declare("request", REQUEST.clone())
@@ -160,8 +167,12 @@ fn declared(output: &Type) -> DeclType {
 }
 
 fn object(name: &str, fields: Vec<(&str, DeclType)>) -> DeclType {
-    let object = ObjectType::new(name);
-    let object = fields.into_iter().fold(object, |object, (field, decl)| object.field(field, decl));
+    let mut object = ObjectType::new(name);
+    for (field, decl) in fields {
+        // Not escaped, though `namespace` is a word of the language: `request.namespace` is what everyone writes.
+        let decl = DeclField { json: field.to_owned(), decl: Arc::new(decl) };
+        object.fields.insert(field.to_owned(), decl);
+    }
     DeclType::object(object, 2)
 }
 
@@ -239,6 +250,7 @@ mod tests {
             "object.metadata.name == 'x' && params.max > 3",
             "authorizer.group('').resource('pods').check('get').allowed()",
             "authorizer.requestResource.check('get').allowed()",
+            "request.namespace == 'x' && namespaceObject.metadata.namespace == ''",
             "request.userInfo.username != '' && namespaceObject.metadata.labels['a'] == 'b'",
         ] {
             assert!(scope.compile(fine, Purpose::Condition).is_ok(), "{fine}");

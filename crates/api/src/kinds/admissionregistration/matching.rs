@@ -7,7 +7,7 @@ use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::kinds::fill::{Object, each, made, set};
 use crate::kinds::selectors::validate_label_selector;
-use crate::validation::qualified_name;
+use crate::validation::{path_segment, qualified_name};
 
 const CONDITIONS_MAX: usize = 64;
 pub const POLICIES: &[&str] = &["Equivalent", "Exact"];
@@ -53,6 +53,7 @@ pub fn validate_rule(rule: &At, of_policy: bool, errors: &mut ErrorList) {
     let names = rule.child("resourceNames");
     let mut seen = HashSet::new();
     for name in names.items().filter(|_| of_policy) {
+        name.obeys(errors, path_segment);
         if !seen.insert(name.text()) {
             name.duplicate(errors);
         }
@@ -81,35 +82,37 @@ fn star_stands_alone(list: &At, plural: &str, errors: &mut ErrorList) {
     }
 }
 
-/// `pods`, `pods/log`, `pods/*`, `*/scale`, `*`, `*/*`; none that another covers.
+/// `pods`, `pods/log`, `pods/*`, `*/scale`, `*`, `*/*`; none that an earlier one covers.
 fn validate_resources(resources: &At, errors: &mut ErrorList) {
-    let texts: Vec<&str> = resources.list().iter().filter_map(|entry| entry.as_str()).collect();
+    let (mut whole, mut parts) = (HashSet::new(), HashSet::new());
+    let mut plain = false;
     for resource in resources.items() {
         let text = resource.text();
-        if text.is_empty() {
-            resource.required(errors, "");
+        let Some((of, sub)) = text.split_once('/') else {
+            match text {
+                "" => resource.required(errors, ""),
+                // As upstream counts: the last one without a subresource decides.
+                text => plain = text != "*",
+            }
             continue;
+        };
+        let covers =
+            [(whole.contains(of), format!("{of}/*")), (parts.contains(sub), format!("*/{sub}"))];
+        for (_, by) in covers.iter().filter(|(covered, _)| *covered) {
+            resource.invalid(errors, format!("if '{by}' is present, must not specify {text}"));
         }
-        let (of, sub) = text.split_once('/').unwrap_or((text, ""));
-        let covered = |by: &str| text != by && texts.contains(&by);
-        if covered(&format!("{of}/*")) && !sub.is_empty() {
-            let detail = format!("if '{of}/*' is present, must not specify {text}");
-            resource.invalid(errors, detail);
+        if sub == "*" {
+            whole.insert(of);
         }
-        if covered(&format!("*/{sub}")) && !sub.is_empty() {
-            let detail = format!("if '*/{sub}' is present, must not specify {text}");
-            resource.invalid(errors, detail);
+        if of == "*" {
+            parts.insert(sub);
         }
     }
-    if texts.len() > 1 && texts.contains(&"*/*") {
-        let detail = "if '*/*' is present, must not specify other resources";
-        resources.invalid(errors, detail);
+    let has = |wanted: &str| resources.list().iter().any(|resource| resource == wanted);
+    if resources.list().len() > 1 && has("*/*") {
+        resources.invalid(errors, "if '*/*' is present, must not specify other resources");
     }
-    let with_sub = texts.iter().any(|text| text.contains('/'));
-    if texts.contains(&"*")
-        && texts.iter().any(|text| *text != "*" && !text.contains('/'))
-        && !with_sub
-    {
+    if plain && has("*") {
         let detail = "if '*' is present, must not specify other resources without subresources";
         resources.invalid(errors, detail);
     }
@@ -142,5 +145,31 @@ pub fn validate_conditions(conditions: &At, scope: &Scope, errors: &mut ErrorLis
             name.duplicate(errors);
         }
         name.needed_and_obeys(errors, qualified_name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn faults(resources: Value) -> Vec<String> {
+        let mut errors = ErrorList::default();
+        let rule = json!({ "resources": resources });
+        validate_resources(&At::root(&rule).child("resources"), &mut errors);
+        errors.0.iter().map(|error| error.body()).collect()
+    }
+
+    #[test]
+    fn only_what_an_earlier_resource_covers_is_refused() {
+        assert_eq!(
+            faults(json!(["pods/*", "pods/log", "*/log", "*"])),
+            [r#"Invalid value: "pods/log": if 'pods/*' is present, must not specify pods/log"#]
+        );
+        assert_eq!(faults(json!(["pods/log", "pods/*"])), Vec::<String>::new());
+        let star = r#"Invalid value: ["*","pods"]: if '*' is present, must not specify other resources without subresources"#;
+        assert_eq!(faults(json!(["*", "pods"])), [star]);
+        assert_eq!(faults(json!(["pods", "*"])), Vec::<String>::new(), "the last one decides");
     }
 }

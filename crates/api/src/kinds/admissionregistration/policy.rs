@@ -16,7 +16,7 @@ use crate::kinds::fill::{Object, list, object as object_in, object_at, set, text
 use crate::kinds::rules::one_line;
 use crate::kinds::selectors::validate_label_selector;
 use crate::meta::meta;
-use crate::validation::{dns_label, dns_subdomain, path_segment, qualified_name};
+use crate::validation::{dns_subdomain, path_segment, qualified_name};
 
 pub struct ValidatingPolicy;
 pub struct MutatingPolicy;
@@ -45,7 +45,7 @@ impl Strategy for ValidatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        let mut scope = Scope::of_policy(spec.has("paramKind"));
+        let mut scope = Scope::of_policy(spec.has("paramKind")).with_variables_of(spec.value);
         validate_policy(&spec, &mut scope, errors);
         let (validations, audits) = (spec.child("validations"), spec.child("auditAnnotations"));
         if validations.is_empty() && audits.is_empty() {
@@ -80,7 +80,7 @@ fn validate_validation(validation: &At, scope: &Scope, errors: &mut ErrorList) {
     }
     let message = validation.child("message");
     if !message.text().is_empty() && message.text().trim().is_empty() {
-        message.invalid(errors, "message must be non-empty if specified");
+        message.invalid(errors, "must be non-empty if specified");
     } else {
         message.obeys_if_set(errors, one_line);
     }
@@ -135,8 +135,10 @@ impl Strategy for MutatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        let mut scope = Scope::of_policy(spec.has("paramKind")).with_patches();
+        let mut scope =
+            Scope::of_policy(spec.has("paramKind")).with_variables_of(spec.value).with_patches();
         validate_policy(&spec, &mut scope, errors);
+        validate_operations(&spec.child("matchConstraints"), errors);
         let mutations = spec.child("mutations");
         if mutations.is_empty() {
             mutations.required(errors, "mutations must contain at least one item");
@@ -153,6 +155,19 @@ impl Strategy for MutatingPolicy {
             "Mutations" => list(object, "/spec/mutations").len().into(),
             "ParamKind" => param_kind(object).into(),
             _ => Value::Null,
+        }
+    }
+}
+
+/// There is nothing to change in what is deleted.
+fn validate_operations(constraints: &At, errors: &mut ErrorList) {
+    const OPERATIONS: &[&str] = &["*", "CONNECT", "CREATE", "UPDATE"];
+    // Upstream names no index here.
+    let rules = constraints.child("resourceRules");
+    for rule in rules.items() {
+        for operation in rule.child("operations").items() {
+            let at = At::new(operation.value, rules.path.child("operations"));
+            at.one_of(errors, OPERATIONS);
         }
     }
 }
@@ -310,7 +325,6 @@ fn validate_params(params: &At, errors: &mut ErrorList) {
     }
     let action = params.child("parameterNotFoundAction");
     action.needed_one_of(errors, &["Deny", "Allow"]);
-    params.child("namespace").obeys_if_set(errors, dns_label);
 }
 
 fn validate_actions(actions: &At, errors: &mut ErrorList) {

@@ -13,7 +13,7 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::{each, list, object, set};
-use crate::validation::{dns_subdomain, port_number};
+use crate::validation::{dns_1035_label, dns_subdomain, port_number};
 
 /// Both kinds; a mutating webhook may be asked again.
 pub struct Configuration {
@@ -110,8 +110,9 @@ fn validate_reviews(versions: &At, errors: &mut ErrorList) {
     }
     let mut seen = HashSet::new();
     for version in versions.items() {
-        if !seen.insert(version.text()) {
-            version.duplicate(errors);
+        match seen.insert(version.text()) {
+            true => version.obeys(errors, dns_1035_label),
+            false => version.invalid(errors, "duplicate version"),
         }
     }
     if !REVIEWS.iter().any(|known| seen.contains(known)) {
@@ -170,6 +171,10 @@ fn validate_service_path(path: &At, errors: &mut ErrorList) {
 fn validate_url(url: &At, errors: &mut ErrorList) {
     const WANTED: &str = "; desired format: https://host[/path]";
     let text = url.text();
+    if text.starts_with(':') {
+        let fault = format!("parse {text:?}: missing protocol scheme");
+        return url.required(errors, &format!("url must be a valid URL: {fault}{WANTED}"));
+    }
     let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
     let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
     let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));

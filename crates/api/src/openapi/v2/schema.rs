@@ -11,6 +11,9 @@ use super::proto;
 /// Rewrites a schema and everything inside.
 pub fn rewrite(v3: &Value) -> Value {
     let Value::Object(members) = v3 else { return v3.clone() };
+    if keeps_unknown(v3) && !v3["x-kubernetes-group-version-kind"].is_null() {
+        return open_root(members);
+    }
     let mut out = Map::new();
     for (name, value) in members {
         match name.as_str() {
@@ -31,6 +34,20 @@ pub fn rewrite(v3: &Value) -> Value {
     Value::Object(out)
 }
 
+/// A custom kind that keeps unknown fields: to kubectl any property, even metadata, would mean that
+/// there are no others.
+fn open_root(v3: &Map<String, Value>) -> Value {
+    let said = |name: &&String| name.ends_with("-kind") || name.ends_with("-selectable-fields");
+    let named = v3.iter().filter(|(name, _)| said(name));
+    let mut out: Map<String, Value> = named.map(|(name, of)| (name.clone(), of.clone())).collect();
+    out.insert("type".to_owned(), "object".into());
+    Value::Object(out)
+}
+
+fn keeps_unknown(v3: &Value) -> bool {
+    v3["x-kubernetes-preserve-unknown-fields"] == true
+}
+
 fn each(properties: &Value) -> Value {
     let members = properties.as_object().into_iter().flatten();
     Value::Object(members.map(|(name, of)| (name.clone(), rewrite(of))).collect())
@@ -43,9 +60,12 @@ fn loosen(v3: &Value, out: &mut Map<String, Value>) {
     if nullable {
         out.remove("type");
     }
-    if nullable || v3["x-kubernetes-preserve-unknown-fields"] == true {
+    if nullable || keeps_unknown(v3) {
         out.remove("items");
         out.remove("properties");
+    }
+    if keeps_unknown(v3) && out.get("type").is_some_and(|of| of == "object") {
+        out.remove("type");
     }
     // An array must say of what.
     if out.get("type").is_some_and(|of| of == "array") && !out.contains_key("items") {
@@ -54,7 +74,10 @@ fn loosen(v3: &Value, out: &mut Map<String, Value>) {
     if let Some(Value::Array(required)) = out.get_mut("required") {
         let may_be_null =
             |name: &Value| name.as_str().is_some_and(|n| v3["properties"][n]["nullable"] == true);
-        required.retain(|name| !may_be_null(name));
+        // With its properties gone, an embedded object need not have what it implies either.
+        let implied = keeps_unknown(v3) && v3["x-kubernetes-embedded-resource"] == true;
+        let is_implied = |name: &Value| implied && (name == "kind" || name == "apiVersion");
+        required.retain(|name| !may_be_null(name) && !is_implied(name));
         if required.is_empty() {
             out.remove("required");
         }

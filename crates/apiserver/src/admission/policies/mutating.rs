@@ -8,7 +8,7 @@ use skiff_api::status::Cause;
 use skiff_api::{Reason, Status};
 use skiff_cel::MATCH_CONDITIONS_BUDGET;
 
-use super::policy::{Policies, Policy};
+use super::policy::{Mutation, Policies, Policy};
 use super::{Invocation, Misconfigured, invocations, patch, subject};
 use crate::admission::evaluation::Evaluation;
 use crate::admission::matching::Match;
@@ -114,7 +114,9 @@ async fn invoke(
     for mutation in policy.mutations.iter().filter(|_| !before.is_null()) {
         match patch::mutated(mutation, invocation, &found.kind, &subject) {
             Ok(patched) => {
-                *object = versions::taken_back(request, &found.kind, patched)?;
+                // A JSON patch is held to the fields there are; what is applied was already.
+                let strict = matches!(mutation, Mutation::JsonPatch(_));
+                *object = versions::taken_back(request, &found.kind, patched, strict)?;
                 subject.object = versions::shown(request, &found.kind, object)?;
             }
             Err(why) => faults.push(fault(why)),

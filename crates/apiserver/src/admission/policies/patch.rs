@@ -61,7 +61,9 @@ fn operation(value: &Value<'_>) -> Result<Operation, String> {
     };
     let mut operation = Map::new();
     for (field, value) in &made.fields {
-        check_names(value, "Object")?;
+        if let Value::Object(made) = value {
+            check_names(value, &made.type_name)?;
+        }
         let value = value
             .to_json()
             .ok_or("JSONPath valueExpression evaluated to a type that could not marshal to JSON")?;
@@ -85,6 +87,16 @@ fn merge(object: Json, value: &Value<'_>, kind: &KindDef) -> Result<Json, String
         configuration.insert(field.to_owned(), object[field].clone());
     }
     let configuration = Json::Object(configuration);
+    let faults = apply::check(&configuration, &kind.schema);
+    if !faults.is_empty() {
+        let shown = match faults.as_slice() {
+            [one] => one.clone(),
+            many => format!("errors:\n  {}", many.join("\n  ")),
+        };
+        return Err(format!(
+            "error applying patch: failed to convert patch object to typed object: {shown}"
+        ));
+    }
     let atomics = apply::atomics(&configuration, &kind.schema);
     if !atomics.is_empty() {
         return Err(format!(

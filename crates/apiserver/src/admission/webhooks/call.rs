@@ -127,7 +127,7 @@ impl Reviewed {
             return Err(Status::internal(why));
         }
         let patched = apply_or_explain(shown, patch).map_err(Status::internal)?;
-        versions::taken_back(request, &found.kind, patched).map(Some)
+        versions::taken_back(request, &found.kind, patched, false).map(Some)
     }
 }
 

@@ -16,7 +16,7 @@ pub fn check(config: &JwtIssuer, claims: &Value, now: i64) -> Result<(), String>
     let given = texts(&claims["aud"]).unwrap_or_default();
     let known = given.iter().any(|audience| config.audiences.contains(audience));
     let good = match config.audience_match {
-        AudienceMatch::One => given.len() == 1 && known || known && config.audiences.len() == 1,
+        AudienceMatch::One => known && (given.len() == 1 || config.audiences.len() == 1),
         AudienceMatch::Any => known,
     };
     if !good {
