@@ -19,6 +19,7 @@ use crate::call::Call;
 use crate::list_body::Pieces;
 use crate::negotiate::{Media, MetaVersion, Shape};
 use crate::reply::{self, Body, List, Reply, with_type};
+use crate::subresources::scale;
 use crate::verbs::watch::WatchEvent;
 
 /// Smaller answers are not worth compressing.
@@ -32,6 +33,16 @@ pub async fn response(
     let (code, bytes, media) = match reply {
         Reply::Response(response) => return Ok(response),
         Reply::Value { code, value } => {
+            let shape = media.map(|media| media.shape);
+            let value = match (shape, value["kind"].as_str()) {
+                (Some(Shape::Table(version)), Some("Scale")) => {
+                    let now = skiff_api::time::now();
+                    let mut table = scale::table(&value, include_object(call)?, now);
+                    at_version(&mut table, version);
+                    table
+                }
+                _ => value,
+            };
             let media = media.map_or(Media::JSON, |media| Media { shape: Shape::AsIs, ..media });
             (code, written(media, Bytes::from(value.to_string()), None)?, media)
         }

@@ -138,22 +138,6 @@ pub fn ip_warning(place: &Path<'_>, text: &str) -> Option<String> {
     })
 }
 
-/// Ranges that will be refused one day, or are spelt in an unusual way.
-pub fn cidr_warning(place: &Path<'_>, text: &str) -> Option<String> {
-    let net = parse_cidr(text)?;
-    let plain = format!("{}/{}", masked(net), net.1);
-    match strict_cidr(text).is_empty() {
-        false => {
-            let form = "non-standard CIDR value";
-            Some(format!("{place}: {form} {text:?} is invalid: use \"{plain}\""))
-        }
-        true => (net.0.is_ipv6() && plain != text).then(|| {
-            let form = "should be in RFC 5952 canonical format";
-            format!("{place}: IPv6 CIDR value {text:?} {form} (\"{plain}\")")
-        }),
-    }
-}
-
 /// A range whose address is the network's own.
 pub fn strict_cidr(text: &str) -> Vec<String> {
     let Some(net) = parse_cidr(text) else { return vec![BAD_CIDR.to_owned()] };

@@ -11,7 +11,7 @@ use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::meta::meta;
 use skiff_api::selector::Labels;
 use skiff_api::status::{Cause, Details};
-use skiff_api::{KindDef, Reason, Status};
+use skiff_api::{GroupResource, KindDef, Reason, Status};
 use skiff_store::{Expect, Txn};
 
 use crate::admission::{self, Operation, Request};
@@ -20,6 +20,9 @@ use crate::objects;
 use crate::ownership;
 use crate::reply::Reply;
 use crate::verbs::delete::{self, DeleteOptions};
+
+/// Evictions a budget remembers before its controller has seen them.
+const MOST_WAITING: usize = 2000;
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let target = Target::known("policy", "v1", "Eviction").ok_or_else(Status::no_such_path)?;
@@ -40,6 +43,9 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let pod = decode_stored(&entry.value)?;
     if needs_permission(&pod) {
         take_permission(call, &pod, options.dry_run).await?;
+    }
+    if !options.dry_run {
+        mark(call, &kind, name).await?;
     }
     delete::one_in(call, &kind, namespace, name, &options).await?;
     Ok(Reply::Value {
@@ -66,6 +72,67 @@ fn needs_permission(pod: &Value) -> bool {
         && meta(pod).deletion_timestamp().is_none()
 }
 
+/// Says in the pod's status why it goes, for those who count its failures.
+///
+/// Nobody owns the condition: it is written beneath the tracking of fields.
+async fn mark(call: &Call, kind: &KindDef, name: &str) -> Result<(), Status> {
+    loop {
+        let key = kind.key(&call.info.namespace, name);
+        let Some(entry) = objects::read(&call.server, &key).await? else { return Ok(()) };
+        let mut pod = decode_stored(&entry.value)?;
+        let revision = meta(&pod).resource_version().parse().map_err(Status::internal)?;
+        let now = skiff_api::time::format(skiff_api::time::now());
+        let mut condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "lastProbeTime": null,
+            "lastTransitionTime": now,
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+        });
+        if let Some(seen) = pod["status"].get("observedGeneration") {
+            condition["observedGeneration"] = seen.clone();
+        }
+        put_condition(&mut pod["status"], condition);
+        let value = objects::encode(kind, &mut pod);
+        let txn = Txn::put(key, value, Expect::Mod(skiff_store::Revision(revision)))
+            .note(objects::note(call, "kube-apiserver"));
+        match objects::commit(&call.server, kind, txn).await {
+            Err(skiff_store::Error::Conflict { .. }) => {}
+            outcome => return outcome.map(|_| ()).map_err(objects::store_status),
+        }
+    }
+}
+
+/// Adds a condition or replaces the one of its type, which keeps its time while its status stays.
+fn put_condition(status: &mut Value, mut condition: Value) {
+    if !status["conditions"].is_array() {
+        status["conditions"] = json!([]);
+    }
+    let Some(conditions) = status["conditions"].as_array_mut() else { return };
+    match conditions.iter_mut().find(|old| old["type"] == condition["type"]) {
+        Some(old) => {
+            if old["status"] == condition["status"] {
+                condition["lastTransitionTime"] = old["lastTransitionTime"].take();
+            }
+            *old = condition;
+        }
+        None => conditions.push(condition),
+    }
+}
+
+/// A pod that is not ready does not count as healthy, so its budget loses nothing with it.
+fn costs_nothing(pod: &Value, budget: &Value) -> bool {
+    let ready = pod["status"]["conditions"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
+    let status = |field: &str| budget["status"][field].as_i64().unwrap_or(0);
+    let kept = status("desiredHealthy") > 0 && status("currentHealthy") >= status("desiredHealthy");
+    !ready && (kept || budget["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow")
+}
+
 /// Takes one disruption out of the budget that covers the pod.
 async fn take_permission(call: &Call, pod: &Value, dry_run: bool) -> Result<(), Status> {
     loop {
@@ -79,6 +146,9 @@ async fn take_permission(call: &Call, pod: &Value, dry_run: bool) -> Result<(), 
                 ));
             }
         };
+        if costs_nothing(pod, &budget) {
+            return Ok(());
+        }
         let old = budget.clone();
         disrupt(&mut budget, pod)?;
         if dry_run {
@@ -104,8 +174,9 @@ async fn covering(call: &Call, pod: &Value) -> Result<Vec<Value>, Status> {
     let all = objects::all(&call.server, &format!("poddisruptionbudgets/{}/", call.info.namespace))
         .await?;
     let covers = |budget: &Value| {
-        Labels::from_object(&budget["spec"]["selector"])
-            .is_ok_and(|selector| selector.matches(meta(pod).labels()))
+        budget["spec"]["selector"].is_object()
+            && Labels::from_object(&budget["spec"]["selector"])
+                .is_ok_and(|selector| selector.matches(meta(pod).labels()))
     };
     Ok(all.into_iter().filter(covers).collect())
 }
@@ -120,7 +191,17 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
         ));
     }
     let allowed = budget["status"]["disruptionsAllowed"].as_i64().unwrap_or(0);
-    if allowed <= 0 {
+    let forbidden = |why: &str| Status::forbidden(&budgets(), &name, why);
+    if allowed < 0 {
+        return Err(forbidden("pdb disruptions allowed is negative"));
+    }
+    let waiting = budget["status"]["disruptedPods"].as_object().map_or(0, serde_json::Map::len);
+    if waiting > MOST_WAITING {
+        return Err(forbidden(
+            "DisruptedPods map too big - too many evictions not confirmed by PDB controller",
+        ));
+    }
+    if allowed == 0 {
         let healthy = budget["status"]["currentHealthy"].as_i64().unwrap_or(0);
         let desired = budget["status"]["desiredHealthy"].as_i64().unwrap_or(0);
         return Err(refused(
@@ -132,11 +213,26 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
     }
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
     let now = skiff_api::time::format(skiff_api::time::now());
+    if allowed == 1 {
+        let condition = json!({
+            "type": "DisruptionAllowed",
+            "status": "False",
+            "observedGeneration": observed,
+            "lastTransitionTime": now,
+            "reason": "InsufficientPods",
+            "message": "",
+        });
+        put_condition(&mut budget["status"], condition);
+    }
     if !budget["status"]["disruptedPods"].is_object() {
         budget["status"]["disruptedPods"] = json!({});
     }
     budget["status"]["disruptedPods"][meta(pod).name()] = now.into();
     Ok(())
+}
+
+fn budgets() -> GroupResource {
+    GroupResource::new("policy", "poddisruptionbudget")
 }
 
 fn refused(why: &str, retry_after_seconds: u32) -> Status {

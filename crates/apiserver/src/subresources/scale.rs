@@ -7,12 +7,14 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use serde_json::{Value, json};
+use skiff_api::age;
 use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kind::ScalePaths;
 use skiff_api::meta::meta;
 use skiff_api::patch::{Patch, PatchError, Strictness};
 use skiff_api::selector::Labels;
+use skiff_api::table::{IncludeObject, head_of_object};
 use skiff_api::{GroupKind, KindDef, Status};
 
 use crate::call::Call;
@@ -166,6 +168,36 @@ fn scale_of(object: &Value, paths: &ScalePaths) -> Value {
         scale["status"]["selector"] = text.into();
     }
     scale
+}
+
+/// A Scale as a Table, which shows the metadata of the Scale rather than of what it scales.
+pub fn table(scale: &Value, include: IncludeObject, now: i64) -> Value {
+    let column = |(name, kind): (&str, &str)| json!({"name": name, "type": kind, "format": "", "description": "", "priority": 0});
+    let columns =
+        [("Name", "string"), ("Desired", "integer"), ("Available", "integer"), ("Age", "string")];
+    let of = meta(scale);
+    let cells = json!([
+        of.name(),
+        count(scale, "/spec/replicas"),
+        count(scale, "/status/replicas"),
+        age::since(of.creation_timestamp(), now),
+    ]);
+    let object = match include {
+        IncludeObject::None => Value::Null,
+        IncludeObject::Metadata => json!({
+            "kind": "PartialObjectMetadata",
+            "apiVersion": "meta.k8s.io/v1",
+            "metadata": scale["metadata"],
+        }),
+        IncludeObject::Object => scale.clone(),
+    };
+    json!({
+        "kind": "Table",
+        "apiVersion": "meta.k8s.io/v1",
+        "metadata": head_of_object(scale),
+        "columnDefinitions": columns.map(column),
+        "rows": [{"cells": cells, "object": object}],
+    })
 }
 
 /// Whether a custom object says how many replicas it wants.

@@ -22,7 +22,7 @@ pub fn settle(
     new: &Value,
     manager: Manager,
 ) {
-    let entries = entries(object).to_vec();
+    let entries = seen(entries(object), pointer);
     let (mut old, mut new) = (old.clone(), new.clone());
     set(&mut old, "managedFields", of_scale(&entries, pointer).into());
     let Some(schema) = struct_ref("autoscaling.v1.Scale") else { return };
@@ -45,6 +45,20 @@ pub fn settle(
 
 fn entries(object: &Value) -> &[Value] {
     object.pointer("/metadata/managedFields").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+/// Of two entries of one manager only the one without the count is seen.
+fn seen(entries: &[Value], pointer: &str) -> Vec<Value> {
+    let owns = |entry: &Value| has(&entry["fieldsV1"], pointer);
+    let same = |a: &Value, b: &Value| {
+        ["manager", "operation", "apiVersion", "subresource"]
+            .iter()
+            .all(|field| a[*field] == b[*field])
+    };
+    let hidden = |entry: &Value| {
+        owns(entry) && entries.iter().any(|other| same(entry, other) && !owns(other))
+    };
+    entries.iter().filter(|entry| !hidden(entry)).cloned().collect()
 }
 
 /// The entries that own the count, as entries of a Scale.

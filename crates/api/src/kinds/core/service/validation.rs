@@ -12,7 +12,7 @@ use crate::field::ErrorList;
 use crate::internal::printed;
 use crate::kinds::at::At;
 use crate::kinds::core::endpoints::validate_reachable_ip;
-use crate::kinds::rules::{cidr_warning, ip_warning, lenient_ip, strict_cidr, strict_ip};
+use crate::kinds::rules::{cidr_warnings, ip_warning, lenient_ip, strict_cidr, strict_ip};
 use crate::validation::{dns_label, dns_subdomain, label_key};
 
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
@@ -317,7 +317,7 @@ pub fn warnings(root: &At) -> Vec<String> {
     let balancer = spec.child("loadBalancerIP");
     warnings.extend(ip_warning(&balancer.path, balancer.text()));
     for range in spec.child("loadBalancerSourceRanges").items() {
-        warnings.extend(cidr_warning(&range.path, range.text()));
+        warnings.extend(cidr_warnings(&range.path, range.text()));
     }
     if of == "ExternalName" && given("externalIPs") {
         warnings.push("spec.externalIPs is ignored when spec.type is \"ExternalName\"".into());
