@@ -1,15 +1,14 @@
-//! The values that a text field of a built-in type may have, and what each means.
+//! The values that a text field of a built-in type may have.
 //!
-//! `facts/enums.json` -> per type and field the values by name. Counterpart: the `+enum` types of
-//! `openapi-gen`. Invariant: only published; validation has rules of its own.
+//! `facts/enums.json` -> per type and field the values, sorted. Counterpart: the `+enum` types of
+//! `openapi-gen`, whose prose on each value is not kept. Invariant: only published; validation has rules of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use serde_json::Value;
 
-/// What each value means; empty if nothing is said of it.
-pub type Values = BTreeMap<String, String>;
+pub type Values = Vec<String>;
 
 static ENUMS: LazyLock<HashMap<String, HashMap<String, Values>>> = LazyLock::new(|| {
     let text = include_str!("../../facts/enums.json");
@@ -26,23 +25,16 @@ pub fn of(type_name: &str, field: &str) -> Option<&'static Values> {
 pub fn list(schema: &mut Value, values: &Values) {
     for below in ["items", "additionalProperties"] {
         if let Some(entries) = schema.get_mut(below) {
-            entries["enum"] = values.keys().cloned().collect();
+            entries["enum"] = values.as_slice().into();
             return;
         }
     }
-    schema["enum"] = values.keys().cloned().collect();
+    schema["enum"] = values.as_slice().into();
     let words = schema["description"].as_str().filter(|words| !words.is_empty());
     let before = words.map(|words| format!("{words}\n\n")).unwrap_or_default();
-    let lines: Vec<String> = values.iter().map(|(name, words)| line(name, words)).collect();
+    let lines: Vec<String> = values.iter().map(|value| format!(" - `{value:?}`")).collect();
     let listed = format!("{before}Possible enum values:\n{}", lines.join("\n"));
     schema["description"] = listed.into();
-}
-
-fn line(name: &str, words: &str) -> String {
-    match words.is_empty() {
-        true => format!(" - `{name:?}`"),
-        false => format!(" - `{name:?}` {words}"),
-    }
 }
 
 #[cfg(test)]
@@ -54,13 +46,11 @@ mod tests {
 
     #[test]
     fn values_went_unsaid() {
-        let values: Values = [("TCP", "is a protocol."), ("Raw", "")]
-            .map(|(name, words)| (name.to_owned(), words.to_owned()))
-            .into();
+        let values: Values = ["Raw", "TCP"].map(str::to_owned).into();
         let mut port = json!({"type": "string", "description": "How."});
         list(&mut port, &values);
         assert_eq!(port["enum"], json!(["Raw", "TCP"]));
-        let words = "How.\n\nPossible enum values:\n - `\"Raw\"`\n - `\"TCP\"` is a protocol.";
+        let words = "How.\n\nPossible enum values:\n - `\"Raw\"`\n - `\"TCP\"`";
         assert_eq!(port["description"], words);
         let mut modes =
             json!({"type": "array", "items": {"type": "string"}, "description": "All."});
