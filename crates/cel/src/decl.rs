@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use crate::parser::RESERVED;
 use crate::types::Type;
 
 /// Bytes the largest request has; what is unbounded is bounded by it.
@@ -237,37 +238,15 @@ impl ObjectType {
     }
 }
 
-/// Words of the language, which stand between underscores as identifiers.
-const WORDS: [&str; 21] = [
-    "true",
-    "false",
-    "null",
-    "in",
-    "as",
-    "break",
-    "const",
-    "continue",
-    "else",
-    "for",
-    "function",
-    "if",
-    "import",
-    "let",
-    "loop",
-    "package",
-    "namespace",
-    "return",
-    "var",
-    "void",
-    "while",
-];
+/// Literals and the operator that is a word: like reserved words, they stand between underscores as identifiers.
+const WORDS: [&str; 4] = ["true", "false", "null", "in"];
 
 /// The identifier expressions use for a property, `None` where none can be made.
 pub fn escape(property: &str) -> Option<String> {
     if property.is_empty() || property.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
-    if WORDS.contains(&property) {
+    if WORDS.contains(&property) || RESERVED.contains(&property) {
         return Some(format!("__{property}__"));
     }
     let mut out = String::with_capacity(property.len());

@@ -31,7 +31,7 @@ const DEPTH_LIMIT: usize = 250;
 const NODE_LIMIT: usize = 200_000;
 
 /// Not usable as variables, though fine as fields.
-const RESERVED: [&str; 17] = [
+pub(crate) const RESERVED: [&str; 17] = [
     "as",
     "break",
     "const",
