@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::command;
+use crate::command::image::ImageCommand;
 use crate::server::access::AccessArgs;
+use crate::server::images::ImageArgs;
 
 /// Kubernetes in one binary: ready in a second, and gone without a trace.
 #[derive(Debug, Parser)]
@@ -55,30 +57,9 @@ pub struct StartArgs {
     /// Address of this machine on which the API server listens
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
     pub bind_address: Ipv4Addr,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Import an image archive (OCI layout or `docker save`)
-    Load {
-        #[command(flatten)]
-        cluster: ClusterArgs,
-        /// The archive; - reads standard input
-        file: PathBuf,
-    },
-    /// List images
-    Ls {
-        #[command(flatten)]
-        cluster: ClusterArgs,
-    },
-    /// Remove images
-    Rm {
-        #[command(flatten)]
-        cluster: ClusterArgs,
-        /// Names or ids
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
+    /// How image registries are reached [default: /etc/skiff/registries.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -157,6 +138,8 @@ pub struct ServerArgs {
     /// Further names and addresses in the serving certificate
     #[arg(long, value_name = "NAME")]
     pub tls_san: Vec<String>,
+    #[command(flatten)]
+    pub images: ImageArgs,
     /// Parent of all pod cgroups
     #[arg(long, default_value = "/", hide = true)]
     pub cgroup_root: String,

@@ -10,11 +10,15 @@ use crate::cli::StartArgs;
 pub fn start(args: StartArgs) -> Done {
     let name = args.cluster.name;
     println!("Starting cluster {name:?}");
+    let registries = args.registries.map(std::path::absolute).transpose()?;
+    let registries = registries.map(|file| format!("--registries={}", file.display()));
+    // The disk of a workplace is full of other things, and what was loaded by hand is not found again.
+    let keep_images = "--image-gc-high-threshold=100".to_owned();
     let options = StartOptions {
         name: name.clone(),
         bind_address: args.bind_address,
         port: args.port,
-        server_args: Vec::new(),
+        server_args: [keep_images].into_iter().chain(registries).collect(),
     };
     block_on(async {
         let started = skiff_cluster::start(options, |phase, at| {

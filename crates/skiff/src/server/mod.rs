@@ -11,6 +11,7 @@
 
 pub mod access;
 mod identity;
+pub mod images;
 mod node;
 mod pod_network;
 mod serving;

@@ -9,6 +9,7 @@ use skiff_apiserver::{ApiServerConfig, AuditConfig, AuditLogTerms, Cidr};
 use tokio::net::TcpListener;
 
 use super::Result;
+use super::images::ImageArgs;
 use crate::cli::ServerArgs;
 
 /// Decided once, before anything runs.
@@ -25,6 +26,7 @@ pub struct Terms {
     pub cluster_domain: String,
     pub cluster_dns: Ipv4Addr,
     pub cgroup_root: String,
+    pub images: ImageArgs,
     listener: std::net::TcpListener,
 }
 
@@ -92,6 +94,7 @@ impl Terms {
             cluster_domain: args.cluster_domain.clone(),
             cluster_dns: Ipv4Addr::from(u32::from(service_cidr.network()) + 10),
             cgroup_root: args.cgroup_root.clone(),
+            images: args.images.checked()?,
             listener,
         })
     }
