@@ -21,7 +21,6 @@ mod queue;
 mod recorder;
 mod resources;
 mod scheduler;
-mod selector;
 #[cfg(test)]
 mod testing;
 mod topology;
