@@ -21,7 +21,6 @@ mod objects;
 mod orphans;
 mod pod;
 mod probe;
-mod quantity;
 mod server;
 mod step;
 mod volume;
