@@ -9,6 +9,7 @@ use kube::{Client, runtime::reflector::Store};
 use skiff_runtime::Runtime;
 
 use crate::{
+    allocation::Allocations,
     config::KubeletConfig,
     events::EventRecorder,
     image::{credential_provider::CredentialProviders, pull::PullSlots},
@@ -30,4 +31,5 @@ pub struct NodeContext {
     pub machine: Machine,
     pub pull_slots: PullSlots,
     pub credential_providers: CredentialProviders,
+    pub allocations: Allocations,
 }
