@@ -80,8 +80,6 @@ fn an_image_goes_to_a_registry_and_comes_back_into_a_pod() {
 #[test]
 fn a_registry_with_tls_and_a_password_is_pulled_from_with_a_pull_secret() {
     let host = Host::new("registry-tls");
-    // The first makes the address.
-    let _open = Registry::start(&host, Door::Http);
     let registry = Registry::start(&host, Door::Tls);
     let config = host.dir().join("registries.yaml");
     let cluster = Cluster::start_with(&host, &["--registries", &config.display().to_string()]);

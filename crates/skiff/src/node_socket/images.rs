@@ -17,7 +17,7 @@ use skiff_runtime::{AuthConfig, Embedded, Image, ImageService, LayerProgress, Pu
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
-use super::{Body, Error, json, with_source};
+use super::{Body, Error, json, with_causes};
 
 /// One name of an image.
 #[derive(Debug, Serialize, Deserialize)]
@@ -140,7 +140,7 @@ where
     let end = futures::stream::once(async move {
         match done.await {
             Ok(id) => Progress::Done(id),
-            Err(error) => Progress::Failed(with_source(&error)),
+            Err(error) => Progress::Failed(with_causes(&error)),
         }
     });
     // Both at once: the work sends while it is waited for.

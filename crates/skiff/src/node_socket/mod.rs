@@ -25,6 +25,8 @@ use skiff_runtime::Embedded;
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::cli::with_causes;
+
 /// What the socket answers when it cannot do as asked.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Failure {
@@ -125,14 +127,7 @@ fn refusal(error: &Error) -> Response<Body> {
         Error::NoSuchPath => StatusCode::NOT_FOUND,
         _ => StatusCode::UNPROCESSABLE_ENTITY,
     };
-    json(status, &Failure { error: with_source(error) })
-}
-
-fn with_source(error: &dyn std::error::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {}", with_source(source)),
-        None => error.to_string(),
-    }
+    json(status, &Failure { error: with_causes(error) })
 }
 
 fn full(body: impl Into<Bytes>) -> Body {

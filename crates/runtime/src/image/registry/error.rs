@@ -9,6 +9,10 @@ use std::{io, path::PathBuf};
 pub enum RegistryError {
     #[error("registry configuration {path:?}: {reason}")]
     Config { path: PathBuf, reason: String },
+    #[error(
+        "this machine has no certificate authorities (Debian: ca-certificates), and none is configured for this registry"
+    )]
+    NoAuthority,
     #[error("{what}: not found")]
     NotFound { what: String },
     #[error(

@@ -2,7 +2,8 @@
 //!
 //! Consumes references and credentials, speaks the OCI distribution API over HTTPS or, where
 //! declared, HTTP, emits images in the store. Counterpart: containerd's `core/remotes/docker`.
-//! In the order of a pull: [`config`] says whom to ask, [`transport`] connects, [`auth`] and
+//! In the order of a pull: [`config`] says whom to ask, [`transport`] connects to hosts that
+//! [`trust`] believes, [`auth`] and
 //! [`repository`] make requests, [`pull`] and [`push`] decide which.
 //! Invariant: the file of the configuration is read for every pull, and nothing is remembered of
 //! one for the next but what lies in the store.
@@ -14,6 +15,7 @@ mod pull;
 mod push;
 mod repository;
 mod transport;
+mod trust;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -5,11 +5,10 @@
 //! Invariant: a host that cannot be reached is told of within [`CONNECT_PATIENCE`].
 
 use std::{
-    fmt,
     future::Future,
     io,
     pin::Pin,
-    sync::{Arc, OnceLock},
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,11 +27,7 @@ use hyper_util::{
     },
     rt::{TokioExecutor, TokioIo},
 };
-use rustls::{
-    ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
-    client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject},
-};
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -42,6 +37,7 @@ use tower::Service;
 use super::{
     config::{TlsConfig, is_loopback},
     error::RegistryError,
+    trust::client_config,
 };
 
 pub(super) type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -219,103 +215,5 @@ impl AsyncWrite for Stream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-// === trust ===
-
-fn client_config(tls: &TlsConfig) -> Result<ClientConfig, RegistryError> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .expect("the provider speaks TLS 1.2 and 1.3");
-    let trusting = match tls.insecure_skip_verify {
-        true => {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Unverified(provider)))
-        }
-        false => builder.with_root_certificates(roots(tls)?),
-    };
-    match (&tls.cert_file, &tls.key_file) {
-        (Some(certificate), Some(key)) => {
-            let bad = |path: &std::path::Path, reason: &dyn fmt::Display| RegistryError::Config {
-                path: path.to_owned(),
-                reason: reason.to_string(),
-            };
-            let chain = certificates(certificate)?;
-            let key = PrivateKeyDer::from_pem_file(key).map_err(|error| bad(key, &error))?;
-            trusting.with_client_auth_cert(chain, key).map_err(|error| bad(certificate, &error))
-        }
-        _ => Ok(trusting.with_no_client_auth()),
-    }
-}
-
-/// The machine's authorities, and the one configured for a host beside them.
-fn roots(tls: &TlsConfig) -> Result<RootCertStore, RegistryError> {
-    static SYSTEM: OnceLock<RootCertStore> = OnceLock::new();
-    let system = SYSTEM.get_or_init(|| {
-        let mut roots = RootCertStore::empty();
-        let found = rustls_native_certs::load_native_certs();
-        for error in &found.errors {
-            tracing::warn!(%error, "cannot read an authority of this machine");
-        }
-        roots.add_parsable_certificates(found.certs);
-        roots
-    });
-    let mut roots = system.clone();
-    if let Some(file) = &tls.ca_file {
-        roots.add_parsable_certificates(certificates(file)?);
-    }
-    Ok(roots)
-}
-
-fn certificates(file: &std::path::Path) -> Result<Vec<CertificateDer<'static>>, RegistryError> {
-    let bad = |reason: String| RegistryError::Config { path: file.to_owned(), reason };
-    let read = CertificateDer::pem_file_iter(file).map_err(|error| bad(error.to_string()))?;
-    let found: Result<Vec<_>, _> = read.collect();
-    match found {
-        Ok(found) if found.is_empty() => Err(bad("it holds no certificate".to_owned())),
-        Ok(found) => Ok(found),
-        Err(error) => Err(bad(error.to_string())),
-    }
-}
-
-/// What `insecure_skip_verify` asks for: any certificate will do.
-#[derive(Debug)]
-struct Unverified(Arc<rustls::crypto::CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls12_signature(message, cert, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, cert, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }
