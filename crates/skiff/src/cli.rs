@@ -1,12 +1,16 @@
-//! The grammar of the command line: one enum, from which help and errors derive.
+//! The grammar of the command line: one table of commands, from which help and errors derive.
+//!
+//! What a command takes stands with what it does, in `command` and `server`.
 
-use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::command;
+use crate::command::cluster::{ClusterArgs, StartArgs};
+use crate::command::image::ImageCommand;
+use crate::command::secrets_encrypt::SecretsEncryptArgs;
 use crate::server::flags::ServerArgs;
 
 /// Kubernetes in one binary: ready in a second, and gone without a trace.
@@ -36,68 +40,6 @@ enum Command {
     SecretsEncrypt(SecretsEncryptArgs),
     /// Measure the promised numbers against any cluster
     Bench(BenchArgs),
-}
-
-#[derive(Debug, Args)]
-pub struct ClusterArgs {
-    /// Which local cluster
-    #[arg(long, default_value = "skiff", value_name = "NAME")]
-    pub name: String,
-}
-
-#[derive(Debug, Args)]
-pub struct StartArgs {
-    #[command(flatten)]
-    pub cluster: ClusterArgs,
-    /// Port of the API server on this machine; 0 for any free one [default: 6443, or a free one]
-    #[arg(long)]
-    pub port: Option<u16>,
-    /// Address of this machine on which the API server listens
-    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
-    pub bind_address: Ipv4Addr,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum ImageCommand {
-    /// Import an image archive (OCI layout or `docker save`)
-    Load {
-        #[command(flatten)]
-        cluster: ClusterArgs,
-        /// The archive; - reads standard input
-        file: PathBuf,
-    },
-    /// List images
-    Ls {
-        #[command(flatten)]
-        cluster: ClusterArgs,
-    },
-    /// Remove images
-    Rm {
-        #[command(flatten)]
-        cluster: ClusterArgs,
-        /// Names or ids
-        #[arg(required = true)]
-        images: Vec<String>,
-    },
-}
-
-#[derive(Debug, Args)]
-pub struct SecretsEncryptArgs {
-    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
-    #[arg(long, global = true)]
-    pub kubeconfig: Option<PathBuf>,
-    #[command(subcommand)]
-    pub command: SecretsEncryptCommand,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum SecretsEncryptCommand {
-    /// Say how many Secrets are encrypted, and with which key
-    Status,
-    /// Make a new key, encrypt every Secret with it, and forget the old one
-    Rotate,
-    /// Encrypt every Secret that is not encrypted with the current key
-    Reencrypt,
 }
 
 #[derive(Debug, Args)]
