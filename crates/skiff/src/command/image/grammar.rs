@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use crate::cli::ClusterArgs;
+use crate::command::cluster::ClusterArgs;
 
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {

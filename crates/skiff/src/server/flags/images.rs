@@ -9,6 +9,7 @@ use clap::Args;
 use skiff_kubelet::{CredentialProviderPaths, KubeletConfig};
 
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Images")]
 pub struct ImageArgs {
     /// How image registries are reached: mirrors, authorities, credentials; read for every pull
     #[arg(long, default_value = "/etc/skiff/registries.yaml", value_name = "FILE")]
