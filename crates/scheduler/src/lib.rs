@@ -8,15 +8,18 @@
 mod api_writes;
 mod cache;
 mod cycle;
+mod filters;
 mod framework;
 mod groups;
 mod informer;
 mod listers;
 mod node_info;
+mod nominations;
 mod plugins;
 mod pod_info;
 mod pod_terms;
 mod preemption;
+mod profile;
 mod queue;
 mod recorder;
 mod resources;
@@ -114,6 +117,11 @@ fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     watch.start(&mut parts, None, listers::claim, Event::Claims);
     watch.start(&mut parts, None, listers::volume, Event::Volumes);
     watch.start(&mut parts, None, listers::class, Event::Classes);
+    watch.start(&mut parts, None, listers::budget, Event::Budgets);
+    watch.start(&mut parts, None, listers::csi_node, Event::CsiNodes);
+    watch.start(&mut parts, None, listers::csi_driver, Event::CsiDrivers);
+    watch.start(&mut parts, None, listers::capacity, Event::Capacities);
+    watch.start(&mut parts, None, listers::attachment, Event::Attachments);
     parts.spawn(scheduler.run(heard, reported));
     parts
 }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ObjectReference, Pod, PodCondition, PodSpec, PreferredSchedulingTerm, Taint,
-    Toleration,
+    Container, ObjectReference, Pod, PodCondition, PodSpec, PodStatus, PreferredSchedulingTerm,
+    Taint, Toleration, Volume,
 };
 
 use crate::listers::Owner;
@@ -32,6 +32,11 @@ pub struct PodInfo {
     pub never_preempts: bool,
     pub gates: Vec<String>,
     pub terminating: bool,
+    /// Terminating because room is made for a more important pod.
+    pub preempted: bool,
+    pub started: Option<Timestamp>,
+    /// `status.nominatedNodeName`: the node it was promised.
+    pub nominated: Option<String>,
     /// Succeeded or failed: it holds no resources any more.
     pub finished: bool,
     pub requests: PodRequests,
@@ -43,6 +48,8 @@ pub struct PodInfo {
     /// The workload it is a replica of.
     pub owner: Option<Owner>,
     pub claims: Vec<ClaimName>,
+    /// Volumes named in the pod itself that not every two pods of a node can share.
+    pub disks: Vec<Disk>,
     pub tolerations: Vec<Toleration>,
     /// Of every container, in order.
     pub images: Vec<String>,
@@ -63,6 +70,26 @@ pub struct ClaimName {
     pub name: String,
     /// Made for this pod by a controller.
     pub ephemeral: bool,
+}
+
+/// A network disk that a pod mounts without a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disk {
+    kind: DiskKind,
+    read_only: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum DiskKind {
+    Gce(String),
+    /// Never shared, not even for reading.
+    Aws(String),
+    Iscsi(String),
+    Rbd {
+        monitors: Vec<String>,
+        pool: String,
+        image: String,
+    },
 }
 
 /// A port taken on the node itself; an empty address is every address.
@@ -110,6 +137,7 @@ impl PodInfo {
             spread: constraints.map(|constraint| Spread::of(constraint, own)).collect(),
             owner: Owner::of(&metadata),
             claims: claims(&spec, metadata.name.as_deref().unwrap_or_default()),
+            disks: spec.volumes.iter().flatten().filter_map(Disk::of).collect(),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             gates: spec.scheduling_gates.into_iter().flatten().map(|gate| gate.name).collect(),
             scheduler_name: spec.scheduler_name.unwrap_or_default(),
@@ -117,6 +145,9 @@ impl PodInfo {
             priority: spec.priority.unwrap_or(0),
             tolerations: spec.tolerations.unwrap_or_default(),
             terminating: metadata.deletion_timestamp.is_some(),
+            preempted: metadata.deletion_timestamp.is_some() && preempted(&status),
+            started: status.start_time.as_ref().map(|time| time.0),
+            nominated: status.nominated_node_name.filter(|name| !name.is_empty()),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             scheduled: status.conditions.into_iter().flatten().find_map(Condition::scheduled),
             created: metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -157,6 +188,14 @@ impl PodInfo {
             && self.affinity == other.affinity
             && self.spread == other.spread
     }
+}
+
+fn preempted(status: &PodStatus) -> bool {
+    let condition =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "DisruptionTarget");
+    condition.is_some_and(|condition| {
+        condition.status == "True" && condition.reason.as_deref() == Some("PreemptionByScheduler")
+    })
 }
 
 /// Counterpart: `Toleration.ToleratesTaint`.
@@ -201,7 +240,7 @@ impl Condition {
 // === impl RequiredNodes ===
 
 impl RequiredNodes {
-    fn of(spec: &PodSpec) -> RequiredNodes {
+    pub fn of(spec: &PodSpec) -> RequiredNodes {
         let nodes = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required = nodes
             .and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
@@ -225,7 +264,7 @@ impl RequiredNodes {
         let terms = self.terms.as_ref()?;
         let mut names = Vec::new();
         for term in terms {
-            names.extend(term.only_names()?.iter().map(String::as_str));
+            names.extend(term.only_names()?);
         }
         Some(names)
     }
@@ -236,6 +275,48 @@ impl RequiredNodes {
 impl Preferred {
     fn of(preferred: &PreferredSchedulingTerm) -> Preferred {
         Preferred { term: NodeTerm::of(&preferred.preference), weight: preferred.weight.into() }
+    }
+}
+
+// === impl Disk ===
+
+impl Disk {
+    fn of(volume: &Volume) -> Option<Disk> {
+        let disk = |kind, read_only: Option<bool>| {
+            Some(Disk { kind, read_only: read_only.unwrap_or(false) })
+        };
+        if let Some(gce) = &volume.gce_persistent_disk {
+            return disk(DiskKind::Gce(gce.pd_name.clone()), gce.read_only);
+        }
+        if let Some(aws) = &volume.aws_elastic_block_store {
+            return disk(DiskKind::Aws(aws.volume_id.clone()), None);
+        }
+        if let Some(iscsi) = &volume.iscsi {
+            return disk(DiskKind::Iscsi(iscsi.iqn.clone()), iscsi.read_only);
+        }
+        let rbd = volume.rbd.as_ref()?;
+        let kind = DiskKind::Rbd {
+            monitors: rbd.monitors.clone(),
+            pool: rbd.pool.clone().unwrap_or_default(),
+            image: rbd.image.clone(),
+        };
+        disk(kind, rbd.read_only)
+    }
+
+    /// Whether two pods of one node cannot mount the two.
+    pub fn conflicts(&self, other: &Disk) -> bool {
+        let same = match (&self.kind, &other.kind) {
+            (DiskKind::Aws(one), DiskKind::Aws(other)) => return one == other,
+            (
+                DiskKind::Rbd { monitors, pool, image },
+                DiskKind::Rbd { monitors: others, pool: other_pool, image: other_image },
+            ) => {
+                let shared = monitors.iter().any(|monitor| others.contains(monitor));
+                shared && pool == other_pool && image == other_image
+            }
+            (one, other) => one == other,
+        };
+        same && !(self.read_only && other.read_only)
     }
 }
 

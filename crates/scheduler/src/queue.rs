@@ -40,6 +40,16 @@ pub struct SchedulingQueue {
 struct Waiting {
     pod: QueuedPod,
     place: Place,
+    preempting: Preempting,
+}
+
+/// Whether pods are being evicted for it. It is not tried meanwhile, or it would evict more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preempting {
+    No,
+    Yes,
+    /// Something happened that may help; it counts once the evictions are asked for.
+    Woken,
 }
 
 #[derive(Clone, Debug)]
@@ -82,7 +92,6 @@ impl SchedulingQueue {
                 waiting.pod.info = info;
                 let pod = waiting.pod.clone();
                 if helps(&pod, &ClusterEvent::PodUpdated) {
-                    self.take_out(&uid);
                     self.wake(pod, now);
                 }
             }
@@ -160,8 +169,37 @@ impl SchedulingQueue {
         let waiting = self.unschedulable.iter().map(|(_, uid)| &self.pods[uid].pod);
         let helped: Vec<_> = waiting.filter(|pod| helps(pod, event)).cloned().collect();
         for pod in helped {
-            self.take_out(&pod.info.uid);
             self.wake(pod, now);
+        }
+    }
+
+    /// Evictions for the pod are being asked for: it waits for `preempted`, whatever happens.
+    pub fn preempting(&mut self, uid: &str) {
+        if let Some(waiting) = self.pods.get_mut(uid) {
+            waiting.preempting = Preempting::Yes;
+        }
+    }
+
+    /// The evictions were asked for, or that failed; then the pod is tried again at once.
+    pub fn preempted(&mut self, uid: &str, asked: bool, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let woken = std::mem::replace(&mut waiting.preempting, Preempting::No);
+        match asked {
+            false => self.activate(uid),
+            true if woken == Preempting::Woken => {
+                let pod = waiting.pod.clone();
+                self.wake(pod, now);
+            }
+            true => {}
+        }
+    }
+
+    /// Has the pod tried as soon as its turn comes.
+    pub fn activate(&mut self, uid: &str) {
+        let parked = |place: &Place| matches!(place, Place::Unschedulable(_) | Place::Backoff);
+        if self.pods.get(uid).is_some_and(|waiting| parked(&waiting.place)) {
+            self.take_out(uid);
+            self.set_place(uid, Place::Active);
         }
     }
 
@@ -177,7 +215,7 @@ impl SchedulingQueue {
             arrival: self.arrivals,
         };
         let place = if gated { Place::Gated } else { Place::Active };
-        self.pods.insert(uid.clone(), Waiting { pod, place });
+        self.pods.insert(uid.clone(), Waiting { pod, place, preempting: Preempting::No });
         self.put_back(&uid);
     }
 
@@ -190,8 +228,17 @@ impl SchedulingQueue {
         }
     }
 
-    /// To active, or to back-off for the rest of it.
+    /// From unschedulable to active, or to back-off for the rest of it.
     fn wake(&mut self, pod: QueuedPod, now: Instant) {
+        let waiting = self.pods.get_mut(&pod.info.uid).expect("only known pods are woken");
+        if waiting.preempting != Preempting::No {
+            waiting.preempting = Preempting::Woken;
+            return;
+        }
+        if !matches!(waiting.place, Place::Unschedulable(_)) {
+            return;
+        }
+        self.take_out(&pod.info.uid);
         let place = if pod.due <= now { Place::Active } else { Place::Backoff };
         self.set_place(&pod.info.uid, place);
     }
@@ -203,7 +250,7 @@ impl SchedulingQueue {
 
     /// Enters the pod into the order its place stands for.
     fn put_back(&mut self, uid: &str) {
-        let Waiting { pod, place } = &self.pods[uid];
+        let Waiting { pod, place, .. } = &self.pods[uid];
         let name = uid.to_owned();
         match place {
             Place::Active => self.active.insert((pod.active_key(), name)),
@@ -214,7 +261,7 @@ impl SchedulingQueue {
     }
 
     fn take_out(&mut self, uid: &str) {
-        let Some(Waiting { pod, place }) = self.pods.get(uid) else { return };
+        let Some(Waiting { pod, place, .. }) = self.pods.get(uid) else { return };
         let name = uid.to_owned();
         match place {
             Place::Active => self.active.remove(&(pod.active_key(), name)),

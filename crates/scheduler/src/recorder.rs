@@ -46,6 +46,7 @@ pub struct Recorder(mpsc::Sender<Note>);
 #[derive(Clone, Debug)]
 pub struct Note {
     pub regarding: ObjectReference,
+    pub related: Option<ObjectReference>,
     pub type_: &'static str,
     pub reason: &'static str,
     pub action: &'static str,
@@ -160,6 +161,7 @@ impl Correlator {
             action: Some(note.action.into()),
             reason: Some(note.reason.into()),
             regarding: Some(note.regarding),
+            related: note.related,
             note: Some(note.note),
             type_: Some(note.type_.into()),
             ..Event::default()
@@ -194,7 +196,14 @@ mod tests {
             uid: Some("1".into()),
             ..ObjectReference::default()
         };
-        Note { regarding, type_: "Warning", reason, action: "Scheduling", note: "why".into() }
+        Note {
+            regarding,
+            related: None,
+            type_: "Warning",
+            reason,
+            action: "Scheduling",
+            note: "why".into(),
+        }
     }
 
     #[test]

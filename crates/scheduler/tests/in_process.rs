@@ -71,6 +71,43 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_once_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_lesser_pod_makes_room_for_a_more_important_one() {
+    let api = FakeApi::new();
+    api.put("nodes", node("one", "2"));
+    let _running = start(&api);
+    api.put("pods", pod("lesser", "2"));
+    api.until("the first binding", |state| state.node_of("lesser")).await;
+    let mut important = pod("important", "2");
+    important["spec"]["priority"] = 1000.into();
+    api.put("pods", important);
+    let promised = |state: &fake_api::State| {
+        let pod = state.objects.get("pods/default/important")?;
+        pod["status"]["nominatedNodeName"].as_str().map(str::to_owned)
+    };
+    assert_eq!(api.until("the promise", promised).await, "one");
+    let leaving = |state: &fake_api::State| {
+        let pod = state.objects.get("pods/default/lesser")?;
+        pod["metadata"]["deletionTimestamp"].is_string().then(|| pod.clone())
+    };
+    let leaving = api.until("the eviction", leaving).await;
+    let condition = &leaving["status"]["conditions"][0];
+    assert_eq!(condition["type"], "DisruptionTarget");
+    assert_eq!(condition["reason"], "PreemptionByScheduler");
+    let expected = "default-scheduler: preempting to accommodate a higher priority pod";
+    assert_eq!(condition["message"], expected);
+    let event = api.until("the event", |state| state.event("Preempted").cloned()).await;
+    let uid = &event["related"]["uid"];
+    let expected = format!("Preempted by pod {} on node one", uid.as_str().unwrap());
+    assert_eq!(event["note"], expected);
+    // What it leaves is not for others.
+    api.put("pods", pod("late", "1"));
+    api.until("a condition", |state| state.condition_of("late").cloned()).await;
+    api.delete("pods/default/lesser");
+    api.until("the binding", |state| state.node_of("important")).await;
+    api.change(|state| assert_eq!(state.node_of("late"), None));
+}
+
+#[tokio::test]
 async fn a_pod_waits_for_its_gates() {
     let api = FakeApi::new();
     api.put("nodes", node("one", "2"));

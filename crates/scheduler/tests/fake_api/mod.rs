@@ -107,6 +107,9 @@ impl FakeApi {
             ("PATCH", ["api", "v1", "namespaces", ns, "pods", name, "status"]) => {
                 self.set_condition(&format!("pods/{ns}/{name}"), &parse(&body))
             }
+            ("DELETE", ["api", "v1", "namespaces", ns, "pods", name]) => {
+                self.ask_to_go(&format!("pods/{ns}/{name}"))
+            }
             ("POST", [.., "namespaces", _, resource]) => {
                 self.put(resource, parse(&body));
                 reply(StatusCode::CREATED, &parse(&body))
@@ -134,12 +137,24 @@ impl FakeApi {
         })
     }
 
+    /// Pods end when the test has the node say so.
+    fn ask_to_go(&self, key: &str) -> Response<Answer> {
+        self.change(|state| {
+            let Some(mut pod) = state.objects.get(key).cloned() else {
+                return failure(StatusCode::NOT_FOUND, "no such pod");
+            };
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            state.put("pods", pod.clone());
+            reply(StatusCode::OK, &pod)
+        })
+    }
+
     fn set_condition(&self, key: &str, patch: &Value) -> Response<Answer> {
         self.change(|state| {
             let Some(mut pod) = state.objects.get(key).cloned() else {
                 return failure(StatusCode::NOT_FOUND, "no such pod");
             };
-            pod["status"]["conditions"] = patch["status"]["conditions"].clone();
+            merge(&mut pod["status"], &patch["status"]);
             state.put("pods", pod.clone());
             reply(StatusCode::OK, &pod)
         })
@@ -236,6 +251,11 @@ fn typed(resource: &str, mut object: Value) -> Value {
         "replicasets" => ("apps/v1", "ReplicaSet"),
         "statefulsets" => ("apps/v1", "StatefulSet"),
         "storageclasses" => ("storage.k8s.io/v1", "StorageClass"),
+        "poddisruptionbudgets" => ("policy/v1", "PodDisruptionBudget"),
+        "csinodes" => ("storage.k8s.io/v1", "CSINode"),
+        "csidrivers" => ("storage.k8s.io/v1", "CSIDriver"),
+        "csistoragecapacities" => ("storage.k8s.io/v1", "CSIStorageCapacity"),
+        "volumeattachments" => ("storage.k8s.io/v1", "VolumeAttachment"),
         "events" => ("events.k8s.io/v1", "Event"),
         other => panic!("the fake API does not know {other}"),
     };
