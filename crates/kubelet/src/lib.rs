@@ -22,6 +22,7 @@ mod pod;
 mod probe;
 mod quantity;
 mod server;
+pub mod simulated;
 mod step;
 mod volume;
 

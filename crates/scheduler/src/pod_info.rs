@@ -273,7 +273,7 @@ impl RequiredNodes {
 // === impl Preferred ===
 
 impl Preferred {
-    fn of(preferred: &PreferredSchedulingTerm) -> Preferred {
+    pub fn of(preferred: &PreferredSchedulingTerm) -> Preferred {
         Preferred { term: NodeTerm::of(&preferred.preference), weight: preferred.weight.into() }
     }
 }

@@ -15,6 +15,7 @@ pub const DEFAULT_NAME: &str = "default-scheduler";
 /// A plugin with its place in `PLUGINS`.
 pub type Placed = (usize, &'static dyn Plugin);
 
+#[derive(Clone)]
 pub struct Profile {
     pub name: String,
     /// How much of the cluster to look at for one pod; 0 lets the size of the cluster decide.

@@ -17,8 +17,6 @@ use crate::framework::ClusterEvent;
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::PodInfo;
 
-const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
 
 /// Order of trying: higher priority, then older, then first come.
@@ -26,8 +24,9 @@ type ActiveKey = (Reverse<i32>, Timestamp, u64);
 /// Order of coming due.
 type DueKey = (Instant, u64);
 
-#[derive(Default)]
 pub struct SchedulingQueue {
+    initial_backoff: Duration,
+    max_backoff: Duration,
     /// By uid.
     pods: HashMap<String, Waiting>,
     active: BTreeSet<(ActiveKey, String)>,
@@ -75,6 +74,23 @@ enum Place {
 // === impl SchedulingQueue ===
 
 impl SchedulingQueue {
+    pub fn new(initial_backoff: Duration, max_backoff: Duration) -> SchedulingQueue {
+        SchedulingQueue {
+            initial_backoff,
+            max_backoff,
+            pods: HashMap::new(),
+            active: BTreeSet::new(),
+            backoff: BTreeSet::new(),
+            unschedulable: BTreeSet::new(),
+            arrivals: 0,
+        }
+    }
+
+    fn backoff_after(&self, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(30);
+        self.initial_backoff.saturating_mul(2_u32.pow(doublings)).min(self.max_backoff)
+    }
+
     /// Takes a new pod, or the new state of a known one.
     pub fn set(&mut self, info: Arc<PodInfo>, now: Instant) {
         let Some(waiting) = self.pods.get_mut(&info.uid) else {
@@ -146,9 +162,11 @@ impl SchedulingQueue {
 
     /// The pod fits nowhere: it waits until something happens that `rejected_by` thinks may help.
     pub fn unschedulable(&mut self, uid: &str, rejected_by: PluginSet, now: Instant) {
+        let Some(attempts) = self.pods.get(uid).map(|waiting| waiting.pod.attempts) else { return };
+        let due = now + self.backoff_after(attempts);
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         waiting.pod.rejected_by = rejected_by;
-        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        waiting.pod.due = due;
         let until = now + MAX_UNSCHEDULABLE;
         waiting.place = Place::Unschedulable(until);
         let entry = ((until, waiting.pod.arrival), uid.to_owned());
@@ -157,9 +175,11 @@ impl SchedulingQueue {
 
     /// The attempt itself failed (the API said no): try again after the back-off, whatever happens.
     pub fn failed(&mut self, uid: &str, now: Instant) {
+        let Some(attempts) = self.pods.get(uid).map(|waiting| waiting.pod.attempts) else { return };
+        let due = now + self.backoff_after(attempts);
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         waiting.pod.rejected_by = PluginSet::default();
-        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        waiting.pod.due = due;
         waiting.place = Place::Backoff;
         self.put_back(uid);
     }
@@ -298,11 +318,6 @@ fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
         || pod.rejected_by.iter().any(|plugin| plugin.may_help(&pod.info, event))
 }
 
-fn backoff(attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(10);
-    (INITIAL_BACKOFF * 2_u32.pow(doublings)).min(MAX_BACKOFF)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -312,6 +327,10 @@ mod tests {
         let declared = Resources { milli_cpu: 100, ..Resources::default() };
         let requests = PodRequests { declared, ..PodRequests::default() };
         Arc::new(PodInfo { uid: uid.into(), priority, requests, ..PodInfo::default() })
+    }
+
+    fn queue() -> SchedulingQueue {
+        SchedulingQueue::new(Duration::from_secs(1), Duration::from_secs(10))
     }
 
     fn popped(queue: &mut SchedulingQueue) -> Option<String> {
@@ -326,7 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn higher_priority_first_then_first_come() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             queue.set(pod(uid, priority), Instant::now());
         }
@@ -336,7 +355,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_attempts_back_off_longer_each_time() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         for seconds in [1, 2, 4, 8, 10, 10] {
             assert_eq!(popped(&mut queue).as_deref(), Some("a"));
@@ -350,7 +369,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_an_event_that_may_help_wakes_a_pod() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
@@ -368,7 +387,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_woken_pod_waits_out_its_back_off_behind_active_ones() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 9), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
@@ -379,7 +398,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_forgotten_pod_is_tried_again_after_five_minutes() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeName"), Instant::now());
@@ -390,7 +409,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_gated_pod_is_not_tried_until_the_gate_is_lifted() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         let gated = PodInfo { gates: vec!["wait".into()], ..PodInfo::clone(&pod("a", 0)) };
         queue.set(Arc::new(gated), Instant::now());
         assert_eq!(popped(&mut queue), None);
@@ -401,7 +420,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_popped_or_removed_pod_is_not_given_again() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         popped(&mut queue);
         queue.set(pod("a", 0), Instant::now());

@@ -96,7 +96,7 @@ enum Whole {
 }
 
 pub struct Scheduler {
-    config: SchedulerConfig,
+    clock: fn() -> jiff::Timestamp,
     cache: Cache,
     listers: Listers,
     queue: SchedulingQueue,
@@ -126,12 +126,12 @@ impl Scheduler {
         let seed = u64::try_from((config.clock)().as_nanosecond()).unwrap_or(1) | 1;
         let scheduling = Scheduling { start: 0, chance: Chance(seed) };
         Scheduler {
-            config,
+            clock: config.clock,
             cache: Cache::default(),
             listers: Listers::default(),
-            queue: SchedulingQueue::default(),
+            queue: SchedulingQueue::new(config.initial_backoff, config.max_backoff),
             nominations: Nominations::default(),
-            profiles: vec![Profile::default()],
+            profiles: config.profiles,
             scheduling,
             writer,
             recorder,
@@ -467,7 +467,7 @@ impl Scheduler {
         self.queue.preempting(&pod.uid);
         let (writer, reports, recorder) =
             (self.writer.clone(), self.reports.clone(), self.recorder.clone());
-        let now = (self.config.clock)();
+        let now = (self.clock)();
         tokio::spawn(async move {
             for other in lesser.iter().filter(|other| other.nominated.is_some()) {
                 if let Err(error) = writer.withdraw_nomination(other).await {
@@ -550,6 +550,7 @@ impl Scheduler {
     fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, outcome: Result<(), BindError>) {
         let Err(error) = outcome else {
             return self.recorder.tell(Note {
+                reporter: pod.scheduler_name.clone(),
                 regarding: pod.reference(),
                 related: None,
                 type_: "Normal",
@@ -579,6 +580,7 @@ impl Scheduler {
     ) {
         self.tell_unscheduled(pod, reason, &message, nominated);
         self.recorder.tell(Note {
+            reporter: pod.scheduler_name.clone(),
             regarding: pod.reference(),
             related: None,
             type_: "Warning",
@@ -601,7 +603,7 @@ impl Scheduler {
         if pod.scheduled.as_ref() == Some(&condition) && known {
             return;
         }
-        let (writer, now) = (self.writer.clone(), (self.config.clock)());
+        let (writer, now) = (self.writer.clone(), (self.clock)());
         let (pod, before) = (pod.clone(), self.telling.remove(&pod.uid));
         let uid = pod.uid.clone();
         let telling = tokio::spawn(async move {
@@ -624,6 +626,7 @@ fn by(pod: &PodInfo, node: &str) -> String {
 
 fn preempted_note(pod: &PodInfo, victim: &PodInfo, note: String) -> Note {
     Note {
+        reporter: pod.scheduler_name.clone(),
         regarding: victim.reference(),
         related: Some(pod.reference()),
         type_: "Normal",

@@ -30,6 +30,9 @@ enum Command {
     /// The images of a local cluster
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Simulated nodes of any cluster this server runs
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Run the daemon in the foreground, in the namespaces it is started in
     Server(Box<ServerArgs>),
     /// The encryption of Secrets on a server's disk
@@ -81,6 +84,52 @@ pub enum ImageCommand {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Add nodes without a machine, whose pods run by the API alone
+    Add(NodeAddArgs),
+    /// Delete simulated nodes
+    Delete(NodeDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct NodeAddArgs {
+    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// How many
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub simulated: u32,
+    /// Processors of each
+    #[arg(long, default_value = "8")]
+    pub cpu: String,
+    /// Memory of each
+    #[arg(long, default_value = "32Gi")]
+    pub memory: String,
+    /// How many pods each takes
+    #[arg(long, default_value_t = 110)]
+    pub pods: u32,
+    /// Labels of each
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Zones over which they are spread; 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub zones: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeDeleteArgs {
+    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Every simulated node
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+    /// Which
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    pub names: Vec<String>,
+}
+
 #[derive(Debug, Args)]
 pub struct ServerArgs {
     /// Where everything is kept
@@ -104,6 +153,9 @@ pub struct ServerArgs {
     /// No controllers and no scheduler
     #[arg(long)]
     pub no_controllers: bool,
+    /// Profiles and arguments of the scheduler: a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     /// Name of this node [default: the host name]
     #[arg(long)]
     pub node_name: Option<String>,
@@ -207,6 +259,12 @@ pub struct BenchArgs {
     /// How often it changes
     #[arg(long, default_value_t = 1000)]
     pub changes_per_second: u32,
+    /// Measure only how fast so many pods get a node; needs simulated ones (`skiff node add`)
+    #[arg(long)]
+    pub pods: Option<usize>,
+    /// With --pods: pods that ask to be spread over zones and keep away from each other
+    #[arg(long, requires = "pods")]
+    pub spread: bool,
     /// Image of a pod whose start is timed; no pods without it
     #[arg(long)]
     pub image: Option<String>,
@@ -220,6 +278,7 @@ impl Cli {
             Command::Delete(args) => command::cluster::delete(&args.name),
             Command::Status(args) => command::cluster::status(&args.name),
             Command::Image(command) => command::image::run(command),
+            Command::Node(command) => command::node::run(command),
             Command::Server(args) => crate::server::run(*args),
             Command::SecretsEncrypt(args) => command::secrets_encrypt::run(args),
             Command::Bench(args) => command::bench::run(args),

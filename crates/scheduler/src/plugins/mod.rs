@@ -59,6 +59,10 @@ impl PluginSet {
         self.0 |= 1 << place;
     }
 
+    pub fn set(&mut self, place: usize, on: bool) {
+        self.0 = if on { self.0 | 1 << place } else { self.0 & !(1 << place) };
+    }
+
     pub fn contains(self, place: usize) -> bool {
         self.0 & 1 << place != 0
     }
