@@ -15,12 +15,13 @@ use serde_json::Value;
 
 use crate::SchedulerConfig;
 use crate::plugins::{PLUGINS, PluginSet};
-use crate::pod_info::{Preferred, RequiredNodes};
+use crate::pod_info::Preferred;
 use crate::pod_terms::{Own, Spread};
 use crate::profile::{
     DEFAULT_NAME, PluginArgs, Profile, ScoringStrategy, SpreadArgs, WeightedResource,
 };
-use crate::selector::Labels;
+use skiff_api::scheduling::Labels;
+use skiff_api::scheduling::RequiredNodes;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {

@@ -242,7 +242,7 @@ mod tests {
     use crate::nominations::Nominations;
     use crate::pod_info::{HostPort, PodInfo};
     use crate::profile::Profile;
-    use crate::resources::{PodRequests, Resources};
+    use skiff_api::scheduling::resources::{PodRequests, Resources};
 
     fn amount(milli_cpu: u64, memory: u64, gpus: u64) -> Resources {
         let scalars = if gpus == 0 { Vec::new() } else { vec![("gpu".into(), gpus as i64)] };

@@ -23,9 +23,7 @@ mod preemption;
 mod profile;
 mod queue;
 mod recorder;
-mod resources;
 mod scheduler;
-mod selector;
 #[cfg(test)]
 mod testing;
 mod topology;

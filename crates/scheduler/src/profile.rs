@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::framework::Plugin;
 use crate::plugins::{PLUGINS, PluginSet};
-use crate::pod_info::{Preferred, RequiredNodes};
+use crate::pod_info::Preferred;
 use crate::pod_terms::Spread;
+use skiff_api::scheduling::RequiredNodes;
 
 pub const DEFAULT_NAME: &str = "default-scheduler";
 

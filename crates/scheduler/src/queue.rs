@@ -321,7 +321,7 @@ fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::{PodRequests, Resources};
+    use skiff_api::scheduling::resources::{PodRequests, Resources};
 
     fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
         let declared = Resources { milli_cpu: 100, ..Resources::default() };
@@ -428,5 +428,69 @@ mod tests {
         queue.set(pod("b", 0), Instant::now());
         queue.remove("b");
         assert_eq!(popped(&mut queue), None);
+    }
+
+    /// Every known pod is where its place says, and nowhere else.
+    #[track_caller]
+    fn check(queue: &SchedulingQueue) {
+        let mut placed = 0;
+        for (uid, waiting) in &queue.pods {
+            let arrival = waiting.pod.arrival;
+            let active = queue.active.contains(&(waiting.pod.active_key(), uid.clone()));
+            let backoff = queue.backoff.contains(&((waiting.pod.due, arrival), uid.clone()));
+            let until = match waiting.place {
+                Place::Unschedulable(until) => until,
+                _ => Instant::now(),
+            };
+            let parked = queue.unschedulable.contains(&((until, arrival), uid.clone()));
+            let expected = match waiting.place {
+                Place::Active => (true, false, false),
+                Place::Backoff => (false, true, false),
+                Place::Unschedulable(_) => (false, false, true),
+                Place::InFlight | Place::Gated => (false, false, false),
+            };
+            assert_eq!((active, backoff, parked), expected, "{uid}");
+            placed += usize::from(active || backoff || parked);
+        }
+        let queued = queue.active.len() + queue.backoff.len() + queue.unschedulable.len();
+        assert_eq!(placed, queued, "an entry without a pod");
+    }
+
+    /// Whatever happens in whatever order: places stay true, and what may help a pod has it tried again.
+    #[tokio::test(start_paused = true)]
+    async fn no_wake_up_is_lost() {
+        for seed in 1..=200_u64 {
+            let mut chance = crate::cycle::Chance(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+            let mut queue = queue();
+            for _ in 0..200 {
+                let uid = format!("p{}", chance.below(8));
+                match chance.below(9) {
+                    0 | 1 => queue.set(pod(&uid, chance.below(3) as i32), Instant::now()),
+                    2 | 3 => drop(queue.pop(Instant::now())),
+                    4 if in_flight(&queue, &uid) => {
+                        queue.unschedulable(&uid, only("NodeResourcesFit"), Instant::now());
+                    }
+                    5 if in_flight(&queue, &uid) => queue.failed(&uid, Instant::now()),
+                    6 => queue.preempting(&uid),
+                    7 => queue.preempted(&uid, chance.below(2) == 0, Instant::now()),
+                    _ => tokio::time::advance(Duration::from_millis(chance.below(3000))).await,
+                }
+                if chance.below(16) == 0 {
+                    queue.remove(&uid);
+                }
+                check(&queue);
+            }
+            let left = PodInfo::default();
+            queue.happened(&ClusterEvent::PodLeft(&left), Instant::now());
+            let all = queue.uids();
+            all.iter().for_each(|uid| queue.preempted(uid, true, Instant::now()));
+            check(&queue);
+            let parked = queue.unschedulable.iter().map(|(_, uid)| uid.clone());
+            assert_eq!(parked.collect::<Vec<_>>(), Vec::<String>::new(), "seed {seed}");
+        }
+    }
+
+    fn in_flight(queue: &SchedulingQueue, uid: &str) -> bool {
+        queue.pods.get(uid).is_some_and(|waiting| matches!(waiting.place, Place::InFlight))
     }
 }

@@ -10,6 +10,7 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
+use skiff_api::scheduling::{Labels, Selector};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -31,7 +32,6 @@ use crate::preemption::Nomination;
 use crate::profile::Profile;
 use crate::queue::{QueuedPod, SchedulingQueue};
 use crate::recorder::{Note, Recorder};
-use crate::selector::{Labels, Selector};
 
 /// Everything the task reacts to.
 #[derive(Debug)]
@@ -350,7 +350,8 @@ impl Scheduler {
 
     fn replace_pods(&mut self, pods: Vec<Arc<PodInfo>>) {
         let present: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
-        let known = self.cache.confirmed_uids().into_iter().chain(self.queue.uids());
+        // Assumed pods too: a list is never older than what made us place them, so one that it lacks is gone.
+        let known = self.cache.uids().into_iter().chain(self.queue.uids());
         let gone: Vec<_> = known.filter(|uid| !present.contains(uid)).collect();
         gone.iter().for_each(|uid| self.remove_pod(uid));
         pods.into_iter().for_each(|pod| self.set_pod(pod));

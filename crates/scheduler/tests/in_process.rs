@@ -176,6 +176,41 @@ async fn many_pods_never_overcommit_a_node() {
     });
 }
 
+/// The cores that the pods of a node ask for, by what the API says; each asks for a tenth of what a node has.
+fn crowd(state: &fake_api::State, node: &str) -> usize {
+    let pods = state.objects.iter().filter(|(key, _)| key.starts_with("pods/"));
+    pods.filter(|(_, pod)| pod["spec"]["nodeName"] == node).count()
+}
+
+#[tokio::test]
+async fn late_repeated_and_lost_news_never_overcommit_a_node() {
+    for seed in [7, 99] {
+        let api = FakeApi::new();
+        api.change(|state| state.chaos = seed);
+        (0..3).for_each(|n| api.put("nodes", node(&format!("n{n}"), "1")));
+        let _running = start(&api);
+        for p in 0..60 {
+            api.put("pods", pod(&format!("p{p}"), "100m"));
+            tokio::task::yield_now().await;
+            if p % 4 == 3 {
+                api.delete(&format!("pods/default/p{}", p - 3));
+            }
+            api.change(|state| (0..3).for_each(|n| assert!(crowd(state, &format!("n{n}")) <= 10)));
+        }
+        api.change(|state| {
+            state.chaos = 0;
+            state.send_held_back();
+        });
+        // Forty-five are left for thirty places.
+        api.until("every place taken", |state| {
+            let placed: usize = (0..3).map(|n| crowd(state, &format!("n{n}"))).sum();
+            assert!((0..3).all(|n| crowd(state, &format!("n{n}")) <= 10));
+            (placed == 30).then_some(())
+        })
+        .await;
+    }
+}
+
 #[tokio::test]
 async fn a_claim_that_waits_for_its_consumer_is_provisioned_at_the_chosen_node() {
     let api = FakeApi::new();

@@ -5,7 +5,7 @@
 use crate::framework::{Cycle, MAX_SCORE, Plugin, Score};
 use crate::node_info::NodeInfo;
 use crate::profile::WeightedResource;
-use crate::resources::Resources;
+use skiff_api::scheduling::resources::Resources;
 
 pub struct NodeResourcesBalancedAllocation;
 

@@ -11,7 +11,7 @@ use crate::framework::{
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::profile::{FitArgs, ScoringStrategy, WeightedResource};
-use crate::resources::{PodRequests, Resources};
+use skiff_api::scheduling::resources::{PodRequests, Resources};
 
 pub struct NodeResourcesFit;
 

@@ -4,6 +4,8 @@
 //! first consumer are given a volume, or are marked for provisioning, when the node is chosen (`claim_steps`).
 //! Invariant: a volume is promised to one claim only.
 
+use skiff_api::scheduling::{NodeTerm, Selector};
+
 use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
 use crate::listers::{Capacity, Claim, Class, Listers, Volume};
 use crate::node_info::NodeInfo;
@@ -135,7 +137,7 @@ impl<'a> Claims<'a> {
 
     fn can_provision(&self, claim: &Claim, node: &NodeInfo) -> Result<(), &'static str> {
         let class = self.listers.classes.get("", &claim.class).ok_or(NO_VOLUME)?;
-        let here = |topologies: &Vec<crate::selector::Selector>| {
+        let here = |topologies: &Vec<Selector>| {
             topologies.iter().any(|topology| topology.matches(&node.facts.labels))
         };
         // A provisioner cannot make a volume to match labels.
@@ -156,7 +158,7 @@ impl<'a> Claims<'a> {
             return true;
         }
         let suffices = |capacity: &Capacity| {
-            let near = |nodes: &crate::selector::Selector| nodes.matches(&node.facts.labels);
+            let near = |nodes: &Selector| nodes.matches(&node.facts.labels);
             capacity.class == claim.class
                 && capacity.limit.is_some_and(|limit| limit >= claim.size)
                 && capacity.nodes.as_ref().is_some_and(near)
@@ -202,7 +204,7 @@ fn waits(claim: &Claim, listers: &Listers) -> bool {
 }
 
 fn reaches(volume: &Volume, node: &NodeInfo) -> bool {
-    let any = |terms: &Vec<crate::selector::NodeTerm>| {
+    let any = |terms: &Vec<NodeTerm>| {
         terms.iter().any(|term| term.matches(node.name(), &node.facts.labels))
     };
     volume.node_terms.as_ref().is_none_or(any)

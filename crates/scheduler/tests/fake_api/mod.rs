@@ -37,6 +37,10 @@ pub struct State {
     pub bindings: usize,
     /// So many further bindings are answered with an error.
     pub refuse_bindings: usize,
+    /// Seed of the trouble that watches have; none for 0.
+    pub chaos: u64,
+    /// A line that is told after the next one, unless that is about the same object: its resource, uid and text.
+    held_back: Vec<(String, Value, Bytes)>,
 }
 
 // === impl FakeApi ===
@@ -113,6 +117,12 @@ impl FakeApi {
             ("POST", [.., "namespaces", _, resource]) => {
                 self.put(resource, parse(&body));
                 reply(StatusCode::CREATED, &parse(&body))
+            }
+            // What was missed is not kept: the client has to list again.
+            ("GET", _) if query.contains("watch=true") && !query.contains("sendInitialEvents") => {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "message": "too old resource version", "reason": "Expired", "code": 410});
+                reply(StatusCode::OK, &json!({"type": "ERROR", "object": status}))
             }
             ("GET", [.., resource]) if query.contains("watch=true") => self.watch(resource),
             other => panic!("the fake API does not serve {other:?}?{query}"),
@@ -234,9 +244,55 @@ impl State {
     }
 
     fn tell(&mut self, resource: &str, event: &str, object: &Value) {
-        let line = line(event, object);
+        let (line, uid) = (line(event, object), object["metadata"]["uid"].clone());
+        if self.held_back.iter().any(|(_, held, _)| *held == uid) {
+            self.send_held_back();
+        }
+        match self.trouble() {
+            Trouble::None => self.send(resource, line),
+            Trouble::Twice => {
+                self.send(resource, line.clone());
+                self.send(resource, line);
+            }
+            Trouble::Late => return self.held_back.push((resource.to_owned(), uid, line)),
+            Trouble::Broken => self.watchers.retain(|(of, _)| of != resource),
+        }
+        self.send_held_back();
+    }
+
+    pub fn send_held_back(&mut self) {
+        for (resource, _, line) in std::mem::take(&mut self.held_back) {
+            self.send(&resource, line);
+        }
+    }
+
+    fn send(&mut self, resource: &str, line: Bytes) {
         self.watchers.retain(|(of, watcher)| of != resource || watcher.send(line.clone()).is_ok());
     }
+
+    fn trouble(&mut self) -> Trouble {
+        if self.chaos == 0 {
+            return Trouble::None;
+        }
+        self.chaos ^= self.chaos << 13;
+        self.chaos ^= self.chaos >> 7;
+        self.chaos ^= self.chaos << 17;
+        match self.chaos % 64 {
+            0 => Trouble::Broken,
+            1..16 => Trouble::Twice,
+            16..32 => Trouble::Late,
+            _ => Trouble::None,
+        }
+    }
+}
+
+/// What may happen to an event on its way to the watchers.
+enum Trouble {
+    None,
+    Twice,
+    Late,
+    /// It and all watches of its resource are lost.
+    Broken,
 }
 
 fn typed(resource: &str, mut object: Value) -> Value {
