@@ -4,9 +4,10 @@
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::{Args, Subcommand};
 use futures::{StreamExt, TryStreamExt, stream};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{DeleteParams, ListParams, PostParams};
@@ -16,7 +17,6 @@ use serde_json::json;
 use skiff_kubelet::simulated;
 
 use super::{Done, block_on};
-use crate::cli::{NodeAddArgs, NodeCommand, NodeDeleteArgs};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
@@ -24,6 +24,52 @@ const WRITES_AT_A_TIME: usize = 32;
 const PREFIX: &str = "simulated-";
 /// Nobody's addresses: the range for measurements (RFC 2544).
 const FIRST_ADDRESS: u32 = u32::from_be_bytes([198, 18, 0, 0]);
+
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// Add nodes without a machine, whose pods run by the API alone
+    Add(NodeAddArgs),
+    /// Delete simulated nodes
+    Delete(NodeDeleteArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct NodeAddArgs {
+    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// How many
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub simulated: u32,
+    /// Processors of each
+    #[arg(long, default_value = "8")]
+    pub cpu: String,
+    /// Memory of each
+    #[arg(long, default_value = "32Gi")]
+    pub memory: String,
+    /// How many pods each takes
+    #[arg(long, default_value_t = 110)]
+    pub pods: u32,
+    /// Labels of each
+    #[arg(long, value_name = "KEY=VALUE", value_delimiter = ',')]
+    pub labels: Vec<String>,
+    /// Zones over which they are spread; 0 for none
+    #[arg(long, default_value_t = 0)]
+    pub zones: u32,
+}
+
+#[derive(Debug, Args)]
+pub struct NodeDeleteArgs {
+    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long)]
+    pub kubeconfig: Option<PathBuf>,
+    /// Every simulated node
+    #[arg(long, conflicts_with = "names")]
+    pub all: bool,
+    /// Which
+    #[arg(required_unless_present = "all", value_name = "NAME")]
+    pub names: Vec<String>,
+}
 
 pub fn run(command: NodeCommand) -> Done {
     block_on(async {
