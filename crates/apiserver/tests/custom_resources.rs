@@ -208,3 +208,16 @@ async fn embedded_metadata_that_is_no_object_is_a_fault_and_not_a_panic() {
     let (code, _, message) = admin.post(V1, &thing("v1", "a", spec)).await.refused();
     assert!((400..500).contains(&code), "{message}");
 }
+
+#[tokio::test]
+async fn what_an_open_place_lets_in_was_refused_further_down_by_apply() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let open = json!({ "e": { "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": { "list": { "type": "array", "items": { "type": "object", "properties": {} } } } } });
+    admin.post(DEFINITIONS, &definition(vec![version("v1", true, open)])).await.created();
+    let config = thing("v1", "a", json!({ "e": { "list": [{ "odd": 1 }], "any": 2 } }));
+    let path = format!("{V1}/a?fieldManager=m");
+    let applied = admin.patch(&path, "apply-patch+yaml", &config).await.created();
+    assert_eq!(applied["spec"]["e"], json!({ "list": [{}], "any": 2 }));
+}

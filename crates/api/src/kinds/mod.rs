@@ -10,6 +10,7 @@ pub mod at;
 mod autoscaling;
 mod batch;
 mod certificates;
+mod conditions;
 mod coordination;
 mod core;
 mod discovery;
