@@ -23,6 +23,7 @@ mod service_account;
 mod service_account_tokens;
 #[cfg(test)]
 mod testing;
+mod validating_admission_policy_status;
 
 use std::sync::Arc;
 
@@ -54,6 +55,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    validating_admission_policy_status::DEF,
 ];
 
 /// What the wiring decides about the controllers.

@@ -22,7 +22,7 @@ mod node;
 pub mod pod_spec;
 mod policy;
 mod rbac;
-mod resource;
+pub mod resource;
 mod resources;
 mod rules;
 mod scheduling;

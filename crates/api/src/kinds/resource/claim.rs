@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::admin::{faults_of_requests, faults_of_results};
 use super::claim_spec::{default_spec, validate_spec};
 use super::claim_status::{drop_deallocated, validate_status};
 use crate::field::ErrorList;
@@ -39,6 +40,13 @@ impl Strategy for ResourceClaim {
         drop_deallocated(object, old);
     }
 
+    fn admin_faults(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+        match old {
+            None => faults_of_requests(&object["spec"]),
+            Some(old) => faults_of_results(object, old),
+        }
+    }
+
     fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
         validate_status(object, old, errors);
     }
@@ -55,6 +63,13 @@ impl Strategy for ResourceClaimTemplate {
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object_at(object, "/spec/spec") {
             default_spec(spec);
+        }
+    }
+
+    fn admin_faults(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+        match old {
+            None => faults_of_requests(&object["spec"]["spec"]),
+            Some(_) => ErrorList::default(),
         }
     }
 

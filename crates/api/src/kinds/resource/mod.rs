@@ -2,6 +2,7 @@
 //!
 //! Counterpart: `pkg/apis/resource/validation`; the fields of features that are off by default are dropped.
 
+pub mod admin;
 mod capacity;
 mod claim;
 mod claim_spec;

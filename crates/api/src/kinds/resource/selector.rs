@@ -8,6 +8,7 @@ use std::sync::{Arc, LazyLock};
 use skiff_cel::{CompileError, DeclType, Env, ObjectType, Program, Type};
 
 use crate::field::ErrorList;
+use crate::kinds::admissionregistration::expressions::runtime_name;
 use crate::kinds::at::At;
 
 const EXPRESSION_MAX: usize = 10 * 1024;
@@ -22,7 +23,7 @@ static ENVIRONMENT: LazyLock<Env> = LazyLock::new(|| {
     let device = ObjectType::new("kubernetes.DRADevice")
         .field("driver", DeclType::scalar(Type::String, 2, DRIVER_MAX))
         .field("allowMultipleAllocations", DeclType::scalar(Type::Bool, 4, 1))
-        .field("attributes", by_name(DeclType::scalar(Type::Dyn, 1, ATTRIBUTE_MAX)))
+        .field("attributes", by_name(DeclType::scalar(Type::Any, 1, ATTRIBUTE_MAX)))
         .field("capacity", by_name(DeclType::scalar(Type::quantity(), 1, 8)));
     let device = Arc::new(DeclType::object(device, 2));
     Env::kubernetes().with_bindings().declare("device", device)
@@ -62,8 +63,9 @@ fn compile(text: &str) -> Result<Program, Fault> {
     })?;
     match program.output() {
         // An attribute may turn out to be a truth.
-        Type::Bool | Type::Dyn => Ok(program),
+        Type::Bool | Type::Any => Ok(program),
         other => {
+            let other = runtime_name(other);
             let why = format!("must evaluate to bool or the unknown type, not {other}");
             Err(Fault::Invalid(why))
         }
