@@ -23,6 +23,7 @@ mod orphans;
 mod pod;
 mod probe;
 mod server;
+pub mod simulated;
 mod step;
 mod volume;
 
