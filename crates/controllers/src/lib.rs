@@ -13,16 +13,20 @@ mod config_map_root_ca;
 mod deployment;
 mod endpoints;
 mod garbage_collector;
+mod history;
 mod namespace;
 mod node_lifecycle;
+mod percentages;
 mod pod;
 mod pod_control;
 mod pod_gc;
+mod pod_template;
 mod replica_set;
 mod resource_quota;
 pub mod runtime;
 mod service_account;
 mod service_account_tokens;
+mod stateful_set;
 #[cfg(test)]
 mod testing;
 
@@ -57,6 +61,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    stateful_set::DEF,
 ];
 
 /// What the wiring decides about the controllers.
