@@ -10,6 +10,7 @@ mod claims;
 mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod garbage_collector;
@@ -48,6 +49,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     certificates::DEF,
     cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
+    daemon_set::DEF,
     deployment::DEF,
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,

@@ -29,7 +29,7 @@ pub fn ordinal(set: &StatefulSet, pod: &Pod) -> Option<i32> {
     let name = pod.metadata.name.as_deref()?;
     let digits = name.strip_prefix(set_name(set))?.strip_prefix('-')?;
     let ordinal = digits.parse().ok()?;
-    (pod_name(set, ordinal) == name).then_some(ordinal)
+    (ordinal >= 0 && pod_name(set, ordinal) == name).then_some(ordinal)
 }
 
 pub fn pod_name(set: &StatefulSet, ordinal: i32) -> String {

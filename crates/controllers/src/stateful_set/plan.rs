@@ -233,7 +233,9 @@ impl Observed {
                 continue;
             }
             let first_to_heal = unavailable.is_none_or(|first| Arc::ptr_eq(first, pod));
-            if !pod::is_terminating(pod) && (self.is_available(pod) || first_to_heal) {
+            // Differs from upstream: a pod that has ended is not waited for, it cannot heal.
+            let may_go = self.is_available(pod) || first_to_heal || pod::is_terminal(pod);
+            if may_go && !pod::is_terminating(pod) {
                 ops.push(Op::DeletePod((*pod).clone()));
             }
             return Pace::Wait;
