@@ -30,6 +30,7 @@ mod service_account_tokens;
 mod stateful_set;
 #[cfg(test)]
 mod testing;
+mod validating_admission_policy_status;
 
 use std::sync::Arc;
 
@@ -64,6 +65,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     service_account::DEF,
     service_account_tokens::DEF,
     stateful_set::DEF,
+    validating_admission_policy_status::DEF,
 ];
 
 /// What the wiring decides about the controllers.
