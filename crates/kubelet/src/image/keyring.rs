@@ -73,7 +73,7 @@ impl Keyring {
         let no_json = |source| KeyringError::NoJson { secret: name.clone(), source };
         let entries = match secret.type_.as_deref() {
             Some("kubernetes.io/dockerconfigjson") => data(".dockerconfigjson")
-                .map(|content| serde_json::from_slice::<DockerConfigJson>(content))
+                .map(serde_json::from_slice::<DockerConfigJson>)
                 .transpose()
                 .map_err(no_json)?
                 .map(|config| config.auths),
