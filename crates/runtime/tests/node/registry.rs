@@ -34,8 +34,8 @@ struct Registry {
     port: u16,
     manners: Manners,
     /// By digest and, for the image, by tag.
-    documents: BTreeMap<String, (String, Vec<u8>)>,
-    blobs: BTreeMap<String, Vec<u8>>,
+    documents: Documents,
+    blobs: Blobs,
     /// Method, path and range of every request.
     log: Mutex<Vec<String>>,
 }
@@ -161,7 +161,11 @@ impl Registry {
     }
 }
 
-fn contents(files: &Files) -> (BTreeMap<String, (String, Vec<u8>)>, BTreeMap<String, Vec<u8>>) {
+/// Media type and text, by digest or tag.
+type Documents = BTreeMap<String, (String, Vec<u8>)>;
+type Blobs = BTreeMap<String, Vec<u8>>;
+
+fn contents(files: &Files) -> (Documents, Blobs) {
     let (mut documents, mut blobs) = (BTreeMap::new(), BTreeMap::new());
     for (_, content) in files.iter().filter(|(name, _)| name.starts_with("blobs/")) {
         let parsed: Value = serde_json::from_slice(content).unwrap_or_default();
