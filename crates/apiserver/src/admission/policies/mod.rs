@@ -127,11 +127,7 @@ async fn invocations<'a>(
 }
 
 /// What expressions are shown of a request.
-async fn subject(
-    request: &Request<'_>,
-    found: &Match,
-    object: &Value,
-) -> Result<Subject, Status> {
+async fn subject(request: &Request<'_>, found: &Match, object: &Value) -> Result<Subject, Status> {
     let old = request.old.unwrap_or(&Value::Null);
     Ok(Subject {
         object: versions::shown(request, &found.kind, object)?,
