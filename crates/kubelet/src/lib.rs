@@ -20,7 +20,6 @@ mod objects;
 mod orphans;
 mod pod;
 mod probe;
-mod quantity;
 mod server;
 mod step;
 mod volume;

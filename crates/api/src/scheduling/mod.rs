@@ -1,9 +1,11 @@
-//! Whether a pod may be on a node, and which pods a typed selector means.
+//! Whether a pod may be on a node, what it asks of one, and which pods a typed selector means.
 //!
 //! Pure rules on typed objects, asked by the scheduler (which places pods), the DaemonSet controller (which says where pods
-//! belong) and taint eviction (which says how long they stay). Counterpart: `component-helpers/scheduling/corev1`.
+//! belong), taint eviction (which says how long they stay) and the node agent (which has the last word). Counterpart:
+//! `component-helpers/scheduling/corev1` and `component-helpers/resource`.
 
 mod node_affinity;
+pub mod resources;
 mod selector;
 mod taints;
 

@@ -45,6 +45,23 @@ pub struct Volumes {
     pub refresh_at: Option<Timestamp>,
 }
 
+// === impl Volumes ===
+
+impl Volumes {
+    pub fn content_changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// From here on a change may come too late for the set-up under way, and asks for another.
+    pub fn begin_set_up(&mut self) {
+        self.stale = false;
+    }
+
+    pub fn set_up(&mut self, refresh_at: Option<Timestamp>) {
+        *self = Volumes { mounted: true, refresh_at, ..*self };
+    }
+}
+
 /// What probes say of one running container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Health {
@@ -155,5 +172,22 @@ impl Failure {
 
     pub fn retry_at(&self) -> Timestamp {
         self.backoff.retry_at(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_during_a_set_up_is_not_lost() {
+        let mut volumes = Volumes::default();
+        volumes.begin_set_up();
+        volumes.content_changed();
+        volumes.set_up(None);
+        assert_eq!(volumes, Volumes { mounted: true, stale: true, refresh_at: None });
+        volumes.begin_set_up();
+        volumes.set_up(None);
+        assert!(!volumes.stale, "the second set-up saw everything");
     }
 }

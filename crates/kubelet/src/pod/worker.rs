@@ -177,6 +177,9 @@ impl PodWorker {
         if let Action::StartContainer { name, .. } = &action {
             self.note_restart(name.clone());
         }
+        if action == Action::SetUpVolumes {
+            self.seen.volumes.begin_set_up();
+        }
         let is_start = matches!(action, Action::StartContainer { .. });
         let input = StepInput {
             pod: self.pod.clone(),
@@ -226,7 +229,7 @@ impl PodWorker {
             Event::Probe(verdict) => self.probed(verdict),
             Event::StepDone(key, result) => self.step_done(key, *result).await,
             Event::ObjectsChanged => {
-                self.seen.volumes.stale = self.seen.volumes.mounted;
+                self.seen.volumes.content_changed();
                 self.seen.failures.retain(|_, f| !f.repairable);
             }
         }
@@ -235,7 +238,7 @@ impl PodWorker {
     fn desire(&mut self, object: Arc<Pod>) {
         let pod = DesiredPod::new(object);
         if pod.labels() != self.pod.labels() || pod.annotations() != self.pod.annotations() {
-            self.seen.volumes.stale = self.seen.volumes.mounted;
+            self.seen.volumes.content_changed();
         }
         if pod.deletion_requested().is_some() {
             self.grace.send_replace(pod.grace());
@@ -328,8 +331,11 @@ impl PodWorker {
             }
             Err(error) => {
                 let terminating = self.seen.stage != Stage::Active;
-                if matches!(key, StepKey::Container(_)) {
-                    self.relist().await;
+                match key {
+                    StepKey::Container(_) => self.relist().await,
+                    // What this attempt was to bring in is still to come.
+                    StepKey::Volumes => self.seen.volumes.content_changed(),
+                    StepKey::Sandbox | StepKey::Object => {}
                 }
                 if !(terminating && error.interrupted) {
                     self.failed(key, error);
@@ -341,7 +347,7 @@ impl PodWorker {
     async fn achieved(&mut self, outcome: Outcome) {
         match outcome {
             Outcome::VolumesUp { refresh_at } => {
-                self.seen.volumes = Volumes { mounted: true, stale: false, refresh_at };
+                self.seen.volumes.set_up(refresh_at);
             }
             Outcome::VolumesDown => self.seen.volumes = Volumes::default(),
             Outcome::SandboxChanged => self.relist().await,
