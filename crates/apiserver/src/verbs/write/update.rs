@@ -83,7 +83,7 @@ impl Write<'_> {
         self.mutate(&mut request, &mut object).await?;
         let allocation = self.assign(&mut object, Some(&old))?;
         self.prepare_change(&mut object, &old);
-        self.refuse_faults(&object, Some(&old))?;
+        self.refuse_faults(&object, Some(&old)).await?;
         self.stored.strategy.canonicalize(&mut object);
         match self.facet {
             Some(facet) => admission::validate(&request, &facet.show(&object)).await?,
