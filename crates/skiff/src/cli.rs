@@ -207,6 +207,9 @@ pub struct BenchArgs {
     /// How often it changes
     #[arg(long, default_value_t = 1000)]
     pub changes_per_second: u32,
+    /// Process id of the server, if it runs here, to say what the server costs and what its clients
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
     /// Image of a pod whose start is timed; no pods without it
     #[arg(long)]
     pub image: Option<String>,
