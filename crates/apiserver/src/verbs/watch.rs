@@ -73,6 +73,8 @@ struct Watcher {
     kind: Arc<KindDef>,
     selection: Selection,
     encoder: EventEncoder,
+    /// Where this watch shows objects as they are stored, which is after a revision: the view of events it shares.
+    shared: Option<(u32, Revision)>,
     source: Option<Watch>,
     /// Events that are ready to go, oldest first.
     ready: VecDeque<WatchEvent>,
@@ -93,6 +95,9 @@ enum Next {
     Frame(Bytes),
 }
 
+/// No frame of these events is worth keeping, or there can be none.
+struct Unshared;
+
 // === impl Watcher ===
 
 impl Watcher {
@@ -107,11 +112,14 @@ impl Watcher {
         let initial = call.query.optional_flag("sendInitialEvents");
         let now = Instant::now();
         let ends = now + timeout(call)?;
+        let view = encoder.view().filter(|_| selection.is_everything());
+        let shared = view.zip(conversion::stored_since(&kind).map(Revision));
         let mut watcher = Watcher {
             server: call.server.clone(),
             selection,
             kind,
             encoder,
+            shared,
             source: None,
             ready: VecDeque::new(),
             bookmarks: call.query.flag("allowWatchBookmarks"),
@@ -227,25 +235,30 @@ impl Watcher {
 
     /// The frame that all watches share which show every one of these events as it is stored.
     fn shared_frame(&mut self, events: &Events) -> Option<Bytes> {
-        let view = self.encoder.view().filter(|_| self.selection.is_everything())?;
+        let (view, since) = self.shared?;
         let as_stored = |event: &Arc<Event>| {
-            let oldest = event.previous().map_or(event.revision(), |last| last.mod_revision);
-            conversion::is_as_stored(&self.kind, oldest.0)
+            event.previous().map_or(event.revision(), |last| last.mod_revision) > since
         };
-        let weight: usize = events.iter().map(|event| event.entry.value.len()).sum();
-        if weight > SHARED_FRAME || !events.iter().all(as_stored) {
+        // Every object of most kinds was always stored as it is: nothing to look at then.
+        if since > Revision(0) && !events.iter().all(as_stored) {
             return None;
         }
-        let encode = |events: &[Arc<Event>]| {
-            let mut out = Vec::with_capacity(weight + events.len() * 64);
-            for event in events.iter().filter_map(|event| stored_change(event)) {
-                self.encoder.write(&event, &mut out)?;
-            }
-            Ok::<_, Status>(Bytes::from(out))
-        };
-        let frame = events.view(view, encode).ok()?;
+        // What cannot be shared goes out event by event.
+        let frame = events.view(view, |events| self.frame_of(events)).ok()?;
         self.told = events.last().map_or(self.told, |last| last.revision());
         Some(frame)
+    }
+
+    fn frame_of(&mut self, events: &[Arc<Event>]) -> Result<Bytes, Unshared> {
+        let weight: usize = events.iter().map(|event| event.entry.value.len()).sum();
+        if weight > SHARED_FRAME {
+            return Err(Unshared);
+        }
+        let mut out = Vec::with_capacity(weight + events.len() * 64);
+        for event in events.iter().filter_map(|event| stored_change(event)) {
+            self.encoder.write(&event, &mut out).map_err(|_| Unshared)?;
+        }
+        Ok(out.into())
     }
 
     async fn take_all(&mut self, events: &Events) {

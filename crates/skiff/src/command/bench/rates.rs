@@ -1,7 +1,7 @@
 //! Requests per second: creates, gets and lists by many clients at once.
 
-use std::sync::{Arc, LazyLock};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
