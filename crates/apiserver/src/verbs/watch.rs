@@ -285,7 +285,7 @@ impl Watcher {
             (true, true) => self.push("MODIFIED", &entry.value, entry.mod_revision).await,
             (true, false) => {
                 let stored_at = last.map_or(entry.mod_revision, |last| last.mod_revision);
-                self.push("DELETED", &event.bytes(), stored_at).await
+                self.push("DELETED", &last_state(event), stored_at).await
             }
             (false, false) => Ok(()),
         }
@@ -335,6 +335,14 @@ fn stored_change(event: &Event) -> Option<WatchEvent> {
         (false, EventKind::Delete) => return None,
     };
     Some(WatchEvent { kind, object: event.bytes() })
+}
+
+/// What a watcher is shown when an object goes or ceases to match: the state it knew, at the revision of the change.
+fn last_state(event: &Event) -> Bytes {
+    match event.previous() {
+        Some(last) => last.at_revision(event.revision()),
+        None => event.bytes(),
+    }
 }
 
 fn bookmark(kind: &KindDef, revision: Revision, end_of_state: bool) -> Bytes {

@@ -486,6 +486,44 @@ mod tests {
     }
 
     #[test]
+    fn watchers_beyond_a_cohort_form_another_group_of_their_range() {
+        let mut groups = Groups::default();
+        let range = KeyRange::prefix("/p/");
+        let mut joined: Vec<Arc<Group>> = Vec::new();
+        for _ in 0..2 * COHORT {
+            let group = groups.of_range(range.clone());
+            lock(&group.ring).watchers += 1;
+            joined.push(group);
+        }
+        let heard = |groups: &Groups| {
+            let mut count = 0;
+            groups.each_holding("/p/a", |_| count += 1);
+            count
+        };
+        assert_eq!(heard(&groups), 2);
+        assert!(Arc::ptr_eq(&joined[0], &joined[COHORT as usize - 1]));
+        groups.remove(&joined[0]);
+        assert_eq!(heard(&groups), 1);
+        groups.remove(&joined[COHORT as usize]);
+        assert_eq!((heard(&groups), groups.by_prefix.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_large_group_waits_for_those_woken_before_it_and_a_small_one_does_not() {
+        let group = |watchers| {
+            let group = Arc::new(Group::new(KeyRange::prefix("/p/")));
+            lock(&group.ring).watchers = watchers;
+            group
+        };
+        let waiting = VecDeque::from([group(COHORT), group(COHORT), group(FEW)]);
+        let mut turns = Turns { waiting, free: Instant::now() };
+        let woken = turns.wake();
+        assert_eq!(turns.waiting.len(), 1);
+        assert_eq!(turns.waiting[0].watchers(), COHORT);
+        assert!(turns.free >= woken + WAKE_COST * COHORT);
+    }
+
+    #[test]
     fn a_ring_holds_no_more_than_its_size() {
         let mut ring = Ring::default();
         (1..=RING_BATCHES as u64 + 1).for_each(|revision| sealed(&mut ring, revision));
