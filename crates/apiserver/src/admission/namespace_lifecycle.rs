@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::Value;
 use skiff_api::status::{Cause, Details};
@@ -30,6 +30,7 @@ struct NamespaceStatus<'a> {
 
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
+#[async_trait]
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
@@ -43,20 +44,12 @@ impl Plugin for NamespaceLifecycle {
         }
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(check(request, object))
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        check(request, object).await
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(check(request, object))
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        check(request, object).await
     }
 }
 
