@@ -30,7 +30,7 @@ pub fn is_as_stored(kind: &KindDef, revision: u64) -> bool {
 pub fn stored_since(kind: &KindDef) -> Option<u64> {
     let storage = &kind.storage_version;
     let alike = storage.version == kind.version && storage.group == kind.group;
-    alike.then(|| kind.versioning.as_ref().map_or(0, |versioning| versioning.since))
+    alike.then(|| kind.versioning.as_ref().map_or(0, |versioning| versioning.edition.since))
 }
 
 /// Stored objects, decoded, as objects of a version.
@@ -42,7 +42,7 @@ pub async fn from_stored(
     let kinds = server.kinds();
     let mut fresh = Vec::with_capacity(objects.len());
     for (object, revision) in objects {
-        let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.since);
+        let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.edition.since);
         let said = object["apiVersion"].as_str().unwrap_or("");
         let version = said.rsplit('/').next().unwrap_or("");
         fresh.push(match kinds.defined(&kind.group, version, &kind.resource) {

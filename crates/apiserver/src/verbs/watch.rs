@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use skiff_api::codec::Format;
 use skiff_api::{KindDef, Status};
 use skiff_store::{Event, EventKind, Events, RangeRequest, Revision, Watch};
+use tokio::sync::watch;
 use tokio::time::{Instant, Sleep};
 
 use super::selection::{RevisionError, Selection, check_list_options, revision};
@@ -86,6 +87,8 @@ struct Watcher {
     /// Goes off when a bookmark is due or the time is up. Set once and not for every event, which would cost more than
     /// the event does.
     alarm: Pin<Box<Sleep>>,
+    /// Tells when a custom kind may have changed.
+    changes: Option<watch::Receiver<()>>,
 }
 
 /// What goes out next.
@@ -127,8 +130,12 @@ impl Watcher {
             next_bookmark: now + BOOKMARK_EVERY,
             ends,
             alarm: Box::pin(tokio::time::sleep_until(ends)),
+            changes: None,
         };
         watcher.set_alarm();
+        watcher.changes = watcher.kind.custom.then(|| watcher.server.kind_changes());
+        // The definition may have changed since the kind was looked up.
+        watcher.changes.iter_mut().for_each(watch::Receiver::mark_changed);
         // Revision 0 means "from any state you have": the state first, then what follows.
         let state_first = initial.unwrap_or(asked == 0);
         let store = &call.server.store;
@@ -223,6 +230,11 @@ impl Watcher {
                     },
                     Err(error) => self.fail(&error),
                 },
+                () = changed(&mut self.changes) => {
+                    if self.is_outlived() {
+                        return None;
+                    }
+                }
                 () = &mut self.alarm => {
                     if Instant::now() >= self.ends {
                         return None;
@@ -291,6 +303,17 @@ impl Watcher {
         }
     }
 
+    /// Whether the definition of the kind says something else now, so that clients have to look again.
+    fn is_outlived(&self) -> bool {
+        let KindDef { group, version, resource, versioning, .. } = &*self.kind;
+        let kinds = self.server.kinds();
+        let now = kinds.get(group, version, resource).and_then(|kind| kind.versioning.as_ref());
+        match (now, versioning) {
+            (Some(now), Some(then)) => !Arc::ptr_eq(&now.edition, &then.edition),
+            (now, then) => now.is_some() != then.is_some(),
+        }
+    }
+
     fn bookmark(&mut self) {
         self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
         self.set_alarm();
@@ -335,6 +358,15 @@ fn stored_change(event: &Event) -> Option<WatchEvent> {
         (false, EventKind::Delete) => return None,
     };
     Some(WatchEvent { kind, object: event.bytes() })
+}
+
+/// Never, for a kind that does not change.
+async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+    match changes {
+        // The sender lives as long as the server, which the watch holds on to.
+        Some(changes) => changes.changed().await.unwrap_or_default(),
+        None => std::future::pending().await,
+    }
 }
 
 /// What a watcher is shown when an object goes or ceases to match: the state it knew, at the revision of the change.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::cpu::Spent;
 use super::fanout::Fanout;
 use super::rates::Rate;
+use super::scheduling::Scheduled;
 
 pub fn rate(what: &str, rate: &Rate) {
     let per_second = rate.done as f64 / rate.took.as_secs_f64();
@@ -38,6 +39,15 @@ fn cpu(spent: &Spent, what: &str, done: u64) {
     let each = |time: Duration| time.div_f64(done.max(1) as f64);
     let (by_server, by_clients) = (each(server), each(spent.clients));
     println!("{:26} CPU per {what}: server {by_server:.2?}, clients {by_clients:.2?}", "");
+}
+
+pub fn scheduled(scheduled: &Scheduled) {
+    let Scheduled { pods, created, bound } = scheduled;
+    let per_second = *pods as f64 / bound.as_secs_f64();
+    println!(
+        "{:26} {per_second:>10.0} /s   created in {created:.2?}, bound in {bound:.2?}",
+        "schedule pods"
+    );
 }
 
 fn percentiles(mut durations: Vec<Duration>) -> (Duration, Duration) {
