@@ -6,6 +6,7 @@
 use http::StatusCode;
 use serde_json::Value;
 use skiff_api::Status;
+use skiff_store::Txn;
 
 use crate::call::Call;
 use crate::metrics::exposition::Exposition;
@@ -141,13 +142,11 @@ pub async fn as_metrics(call: &Call) -> String {
 
 async fn perform(call: &Call, check: &str) -> Result<(), String> {
     match check {
-        "etcd" | "etcd-readiness" => call
-            .server
-            .store
-            .current_revision()
-            .await
-            .map(|_| ())
-            .map_err(|error| error.to_string()),
+        // A transaction of nothing: it goes the way of a write, and is refused when writes are.
+        "etcd" | "etcd-readiness" => {
+            let nothing = call.server.store.commit(Txn::default()).await;
+            nothing.map(drop).map_err(|error| error.to_string())
+        }
         "shutdown" if call.server.stopping.is_cancelled() => {
             Err("process is shutting down".to_owned())
         }

@@ -25,6 +25,7 @@ use crate::negotiate::Media;
 use crate::objects;
 use crate::reply::{BoxError, Reply};
 use crate::server::Server;
+use crate::unread;
 
 /// Without a timeout of the client's, a watch lasts this long and up to as long again.
 const LASTS: u64 = 1800;
@@ -47,7 +48,8 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         .ok_or_else(Media::not_streamable)?;
     let watcher = Watcher::open(call, kind.clone()).await?;
     let frames = watcher.frames(EventEncoder::new(media, kind, call)?);
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let body = unread::let_go(StreamBody::new(frames).boxed_unsync(), unread::PATIENCE);
+    let mut response = Response::new(body);
     let content_type = HeaderValue::from_static(watch_content_type(media));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(Reply::Response(response))
