@@ -23,6 +23,7 @@ pub mod openapi;
 pub mod patch;
 pub mod quantity;
 pub mod quota;
+pub mod scheduling;
 pub mod schema;
 pub mod selector;
 pub mod status;

@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::rbac::v1::{AggregationRule, ClusterRole, PolicyRule};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use serde_json::json;
+use skiff_api::scheduling::{Labels, Selector};
 
 use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
 
@@ -52,7 +52,8 @@ fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>>
     sources.sort_by_key(|source| &source.metadata.name);
     let mut rules: Vec<PolicyRule> = Vec::new();
     for selector in cluster_role_selectors.iter().flatten() {
-        for source in sources.iter().filter(|source| selects(selector, source)) {
+        let selector = Selector::of(selector);
+        for source in sources.iter().filter(|source| selects(&selector, source)) {
             for rule in source.rules.iter().flatten() {
                 if !rules.contains(rule) {
                     rules.push(rule.clone());
@@ -63,21 +64,8 @@ fn plan(role: &ClusterRole, all: &[Arc<ClusterRole>]) -> Option<Vec<PolicyRule>>
     (role.rules.as_deref().unwrap_or_default() != rules).then_some(rules)
 }
 
-fn selects(selector: &LabelSelector, role: &ClusterRole) -> bool {
-    let label = |key: &str| role.metadata.labels.as_ref()?.get(key).map(String::as_str);
-    let exact = selector.match_labels.iter().flatten();
-    exact.into_iter().all(|(key, value)| label(key) == Some(value.as_str()))
-        && selector.match_expressions.iter().flatten().all(|one| {
-            let found = label(&one.key);
-            let listed = || one.values.iter().flatten().any(|value| Some(value.as_str()) == found);
-            match one.operator.as_str() {
-                "In" => found.is_some() && listed(),
-                "NotIn" => found.is_none() || !listed(),
-                "Exists" => found.is_some(),
-                "DoesNotExist" => found.is_none(),
-                _ => false,
-            }
-        })
+fn selects(selector: &Selector, role: &ClusterRole) -> bool {
+    selector.matches(role.metadata.labels.as_ref().unwrap_or(&Labels::new()))
 }
 
 #[cfg(test)]

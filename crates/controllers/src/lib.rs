@@ -6,6 +6,7 @@
 
 mod bootstrap_tokens;
 mod certificates;
+mod claims;
 mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
@@ -15,6 +16,7 @@ mod garbage_collector;
 mod namespace;
 mod node_lifecycle;
 mod pod;
+mod pod_control;
 mod pod_gc;
 mod replica_set;
 mod resource_quota;
@@ -51,6 +53,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     node_lifecycle::taint_eviction::DEF,
     pod_gc::DEF,
     replica_set::DEF,
+    replica_set::REPLICATION_CONTROLLER,
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,

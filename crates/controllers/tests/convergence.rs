@@ -7,7 +7,8 @@ mod cluster;
 use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Pod, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Pod, ReplicationController, ResourceQuota, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -112,6 +113,44 @@ async fn a_deployment_runs_rolls_scales_and_is_collected() {
     cluster
         .eventually("everything collected", async |c| {
             count::<Pod>(c, "default").await == 0 && count::<ReplicaSet>(c, "default").await == 0
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replication_controller_keeps_adopts_and_releases_pods() {
+    let cluster = TestCluster::start("replication-controller").await;
+    cluster.add_node("n1").await;
+    let pod = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": "rc"}},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "i"}]}})
+    };
+    cluster.create::<Pod>("default", pod("orphan")).await;
+    let template = json!({"metadata": {"labels": {"app": "rc"}}, "spec": pod("")["spec"]});
+    cluster
+        .create::<ReplicationController>(
+            "default",
+            json!({"apiVersion": "v1", "kind": "ReplicationController", "metadata": {"name": "rc"},
+                "spec": {"replicas": 2, "selector": {"app": "rc"}, "template": template}}),
+        )
+        .await;
+    cluster
+        .eventually("two ready pods, one of them the orphan", async |c| {
+            let rc = c.api::<ReplicationController>("default").get("rc").await.unwrap();
+            let orphan = c.api::<Pod>("default").get("orphan").await.unwrap();
+            json_path(&rc, "/status/readyReplicas") == json!(2)
+                && json_path(&orphan, "/metadata/ownerReferences/0/name") == json!("rc")
+        })
+        .await;
+    let relabel = Patch::Merge(json!({"metadata": {"labels": {"app": "other"}}}));
+    let pods = cluster.api::<Pod>("default");
+    pods.patch("orphan", &PatchParams::default(), &relabel).await.unwrap();
+    cluster
+        .eventually("the relabelled pod is let go and replaced", async |c| {
+            let pods = c.list::<Pod>("default").await;
+            let free = |pod: &Pod| pod.metadata.owner_references.as_ref().is_none_or(Vec::is_empty);
+            pods.len() == 3 && pods.iter().filter(|pod| free(pod)).count() == 1
         })
         .await;
     cluster.stop().await;

@@ -8,9 +8,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use skiff_api::scheduling::Labels;
+
 use crate::pod_info::PodInfo;
 use crate::pod_terms::PodAffinity;
-use crate::selector::Labels;
 
 pub type GroupId = u32;
 

@@ -19,9 +19,7 @@ mod pod_terms;
 mod preemption;
 mod queue;
 mod recorder;
-mod resources;
 mod scheduler;
-mod selector;
 #[cfg(test)]
 mod testing;
 mod topology;
@@ -32,6 +30,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
+use skiff_api::scheduling::resources;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;

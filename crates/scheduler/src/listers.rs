@@ -11,11 +11,11 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use skiff_api::scheduling::{Labels, NodeTerm, Requirement, Selector, node_terms};
 
 use crate::informer::Change;
 use crate::pod_info::PodInfo;
 use crate::resources;
-use crate::selector::{Labels, NodeTerm, Selector, node_terms};
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 pub type Key = (String, String);
@@ -256,11 +256,7 @@ pub fn class(class: StorageClass) -> Listed<Class> {
     let terms = class.allowed_topologies.map(|terms| {
         let selector = |term: k8s_openapi::api::core::v1::TopologySelectorTerm| {
             let labels = term.match_label_expressions.into_iter().flatten();
-            Selector(
-                labels
-                    .map(|label| crate::selector::Requirement::is_in(&label.key, label.values))
-                    .collect(),
-            )
+            Selector(labels.map(|label| Requirement::is_in(&label.key, label.values)).collect())
         };
         terms.into_iter().map(selector).collect::<Vec<_>>()
     });

@@ -7,11 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Node, Taint};
+use skiff_api::scheduling::Labels;
 
 use crate::groups::GroupId;
 use crate::pod_info::{HostPort, PodInfo};
 use crate::resources::Resources;
-use crate::selector::Labels;
 
 /// The Node object, parsed once per version of it.
 #[derive(Clone, Debug, Default, PartialEq)]

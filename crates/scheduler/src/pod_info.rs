@@ -10,11 +10,11 @@ use k8s_openapi::api::core::v1::{
     Container, ObjectReference, Pod, PodCondition, PodSpec, PreferredSchedulingTerm, Taint,
     Toleration,
 };
+use skiff_api::scheduling::{Labels, NodeTerm, RequiredNodes, tolerates};
 
 use crate::listers::Owner;
 use crate::pod_terms::{Own, PodAffinity, Spread};
 use crate::resources::PodRequests;
-use crate::selector::{Labels, NodeTerm, Selector, node_terms};
 
 #[derive(Clone, Debug, Default)]
 pub struct PodInfo {
@@ -71,13 +71,6 @@ pub struct HostPort {
     pub address: String,
     pub protocol: String,
     pub port: i32,
-}
-
-/// `nodeSelector` and required node affinity.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RequiredNodes {
-    pub selector: Selector,
-    pub terms: Option<Vec<NodeTerm>>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +136,7 @@ impl PodInfo {
 
     /// Whether some toleration of the pod bears this taint.
     pub fn tolerates(&self, taint: &Taint) -> bool {
-        self.tolerations.iter().any(|toleration| bears(toleration, taint))
+        self.tolerations.iter().any(|toleration| tolerates(toleration, taint))
     }
 
     /// Whether the two differ in anything a plugin decides by.
@@ -156,27 +149,6 @@ impl PodInfo {
             && self.node_affinity == other.node_affinity
             && self.affinity == other.affinity
             && self.spread == other.spread
-    }
-}
-
-/// Counterpart: `Toleration.ToleratesTaint`.
-pub fn bears(toleration: &Toleration, taint: &Taint) -> bool {
-    let effect = toleration.effect.as_deref().unwrap_or_default();
-    let key = toleration.key.as_deref().unwrap_or_default();
-    if !effect.is_empty() && effect != taint.effect || !key.is_empty() && key != taint.key {
-        return false;
-    }
-    let (value, of_taint) = (
-        toleration.value.as_deref().unwrap_or_default(),
-        taint.value.as_deref().unwrap_or_default(),
-    );
-    let numbers = || Some((of_taint.parse::<i64>().ok()?, value.parse::<i64>().ok()?));
-    match toleration.operator.as_deref().unwrap_or_default() {
-        "" | "Equal" => value == of_taint,
-        "Exists" => true,
-        "Lt" => numbers().is_some_and(|(taint, bound)| taint < bound),
-        "Gt" => numbers().is_some_and(|(taint, bound)| taint > bound),
-        _ => false,
     }
 }
 
@@ -195,39 +167,6 @@ impl Condition {
             reason: condition.reason.unwrap_or_default(),
             message: condition.message.unwrap_or_default(),
         })
-    }
-}
-
-// === impl RequiredNodes ===
-
-impl RequiredNodes {
-    fn of(spec: &PodSpec) -> RequiredNodes {
-        let nodes = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
-        let required = nodes
-            .and_then(|nodes| nodes.required_during_scheduling_ignored_during_execution.as_ref());
-        RequiredNodes {
-            selector: spec.node_selector.as_ref().map(Selector::of_map).unwrap_or_default(),
-            terms: required.map(node_terms),
-        }
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.selector.0.is_empty() && self.terms.is_none()
-    }
-
-    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
-        let any = |terms: &Vec<NodeTerm>| terms.iter().any(|term| term.matches(name, labels));
-        self.selector.matches(labels) && self.terms.as_ref().is_none_or(any)
-    }
-
-    /// The few nodes the pod can be on, if every term names some: a DaemonSet's pods do.
-    pub fn only_names(&self) -> Option<Vec<&str>> {
-        let terms = self.terms.as_ref()?;
-        let mut names = Vec::new();
-        for term in terms {
-            names.extend(term.only_names()?.iter().map(String::as_str));
-        }
-        Some(names)
     }
 }
 

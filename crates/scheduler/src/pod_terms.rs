@@ -7,9 +7,9 @@ use k8s_openapi::api::core::v1::{
     Affinity, PodAffinityTerm, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use skiff_api::scheduling::{Labels, Requirement, Selector};
 
 use crate::groups::Group;
-use crate::selector::{Labels, Requirement, Selector};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PodAffinity {

@@ -10,6 +10,7 @@ use std::mem::{Discriminant, discriminant};
 use std::sync::Arc;
 use std::time::Duration;
 
+use skiff_api::scheduling::{Labels, Selector};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -26,7 +27,6 @@ use crate::plugins::volume_binding::{self, ClaimStep};
 use crate::pod_info::{Condition, PodInfo};
 use crate::queue::{QueuedPod, SchedulingQueue};
 use crate::recorder::{Note, Recorder};
-use crate::selector::{Labels, Selector};
 
 /// Everything the task reacts to.
 #[derive(Debug)]

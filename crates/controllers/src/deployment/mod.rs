@@ -14,8 +14,8 @@ use std::sync::Arc;
 use futures::FutureExt;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use serde_json::json;
 
+use crate::claims;
 use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Error, Key, Result, controller_of};
 use plan::Op;
@@ -27,6 +27,7 @@ pub const DEF: ControllerDef = ControllerDef {
     watches: |edges| {
         edges.primary::<Deployment>();
         edges.owned::<ReplicaSet, Deployment>();
+        edges.mapped::<ReplicaSet>(|caches, delta| claims::adopters(caches, delta, selects));
         // Recreate waits for the last old pod to be gone, and nothing else says when that is.
         edges.mapped::<Pod>(|caches, delta| {
             let pod = delta.latest();
@@ -49,13 +50,7 @@ pub const DEF: ControllerDef = ControllerDef {
 
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let Some(deployment) = ctx.lister::<Deployment>().get(&key) else { return Ok(Action::Done) };
-    let namespace = &key.namespace;
-    if deployment.metadata.deletion_timestamp.is_none() {
-        for op in plan::membership(&deployment, &ctx.lister::<ReplicaSet>().in_namespace(namespace))
-        {
-            apply(&ctx, &deployment, op).await?;
-        }
-    }
+    claim_sets(&ctx, &deployment).await?;
     let rollout = observe(&ctx, &deployment);
     if deployment.metadata.deletion_timestamp.is_none() {
         for op in plan::plan(&rollout, ctx.now()) {
@@ -77,10 +72,20 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     Ok(status::next_look(&rollout, &status, now))
 }
 
+async fn claim_sets(ctx: &Ctx, deployment: &Deployment) -> Result<()> {
+    let candidates = claims::candidates::<Deployment, ReplicaSet>(ctx, deployment);
+    let selected = |set: &ReplicaSet| selects(deployment, set);
+    claims::settle(ctx, deployment, claims::claims(deployment, &candidates, selected, |_| true))
+        .await
+}
+
+fn selects(deployment: &Deployment, set: &ReplicaSet) -> bool {
+    let selector = deployment.spec.as_ref().and_then(|spec| claims::selector(&spec.selector));
+    claims::selects(selector.as_ref(), &set.metadata)
+}
+
 fn observe(ctx: &Ctx, deployment: &Arc<Deployment>) -> Rollout {
-    let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
-    let mut sets = ctx.lister::<ReplicaSet>().owned_by(uid);
-    sets.retain(|set| controller_of(&set.metadata).is_some_and(|owner| owner.uid == uid));
+    let sets = claims::dependents::<Deployment, ReplicaSet>(ctx, deployment);
     let pods = ctx.lister::<Pod>();
     let live_pods = |set: &ReplicaSet| {
         let pods = pods.owned_by(set.metadata.uid.as_deref().unwrap_or_default());
@@ -95,16 +100,6 @@ fn observe(ctx: &Ctx, deployment: &Arc<Deployment>) -> Rollout {
 
 async fn apply(ctx: &Ctx, deployment: &Deployment, op: Op) -> Result<()> {
     match op {
-        Op::Adopt(set) => {
-            let mut owner = kube::Resource::controller_owner_ref(deployment, &())
-                .ok_or_else(|| Error::Invalid("deployment without a uid".into()))?;
-            owner.block_owner_deletion = Some(true);
-            patch_owner(ctx, &set, json!(owner)).await
-        }
-        Op::Release(set) => {
-            patch_owner(ctx, &set, json!({"$patch": "delete", "uid": deployment.metadata.uid}))
-                .await
-        }
         Op::Create(set) => create(ctx, deployment, *set).await,
         Op::Update(set) => ctx.update(set.as_ref()).await.map(drop),
         Op::Scale { set, from, to } => scale(ctx, deployment, *set, from, to).await,
@@ -118,14 +113,6 @@ async fn apply(ctx: &Ctx, deployment: &Deployment, op: Op) -> Result<()> {
             annotations.insert(replica_sets::REVISION.into(), revision.to_string());
             ctx.update(&shown).await.map(drop)
         }
-    }
-}
-
-async fn patch_owner(ctx: &Ctx, set: &ReplicaSet, reference: serde_json::Value) -> Result<()> {
-    let patch = json!({"metadata": {"uid": set.metadata.uid, "ownerReferences": [reference]}});
-    match ctx.patch_strategic::<ReplicaSet>(&Key::of(set), &patch).await {
-        Err(error) if error.is_not_found() => Ok(()),
-        other => other.map(drop),
     }
 }
 
@@ -174,8 +161,7 @@ async fn resolve_collision(
         .get(&key.name)
         .await
         .map_err(|source| Error::Read { what: format!("replica set {key}"), source })?;
-    let ours = controller_of(&present.metadata)
-        .is_some_and(|owner| Some(&owner.uid) == deployment.metadata.uid.as_ref());
+    let ours = claims::is_controlled_by(deployment, &present.metadata);
     if ours && replica_sets::same_template(deployment, &present) {
         return Err(taken);
     }

@@ -8,20 +8,16 @@
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use kube::core::{Selector, SelectorExt};
+use k8s_openapi::api::apps::v1::ReplicaSet;
 
 use super::replica_sets::{
     self, DESIRED_REPLICAS, MAX_REPLICAS, Rollout, actual, annotate, available, desired, noted,
     revision, sum,
 };
 use super::status::is_complete;
-use crate::runtime::controller_of;
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Op {
-    Adopt(Arc<ReplicaSet>),
-    Release(Arc<ReplicaSet>),
     Create(Box<ReplicaSet>),
     /// Annotations or minReadySeconds, not the size.
     Update(Box<ReplicaSet>),
@@ -34,29 +30,6 @@ pub enum Op {
     Delete(Arc<ReplicaSet>),
     /// The revision annotation of the Deployment itself.
     SetRevision(i64),
-}
-
-/// Adopt orphans that we select, release sets that we no longer select.
-pub fn membership(deployment: &Deployment, sets: &[Arc<ReplicaSet>]) -> Vec<Op> {
-    let selector =
-        deployment.spec.as_ref().and_then(|spec| Selector::try_from(spec.selector.clone()).ok());
-    let Some(selector) = selector.filter(|selector| !selector.selects_all()) else {
-        return Vec::new();
-    };
-    let nothing = Default::default();
-    let ops = sets.iter().filter_map(|set| {
-        let selected = selector.matches(set.metadata.labels.as_ref().unwrap_or(&nothing));
-        match controller_of(&set.metadata) {
-            None if selected && set.metadata.deletion_timestamp.is_none() => {
-                Some(Op::Adopt(set.clone()))
-            }
-            Some(owner) if !selected && Some(&owner.uid) == deployment.metadata.uid.as_ref() => {
-                Some(Op::Release(set.clone()))
-            }
-            _ => None,
-        }
-    });
-    ops.collect()
 }
 
 pub fn plan(rollout: &Rollout, now: Timestamp) -> Vec<Op> {
@@ -302,6 +275,7 @@ fn clean_up(rollout: &Rollout) -> Vec<Op> {
 mod tests {
     use super::*;
     use crate::testing::yaml;
+    use k8s_openapi::api::apps::v1::Deployment;
 
     struct Case {
         deployment: Deployment,
@@ -357,8 +331,6 @@ mod tests {
     fn describe(op: &Op) -> String {
         let name = |set: &ReplicaSet| set.metadata.name.clone().unwrap();
         match op {
-            Op::Adopt(set) => format!("adopt {}", name(set)),
-            Op::Release(set) => format!("release {}", name(set)),
             Op::Create(set) => format!("create {}", desired(set)),
             Op::Update(set) => {
                 format!("update {} to revision {}", name(set), revision(&set.metadata))

@@ -11,6 +11,8 @@ use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use crate::claims::reference_to;
+
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
 pub const DESIRED_REPLICAS: &str = "deployment.kubernetes.io/desired-replicas";
@@ -98,16 +100,13 @@ impl Rollout {
             .match_labels
             .get_or_insert_default()
             .insert(POD_TEMPLATE_HASH.into(), hash.clone());
-        let mut owner = kube::Resource::controller_owner_ref(deployment.as_ref(), &())
-            .expect("a stored object has a name and a uid");
-        owner.block_owner_deletion = Some(true);
         let name = deployment.metadata.name.as_deref().unwrap_or_default();
         let mut set = ReplicaSet {
             metadata: ObjectMeta {
                 name: Some(format!("{name}-{hash}")),
                 namespace: deployment.metadata.namespace.clone(),
                 labels: Some(labels),
-                owner_references: Some(vec![owner]),
+                owner_references: Some(vec![reference_to(deployment.as_ref())]),
                 ..ObjectMeta::default()
             },
             spec: Some(ReplicaSetSpec {

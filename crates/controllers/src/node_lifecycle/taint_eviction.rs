@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, Pod, Taint, Toleration};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
+use skiff_api::scheduling::tolerates;
 
 use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
@@ -95,20 +96,6 @@ fn evicted_by(taint: &Taint, tolerations: &[Toleration], now: Timestamp) -> Opti
     // Of several, the one that ends first; one without an end does not lengthen the others.
     let seconds = tolerated.filter_map(|toleration| toleration.toleration_seconds).min()?;
     Some(added + Duration::from_secs(u64::try_from(seconds).unwrap_or(0)))
-}
-
-fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let key = given(&toleration.key);
-    let fits = key.as_ref().is_none_or(|key| *key == taint.key)
-        && given(&toleration.effect).is_none_or(|effect| effect == taint.effect);
-    fits && match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        None | Some("" | "Equal") => {
-            key.is_some() && given(&toleration.value) == given(&taint.value)
-        }
-        Some(_) => false,
-    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How controllers write: every answer of the API server goes straight into the shared cache.
+//! How controllers write, and read past the cache: every answer of the API server goes straight into the shared cache.
 //!
 //! One path for namespaced and cluster-scoped kinds: the URL comes from the kind and the object's own key.
 //! Invariant: after a successful write the writer's next read of the cache shows it (see `store`).
@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use http::Request as HttpRequest;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{DeleteParams, GetParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use serde_json::Value;
 
@@ -20,6 +20,15 @@ impl Ctx {
         let key = Key::of(object);
         let request = requests::<K>(&key).create(&PostParams::default(), encode(object)?);
         self.send("create", key, request).await
+    }
+
+    /// What the API server has now, past any cache; none if there is no such object.
+    pub async fn get_live<K: Object>(&self, key: &Key) -> Result<Option<Arc<K>>> {
+        let request = requests::<K>(key).get(&key.name, &GetParams::default());
+        match self.send::<K>("get", key.clone(), request).await {
+            Err(error) if error.is_not_found() => Ok(None),
+            found => found.map(Some),
+        }
     }
 
     /// Replaces the whole object; refused if the object's resource version is no longer current.

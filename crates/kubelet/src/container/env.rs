@@ -20,10 +20,9 @@ use k8s_openapi::{
 };
 
 use super::expand::expand;
-use crate::{
-    pod::desired::DesiredPod,
-    quantity::{milli_value, value},
-};
+use skiff_api::scheduling::resources::{milli_value, value};
+
+use crate::pod::desired::DesiredPod;
 
 #[derive(Debug, thiserror::Error, PartialEq)]
 pub enum EnvError {

@@ -12,7 +12,7 @@ use k8s_openapi::{
 };
 use skiff_runtime::{HugepageLimit, LinuxContainerResources};
 
-use crate::quantity::{milli_value, value};
+use skiff_api::scheduling::resources::{milli_value, value};
 
 const MIN_SHARES: i64 = 2;
 const SHARES_PER_CPU: i64 = 1024;

@@ -4,8 +4,6 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::quantity::{kibibytes, number};
-
 /// Kept back from pods so that the machine stays reachable, as upstream's default hard eviction does.
 const MEMORY_EVICTION_BYTES: u64 = 100 << 20;
 const DISK_EVICTION_FRACTION: u64 = 10;
@@ -71,6 +69,15 @@ impl Machine {
         );
         resources
     }
+}
+
+/// A quantity of bytes as upstream's node status prints memory: whole `Ki`.
+fn kibibytes(bytes: u64) -> Quantity {
+    Quantity(format!("{}Ki", bytes / 1024))
+}
+
+fn number(n: impl std::fmt::Display) -> Quantity {
+    Quantity(n.to_string())
 }
 
 /// Bytes of a line of `/proc/meminfo`.

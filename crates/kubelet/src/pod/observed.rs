@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use skiff_runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     desired::DesiredContainer,
     plan::{Stage, StepKey},
 };
+use crate::allocation::{Pending, Rejection};
 
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
@@ -29,11 +31,25 @@ pub struct Observed {
     /// By container name.
     pub restarts: BTreeMap<String, Backoff>,
     pub in_flight: BTreeSet<StepKey>,
+    /// By container id: what running containers have been given.
+    pub actuated: BTreeMap<String, ResourceRequirements>,
+    pub resize: Resize,
+    /// Ids of containers that were killed to be started anew, whatever their restart policy says of the exit.
+    pub replaced: BTreeSet<String>,
+    /// Why the pod may not run here.
+    pub rejected: Option<Rejection>,
     pub start_time: Option<Timestamp>,
     /// When termination began.
     pub terminating_since: Option<Timestamp>,
     /// The API server no longer has the pod.
     pub removed: bool,
+}
+
+/// How far a resize of the pod has come. Generations are those of the pod's object that asked for it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resize {
+    pub pending: Option<(Pending, i64)>,
+    pub in_progress: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -43,6 +59,23 @@ pub struct Volumes {
     pub stale: bool,
     /// When a token in a volume wants renewal.
     pub refresh_at: Option<Timestamp>,
+}
+
+// === impl Volumes ===
+
+impl Volumes {
+    pub fn content_changed(&mut self) {
+        self.stale = true;
+    }
+
+    /// From here on a change may come too late for the set-up under way, and asks for another.
+    pub fn begin_set_up(&mut self) {
+        self.stale = false;
+    }
+
+    pub fn set_up(&mut self, refresh_at: Option<Timestamp>) {
+        *self = Volumes { mounted: true, refresh_at, ..*self };
+    }
 }
 
 /// What probes say of one running container.
@@ -155,5 +188,22 @@ impl Failure {
 
     pub fn retry_at(&self) -> Timestamp {
         self.backoff.retry_at(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_change_during_a_set_up_is_not_lost() {
+        let mut volumes = Volumes::default();
+        volumes.begin_set_up();
+        volumes.content_changed();
+        volumes.set_up(None);
+        assert_eq!(volumes, Volumes { mounted: true, stale: true, refresh_at: None });
+        volumes.begin_set_up();
+        volumes.set_up(None);
+        assert!(!volumes.stale, "the second set-up saw everything");
     }
 }

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::Volume;
 
 use super::{IoContext, Ready, VolumeError, VolumePlugin, VolumeRequest, ownership, tmpfs};
-use crate::quantity::value;
+use skiff_api::scheduling::resources::value;
 
 const MODE: u32 = 0o777;
 

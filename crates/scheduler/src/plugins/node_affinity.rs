@@ -2,11 +2,13 @@
 //!
 //! Counterpart: `plugins/nodeaffinity`.
 
+use skiff_api::scheduling::RequiredNodes;
+
 use crate::framework::{
     ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Score, Verdict, normalise_to_highest,
 };
 use crate::node_info::NodeInfo;
-use crate::pod_info::{PodInfo, Preferred, RequiredNodes};
+use crate::pod_info::{PodInfo, Preferred};
 
 pub struct NodeAffinity;
 

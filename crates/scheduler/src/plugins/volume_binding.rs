@@ -4,6 +4,8 @@
 //! first consumer are given a volume, or are marked for provisioning, when the node is chosen (`claim_steps`).
 //! Invariant: a volume is promised to one claim only.
 
+use skiff_api::scheduling::{NodeTerm, Selector};
+
 use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
 use crate::listers::{Claim, Listers, Volume};
 use crate::node_info::NodeInfo;
@@ -134,7 +136,7 @@ impl<'a> Claims<'a> {
     fn can_provision(&self, claim: &Claim, node: &NodeInfo) -> bool {
         // A provisioner cannot make a volume to match labels.
         let Some(class) = self.listers.classes.get("", &claim.class) else { return false };
-        let here = |topologies: &Vec<crate::selector::Selector>| {
+        let here = |topologies: &Vec<Selector>| {
             topologies.iter().any(|topology| topology.matches(&node.facts.labels))
         };
         class.provisions
@@ -178,7 +180,7 @@ fn waits(claim: &Claim, listers: &Listers) -> bool {
 }
 
 fn reaches(volume: &Volume, node: &NodeInfo) -> bool {
-    let any = |terms: &Vec<crate::selector::NodeTerm>| {
+    let any = |terms: &Vec<NodeTerm>| {
         terms.iter().any(|term| term.matches(node.name(), &node.facts.labels))
     };
     volume.node_terms.as_ref().is_none_or(any)

@@ -1,23 +1,22 @@
-//! Label and node selectors, parsed once: requirements in, a yes or no per set of labels out.
+//! Label selectors of typed objects, parsed once: requirements in, a yes or no per set of labels out.
 //!
-//! Counterpart: `apimachinery/labels.Selector` and `component-helpers/scheduling/corev1/nodeaffinity`.
-//! Invariant: a requirement that cannot be read matches nothing, never everything.
+//! Counterpart: `apimachinery/labels.Selector`. Differs from [`crate::selector`], which reads what users send and says what
+//! is wrong with it: these objects have been accepted. Invariant: what cannot be read matches nothing, never everything.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{NodeSelector, NodeSelectorRequirement, NodeSelectorTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 pub type Labels = BTreeMap<String, String>;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Requirement {
-    key: String,
-    operator: Operator,
+    pub(super) key: String,
+    pub(super) operator: Operator,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Operator {
+pub(super) enum Operator {
     In(Vec<String>),
     NotIn(Vec<String>),
     Exists,
@@ -39,7 +38,7 @@ impl Requirement {
         Requirement { key: key.to_owned(), operator: Operator::NotIn(values) }
     }
 
-    fn parse(key: &str, operator: &str, values: Option<&Vec<String>>) -> Requirement {
+    pub(super) fn parse(key: &str, operator: &str, values: Option<&Vec<String>>) -> Requirement {
         let values = values.cloned().unwrap_or_default();
         let number = || values.first().and_then(|value| value.parse().ok());
         let operator = match operator {
@@ -58,7 +57,7 @@ impl Requirement {
         self.accepts(labels.get(&self.key).map(String::as_str))
     }
 
-    fn accepts(&self, value: Option<&str>) -> bool {
+    pub(super) fn accepts(&self, value: Option<&str>) -> bool {
         let number = || value.and_then(|value| value.parse::<i64>().ok());
         match &self.operator {
             Operator::In(values) => value.is_some_and(|value| values.iter().any(|v| v == value)),
@@ -107,58 +106,10 @@ impl Selector {
     }
 }
 
-/// One term of node affinity: labels and, by field, the node's name.
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeTerm {
-    labels: Selector,
-    names: Vec<Requirement>,
-}
-
-// === impl NodeTerm ===
-
-impl NodeTerm {
-    pub fn of(term: &NodeSelectorTerm) -> NodeTerm {
-        let parse = |requirement: &NodeSelectorRequirement| {
-            Requirement::parse(&requirement.key, &requirement.operator, requirement.values.as_ref())
-        };
-        let labels = term.match_expressions.iter().flatten().map(parse).collect();
-        let names = term.match_fields.iter().flatten().map(|requirement| {
-            let mut parsed = parse(requirement);
-            // The only field a node can be selected by.
-            if parsed.key != "metadata.name" {
-                parsed.operator = Operator::Unreadable;
-            }
-            parsed
-        });
-        NodeTerm { labels: Selector(labels), names: names.collect() }
-    }
-
-    /// A term without any requirement selects nothing, as the API says.
-    pub fn matches(&self, name: &str, labels: &Labels) -> bool {
-        let empty = self.labels.0.is_empty() && self.names.is_empty();
-        !empty
-            && self.names.iter().all(|requirement| requirement.accepts(Some(name)))
-            && self.labels.matches(labels)
-    }
-
-    /// The node names the term is limited to by field, if it is.
-    pub fn only_names(&self) -> Option<&[String]> {
-        self.names.iter().find_map(|requirement| match &requirement.operator {
-            Operator::In(names) => Some(names.as_slice()),
-            _ => None,
-        })
-    }
-}
-
-/// Any term may match.
-pub fn node_terms(selector: &NodeSelector) -> Vec<NodeTerm> {
-    selector.node_selector_terms.iter().map(NodeTerm::of).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::yaml;
+    use crate::scheduling::yaml;
 
     #[track_caller]
     fn check(selector: &str, labels: &str, expected: bool) {
@@ -176,45 +127,5 @@ mod tests {
         check("matchExpressions: [{key: app, operator: Exists}]", "{}", false);
         check("matchExpressions: [{key: app, operator: DoesNotExist}]", "{app: a}", false);
         check("matchExpressions: [{key: app, operator: Near}]", "{app: a}", false);
-    }
-
-    #[track_caller]
-    fn check_node(term: &str, name: &str, labels: &str, expected: bool) {
-        assert_eq!(NodeTerm::of(&yaml(term)).matches(name, &yaml(labels)), expected);
-    }
-
-    #[test]
-    fn node_terms_match_labels_numbers_and_names() {
-        check_node(
-            "matchExpressions: [{key: cores, operator: Gt, values: ['4']}]",
-            "n",
-            "{cores: '8'}",
-            true,
-        );
-        check_node(
-            "matchExpressions: [{key: cores, operator: Lt, values: ['4']}]",
-            "n",
-            "{cores: '8'}",
-            false,
-        );
-        check_node(
-            "matchExpressions: [{key: cores, operator: Gt, values: [many]}]",
-            "n",
-            "{cores: '8'}",
-            false,
-        );
-        check_node(
-            "matchFields: [{key: metadata.name, operator: In, values: [n]}]",
-            "n",
-            "{}",
-            true,
-        );
-        check_node(
-            "matchFields: [{key: metadata.name, operator: NotIn, values: [n]}]",
-            "n",
-            "{}",
-            false,
-        );
-        check_node("{}", "n", "{}", false);
     }
 }

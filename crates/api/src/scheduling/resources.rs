@@ -173,6 +173,11 @@ pub fn value(quantity: &Quantity) -> Option<i64> {
     nanos(&quantity.0).map(|nanos| rounded_up(nanos, NANO))
 }
 
+/// Thousandths, rounded up: CPU is counted in these.
+pub fn milli_value(quantity: &Quantity) -> Option<i64> {
+    nanos(&quantity.0).map(|nanos| rounded_up(nanos, NANO / 1000))
+}
+
 fn rounded_up(nanos: i128, unit: i128) -> i64 {
     let whole = nanos.div_euclid(unit) + i128::from(nanos.rem_euclid(unit) > 0);
     whole.clamp(i64::MIN.into(), i64::MAX.into()) as i64
@@ -236,7 +241,7 @@ fn multiplier(suffix: &str) -> Option<(i128, i128)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::yaml;
+    use crate::scheduling::yaml;
 
     #[test]
     fn quantities_are_read_in_every_notation() {
