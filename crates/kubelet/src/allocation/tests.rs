@@ -1,3 +1,5 @@
+//! What a node lets in, and what a resize of a running pod comes to: allocation against what is left.
+
 use serde_json::{Value, json};
 
 use super::*;

@@ -38,6 +38,8 @@ pub struct Observed {
     pub replaced: BTreeSet<String>,
     /// Why the pod may not run here.
     pub rejected: Option<Rejection>,
+    /// When the pod's object last changed.
+    pub changed_at: Option<Timestamp>,
     pub start_time: Option<Timestamp>,
     /// When termination began.
     pub terminating_since: Option<Timestamp>,

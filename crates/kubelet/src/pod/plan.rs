@@ -15,6 +15,9 @@ use super::{
     resize::{self, Change},
 };
 
+/// How long a pod's containers must not have been edited before one is replaced by its new definition.
+const SETTLES_IN: SignedDuration = SignedDuration::from_millis(250);
+
 /// Where a pod stands on this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Stage {
@@ -343,9 +346,21 @@ impl Planner<'_> {
             return self.kill(name, id, self.pod.grace(), message);
         }
         let changed = !current.image.is_empty() && current.image != container.image();
-        if changed && container.role != Role::Ephemeral {
+        if changed && container.role != Role::Ephemeral && self.has_settled() {
             let message = format!("Container {name} definition changed, will be restarted");
             self.kill(name, id, self.pod.grace(), message);
+        }
+    }
+
+    /// Another edit may follow the first; together they cost one restart.
+    fn has_settled(&mut self) -> bool {
+        let settled = self.seen.changed_at.map(|at| at + SETTLES_IN);
+        match settled.filter(|at| *at > self.now) {
+            Some(at) => {
+                self.wake_at(at);
+                false
+            }
+            None => true,
         }
     }
 

@@ -345,6 +345,9 @@ impl PodWorker {
     fn desire(&mut self, object: Arc<Pod>) {
         self.object = object.clone();
         let pod = self.granted(object);
+        if pod.object.spec != self.pod.object.spec {
+            self.seen.changed_at = Some(Timestamp::now());
+        }
         if pod.labels() != self.pod.labels() || pod.annotations() != self.pod.annotations() {
             self.seen.volumes.content_changed();
         }
