@@ -106,7 +106,8 @@ async fn connection(
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let serving =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(serving).await {
         tracing::debug!(%error, "connection ended");
     }

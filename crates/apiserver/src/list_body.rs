@@ -89,8 +89,7 @@ impl Pieces {
         match self.length <= SHORT {
             true => reply::full(self.joined()),
             false => {
-                let frames =
-                    Frames { left: self.length as u64, pieces: self.pieces.into_iter() };
+                let frames = Frames { left: self.length as u64, pieces: self.pieces.into_iter() };
                 unread::let_go(frames.boxed_unsync(), unread::PATIENCE)
             }
         }

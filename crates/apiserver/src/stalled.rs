@@ -1,32 +1,39 @@
-//! A stream whose peer must go on reading.
+//! A stream whose peer must go on reading, and is heard out when it ends.
 //!
 //! Bytes pass through; a write that cannot go on for longer than its patience fails, which ends the connection.
 //! Sockets have no such limit of their own: a peer that is alive and does not read keeps what is sent to it for ever.
-//! No counterpart upstream. Invariant: what was handed over to another protocol is never cut here.
+//! At the end what still comes is read and forgotten for a moment: a socket closed over unread bytes takes back the
+//! answer that was sent before. Counterpart: only of the latter, Go's `closeWriteAndWait`.
+//! Invariant: what was handed over to another protocol is never cut here.
 
 use std::future::Future;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
+
+/// How long a peer that is refused may go on sending before the socket is closed.
+const HEARING: Duration = Duration::from_millis(500);
 
 pub struct Impatient<S> {
     stream: S,
     patience: Duration,
     /// Set while a write cannot go on.
     waits: Option<Pin<Box<Sleep>>>,
+    /// Set once the last word was sent to a peer that was still sending.
+    hears: Option<Pin<Box<Sleep>>>,
     /// The connection speaks another protocol now, in which silence may be meant.
     handed_over: Arc<AtomicBool>,
 }
 
-impl<S: AsyncWrite + Unpin> Impatient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Impatient<S> {
     pub fn new(stream: S, patience: Duration, handed_over: Arc<AtomicBool>) -> Impatient<S> {
-        Impatient { stream, patience, waits: None, handed_over }
+        Impatient { stream, patience, waits: None, hears: None, handed_over }
     }
 
     /// Starts the clock when a write has to wait, stops it when it goes on.
@@ -46,6 +53,21 @@ impl<S: AsyncWrite + Unpin> Impatient<S> {
             Err(io::Error::new(io::ErrorKind::TimedOut, "the peer does not read what it is sent"))
         })
     }
+
+    /// Reads what a peer says after it was told the end; ready at once when it says nothing.
+    fn hear_out(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut forgotten = [0; 4096];
+        loop {
+            let mut buffer = ReadBuf::new(&mut forgotten);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {}
+                Poll::Ready(_) => return Poll::Ready(()),
+                Poll::Pending => break,
+            }
+            self.hears.get_or_insert_with(|| Box::pin(tokio::time::sleep(HEARING)));
+        }
+        self.hears.as_mut().map_or(Poll::Ready(()), |hears| hears.as_mut().poll(context))
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
@@ -58,7 +80,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -84,7 +106,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.timed(context, |stream, context| stream.poll_shutdown(context))
+        ready!(self.timed(context, |stream, context| stream.poll_shutdown(context)))?;
+        self.hear_out(context).map(Ok)
     }
 }
 
