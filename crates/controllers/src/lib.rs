@@ -25,6 +25,7 @@ mod service_account;
 mod service_account_tokens;
 #[cfg(test)]
 mod testing;
+mod validating_admission_policy_status;
 
 use std::sync::Arc;
 
@@ -57,6 +58,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    validating_admission_policy_status::DEF,
 ];
 
 /// What the wiring decides about the controllers.
