@@ -10,19 +10,24 @@ mod claims;
 mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
+mod daemon_set;
 mod deployment;
 mod endpoints;
 mod garbage_collector;
+mod history;
 mod namespace;
 mod node_lifecycle;
+mod percentages;
 mod pod;
 mod pod_control;
 mod pod_gc;
+mod pod_template;
 mod replica_set;
 mod resource_quota;
 pub mod runtime;
 mod service_account;
 mod service_account_tokens;
+mod stateful_set;
 #[cfg(test)]
 mod testing;
 mod validating_admission_policy_status;
@@ -45,6 +50,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     certificates::DEF,
     cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
+    daemon_set::DEF,
     deployment::DEF,
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
@@ -58,6 +64,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    stateful_set::DEF,
     validating_admission_policy_status::DEF,
 ];
 

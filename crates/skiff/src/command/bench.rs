@@ -9,6 +9,7 @@ mod fanout;
 mod pods;
 mod rates;
 mod report;
+mod scheduling;
 mod watch;
 
 use std::process::ExitCode;
@@ -25,12 +26,31 @@ pub fn run(args: BenchArgs) -> Done {
         let span = Duration::from_secs(args.seconds);
         println!("{} with {} clients, {} s each", target.server(), args.clients, args.seconds);
         let bench = rates::Bench::prepare(&target).await?;
-        let measured = measure(&args, &target, &bench, span).await;
+        let measured = match args.pods {
+            Some(pods) => measure_scheduling(&args, &target, bench.namespace(), pods).await,
+            None => measure(&args, &target, &bench, span).await,
+        };
         // The namespace goes whether or not everything could be measured.
         bench.clean_up(&target).await?;
         measured?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Scheduling is measured alone: it leaves no room for anything else.
+async fn measure_scheduling(
+    args: &BenchArgs,
+    target: &Target,
+    namespace: &str,
+    pods: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let wishes = match args.spread {
+        true => scheduling::Wishes::SpreadAndAffinity,
+        false => scheduling::Wishes::None,
+    };
+    let scheduled = scheduling::run(target, namespace, pods, args.clients, wishes).await?;
+    report::scheduled(&scheduled);
+    Ok(())
 }
 
 async fn measure(

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::fanout::Fanout;
 use super::rates::Rate;
+use super::scheduling::Scheduled;
 
 pub fn rate(what: &str, rate: &Rate) {
     let per_second = rate.done as f64 / rate.took.as_secs_f64();
@@ -27,6 +28,15 @@ pub fn fanout(fanout: &Fanout) {
     if delays.total() < expected {
         println!("{:26} {:>10} of {expected} deliveries never came", "", expected - delays.total());
     }
+}
+
+pub fn scheduled(scheduled: &Scheduled) {
+    let Scheduled { pods, created, bound } = scheduled;
+    let per_second = *pods as f64 / bound.as_secs_f64();
+    println!(
+        "{:26} {per_second:>10.0} /s   created in {created:.2?}, bound in {bound:.2?}",
+        "schedule pods"
+    );
 }
 
 fn percentiles(mut durations: Vec<Duration>) -> (Duration, Duration) {
