@@ -63,6 +63,9 @@ pub struct BenchArgs {
     /// How often it changes
     #[arg(long, default_value_t = 1000)]
     pub changes_per_second: u32,
+    /// Process id of the server, if it runs here, to say what the server costs and what its clients
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
     /// Measure only how fast so many pods get a node; needs simulated ones (`skiff node add`)
     #[arg(long)]
     pub pods: Option<usize>,

@@ -5,6 +5,7 @@
 //! the ratios of one machine and one hour. SPECIFICATION.md says which promise each line checks.
 
 mod connection;
+mod cpu;
 mod fanout;
 mod pods;
 mod rates;
@@ -18,6 +19,7 @@ use std::time::Duration;
 use super::Done;
 use crate::cli::BenchArgs;
 use connection::Target;
+use cpu::Meter;
 
 pub fn run(args: BenchArgs) -> Done {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -59,16 +61,20 @@ async fn measure(
     bench: &rates::Bench,
     span: Duration,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    report::rate("create 1 KB ConfigMaps", &bench.creates(target, args.clients, span).await?);
-    report::rate("get", &bench.gets(target, args.clients, span).await?);
-    let clients = args.clients.min(16);
-    report::rate("list 500 x 1 KB", &bench.lists(target, clients, span).await?);
+    let meter = Meter { server: args.server_pid };
+    let few = args.clients.min(16);
+    report::rate(
+        "create 1 KB ConfigMaps",
+        &bench.creates(target, args.clients, span, &meter).await?,
+    );
+    report::rate("get", &bench.gets(target, args.clients, span, &meter).await?);
+    report::rate("list 500 x 1 KB", &bench.lists(target, few, span, &meter).await?);
     report::spread(
         "create to watch event",
         watch::latencies(target, bench.namespace(), 200).await?,
     );
-    let (watchers, rate) = (args.watchers, args.changes_per_second);
-    let fanout = fanout::run(target, bench.namespace(), watchers, rate, span).await;
+    let load = (args.watchers, args.changes_per_second);
+    let fanout = fanout::run(target, bench.namespace(), load, span, &meter).await;
     report::fanout(&fanout.map_err(|error| error.to_string())?);
     if let Some(image) = &args.image {
         report::spread(
