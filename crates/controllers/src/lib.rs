@@ -13,11 +13,15 @@ mod config_map_root_ca;
 mod daemon_set;
 mod deployment;
 mod endpoints;
+mod ephemeral_volume;
 mod garbage_collector;
 mod history;
+mod host_path_provisioner;
+mod in_use_protection;
 mod namespace;
 mod node_lifecycle;
 mod percentages;
+mod persistent_volume;
 mod pod;
 mod pod_control;
 mod pod_gc;
@@ -41,6 +45,9 @@ use tokio_util::sync::CancellationToken;
 use runtime::{ControllerDef, Metrics};
 
 pub use certificates::{CertificateSigner, CertificateTerms};
+pub use host_path_provisioner::{
+    NAME as HOST_PATH_PROVISIONER_USER, PROVISIONER as HOST_PATH_PROVISIONER,
+};
 pub use service_account_tokens::TokenIssuer;
 
 /// All per-key controllers. They run side by side: order has no meaning here.
@@ -55,9 +62,17 @@ const CONTROLLERS: &[ControllerDef] = &[
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
+    ephemeral_volume::DEF,
+    host_path_provisioner::CLAIMS,
+    host_path_provisioner::VOLUMES,
+    in_use_protection::ATTRIBUTES_CLASSES,
+    in_use_protection::CLAIMS,
+    in_use_protection::VOLUMES,
     namespace::DEF,
     node_lifecycle::DEF,
     node_lifecycle::taint_eviction::DEF,
+    persistent_volume::CLAIMS,
+    persistent_volume::VOLUMES,
     pod_gc::DEF,
     replica_set::DEF,
     replica_set::REPLICATION_CONTROLLER,

@@ -6,6 +6,7 @@
 
 mod auth;
 mod debug;
+mod host_path_volumes;
 mod logs;
 mod query;
 mod stats;
@@ -152,6 +153,9 @@ impl Server {
                 let (uid, container) = uid_and_container(rest)?;
                 let found = target::container(&self, namespace, pod, uid, container)?;
                 streams::run(&self.ctx, &found, request.uri().query().unwrap_or_default()).await
+            }
+            ["hostPathVolumes", name] => {
+                host_path_volumes::serve(&self.ctx.config.root_dir, request.method(), name).await
             }
             ["logs", ..] => Err(Refusal::new(
                 StatusCode::NOT_IMPLEMENTED,

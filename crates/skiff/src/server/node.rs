@@ -101,6 +101,7 @@ impl Node {
 
         let dns_address = SocketAddr::new(self.network.gateway().into(), DNS_PORT);
         system_objects::apply_dns(clients.system(), terms, dns_address).await?;
+        system_objects::apply_storage(clients.system()).await?;
         let mut proxied = self.proxy.status();
         parts.spawn_until_stop(self.proxy.run(clients.user("system:kube-proxy")));
         let mut answered = self.dns.status();

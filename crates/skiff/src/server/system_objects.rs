@@ -1,18 +1,23 @@
 //! The objects that tell users and charts of what lives in this process: Service `kube-dns`, where
-//! it is answered, and what its answerer may read.
+//! it is answered, StorageClass `standard`, and what those behind them may do.
 //!
-//! Applied by server-side apply at every start, so that an upgrade brings them up to date.
+//! Applied by server-side apply at every start, so that an upgrade brings them up to date; the class, which users change
+//! to have another default, is made once.
 
 use std::net::SocketAddr;
 
 use k8s_openapi::api::core::v1::Node;
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams};
+use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde_json::{Value, json};
+use skiff_controllers::{HOST_PATH_PROVISIONER, HOST_PATH_PROVISIONER_USER};
 
 use super::terms::Terms;
 
 const NAMESPACE: &str = "kube-system";
+const PROVISIONER_ROLE: &str = "system:controller:host-path-provisioner";
 /// As which user DNS reads Services.
 pub const DNS_USER: &str = "system:serviceaccount:kube-system:coredns";
 
@@ -27,6 +32,17 @@ pub async fn apply_dns(client: Client, terms: &Terms, address: SocketAddr) -> ku
         apply(client.clone(), plural, &object).await?;
     }
     Ok(())
+}
+
+/// Makes directories of the nodes the storage of claims that name no other class.
+pub async fn apply_storage(client: Client) -> kube::Result<()> {
+    apply(client.clone(), "clusterroles", &provisioner_role()).await?;
+    apply(client.clone(), "clusterrolebindings", &provisioner_role_binding()).await?;
+    let classes: Api<StorageClass> = Api::all(client);
+    match classes.create(&PostParams::default(), &storage_class()).await {
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
+        made => made.map(drop),
+    }
 }
 
 /// Says that the control plane runs on this node. A kubelet may not give itself such a label.
@@ -84,6 +100,57 @@ fn dns_role_binding() -> Value {
         },
         "subjects": [{ "kind": "ServiceAccount", "namespace": NAMESPACE, "name": "coredns" }],
     })
+}
+
+fn provisioner_role() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRole",
+        "metadata": { "name": PROVISIONER_ROLE },
+        "rules": [
+            {
+                "apiGroups": [""],
+                "resources": ["persistentvolumes"],
+                "verbs": ["create", "delete", "get", "patch"],
+            },
+            { "apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["update", "delete"] },
+            { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
+        ],
+    })
+}
+
+fn provisioner_role_binding() -> Value {
+    json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": { "name": PROVISIONER_ROLE },
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io",
+            "kind": "ClusterRole",
+            "name": PROVISIONER_ROLE,
+        },
+        "subjects": [{
+            "kind": "ServiceAccount",
+            "namespace": NAMESPACE,
+            "name": HOST_PATH_PROVISIONER_USER,
+        }],
+    })
+}
+
+fn storage_class() -> StorageClass {
+    StorageClass {
+        metadata: ObjectMeta {
+            name: Some("standard".into()),
+            annotations: Some(
+                [("storageclass.kubernetes.io/is-default-class".into(), "true".into())].into(),
+            ),
+            ..ObjectMeta::default()
+        },
+        provisioner: HOST_PATH_PROVISIONER.into(),
+        reclaim_policy: Some("Delete".into()),
+        volume_binding_mode: Some("Immediate".into()),
+        ..StorageClass::default()
+    }
 }
 
 fn dns_service(terms: &Terms) -> Value {
