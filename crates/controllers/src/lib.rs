@@ -13,6 +13,7 @@ mod config_map_root_ca;
 mod deployment;
 mod endpoints;
 mod garbage_collector;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod pod;
@@ -48,6 +49,9 @@ const CONTROLLERS: &[ControllerDef] = &[
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
+    job::DEF,
+    job::ORPHANS,
+    job::ttl::DEF,
     namespace::DEF,
     node_lifecycle::DEF,
     node_lifecycle::taint_eviction::DEF,
