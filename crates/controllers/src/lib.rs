@@ -10,6 +10,7 @@ mod claims;
 mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
+mod cron_job;
 mod deployment;
 mod endpoints;
 mod garbage_collector;
@@ -45,6 +46,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     certificates::DEF,
     cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
+    cron_job::DEF,
     deployment::DEF,
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
