@@ -12,17 +12,20 @@ mod conditions;
 mod config_map_root_ca;
 mod cron_job;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage_collector;
 mod job;
 mod namespace;
 mod node_lifecycle;
+mod percentages;
 mod pod;
 mod pod_control;
 mod pod_gc;
 mod replica_set;
 mod resource_quota;
 pub mod runtime;
+mod scale;
 mod service_account;
 mod service_account_tokens;
 #[cfg(test)]
@@ -48,6 +51,8 @@ const CONTROLLERS: &[ControllerDef] = &[
     config_map_root_ca::DEF,
     cron_job::DEF,
     deployment::DEF,
+    disruption::DEF,
+    disruption::STALE,
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
