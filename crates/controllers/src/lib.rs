@@ -15,6 +15,7 @@ mod deployment;
 mod disruption;
 mod endpoints;
 mod garbage_collector;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_lifecycle;
@@ -56,6 +57,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
+    horizontal_pod_autoscaler::DEF,
     job::DEF,
     job::ORPHANS,
     job::ttl::DEF,
