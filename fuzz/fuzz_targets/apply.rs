@@ -11,7 +11,7 @@ fuzz_target!(|input: &[u8]| {
     let Some((kind, parts)) = skiff_fuzz::kind(input) else { return };
     let Some((object, config)) = skiff_fuzz::cut(parts) else { return };
     let Ok(read) = decode(object, Format::Json, &Target::of(kind)) else { return };
-    let Ok(config) = decode_config(config, kind) else { return };
+    let Ok((config, _)) = decode_config(config, kind) else { return };
     let mut live = read.object;
     track(kind, None, &mut live, &manager(kind, "creator"));
     let applier = manager(kind, "applier");

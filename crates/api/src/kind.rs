@@ -78,10 +78,18 @@ pub struct Versioning {
     pub deprecation: Option<String>,
     /// Who converts between versions; without one, only the version's name changes.
     pub webhook: Option<ConversionWebhook>,
-    /// What was stored up to this revision may have been another schema's.
-    pub since: u64,
+    pub edition: Arc<Edition>,
     /// The definition is being deleted: nothing new is let in.
     pub terminating: bool,
+}
+
+/// What a definition says of its kinds, and since when. A watch lasts as long as one edition.
+#[derive(Clone, Debug, Default)]
+pub struct Edition {
+    /// What was stored up to this revision may have been another schema's.
+    pub since: u64,
+    /// Spec and accepted names.
+    pub says: (Value, Value),
 }
 
 /// `spec.conversion.webhook` of a definition.
@@ -163,6 +171,11 @@ pub trait Strategy: Send + Sync {
 
     /// Faults of a change through the status subresource (instead of the two above).
     fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut ErrorList) {}
+
+    /// Faults of a create or change that are none in a namespace marked for administrators of devices.
+    fn admin_faults(&self, _object: &Value, _old: Option<&Value>) -> ErrorList {
+        ErrorList::default()
+    }
 
     /// Annotations that are no metadata to upstream: views of the metadata alone do not show them.
     fn metadata_hides(&self) -> &'static [&'static str] {
@@ -305,6 +318,15 @@ pub struct Kinds {
     by_resource: BTreeMap<(String, String, String), Arc<KindDef>>,
     /// Versions that are stored but not served.
     hidden: BTreeMap<(String, String, String), Arc<KindDef>>,
+}
+
+// === impl Edition ===
+
+impl Edition {
+    pub fn of(definition: &Value, since: u64) -> Edition {
+        let part = |pointer: &str| definition.pointer(pointer).cloned().unwrap_or_default();
+        Edition { since, says: (part("/spec"), part("/status/acceptedNames")) }
+    }
 }
 
 // === impl KindDef ===

@@ -187,7 +187,10 @@ impl Call {
             return named.to_owned();
         }
         let program = self.header(USER_AGENT).split('/').next().unwrap_or_default();
-        program.chars().filter(|c| !c.is_control()).take(MAX_MANAGER).collect()
+        match program {
+            "" => "unknown".to_owned(),
+            _ => program.chars().filter(|c| !c.is_control()).take(MAX_MANAGER).collect(),
+        }
     }
 }
 

@@ -23,6 +23,7 @@ mod flow_control;
 mod follow;
 mod health;
 mod list_body;
+mod message_socket;
 mod metrics;
 mod negotiate;
 mod network;

@@ -11,7 +11,7 @@ use skiff_api::apply::{self, Manager};
 use skiff_api::meta::meta;
 use skiff_api::{KindDef, Reason, Status};
 
-use crate::call::Call;
+use crate::call::{Call, FieldValidation};
 use crate::objects;
 use crate::verbs::write::{Proposed, Write};
 
@@ -120,11 +120,13 @@ fn across_versions(versions: &[Arc<KindDef>], old: &Value, new: &Value) -> Resul
 /// What an apply wants, decoded once for however many attempts it takes.
 pub struct Intent {
     config: Value,
+    /// Keys that the text repeats.
+    repeated: Vec<String>,
 }
 
 impl Intent {
     pub fn read(write: &Write<'_>) -> Result<Intent, Status> {
-        let config = apply::decode_config(&write.call.body, &write.kind)?;
+        let (config, repeated) = apply::decode_config(&write.call.body, &write.kind)?;
         let (given, name) = (meta(&config).name(), write.call.info.name.as_str());
         if !given.is_empty() && given != name {
             let message = format!(
@@ -133,7 +135,7 @@ impl Intent {
             return Err(Status::bad_request(message));
         }
         write.check_namespace(&mut config.clone())?;
-        Ok(Intent { config })
+        Ok(Intent { config, repeated })
     }
 
     pub fn propose(&self, write: &Write<'_>, current: Option<Value>) -> Result<Proposed, Status> {
@@ -150,6 +152,7 @@ impl Intent {
                 .map_err(|why| Status::new(500, Reason::Unknown, why))?;
         }
         let mut object = applied(write.options.force)?;
+        self.check_repeated(write)?;
         let named = meta(&self.config).resource_version();
         let live = current.as_ref().map(|live| meta(live).resource_version());
         // The revision of an object that is not there yet means nothing.
@@ -161,6 +164,23 @@ impl Intent {
         crate::verbs::write::set(&mut object, "resourceVersion", revision.into());
         write.check_namespace(&mut object)?;
         Ok(Proposed { object, owned: true, fixed: !named.is_empty() })
+    }
+
+    /// Told last, as upstream reads the text a second time once it has been applied.
+    fn check_repeated(&self, write: &Write<'_>) -> Result<(), Status> {
+        match write.options.validation {
+            FieldValidation::Strict if !self.repeated.is_empty() => {
+                let lines = self.repeated.join("\n  ");
+                Err(Status::bad_request(format!(
+                    "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  {lines}"
+                )))
+            }
+            FieldValidation::Warn => {
+                self.repeated.iter().for_each(|finding| write.call.warn(finding.as_str()));
+                Ok(())
+            }
+            FieldValidation::Strict | FieldValidation::Ignore => Ok(()),
+        }
     }
 
     /// What an apply that would create must say, and must not.

@@ -27,6 +27,7 @@ use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::config::Anonymous;
 use crate::deadline;
+use crate::message_socket::MessageSocket;
 use crate::query::Query;
 use crate::reply::{self, Body, BoxError};
 use crate::request_info::RequestInfo;
@@ -51,7 +52,11 @@ pub struct Peer(pub IpAddr);
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-pub async fn handle<B>(server: Arc<Server>, caller: Caller, request: Request<B>) -> Response<Body>
+pub async fn handle<B>(
+    server: Arc<Server>,
+    caller: Caller,
+    mut request: Request<B>,
+) -> Response<Body>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -61,6 +66,10 @@ where
     let info = RequestInfo::read(request.method(), request.uri().path(), &query);
     let dry_run = query.has("dryRun");
     let head_only = request.method() == http::Method::HEAD;
+    let socket = match MessageSocket::take(&server, &info, &mut request) {
+        Ok(socket) => socket,
+        Err(status) => return reply::error(&status),
+    };
     let passage = Passage::new(&server, &info, begun, request.headers());
     let walk = passage.walk_in_time(&caller, query, request);
     let response = match AssertUnwindSafe(walk).catch_unwind().await {
@@ -68,9 +77,10 @@ where
         Err(_) => passage.panicked(),
     };
     server.metrics.requests.observe(&info, dry_run, response.status(), begun.elapsed());
-    match head_only {
-        true => response.map(|_| reply::empty()),
-        false => response,
+    match socket {
+        Some(socket) => socket.answer(response),
+        None if head_only => response.map(|_| reply::empty()),
+        None => response,
     }
 }
 

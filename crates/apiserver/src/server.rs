@@ -17,6 +17,7 @@ use http::{Request, Response};
 use skiff_api::{KindDef, Kinds, Status};
 use skiff_store::{OpenError, Store};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, ChainError};
@@ -66,6 +67,8 @@ pub struct Server {
     pub webhooks: WebhookClient,
     pub admission: Admission,
     kinds: ArcSwap<Kinds>,
+    /// Told whenever kinds come, go or change.
+    kinds_changed: watch::Sender<()>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -208,6 +211,7 @@ impl Server {
                 &config.disable_admission_plugins,
             )?,
             kinds: ArcSwap::from_pointee(kinds(&config)),
+            kinds_changed: watch::Sender::new(()),
             config,
             store,
             encryption,
@@ -231,6 +235,12 @@ impl Server {
             change(&mut kinds);
             kinds
         });
+        self.kinds_changed.send_replace(());
+    }
+
+    /// For whom the served kinds matter longer than for one request.
+    pub fn kind_changes(&self) -> watch::Receiver<()> {
+        self.kinds_changed.subscribe()
     }
 
     /// Something of this kind was written.

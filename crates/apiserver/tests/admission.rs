@@ -169,3 +169,21 @@ async fn a_bound_pod_learns_the_zone_of_its_node() {
     let bound = admin.get(&format!("{NS}/pods/p")).await.ok();
     assert_eq!(bound["metadata"]["labels"], json!({ "topology.kubernetes.io/zone": "z1" }));
 }
+
+#[tokio::test]
+async fn devices_in_use_were_open_to_administrators_of_any_namespace() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let exactly = json!({ "deviceClassName": "c", "adminAccess": true });
+    let claim = json!({ "metadata": { "name": "c" },
+        "spec": { "devices": { "requests": [{ "name": "r", "exactly": exactly }] } } });
+    let (code, _, message) = admin.post(claims, &claim).await.refused();
+    let told = "spec.devices.requests[0].adminAccess: Forbidden: admin access to devices requires the `resource.kubernetes.io/admin-access: true` label on the containing namespace";
+    assert_eq!(code, 422);
+    assert!(message.ends_with(told), "{message}");
+    let label =
+        json!({ "metadata": { "labels": { "resource.kubernetes.io/admin-access": "true" } } });
+    admin.patch("/api/v1/namespaces/default", "merge-patch+json", &label).await.ok();
+    admin.post(claims, &claim).await.created();
+}

@@ -208,3 +208,36 @@ async fn embedded_metadata_that_is_no_object_is_a_fault_and_not_a_panic() {
     let (code, _, message) = admin.post(V1, &thing("v1", "a", spec)).await.refused();
     assert!((400..500).contains(&code), "{message}");
 }
+
+#[tokio::test]
+async fn what_an_open_place_lets_in_was_refused_further_down_by_apply() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let open = json!({ "e": { "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+        "properties": { "list": { "type": "array", "items": { "type": "object", "properties": {} } } } } });
+    admin.post(DEFINITIONS, &definition(vec![version("v1", true, open)])).await.created();
+    let config = thing("v1", "a", json!({ "e": { "list": [{ "odd": 1 }], "any": 2 } }));
+    let path = format!("{V1}/a?fieldManager=m");
+    let applied = admin.patch(&path, "apply-patch+yaml", &config).await.created();
+    assert_eq!(applied["spec"]["e"], json!({ "list": [{}], "any": 2 }));
+}
+
+#[tokio::test]
+async fn a_watch_went_on_when_the_definition_changed() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let define = |kind: &str| {
+        let fields = json!({ "a": { "type": kind } });
+        definition(vec![version("v1", true, fields)])
+    };
+    let path = format!("{DEFINITIONS}/things.g.example.com");
+    admin.post(DEFINITIONS, &define("string")).await.created();
+    let mut watch = admin.watch(&format!("{V1}?watch=true")).await;
+    let label = json!({ "metadata": { "labels": { "a": "b" } } });
+    admin.patch(&path, "merge-patch+json", &label).await.ok();
+    admin.post(V1, &thing("v1", "a", json!({ "a": "x" }))).await.created();
+    assert_eq!(watch.next().await.0, "ADDED", "a label changes nothing about the kind");
+    let changed = json!({ "spec": define("integer")["spec"].clone() });
+    admin.patch(&path, "merge-patch+json", &changed).await.ok();
+    assert_eq!(watch.rest().await, Vec::<String>::new());
+}

@@ -407,3 +407,22 @@ async fn what_was_written_is_there_after_a_restart() {
     assert_eq!(cluster.admin().get(&format!("{MAPS}/a")).await.ok(), written);
     assert_eq!(cluster.server.pki().ca_pem(), ca);
 }
+
+#[tokio::test]
+async fn keys_an_applied_text_repeats_were_lost_without_a_word() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let text = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: x\ndata:\n  a: b\n  a: c\n";
+    let apply = async |validation: &str| {
+        let path = format!("{MAPS}/x?fieldManager=m&fieldValidation={validation}");
+        admin.send(Method::PATCH, &path, "application/apply-patch+yaml", text.into()).await
+    };
+    let (code, _, message) = apply("Strict").await.refused();
+    let told = "error strict decoding YAML: error converting YAML to JSON: yaml: unmarshal errors:\n  line 7: key \"a\" already set in map";
+    assert_eq!((code, message.as_str()), (400, told));
+    let warned = apply("Warn").await;
+    let warning = warned.headers["warning"].to_str().expect("text").to_owned();
+    assert_eq!(warning, r#"299 - "line 7: key \"a\" already set in map""#);
+    assert_eq!(warned.created()["data"]["a"], "c");
+    assert!(!apply("Ignore").await.headers.contains_key("warning"));
+}

@@ -183,9 +183,15 @@ impl DeclType {
             (DeclKind::List { element, .. }, "@items") => Some(Step::To(element)),
             (DeclKind::Map { value }, "@values" | "@items") => Some(Step::To(value)),
             (DeclKind::Map { .. }, "@keys") => Some(Step::Key),
+            // Data of any plain type is of one size, whatever its name.
+            (DeclKind::Map { value }, _) if value.is_any() => Some(Step::To(value)),
             (DeclKind::Object(object), field) => Some(Step::To(&object.fields.get(field)?.decl)),
             _ => None,
         }
+    }
+
+    fn is_any(&self) -> bool {
+        matches!(self.kind, DeclKind::Scalar(Type::Any))
     }
 
     /// Calls `visit` with every object type in the graph.

@@ -73,6 +73,9 @@ impl Issues {
         let Some(Position { line, column }) = position else {
             return format!("ERROR: <input>:-1:0: {}", issue.message);
         };
+        if self.text.is_empty() {
+            return format!("ERROR: <input>:1:0: {}", issue.message);
+        }
         let mut out = format!("ERROR: <input>:{line}:{}: {}", column + 1, issue.message);
         if let Some(text) = self.text.split('\n').nth(line - 1).filter(|t| t.len() <= SNIPPET_LIMIT)
         {

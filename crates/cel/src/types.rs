@@ -9,6 +9,8 @@ use std::sync::Arc;
 pub enum Type {
     /// Whatever the value turns out to be.
     Dyn,
+    /// As `dyn`, of data that is one of several plain types: it agrees with everything, and nothing can be looped over in it.
+    Any,
     /// The type of what failed to check; agrees with everything, so that a mistake is said once.
     Error,
     Null,
@@ -74,13 +76,14 @@ impl Type {
     }
 
     pub(crate) fn is_dyn_or_error(&self) -> bool {
-        matches!(self, Type::Dyn | Type::Error)
+        matches!(self, Type::Dyn | Type::Any | Type::Error)
     }
 
     /// The name without parameters, as messages at run time have it.
     pub(crate) fn name(&self) -> &str {
         match self {
             Type::Dyn => "dyn",
+            Type::Any => "google.protobuf.Any",
             Type::Error => "!error!",
             Type::Null => "null_type",
             Type::Bool => "bool",
@@ -103,6 +106,7 @@ impl Type {
 impl fmt::Display for Type {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Type::Any => f.write_str("any"),
             Type::Null => f.write_str("null"),
             Type::Duration => f.write_str("duration"),
             Type::Timestamp => f.write_str("timestamp"),

@@ -11,26 +11,31 @@ mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
 mod cron_job;
+mod daemon_set;
 mod deployment;
 mod disruption;
 mod endpoints;
 mod garbage_collector;
 mod horizontal_pod_autoscaler;
 mod job;
+mod history;
 mod namespace;
 mod node_lifecycle;
 mod percentages;
 mod pod;
 mod pod_control;
 mod pod_gc;
+mod pod_template;
 mod replica_set;
 mod resource_quota;
 pub mod runtime;
 mod scale;
 mod service_account;
 mod service_account_tokens;
+mod stateful_set;
 #[cfg(test)]
 mod testing;
+mod validating_admission_policy_status;
 
 use std::sync::Arc;
 
@@ -51,6 +56,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
     cron_job::DEF,
+    daemon_set::DEF,
     deployment::DEF,
     disruption::DEF,
     disruption::STALE,
@@ -70,6 +76,8 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    stateful_set::DEF,
+    validating_admission_policy_status::DEF,
 ];
 
 /// What the wiring decides about the controllers.

@@ -5,6 +5,7 @@
 mod cluster;
 
 use cluster::{TestCluster, count, json_path};
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Pod, ReplicationController, ResourceQuota, Service,
@@ -301,6 +302,32 @@ async fn a_pod_that_fits_nowhere_says_why_and_starts_when_it_fits() {
         .eventually("running", async |c| {
             let pod = c.api::<Pod>("default").get("big").await.unwrap();
             json_path(&pod, "/spec/nodeName") == json!("n1")
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_does_not_fit_a_policys_kinds_is_told_in_its_status() {
+    let cluster = TestCluster::start("typechecking").await;
+    let rule = json!({ "apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE"],
+        "resources": ["deployments"] });
+    let policy = json!({ "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy", "metadata": { "name": "odd" }, "spec": {
+            "matchConstraints": { "resourceRules": [rule] },
+            "validations": [{ "expression": "object.spec.replicas > 1" }, { "expression": "object.foo < 1" }],
+    } });
+    cluster.create_cluster::<ValidatingAdmissionPolicy>(policy).await;
+    let policies = cluster.cluster_api::<ValidatingAdmissionPolicy>();
+    let told = json!([{
+        "fieldRef": "spec.validations[1].expression",
+        "warning": "apps/v1, Kind=Deployment: ERROR: <input>:1:7: undefined field 'foo'\n | object.foo < 1\n | ......^\n",
+    }]);
+    cluster
+        .eventually("warned", async |_| {
+            let policy = policies.get("odd").await.unwrap();
+            json_path(&policy, "/status/observedGeneration") == json!(1)
+                && json_path(&policy, "/status/typeChecking/expressionWarnings") == told
         })
         .await;
     cluster.stop().await;

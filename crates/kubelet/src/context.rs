@@ -9,7 +9,7 @@ use kube::{Client, runtime::reflector::Store};
 use skiff_runtime::Runtime;
 
 use crate::{
-    config::KubeletConfig, events::EventRecorder, node::machine::Machine,
+    allocation::Allocations, config::KubeletConfig, events::EventRecorder, node::machine::Machine,
     objects::ReferencedObjects, volume::token::TokenSource,
 };
 
@@ -24,4 +24,5 @@ pub struct NodeContext {
     pub services: Store<Service>,
     pub tokens: TokenSource,
     pub machine: Machine,
+    pub allocations: Allocations,
 }

@@ -5,7 +5,7 @@
 //! Differs from upstream: one queue per node, and a storm drops the newest rather than blocking whoever reports.
 //! Invariant: reporting never waits and never fails its caller.
 
-use std::{collections::HashMap, time::Duration};
+use std::{borrow::Cow, collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -44,7 +44,7 @@ struct Occurrence {
 struct Report {
     about: ObjectReference,
     kind: EventType,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
     at: Timestamp,
 }
@@ -84,10 +84,10 @@ impl EventRecorder {
         &self,
         pod: &DesiredPod,
         kind: EventType,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) {
-        self.report(pod_reference(pod, None), kind, reason, message.into());
+        self.report(pod_reference(pod, None), kind, reason.into(), message.into());
     }
 
     pub fn container(
@@ -95,10 +95,15 @@ impl EventRecorder {
         pod: &DesiredPod,
         container: &DesiredContainer,
         kind: EventType,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) {
-        self.report(pod_reference(pod, Some(container.field_path())), kind, reason, message.into());
+        self.report(
+            pod_reference(pod, Some(container.field_path())),
+            kind,
+            reason.into(),
+            message.into(),
+        );
     }
 
     /// Events about a node name it by its name as uid too, as upstream's do.
@@ -106,7 +111,7 @@ impl EventRecorder {
         &self,
         name: &str,
         kind: EventType,
-        reason: &'static str,
+        reason: impl Into<Cow<'static, str>>,
         message: impl Into<String>,
     ) {
         let about = ObjectReference {
@@ -115,19 +120,19 @@ impl EventRecorder {
             uid: Some(name.into()),
             ..ObjectReference::default()
         };
-        self.report(about, kind, reason, message.into());
+        self.report(about, kind, reason.into(), message.into());
     }
 
     fn report(
         &self,
         about: ObjectReference,
         kind: EventType,
-        reason: &'static str,
+        reason: Cow<'static, str>,
         message: String,
     ) {
         let report = Report { about, kind, reason, message, at: Timestamp::now() };
-        if self.queue.try_send(report).is_err() {
-            tracing::debug!(reason, "event queue is full, event dropped");
+        if let Err(error) = self.queue.try_send(report) {
+            tracing::debug!(%error, "event dropped");
         }
     }
 }
@@ -165,7 +170,7 @@ impl EventSink {
             self.first(key, &report).await
         };
         if let Err(error) = outcome {
-            tracing::debug!(reason = report.reason, %error, "event not recorded");
+            tracing::debug!(reason = %report.reason, %error, "event not recorded");
         }
     }
 
@@ -217,7 +222,7 @@ impl EventSink {
                 namespace: Some(namespace.into()),
                 ..ObjectMeta::default()
             },
-            reason: Some(report.reason.into()),
+            reason: Some(report.reason.to_string()),
             reporting_component: Some("kubelet".into()),
             reporting_instance: Some(self.node_name.clone()),
             source: Some(EventSource {
@@ -242,7 +247,7 @@ fn occurrence(report: &Report) -> Occurrence {
             text(&about.field_path),
         ),
         kind: report.kind,
-        reason: report.reason.into(),
+        reason: report.reason.to_string(),
         message: report.message.clone(),
     }
 }

@@ -10,6 +10,7 @@
 //! Invariant: an ordinary client of the API server, with no way around it; nothing here polls a container, and what
 //! runs when the agent ends goes on running.
 
+mod allocation;
 mod config;
 mod container;
 mod context;
@@ -32,9 +33,11 @@ use kube::{
     Api, Client,
     runtime::{WatchStreamExt, reflector, watcher},
 };
+use skiff_api::scheduling::resources::Resources;
 use skiff_runtime::Runtime;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
+use allocation::Allocations;
 pub use config::{KUBELET_VERSION, KubeletConfig, LogRotation, ServingConfig};
 use context::NodeContext;
 use events::EventRecorder;
@@ -49,6 +52,7 @@ pub struct Kubelet {
     index: PodIndex,
     tasks: JoinSet<()>,
     changed: mpsc::UnboundedReceiver<String>,
+    granted: mpsc::UnboundedReceiver<String>,
 }
 
 // === impl Kubelet ===
@@ -69,8 +73,12 @@ impl Kubelet {
         let (services, writer) = reflector::store();
         tasks.spawn(follow_services(client.clone(), writer));
         let (notify, changed) = mpsc::unbounded_channel();
+        let (notify_granted, granted) = mpsc::unbounded_channel();
+        let machine = Machine::read(&config.root_dir, config.max_pods);
+        let allocatable = Resources::of(&machine.allocatable());
         let ctx = Arc::new(NodeContext {
-            machine: Machine::read(&config.root_dir, config.max_pods),
+            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted),
+            machine,
             recorder,
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
@@ -79,7 +87,7 @@ impl Kubelet {
             client,
             runtime,
         });
-        Ok(Kubelet { ctx, index: PodIndex::default(), tasks, changed })
+        Ok(Kubelet { ctx, index: PodIndex::default(), tasks, changed, granted })
     }
 
     /// Serves the agent's API on `listener` from now on; needs [`KubeletConfig::serving`].
@@ -92,7 +100,7 @@ impl Kubelet {
     /// Runs until `shutdown` resolves. Pods are left running: the next start adopts them.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
-        self.tasks.spawn(manager.run(self.changed));
+        self.tasks.spawn(manager.run(self.changed, self.granted));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         shutdown.await;

@@ -1,8 +1,8 @@
 //! The streaming protocols of exec, attach and port-forward, for whoever serves them and for clients.
 //!
 //! An upgrade request goes in; byte streams that any tokio code can read and write come out:
-//! [`negotiate`] picks the protocol and builds the 101 answer, [`RemoteCommand`] and [`PortForward`]
-//! drive the upgraded connection, [`proxy_upgrade`] hands a request on to another server unchanged.
+//! [`negotiate`] picks the protocol and builds the 101 answer, [`RemoteCommand`], [`PortForward`] and
+//! [`send_messages`] drive the upgraded connection, [`proxy_upgrade`] hands a request on to another server unchanged.
 //!
 //! Counterpart: `k8s.io/streaming`, `k8s.io/kubelet/pkg/cri/streaming` and `moby/spdystream`.
 //! Differs from upstream: SPDY flow control windows are honoured once the peer uses them, and a
@@ -37,6 +37,7 @@
 mod channels;
 pub mod client;
 mod error;
+mod messages;
 mod mux;
 mod negotiate;
 mod port_forward;
@@ -46,6 +47,7 @@ mod spdy;
 mod websocket;
 
 pub use error::Error;
+pub use messages::send_messages;
 pub use mux::{Incoming, Outgoing};
 pub use negotiate::{Endpoint, Negotiated, negotiate};
 pub use port_forward::{DataStream, ForwardedConnection, PortForward, forwarded_ports};

@@ -32,6 +32,10 @@ pub enum Endpoint {
     /// exec and attach.
     RemoteCommand,
     PortForward,
+    /// An answer in messages that go one way.
+    Messages,
+    /// The same for events, whatever protocols the client names: it gets none of them.
+    Events,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub(crate) enum Upgrade {
 pub(crate) enum Framing {
     /// WebSocket messages that start with a channel number.
     Channels(Codec),
+    /// WebSocket messages as they are.
+    Messages(Codec),
     /// SPDY frames directly on the connection.
     Spdy,
     /// SPDY frames inside binary WebSocket messages.
@@ -105,6 +111,19 @@ const PORT_FORWARD: &[Protocol] = &[
     spdy("", 1),
 ];
 
+const fn messages(name: &'static str, codec: Codec) -> Protocol {
+    Protocol { name, upgrade: Upgrade::WebSocket, framing: Framing::Messages(codec), version: 1 }
+}
+
+const MESSAGES: &[Protocol] = &[
+    messages("", Codec::Binary),
+    messages("binary.k8s.io", Codec::Binary),
+    messages("base64.binary.k8s.io", Codec::Base64),
+];
+
+/// Subprotocols that begin so carry a browser's credentials and choose nothing.
+const BEARER: &str = "base64url.bearer.authorization.k8s.io.";
+
 /// The protocol both sides will speak. Send [`Negotiated::response`], then wait for
 /// [`Negotiated::upgraded`] and hand its connection to `RemoteCommand` or `PortForward`.
 #[derive(Debug, Clone)]
@@ -129,7 +148,10 @@ pub fn negotiate<B>(request: &Request<B>, endpoint: Endpoint) -> Result<Negotiat
             Upgrade::Spdy => HEADER_PROTOCOL,
         },
     );
-    Ok(Negotiated { endpoint, protocol: choose(endpoint, upgrade, asked)?, websocket_accept })
+    let asked =
+        asked.into_iter().filter(|name| endpoint != Endpoint::Events && !name.starts_with(BEARER));
+    let protocol = choose(endpoint, upgrade, asked.collect())?;
+    Ok(Negotiated { endpoint, protocol, websocket_accept })
 }
 
 // === impl Negotiated ===
@@ -193,6 +215,7 @@ fn offered(endpoint: Endpoint, upgrade: Upgrade) -> impl Iterator<Item = &'stati
     let table = match endpoint {
         Endpoint::RemoteCommand => REMOTE_COMMAND,
         Endpoint::PortForward => PORT_FORWARD,
+        Endpoint::Messages | Endpoint::Events => MESSAGES,
     };
     table.iter().filter(move |offer| offer.upgrade == upgrade)
 }

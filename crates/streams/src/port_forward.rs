@@ -78,6 +78,7 @@ impl PortForward {
                 Source::Streams(Pairing::new(Session::start(tunnel, Side::Server)))
             }
             Framing::Channels(codec) => Source::Channels(Channels::start(io, codec, ports).await?),
+            Framing::Messages(_) => return Err(Error::WrongEndpoint { protocol: protocol.name }),
         }))
     }
 

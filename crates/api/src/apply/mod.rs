@@ -75,10 +75,10 @@ pub fn apply(
     decoded.map(|decoded| decoded.object).map_err(Status::internal)
 }
 
-/// Reads the body of an apply request: JSON or YAML of exactly this kind.
-pub fn decode_config(body: &[u8], kind: &KindDef) -> Result<Value, Status> {
+/// Reads the body of an apply request: JSON or YAML of exactly this kind, and the keys it repeats.
+pub fn decode_config(body: &[u8], kind: &KindDef) -> Result<(Value, Vec<String>), Status> {
     let fault = |text: String| Status::bad_request(format!("error decoding YAML: {text}"));
-    let (node, _) = codec::parse_yaml(body)
+    let (node, repeated) = codec::parse_yaml(body)
         .map_err(|error| fault(format!("error converting YAML to JSON: {error}")))?;
     let config = match node {
         codec::Node::Null => json!({}),
@@ -95,7 +95,7 @@ pub fn decode_config(body: &[u8], kind: &KindDef) -> Result<Value, Status> {
         let message = format!("invalid object type: {}", described_type(&config));
         return Err(Status::bad_request(message));
     }
-    Ok(config)
+    Ok((config, repeated))
 }
 
 /// What an object holds that a kind's schema does not declare, in the words of an apply that meets it.

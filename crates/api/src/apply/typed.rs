@@ -65,7 +65,7 @@ impl<'a> Shape<'a> {
         match self {
             Shape::Struct(of) => match of.field(name) {
                 Some(field) => Some(Shape::of_field(field)),
-                None => of.preserve_unknown.then_some(Shape::Deduced),
+                None => of.apply_unknown.then_some(Shape::Deduced),
             },
             Shape::Map(values) => Some(Shape::of(values)),
             Shape::Deduced => Some(Shape::Deduced),
@@ -492,7 +492,7 @@ fn check_struct(value: &Value, schema: &StructSchema, at: &str, faults: &mut Vec
         let at = format!("{at}{}", printed(&field_step(name)));
         match schema.field(name) {
             Some(field) => check_value(value, &field.schema, &at, faults),
-            None if schema.preserve_unknown => {}
+            None if schema.apply_unknown => {}
             None => faults.push(format!("{at}: field not declared in schema")),
         }
     }

@@ -1,13 +1,13 @@
 //! YAML text -> [`Node`], read as the YAML 1.1 reader upstream uses.
 //!
 //! The first document counts; `0644` is octal, `yes` and `on` are true, `<<` merges. Keys come out
-//! sorted, as upstream turns YAML into JSON by way of a map. A repeated key is a finding with its
-//! line, and the last one wins. Faults of syntax are told in upstream's words, see [`yaml_faults`].
+//! sorted, as upstream turns YAML into JSON by way of a map. A repeated key is a finding with the
+//! line of its value, and the last one wins. Faults of syntax are told in upstream's words, see [`yaml_faults`].
 
 use std::collections::HashSet;
 
 use serde_json::Value;
-use serde_saphyr::granit_parser::{Event, Parser};
+use serde_saphyr::granit_parser::{Event, Parser, ScalarStyle};
 use serde_saphyr::options::{DuplicateKeyPolicy, Options};
 
 use super::node::Node;
@@ -19,14 +19,10 @@ pub fn parse(text: &[u8]) -> Result<(Node, Vec<String>), String> {
     let first = first_document(text);
     match read(first, DuplicateKeyPolicy::Error) {
         Ok(node) => Ok((node, Vec::new())),
-        Err(error) => match repeated_keys(first) {
-            found if found.is_empty() => Err(message(&error, first)),
-            found => {
-                let node =
-                    read(first, DuplicateKeyPolicy::LastWins).map_err(|e| message(&e, first))?;
-                Ok((node, found))
-            }
-        },
+        Err(_) => {
+            let node = read(first, DuplicateKeyPolicy::LastWins).map_err(|e| message(&e, first))?;
+            Ok((node, repeated_keys(first)))
+        }
     }
 }
 
@@ -74,46 +70,73 @@ fn first_document(text: &str) -> &str {
     text
 }
 
-/// Walks the events with a stack of the mappings that are open.
+/// A collection that is not closed yet.
+enum Open {
+    List,
+    Map {
+        keys: HashSet<String>,
+        /// What is told of the key whose value comes next.
+        repeats: Option<Option<String>>,
+    },
+}
+
+/// Walks the events with a stack of what is open. As upstream, a key is told with the line of its value, and after
+/// what is wrong inside of that.
 fn repeated_keys(text: &str) -> Vec<String> {
-    struct Open {
-        keys: Option<HashSet<String>>,
-        key_is_next: bool,
-    }
     let mut found = Vec::new();
-    let mut stack: Vec<Open> = Vec::new();
+    let mut stack: Vec<(Open, Option<String>)> = Vec::new();
     for event in Parser::new_from_str(text) {
         let Ok((event, span)) = event else { break };
-        let in_key = stack.last().is_some_and(|open| open.keys.is_some() && open.key_is_next);
-        match event {
-            Event::Scalar(key, ..) if in_key => {
-                let open = stack.last_mut().expect("a key is inside of a mapping");
-                let keys = open.keys.as_mut().expect("a mapping has keys");
-                if key != "<<" && !keys.insert(key.to_string()) {
-                    let line = span.start.line();
-                    found.push(format!("line {line}: key \"{key}\" already set in map"));
+        let opens = match event {
+            Event::MappingStart(..) => Some(Open::Map { keys: HashSet::new(), repeats: None }),
+            Event::SequenceStart(..) => Some(Open::List),
+            Event::MappingEnd | Event::SequenceEnd => {
+                found.extend(stack.pop().and_then(|(_, finding)| finding));
+                continue;
+            }
+            Event::Scalar(ref text, style, ..) => {
+                if let Some((Open::Map { keys, repeats: repeats @ None }, _)) = stack.last_mut() {
+                    let key = shown_key(text, style == ScalarStyle::Plain);
+                    let again = text != "<<" && !keys.insert(key.clone());
+                    *repeats = Some(again.then_some(key));
+                    continue;
                 }
-                open.key_is_next = false;
-                continue;
+                None
             }
-            Event::MappingStart(..) => {
-                stack.push(Open { keys: Some(HashSet::new()), key_is_next: true });
-                continue;
-            }
-            Event::SequenceStart(..) => {
-                stack.push(Open { keys: None, key_is_next: false });
-                continue;
-            }
-            Event::MappingEnd | Event::SequenceEnd => drop(stack.pop()),
-            Event::Scalar(..) | Event::Alias(..) => {}
+            Event::Alias(..) => None,
             _ => continue,
-        }
-        // A value, or a key that is no scalar, is complete.
-        if let Some(open) = stack.last_mut() {
-            open.key_is_next = !open.key_is_next;
+        };
+        let finding = value_begins(stack.last_mut(), span.start.line());
+        match opens {
+            Some(open) => stack.push((open, finding)),
+            None => found.extend(finding),
         }
     }
     found
+}
+
+/// The finding about the key whose value begins on this line.
+fn value_begins(parent: Option<&mut (Open, Option<String>)>, line: usize) -> Option<String> {
+    let Some((Open::Map { repeats, .. }, _)) = parent else { return None };
+    let key = match repeats.take() {
+        Some(key) => key?,
+        // A key that is no scalar is never told.
+        None => {
+            *repeats = Some(None);
+            return None;
+        }
+    };
+    Some(format!("line {line}: key {key} already set in map"))
+}
+
+/// A key as Go prints it: texts quoted, what a YAML 1.1 reader takes for something else as that.
+fn shown_key(text: &str, plain: bool) -> String {
+    match plain.then(|| read(text, DuplicateKeyPolicy::LastWins)) {
+        Some(Ok(Node::Number(number))) => number,
+        Some(Ok(Node::Bool(truth))) => truth.to_string(),
+        Some(Ok(Node::Null)) => "<nil>".to_owned(),
+        _ => format!("{text:?}"),
+    }
 }
 
 fn message(error: &serde_saphyr::Error, text: &str) -> String {
@@ -164,6 +187,21 @@ mod tests {
             [r#"line 3: key "l" already set in map"#, r#"line 6: key "k" already set in map"#]
         );
         assert_eq!(node.into_value(), json!({"m": {"l": {"c": "d"}}, "d": {"k": "w"}}));
+    }
+
+    #[test]
+    fn a_repeated_key_was_told_with_its_own_line_and_as_text() {
+        let text =
+            "a: 1\nl:\n- x\nl:\n- m: 1\n  m: 2\na:\n  b: c\n1: x\n1: y\nyes: 1\nyes: 2\n\"1\": z\n";
+        let (_, found) = parse(text.as_bytes()).expect("readable");
+        let told = [
+            r#"line 6: key "m" already set in map"#,
+            r#"line 5: key "l" already set in map"#,
+            r#"line 8: key "a" already set in map"#,
+            "line 10: key 1 already set in map",
+            "line 12: key true already set in map",
+        ];
+        assert_eq!(found, told);
     }
 
     #[test]

@@ -21,7 +21,9 @@ pub use jsonpath::JsonPath;
 pub use strategy::at;
 
 use crate::discovery::version_rank;
-use crate::kind::{ConversionWebhook, GroupVersion, KindDef, ScalePaths, Subresource, Versioning};
+use crate::kind::{
+    ConversionWebhook, Edition, GroupVersion, KindDef, ScalePaths, Subresource, Versioning,
+};
 use crate::schema::StructRef;
 use rules::Rule;
 use strategy::Custom;
@@ -41,11 +43,11 @@ pub struct Defined {
 /// The kinds that a definition serves, one per served version. The definition must be valid; what
 /// cannot be read says why.
 pub fn kinds(definition: &Value) -> Result<Vec<KindDef>, String> {
-    define(definition, 0).map(|defined| defined.served)
+    define(definition, &Arc::new(Edition::of(definition, 0))).map(|defined| defined.served)
 }
 
-/// The kinds of a definition, as of a revision of the store.
-pub fn define(definition: &Value, since: u64) -> Result<Defined, String> {
+/// The kinds of a definition in an edition.
+pub fn define(definition: &Value, edition: &Arc<Edition>) -> Result<Defined, String> {
     let spec = definition.get("spec").ok_or("the definition has no spec")?;
     let versions = list(spec, "versions");
     let storage = versions
@@ -55,7 +57,7 @@ pub fn define(definition: &Value, since: u64) -> Result<Defined, String> {
     let storage = GroupVersion::new(text(spec, "group"), text(storage, "name"));
     let mut defined = Defined::default();
     for version in versions {
-        let kind = kind(definition, spec, version, &storage, since)?;
+        let kind = kind(definition, spec, version, &storage, edition)?;
         match version["served"] == true {
             true => defined.served.push(kind),
             false => defined.hidden.push(kind),
@@ -69,7 +71,7 @@ fn kind(
     spec: &Value,
     version: &Value,
     storage: &GroupVersion,
-    since: u64,
+    edition: &Arc<Edition>,
 ) -> Result<KindDef, String> {
     let accepted = definition.pointer("/status/acceptedNames");
     let names = accepted
@@ -117,7 +119,7 @@ fn kind(
         versioning: Some(Arc::new(Versioning {
             deprecation: deprecation(spec, version, kind),
             webhook: webhook(definition, spec),
-            since,
+            edition: edition.clone(),
             terminating: crate::meta::meta(definition).deletion_timestamp().is_some(),
         })),
     })

@@ -10,21 +10,27 @@ use crate::schema::{
     StructSchema, struct_ref,
 };
 
+const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
+
 /// The schema of a whole object; type and metadata are implied.
 pub fn root(node: &Value, kind: &str) -> StructSchema {
-    let mut schema = structure(node);
+    let mut schema = structure(node, Open(false));
     imply_object(&mut schema);
     schema.name = kind.to_owned();
     schema
 }
 
-fn schema(node: &Value) -> Schema {
+/// Whether a place above lets in fields that are not declared.
+#[derive(Clone, Copy)]
+struct Open(bool);
+
+fn schema(node: &Value, above: Open) -> Schema {
     if flag(node, "x-kubernetes-int-or-string") {
         return Schema::IntOrString;
     }
     match text(node, "type") {
-        "object" => object(node),
-        "array" => array(node),
+        "object" => object(node, above),
+        "array" => array(node, above),
         "string" => Schema::String,
         "integer" => Schema::Int64,
         "number" => Schema::Double,
@@ -33,9 +39,10 @@ fn schema(node: &Value) -> Schema {
     }
 }
 
-fn object(node: &Value) -> Schema {
+fn object(node: &Value, above: Open) -> Schema {
+    let here = opened(node, above);
     let values = match node.get("additionalProperties") {
-        Some(values @ Value::Object(_)) => Some(schema(values)),
+        Some(values @ Value::Object(_)) => Some(schema(values, here)),
         Some(Value::Bool(true)) => Some(Schema::Any(AnyForm::Unknown)),
         _ => None,
     };
@@ -47,23 +54,25 @@ fn object(node: &Value) -> Schema {
             };
             Schema::Map(Arc::new(MapSchema { values, atomic: is_atomic(node), nullable }))
         }
-        None => Schema::Struct(StructRef::Custom(Arc::new(structure(node)))),
+        None => Schema::Struct(StructRef::Custom(Arc::new(structure(node, above)))),
     }
 }
 
-fn structure(node: &Value) -> StructSchema {
+fn structure(node: &Value, above: Open) -> StructSchema {
+    let here = opened(node, above);
     let required = texts(node, "required");
     let properties = node.get("properties").and_then(Value::as_object);
     let mut fields: Vec<Field> = properties
         .into_iter()
         .flatten()
-        .map(|(name, node)| field(name, node, required.contains(name)))
+        .map(|(name, node)| field(name, node, required.contains(name), here))
         .collect();
     fields.sort_by(|a, b| a.name.cmp(&b.name));
     let mut schema = StructSchema {
         fields,
         atomic: is_atomic(node),
-        preserve_unknown: flag(node, "x-kubernetes-preserve-unknown-fields"),
+        preserve_unknown: flag(node, PRESERVE),
+        apply_unknown: here.0,
         embedded_resource: flag(node, "x-kubernetes-embedded-resource"),
         ..StructSchema::default()
     };
@@ -73,10 +82,14 @@ fn structure(node: &Value) -> StructSchema {
     schema
 }
 
-fn field(name: &str, node: &Value, required: bool) -> Field {
+fn opened(node: &Value, above: Open) -> Open {
+    Open(above.0 || flag(node, PRESERVE))
+}
+
+fn field(name: &str, node: &Value, required: bool, above: Open) -> Field {
     Field {
         name: name.to_owned(),
-        schema: schema(node),
+        schema: schema(node, above),
         required,
         pointer: true,
         always: false,
@@ -88,8 +101,9 @@ fn field(name: &str, node: &Value, required: bool) -> Field {
     }
 }
 
-fn array(node: &Value) -> Schema {
-    let items = node.get("items").map_or(Schema::Any(AnyForm::Unknown), schema);
+fn array(node: &Value, above: Open) -> Schema {
+    let here = opened(node, above);
+    let items = node.get("items").map_or(Schema::Any(AnyForm::Unknown), |it| schema(it, here));
     let topology = match text(node, "x-kubernetes-list-type") {
         "set" => ListType::Set,
         "map" => ListType::Map(texts(node, "x-kubernetes-list-map-keys")),
@@ -108,7 +122,7 @@ fn imply_object(schema: &mut StructSchema) {
     ];
     for (name, of) in implied {
         schema.fields.retain(|field| field.name != name);
-        schema.fields.push(Field { schema: of, ..field(name, &Value::Null, false) });
+        schema.fields.push(Field { schema: of, ..field(name, &Value::Null, false, Open(false)) });
     }
     schema.fields.sort_by(|a, b| a.name.cmp(&b.name));
 }

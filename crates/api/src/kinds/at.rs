@@ -307,6 +307,16 @@ pub mod tests {
         compare(&kind, &new.to_string(), errors, faults);
     }
 
+    /// As [`check_update`], through the status subresource.
+    pub fn check_status(path: &str, old: &str, new: &str, faults: &[&str]) {
+        let kind = kind_at(path);
+        let (old, mut new) = (read(&kind, old), read(&kind, new));
+        kind.strategy.prepare_for_status_update(&kind, &mut new, &old);
+        let mut errors = ErrorList::default();
+        kind.strategy.validate_status_update(&new, &old, &mut errors);
+        compare(&kind, &new.to_string(), errors, faults);
+    }
+
     /// Warnings of a create.
     pub fn check_warnings(path: &str, yaml: &str, warnings: &[&str]) {
         let kind = kind_at(path);

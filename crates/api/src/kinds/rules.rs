@@ -162,6 +162,20 @@ pub fn canonical_cidr(text: &str) -> Vec<String> {
     }
 }
 
+/// An address with the length of its network's prefix, spelt in the one way.
+pub fn interface_address(text: &str) -> Vec<String> {
+    const BAD: &str = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+    let Some((address, prefix)) = parse_cidr(text) else { return vec![BAD.to_owned()] };
+    let canonical = match address {
+        IpAddr::V6(v6) => match v6.to_ipv4_mapped() {
+            Some(v4) => format!("{v4}/{}", prefix.saturating_sub(96)),
+            None => format!("{v6}/{prefix}"),
+        },
+        IpAddr::V4(v4) => format!("{v4}/{prefix}"),
+    };
+    fault_unless(canonical == text, &format!("must be in canonical form ({canonical:?})"))
+}
+
 /// Ranges that will be refused one day: ambiguous ones, and IPv6 spelt in an unusual way.
 pub fn cidr_warnings(place: &Path<'_>, text: &str) -> Vec<String> {
     let Some((address, prefix)) = parse_cidr(text) else { return Vec::new() };

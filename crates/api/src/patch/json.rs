@@ -2,6 +2,8 @@
 //!
 //! Differs from the RFC as upstream does: `replace` of a map key that does not exist adds it.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use super::{PatchError, Strictness};
@@ -176,23 +178,28 @@ fn check_types(item: &Node) -> Result<(), String> {
     }
 }
 
-/// Unknown and repeated fields of one operation.
+/// Unknown and repeated fields of one operation, in the order in which they stand there.
 fn find(item: &Node, at: usize) -> Vec<String> {
     let Node::Map(entries) = item else { return Vec::new() };
-    let (known, unknown): (Vec<_>, Vec<_>) = entries
-        .iter()
-        .cloned()
-        .partition(|(name, _)| matches!(name.as_str(), "op" | "path" | "from" | "value"));
-    // Places count from the list on, so what stands before is filled up.
-    let mut list = vec![Node::Null; at];
-    list.push(Node::Map(known));
-    let mut names: Vec<String> = unknown.into_iter().map(|(name, _)| name).collect();
-    names.dedup();
-    let unknown = names.iter().map(|name| format!("unknown field \"[{at}].{name}\""));
-    unknown
-        .chain(codec::repeated_fields(Node::List(list)))
-        .map(|finding| format!("json patch {finding}"))
-        .collect()
+    let mut findings = Vec::new();
+    let mut seen = HashSet::new();
+    for (name, value) in entries {
+        let known = matches!(name.as_str(), "op" | "path" | "from" | "value");
+        match seen.insert(name) {
+            true if !known => findings.push(format!("unknown field \"[{at}].{name}\"")),
+            false if known => findings.push(format!("duplicate field \"[{at}].{name}\"")),
+            _ => {}
+        }
+        if known {
+            // Places count from the list on, so what stands before is filled up.
+            let mut list = vec![Node::Null; at];
+            list.push(Node::Map(vec![(name.clone(), value.clone())]));
+            findings.extend(codec::repeated_fields(Node::List(list)));
+        }
+    }
+    let mut told = HashSet::new();
+    findings.retain(|finding| told.insert(finding.clone()));
+    findings.into_iter().map(|finding| format!("json patch {finding}")).collect()
 }
 
 struct Editor {
@@ -326,14 +333,15 @@ mod tests {
 
     #[test]
     fn unknown_and_repeated_fields_of_operations_are_found() {
-        let patch = br#"[{"op":"test"},{"op":"add","why":1,"op":"add","value":{"a":1,"a":2}}]"#;
+        let patch = br#"[{"op":"test"},{"op":"add","why":1,"op":"add","value":{"a":1,"a":2},"x":2,"why":1}]"#;
         let (_, findings) = read(patch, Strictness::Report).expect("readable");
         assert_eq!(
             findings,
             [
                 r#"json patch unknown field "[1].why""#,
                 r#"json patch duplicate field "[1].op""#,
-                r#"json patch duplicate field "[1].value.a""#
+                r#"json patch duplicate field "[1].value.a""#,
+                r#"json patch unknown field "[1].x""#,
             ]
         );
     }

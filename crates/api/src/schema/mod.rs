@@ -116,6 +116,8 @@ pub struct StructSchema {
     pub atomic: bool,
     /// Fields that are not listed are kept as they are (`x-kubernetes-preserve-unknown-fields`).
     pub preserve_unknown: bool,
+    /// A server-side apply may name fields that are not listed: they, or those of a place above, are kept.
+    pub apply_unknown: bool,
     /// `x-kubernetes-embedded-resource`: apiVersion, kind and metadata are implied.
     pub embedded_resource: bool,
     pub proto: Option<ProtoMessage>,

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/deny`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 
@@ -10,6 +10,7 @@ use super::{Plugin, Request};
 
 pub struct AlwaysDeny;
 
+#[async_trait]
 impl Plugin for AlwaysDeny {
     fn name(&self) -> &'static str {
         "AlwaysDeny"
@@ -19,12 +20,8 @@ impl Plugin for AlwaysDeny {
         true
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
         let why = "admission control is denying all modifications";
-        Box::pin(async move { Err(request.forbidden(object, why)) })
+        Err(request.forbidden(object, why))
     }
 }

@@ -4,7 +4,7 @@
 
 use std::collections::HashSet;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::field::{ErrorList, Path};
@@ -16,6 +16,7 @@ pub struct AlwaysPullImages;
 const LISTS: &[&str] = &["initContainers", "containers", "ephemeralContainers"];
 const ALWAYS: &str = "Always";
 
+#[async_trait]
 impl Plugin for AlwaysPullImages {
     fn name(&self) -> &'static str {
         "AlwaysPullImages"
@@ -26,11 +27,7 @@ impl Plugin for AlwaysPullImages {
         written && request.is("", "pods")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
         if has_new_images(request, pod) {
             for list in LISTS {
                 let containers = pod["spec"].get_mut(*list).and_then(Value::as_array_mut);
@@ -43,17 +40,13 @@ impl Plugin for AlwaysPullImages {
                 volume["image"]["pullPolicy"] = ALWAYS.into();
             }
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn validate(&self, request: &Request<'_>, pod: &Value) -> Result<(), Status> {
         let fault = has_new_images(request, pod).then(|| fault(pod)).flatten();
         let refused = fault.map(|why| request.forbidden(pod, &why));
-        Box::pin(async move { refused.map_or(Ok(()), Err) })
+        refused.map_or(Ok(()), Err)
     }
 }
 

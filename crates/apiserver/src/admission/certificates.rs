@@ -3,9 +3,9 @@
 //! Counterparts: `plugin/pkg/admission/certificates/{approval,signing,subjectrestriction}`. Permissions are judged by the
 //! signer that the stored request names, so that a change of it opens nothing.
 
+use async_trait::async_trait;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use futures::future::BoxFuture;
 use serde_json::Value;
 use skiff_api::Status;
 use x509_parser::certification_request::X509CertificationRequest;
@@ -30,6 +30,7 @@ fn updates(request: &Request<'_>, subresource: &str) -> bool {
         && request.subresource == subresource
 }
 
+#[async_trait]
 impl Plugin for CertificateApproval {
     fn name(&self) -> &'static str {
         "CertificateApproval"
@@ -39,15 +40,12 @@ impl Plugin for CertificateApproval {
         updates(request, "approval")
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(require(request, object, "approve"))
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        require(request, object, "approve").await
     }
 }
 
+#[async_trait]
 impl Plugin for CertificateSigning {
     fn name(&self) -> &'static str {
         "CertificateSigning"
@@ -57,19 +55,13 @@ impl Plugin for CertificateSigning {
         updates(request, "status")
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let old = request.old.unwrap_or(&Value::Null);
-            let same = |field: &str| old["status"][field] == object["status"][field];
-            match same("certificate") && same("conditions") {
-                true => Ok(()),
-                false => require(request, object, "sign").await,
-            }
-        })
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let old = request.old.unwrap_or(&Value::Null);
+        let same = |field: &str| old["status"][field] == object["status"][field];
+        match same("certificate") && same("conditions") {
+            true => Ok(()),
+            false => require(request, object, "sign").await,
+        }
     }
 }
 
@@ -95,6 +87,7 @@ async fn require(request: &Request<'_>, object: &Value, verb: &str) -> Result<()
     Err(request.forbidden(object, &why))
 }
 
+#[async_trait]
 impl Plugin for CertificateSubjectRestriction {
     fn name(&self) -> &'static str {
         "CertificateSubjectRestriction"
@@ -104,19 +97,12 @@ impl Plugin for CertificateSubjectRestriction {
         request.creates(GROUP, RESOURCE)
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            if object["spec"]["signerName"] != CLIENT_SIGNER || !names_superusers(object) {
-                return Ok(());
-            }
-            let why =
-                format!("use of {CLIENT_SIGNER} signer with {SUPERUSERS} group is not allowed");
-            Err(request.forbidden(object, &why))
-        })
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        if object["spec"]["signerName"] != CLIENT_SIGNER || !names_superusers(object) {
+            return Ok(());
+        }
+        let why = format!("use of {CLIENT_SIGNER} signer with {SUPERUSERS} group is not allowed");
+        Err(request.forbidden(object, &why))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/storage/persistentvolume/resize`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -13,6 +13,7 @@ use crate::objects;
 
 pub struct PersistentVolumeClaimResize;
 
+#[async_trait]
 impl Plugin for PersistentVolumeClaimResize {
     fn name(&self) -> &'static str {
         "PersistentVolumeClaimResize"
@@ -22,24 +23,18 @@ impl Plugin for PersistentVolumeClaimResize {
         request.operation == Operation::Update && request.is("", "persistentvolumeclaims")
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        claim: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let Some(old) = request.old.filter(|old| size(claim) > size(old)) else {
-                return Ok(());
-            };
-            let why = if old["status"]["phase"] != "Bound" {
-                "Only bound persistent volume claims can be expanded"
-            } else if !class_allows(request, claim, old).await? {
-                "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
-            } else {
-                return Ok(());
-            };
-            Err(request.forbidden(claim, why))
-        })
+    async fn validate(&self, request: &Request<'_>, claim: &Value) -> Result<(), Status> {
+        let Some(old) = request.old.filter(|old| size(claim) > size(old)) else {
+            return Ok(());
+        };
+        let why = if old["status"]["phase"] != "Bound" {
+            "Only bound persistent volume claims can be expanded"
+        } else if !class_allows(request, claim, old).await? {
+            "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+        } else {
+            return Ok(());
+        };
+        Err(request.forbidden(claim, why))
     }
 }
 

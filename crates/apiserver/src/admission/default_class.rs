@@ -2,7 +2,7 @@
 //!
 //! Counterparts: `plugin/pkg/admission/storage/storageclass/setdefault` and `network/defaultingressclass`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -13,6 +13,7 @@ use crate::objects;
 pub struct DefaultStorageClass;
 pub struct DefaultIngressClass;
 
+#[async_trait]
 impl Plugin for DefaultStorageClass {
     fn name(&self) -> &'static str {
         "DefaultStorageClass"
@@ -22,30 +23,24 @@ impl Plugin for DefaultStorageClass {
         request.creates("", "persistentvolumeclaims")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        claim: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let old_style =
-                meta(claim).annotation("volume.beta.kubernetes.io/storage-class").is_some();
-            if !old_style && claim["spec"].get("storageClassName").is_none_or(Value::is_null) {
-                let class = default_class(
-                    request,
-                    "storageclasses/",
-                    "storageclass.kubernetes.io/is-default-class",
-                )
-                .await?;
-                if let Some(class) = class {
-                    claim["spec"]["storageClassName"] = class.into();
-                }
+    async fn mutate(&self, request: &Request<'_>, claim: &mut Value) -> Result<(), Status> {
+        let old_style = meta(claim).annotation("volume.beta.kubernetes.io/storage-class").is_some();
+        if !old_style && claim["spec"].get("storageClassName").is_none_or(Value::is_null) {
+            let class = default_class(
+                request,
+                "storageclasses/",
+                "storageclass.kubernetes.io/is-default-class",
+            )
+            .await?;
+            if let Some(class) = class {
+                claim["spec"]["storageClassName"] = class.into();
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 
+#[async_trait]
 impl Plugin for DefaultIngressClass {
     fn name(&self) -> &'static str {
         "DefaultIngressClass"
@@ -55,26 +50,20 @@ impl Plugin for DefaultIngressClass {
         request.creates("networking.k8s.io", "ingresses")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        ingress: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let old_style = meta(ingress).annotation("kubernetes.io/ingress.class").is_some();
-            if !old_style && ingress["spec"].get("ingressClassName").is_none_or(Value::is_null) {
-                let class = default_class(
-                    request,
-                    "ingressclasses/",
-                    "ingressclass.kubernetes.io/is-default-class",
-                )
-                .await?;
-                if let Some(class) = class {
-                    ingress["spec"]["ingressClassName"] = class.into();
-                }
+    async fn mutate(&self, request: &Request<'_>, ingress: &mut Value) -> Result<(), Status> {
+        let old_style = meta(ingress).annotation("kubernetes.io/ingress.class").is_some();
+        if !old_style && ingress["spec"].get("ingressClassName").is_none_or(Value::is_null) {
+            let class = default_class(
+                request,
+                "ingressclasses/",
+                "ingressclass.kubernetes.io/is-default-class",
+            )
+            .await?;
+            if let Some(class) = class {
+                ingress["spec"]["ingressClassName"] = class.into();
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/defaulttolerationseconds`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 
@@ -13,6 +13,7 @@ pub struct DefaultTolerationSeconds;
 const TAINTS: &[&str] = &["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"];
 const SECONDS: i64 = 300;
 
+#[async_trait]
 impl Plugin for DefaultTolerationSeconds {
     fn name(&self) -> &'static str {
         "DefaultTolerationSeconds"
@@ -22,13 +23,9 @@ impl Plugin for DefaultTolerationSeconds {
         request.is("", "pods") && request.operation != Operation::Delete
     }
 
-    fn mutate<'a>(
-        &'a self,
-        _: &'a Request<'a>,
-        pod: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, _: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
         add(pod);
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/network/denyserviceexternalips`. Off unless asked for.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 
@@ -10,6 +10,7 @@ use super::{Operation, Plugin, Request};
 
 pub struct DenyServiceExternalIPs;
 
+#[async_trait]
 impl Plugin for DenyServiceExternalIPs {
     fn name(&self) -> &'static str {
         "DenyServiceExternalIPs"
@@ -20,16 +21,12 @@ impl Plugin for DenyServiceExternalIPs {
         written && request.is("", "services")
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        service: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn validate(&self, request: &Request<'_>, service: &Value) -> Result<(), Status> {
         let before = request.old.map(addresses).unwrap_or_default();
         let kept = addresses(service).iter().all(|address| before.contains(address));
         let why = "Use of external IPs is denied by admission control";
         let refused = (!kept).then(|| request.forbidden(service, why));
-        Box::pin(async move { refused.map_or(Ok(()), Err) })
+        refused.map_or(Ok(()), Err)
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/limitranger`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use skiff_api::Status;
 use skiff_api::meta::{meta, meta_mut};
@@ -16,6 +16,7 @@ pub struct LimitRanger;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 
+#[async_trait]
 impl Plugin for LimitRanger {
     fn name(&self) -> &'static str {
         "LimitRanger"
@@ -30,45 +31,33 @@ impl Plugin for LimitRanger {
             || (request.is("", "persistentvolumeclaims") && request.operation != Operation::Delete)
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            if request.creates("", "pods") {
-                for range in ranges(request).await? {
-                    fill(object, &range);
-                }
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        if request.creates("", "pods") {
+            for range in ranges(request).await? {
+                fill(object, &range);
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            if request.old.is_some_and(|old| meta(old).deletion_timestamp().is_some()) {
-                return Ok(());
-            }
-            for range in ranges(request).await? {
-                let faults = match request.kind.resource.as_str() {
-                    "pods" => pod_faults(object, &range),
-                    _ => claim_faults(object, &range),
-                };
-                match faults.as_slice() {
-                    [] => {}
-                    [one] => return Err(request.forbidden(object, one)),
-                    many => {
-                        return Err(request.forbidden(object, &format!("[{}]", many.join(", "))));
-                    }
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        if request.old.is_some_and(|old| meta(old).deletion_timestamp().is_some()) {
+            return Ok(());
+        }
+        for range in ranges(request).await? {
+            let faults = match request.kind.resource.as_str() {
+                "pods" => pod_faults(object, &range),
+                _ => claim_faults(object, &range),
+            };
+            match faults.as_slice() {
+                [] => {}
+                [one] => return Err(request.forbidden(object, one)),
+                many => {
+                    return Err(request.forbidden(object, &format!("[{}]", many.join(", "))));
                 }
             }
-            Ok(())
-        })
+        }
+        Ok(())
     }
 }
 

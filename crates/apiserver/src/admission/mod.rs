@@ -40,7 +40,7 @@ mod taint_nodes_by_condition;
 mod versions;
 mod webhooks;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::{KindDef, Status};
 
@@ -58,27 +58,20 @@ pub struct Admission {
 }
 
 /// One plugin. `handles` is asked first, so that a plugin costs nothing for kinds it does not know.
+#[async_trait]
 pub trait Plugin: Send + Sync {
     fn name(&self) -> &'static str;
 
     fn handles(&self, request: &Request<'_>) -> bool;
 
     /// Changes the object before it is validated.
-    fn mutate<'a>(
-        &'a self,
-        _request: &'a Request<'a>,
-        _object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async { Ok(()) })
+    async fn mutate(&self, _: &Request<'_>, _object: &mut Value) -> Result<(), Status> {
+        Ok(())
     }
 
     /// Judges the object as it will be stored; `Null` for a deletion.
-    fn validate<'a>(
-        &'a self,
-        _request: &'a Request<'a>,
-        _object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async { Ok(()) })
+    async fn validate(&self, _: &Request<'_>, _object: &Value) -> Result<(), Status> {
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `k8s.io/apiserver/pkg/admission/plugin/namespace/lifecycle`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::status::{Cause, Details};
 use skiff_api::{GroupResource, Status};
@@ -14,6 +14,7 @@ pub struct NamespaceLifecycle;
 
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 
+#[async_trait]
 impl Plugin for NamespaceLifecycle {
     fn name(&self) -> &'static str {
         "NamespaceLifecycle"
@@ -27,20 +28,12 @@ impl Plugin for NamespaceLifecycle {
         }
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(check(request, object))
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        check(request, object).await
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(check(request, object))
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        check(request, object).await
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterparts: `plugin/pkg/admission/namespace/{autoprovision,exists}`. Off unless asked for.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::{GroupResource, Status};
 use skiff_store::{Error, Expect, Txn};
@@ -13,6 +13,7 @@ use crate::objects;
 pub struct NamespaceAutoProvision;
 pub struct NamespaceExists;
 
+#[async_trait]
 impl Plugin for NamespaceAutoProvision {
     fn name(&self) -> &'static str {
         "NamespaceAutoProvision"
@@ -22,20 +23,15 @@ impl Plugin for NamespaceAutoProvision {
         request.operation == Operation::Create && !request.namespace.is_empty() && !request.dry_run
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        _: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            match find(request).await? {
-                Some(_) => Ok(()),
-                None => provision(request).await,
-            }
-        })
+    async fn mutate(&self, request: &Request<'_>, _: &mut Value) -> Result<(), Status> {
+        match find(request).await? {
+            Some(_) => Ok(()),
+            None => provision(request).await,
+        }
     }
 }
 
+#[async_trait]
 impl Plugin for NamespaceExists {
     fn name(&self) -> &'static str {
         "NamespaceExists"
@@ -45,16 +41,10 @@ impl Plugin for NamespaceExists {
         request.operation != Operation::Connect && !request.namespace.is_empty()
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        _: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let missing =
-                || Status::not_found(&GroupResource::new("", "namespaces"), request.namespace);
-            find(request).await?.map(drop).ok_or_else(missing)
-        })
+    async fn validate(&self, request: &Request<'_>, _: &Value) -> Result<(), Status> {
+        let missing =
+            || Status::not_found(&GroupResource::new("", "namespaces"), request.namespace);
+        find(request).await?.map(drop).ok_or_else(missing)
     }
 }
 

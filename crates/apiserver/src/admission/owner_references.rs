@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/gc`. Off unless asked for. Pods and their likes are judged alike; changing `status` is free.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 
@@ -11,6 +11,7 @@ use crate::authz::{self, Attributes};
 
 pub struct OwnerReferencesPermissionEnforcement;
 
+#[async_trait]
 impl Plugin for OwnerReferencesPermissionEnforcement {
     fn name(&self) -> &'static str {
         "OwnerReferencesPermissionEnforcement"
@@ -21,29 +22,23 @@ impl Plugin for OwnerReferencesPermissionEnforcement {
         matches!(request.operation, Operation::Create | Operation::Update) && !is_status
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let (now, before) = (owners(object), request.old.map(owners).unwrap_or_default());
-            if now == before {
-                return Ok(());
-            }
-            if request.operation == Operation::Update {
-                may_delete(request, object).await?;
-            }
-            let blocking: Vec<&Value> =
-                now.iter().filter(|owner| newly_blocks(owner, before)).collect();
-            if blocking.is_empty() || may_finalize_anything(request).await? {
-                return Ok(());
-            }
-            for owner in blocking {
-                may_finalize(request, object, owner).await?;
-            }
-            Ok(())
-        })
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let (now, before) = (owners(object), request.old.map(owners).unwrap_or_default());
+        if now == before {
+            return Ok(());
+        }
+        if request.operation == Operation::Update {
+            may_delete(request, object).await?;
+        }
+        let blocking: Vec<&Value> =
+            now.iter().filter(|owner| newly_blocks(owner, before)).collect();
+        if blocking.is_empty() || may_finalize_anything(request).await? {
+            return Ok(());
+        }
+        for owner in blocking {
+            may_finalize(request, object, owner).await?;
+        }
+        Ok(())
     }
 }
 

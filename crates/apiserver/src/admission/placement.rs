@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -24,6 +24,7 @@ fn writes_pod(request: &Request<'_>) -> bool {
     matches!(request.operation, Operation::Create | Operation::Update) && request.is("", "pods")
 }
 
+#[async_trait]
 impl Plugin for LimitPodHardAntiAffinityTopology {
     fn name(&self) -> &'static str {
         "LimitPodHardAntiAffinityTopology"
@@ -33,11 +34,7 @@ impl Plugin for LimitPodHardAntiAffinityTopology {
         writes_pod(request)
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn validate(&self, request: &Request<'_>, pod: &Value) -> Result<(), Status> {
         let terms = pod.pointer(
             "/spec/affinity/podAntiAffinity/requiredDuringSchedulingIgnoredDuringExecution",
         );
@@ -49,10 +46,11 @@ impl Plugin for LimitPodHardAntiAffinityTopology {
             );
             request.forbidden(pod, &why)
         });
-        Box::pin(async move { refused.map_or(Ok(()), Err) })
+        refused.map_or(Ok(()), Err)
     }
 }
 
+#[async_trait]
 impl Plugin for ExtendedResourceToleration {
     fn name(&self) -> &'static str {
         "ExtendedResourceToleration"
@@ -62,11 +60,7 @@ impl Plugin for ExtendedResourceToleration {
         writes_pod(request)
     }
 
-    fn mutate<'a>(
-        &'a self,
-        _: &'a Request<'a>,
-        pod: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, _: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
         let missing: Vec<Value> = extended_resources(pod)
             .into_iter()
             .map(|key| json!({ "key": key, "operator": "Exists", "effect": "NoSchedule" }))
@@ -79,7 +73,7 @@ impl Plugin for ExtendedResourceToleration {
             let have = pod["spec"]["tolerations"].as_array().cloned().unwrap_or_default();
             pod["spec"]["tolerations"] = have.into_iter().chain(missing).collect();
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 }
 
@@ -96,6 +90,7 @@ fn extended_resources(pod: &Value) -> BTreeSet<String> {
     names.filter(extended).cloned().collect()
 }
 
+#[async_trait]
 impl Plugin for PodNodeSelector {
     fn name(&self) -> &'static str {
         "PodNodeSelector"
@@ -105,27 +100,21 @@ impl Plugin for PodNodeSelector {
         request.creates("", "pods")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let namespace = objects::find(request.server, "namespaces", "", request.namespace);
-            let Some(namespace) = namespace.await? else { return Ok(()) };
-            let wanted = meta(&namespace).annotation(NODE_SELECTOR).unwrap_or("");
-            for pair in wanted.split(',').filter(|pair| !pair.trim().is_empty()) {
-                let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-                let (key, value) = (key.trim(), value.trim());
-                if pod["spec"]["nodeSelector"].get(key).is_some_and(|own| own != value) {
-                    let why =
-                        "pod node label selector conflicts with its namespace node label selector";
-                    return Err(request.forbidden(pod, why));
-                }
-                pod["spec"]["nodeSelector"][key] = value.into();
+    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
+        let namespace = objects::find(request.server, "namespaces", "", request.namespace);
+        let Some(namespace) = namespace.await? else { return Ok(()) };
+        let wanted = meta(&namespace).annotation(NODE_SELECTOR).unwrap_or("");
+        for pair in wanted.split(',').filter(|pair| !pair.trim().is_empty()) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let (key, value) = (key.trim(), value.trim());
+            if pod["spec"]["nodeSelector"].get(key).is_some_and(|own| own != value) {
+                let why =
+                    "pod node label selector conflicts with its namespace node label selector";
+                return Err(request.forbidden(pod, why));
             }
-            Ok(())
-        })
+            pod["spec"]["nodeSelector"][key] = value.into();
+        }
+        Ok(())
     }
 }
 

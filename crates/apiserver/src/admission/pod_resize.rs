@@ -2,7 +2,7 @@
 //!
 //! Counterparts: `plugin/pkg/admission/podresize` and `plugin/pkg/admission/nodedeclaredfeatures`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -16,6 +16,7 @@ use crate::objects;
 pub struct NodeDeclaredFeatureValidator;
 pub struct PodResizeValidator;
 
+#[async_trait]
 impl Plugin for PodResizeValidator {
     fn name(&self) -> &'static str {
         "PodResizeValidator"
@@ -25,29 +26,23 @@ impl Plugin for PodResizeValidator {
         updates_pod(request, &["resize"])
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            if !is_spec_change(request, pod) {
-                return Ok(());
-            }
-            let node = node(request, pod).await?;
-            let os = meta(&node).label("kubernetes.io/os").unwrap_or("linux");
-            if os != "linux" {
-                let why = format!(
-                    "pod resize is only supported on linux nodes, node {:?} is {os:?}",
-                    meta(&node).name()
-                );
-                return Err(refused(request, pod, &why, "UnsupportedPlatform"));
-            }
-            match shortage(pod, &node) {
-                Some(why) => Err(refused(request, pod, &why, "NodeCapacity")),
-                None => Ok(()),
-            }
-        })
+    async fn validate(&self, request: &Request<'_>, pod: &Value) -> Result<(), Status> {
+        if !is_spec_change(request, pod) {
+            return Ok(());
+        }
+        let node = node(request, pod).await?;
+        let os = meta(&node).label("kubernetes.io/os").unwrap_or("linux");
+        if os != "linux" {
+            let why = format!(
+                "pod resize is only supported on linux nodes, node {:?} is {os:?}",
+                meta(&node).name()
+            );
+            return Err(refused(request, pod, &why, "UnsupportedPlatform"));
+        }
+        match shortage(pod, &node) {
+            Some(why) => Err(refused(request, pod, &why, "NodeCapacity")),
+            None => Ok(()),
+        }
     }
 }
 
@@ -105,6 +100,7 @@ const FEATURES: &[(&str, Needs)] = &[
     ("InPlacePodVerticalScalingInitContainers", resizes_init_container),
 ];
 
+#[async_trait]
 impl Plugin for NodeDeclaredFeatureValidator {
     fn name(&self) -> &'static str {
         "NodeDeclaredFeatureValidator"
@@ -114,34 +110,28 @@ impl Plugin for NodeDeclaredFeatureValidator {
         updates_pod(request, &["", "resize"])
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let Some(old) = request.old.filter(|_| is_spec_change(request, pod)) else {
-                return Ok(());
-            };
-            let needed = FEATURES.iter().filter(|(_, needs)| needs(old, pod));
-            let needed: Vec<&str> = needed.map(|(name, _)| *name).collect();
-            if needed.is_empty() {
-                return Ok(());
-            }
-            let node = node(request, pod).await?;
-            let declared = node["status"]["declaredFeatures"].as_array();
-            let has = |name: &&str| declared.is_some_and(|list| list.iter().any(|own| own == name));
-            let missing: Vec<&str> = needed.into_iter().filter(|name| !has(name)).collect();
-            if missing.is_empty() {
-                return Ok(());
-            }
-            let why = format!(
-                "pod update requires features {} which are not available on node {:?}",
-                missing.join(", "),
-                meta(&node).name()
-            );
-            Err(request.forbidden(pod, &why))
-        })
+    async fn validate(&self, request: &Request<'_>, pod: &Value) -> Result<(), Status> {
+        let Some(old) = request.old.filter(|_| is_spec_change(request, pod)) else {
+            return Ok(());
+        };
+        let needed = FEATURES.iter().filter(|(_, needs)| needs(old, pod));
+        let needed: Vec<&str> = needed.map(|(name, _)| *name).collect();
+        if needed.is_empty() {
+            return Ok(());
+        }
+        let node = node(request, pod).await?;
+        let declared = node["status"]["declaredFeatures"].as_array();
+        let has = |name: &&str| declared.is_some_and(|list| list.iter().any(|own| own == name));
+        let missing: Vec<&str> = needed.into_iter().filter(|name| !has(name)).collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let why = format!(
+            "pod update requires features {} which are not available on node {:?}",
+            missing.join(", "),
+            meta(&node).name()
+        );
+        Err(request.forbidden(pod, &why))
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Binding, or pod with a node -> the node's topology labels copied. Counterpart: `plugin/pkg/admission/podtopologylabels`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 use skiff_api::meta::{meta, meta_mut};
@@ -14,6 +14,7 @@ pub struct PodTopologyLabels;
 
 const LABELS: &[&str] = &["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
 
+#[async_trait]
 impl Plugin for PodTopologyLabels {
     fn name(&self) -> &'static str {
         "PodTopologyLabels"
@@ -26,26 +27,20 @@ impl Plugin for PodTopologyLabels {
             && matches!(request.subresource, "" | "binding")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let node = match request.subresource {
-                "" => &object["spec"]["nodeName"],
-                _ if object["target"]["kind"] != "Node" => return Ok(()),
-                _ => &object["target"]["name"],
-            };
-            let name = node.as_str().unwrap_or("");
-            if name.is_empty() {
-                return Ok(());
-            }
-            if let Some(node) = objects::find(request.server, "minions", "", name).await? {
-                copy(&node, object);
-            }
-            Ok(())
-        })
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        let node = match request.subresource {
+            "" => &object["spec"]["nodeName"],
+            _ if object["target"]["kind"] != "Node" => return Ok(()),
+            _ => &object["target"]["name"],
+        };
+        let name = node.as_str().unwrap_or("");
+        if name.is_empty() {
+            return Ok(());
+        }
+        if let Some(node) = objects::find(request.server, "minions", "", name).await? {
+            copy(&node, object);
+        }
+        Ok(())
     }
 }
 

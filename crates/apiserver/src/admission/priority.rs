@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/priority`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -12,6 +12,7 @@ use crate::objects;
 
 pub struct Priority;
 
+#[async_trait]
 impl Plugin for Priority {
     fn name(&self) -> &'static str {
         "Priority"
@@ -21,32 +22,20 @@ impl Plugin for Priority {
         request.creates("", "pods") || request.is("scheduling.k8s.io", "priorityclasses")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            match request.kind.resource.as_str() {
-                "pods" => resolve(request, object).await,
-                _ => Ok(()),
-            }
-        })
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        match request.kind.resource.as_str() {
+            "pods" => resolve(request, object).await,
+            _ => Ok(()),
+        }
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let class = request.kind.resource == "priorityclasses"
-                && request.operation != Operation::Delete;
-            if class && object["globalDefault"] == true {
-                only_default(request, object).await?;
-            }
-            Ok(())
-        })
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let class =
+            request.kind.resource == "priorityclasses" && request.operation != Operation::Delete;
+        if class && object["globalDefault"] == true {
+            only_default(request, object).await?;
+        }
+        Ok(())
     }
 }
 

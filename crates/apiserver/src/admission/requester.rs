@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `pkg/registry/certificates/certificates/strategy.go` `PrepareForCreate`, which reads the user from the context.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 
@@ -10,6 +10,7 @@ use super::{Plugin, Request};
 
 pub struct CertificateRequester;
 
+#[async_trait]
 impl Plugin for CertificateRequester {
     fn name(&self) -> &'static str {
         "CertificateRequester"
@@ -19,11 +20,7 @@ impl Plugin for CertificateRequester {
         request.creates("certificates.k8s.io", "certificatesigningrequests")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
         let user = request.user;
         if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
             for field in ["username", "uid", "groups", "extra"] {
@@ -40,6 +37,6 @@ impl Plugin for CertificateRequester {
                 spec.insert("extra".to_owned(), json!(user.extra));
             }
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 }

@@ -6,7 +6,7 @@
 //! Invariant: of two writes racing for what is left, one gets it: charges of a namespace are made one after the other, and all quotas
 //! of one write are charged in one transaction.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::codec::decode_stored;
 use skiff_api::meta::meta;
@@ -49,6 +49,7 @@ impl Locks {
     }
 }
 
+#[async_trait]
 impl Plugin for ResourceQuota {
     fn name(&self) -> &'static str {
         "ResourceQuota"
@@ -61,23 +62,17 @@ impl Plugin for ResourceQuota {
             && is_charged(request)
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            if quotas(request).await?.is_empty() || !may_change(request, object) {
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        if quotas(request).await?.is_empty() || !may_change(request, object) {
+            return Ok(());
+        }
+        let _alone = request.server.admission.quota_locks.of(request.namespace).await;
+        for _ in 0..ATTEMPTS {
+            if charge_all(request, object).await? {
                 return Ok(());
             }
-            let _alone = request.server.admission.quota_locks.of(request.namespace).await;
-            for _ in 0..ATTEMPTS {
-                if charge_all(request, object).await? {
-                    return Ok(());
-                }
-            }
-            Err(Status::internal("quota usage changes too fast to be charged"))
-        })
+        }
+        Err(Status::internal("quota usage changes too fast to be charged"))
     }
 }
 

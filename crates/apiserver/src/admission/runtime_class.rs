@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/runtimeclass`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 
@@ -11,6 +11,7 @@ use crate::objects;
 
 pub struct RuntimeClass;
 
+#[async_trait]
 impl Plugin for RuntimeClass {
     fn name(&self) -> &'static str {
         "RuntimeClass"
@@ -20,39 +21,26 @@ impl Plugin for RuntimeClass {
         request.creates("", "pods")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let name = pod["spec"]["runtimeClassName"].as_str().unwrap_or("").to_owned();
-            if name.is_empty() {
-                return Ok(());
-            }
-            let Some(class) = objects::find(request.server, "runtimeclasses", "", &name).await?
-            else {
-                let why = format!("pod rejected: RuntimeClass {name:?} not found");
-                return Err(request.forbidden(pod, &why));
-            };
-            set_overhead(request, pod, &class)?;
-            set_placement(request, pod, &class)
-        })
+    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
+        let name = pod["spec"]["runtimeClassName"].as_str().unwrap_or("").to_owned();
+        if name.is_empty() {
+            return Ok(());
+        }
+        let Some(class) = objects::find(request.server, "runtimeclasses", "", &name).await? else {
+            let why = format!("pod rejected: RuntimeClass {name:?} not found");
+            return Err(request.forbidden(pod, &why));
+        };
+        set_overhead(request, pod, &class)?;
+        set_placement(request, pod, &class)
     }
 
     /// Overhead without a class that has some; a class was held against it before.
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let spec = &pod["spec"];
-            match spec["runtimeClassName"].is_null() && !spec["overhead"].is_null() {
-                true => Err(request.forbidden(pod, NO_OVERHEAD)),
-                false => Ok(()),
-            }
-        })
+    async fn validate(&self, request: &Request<'_>, pod: &Value) -> Result<(), Status> {
+        let spec = &pod["spec"];
+        match spec["runtimeClassName"].is_null() && !spec["overhead"].is_null() {
+            true => Err(request.forbidden(pod, NO_OVERHEAD)),
+            false => Ok(()),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/serviceaccount`. Mirror pods are left alone: they exist already.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -19,6 +19,7 @@ const VOLUME_PREFIX: &str = "kube-api-access-";
 /// An hour and a little, so that the kubelet's hourly renewal comes in time.
 const TOKEN_SECONDS: i64 = 3607;
 
+#[async_trait]
 impl Plugin for ServiceAccount {
     fn name(&self) -> &'static str {
         "ServiceAccount"
@@ -28,40 +29,34 @@ impl Plugin for ServiceAccount {
         request.creates("", "pods")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        pod: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            if meta(pod).annotation(MIRROR).is_some() {
-                return Ok(());
-            }
-            let name = match pod["spec"]["serviceAccountName"].as_str().unwrap_or("") {
-                "" => "default".to_owned(),
-                name => name.to_owned(),
-            };
-            pod["spec"]["serviceAccountName"] = name.clone().into();
-            pod["spec"]["serviceAccount"] = name.clone().into();
-            let account =
-                objects::find(request.server, "serviceaccounts", request.namespace, &name).await?;
-            let Some(account) = account else {
-                let why = format!(
-                    "error looking up service account {}/{name}: serviceaccount {name:?} not found",
-                    request.namespace
-                );
-                return Err(request.forbidden(pod, &why));
-            };
-            if mounts_token(pod, &account) {
-                mount_token(pod);
-            }
-            if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty)
-                && account["imagePullSecrets"].is_array()
-            {
-                pod["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
-            }
-            Ok(())
-        })
+    async fn mutate(&self, request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
+        if meta(pod).annotation(MIRROR).is_some() {
+            return Ok(());
+        }
+        let name = match pod["spec"]["serviceAccountName"].as_str().unwrap_or("") {
+            "" => "default".to_owned(),
+            name => name.to_owned(),
+        };
+        pod["spec"]["serviceAccountName"] = name.clone().into();
+        pod["spec"]["serviceAccount"] = name.clone().into();
+        let account =
+            objects::find(request.server, "serviceaccounts", request.namespace, &name).await?;
+        let Some(account) = account else {
+            let why = format!(
+                "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+                request.namespace
+            );
+            return Err(request.forbidden(pod, &why));
+        };
+        if mounts_token(pod, &account) {
+            mount_token(pod);
+        }
+        if pod["spec"]["imagePullSecrets"].as_array().is_none_or(Vec::is_empty)
+            && account["imagePullSecrets"].is_array()
+        {
+            pod["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
+        }
+        Ok(())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/storage/storageobjectinuseprotection`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 use skiff_api::meta::meta_mut;
@@ -17,6 +17,7 @@ const FINALIZERS: &[(&str, &str, &str)] = &[
     ("storage.k8s.io", "volumeattributesclasses", "kubernetes.io/vac-protection"),
 ];
 
+#[async_trait]
 impl Plugin for StorageObjectInUseProtection {
     fn name(&self) -> &'static str {
         "StorageObjectInUseProtection"
@@ -26,11 +27,7 @@ impl Plugin for StorageObjectInUseProtection {
         finalizer(request).is_some()
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
         if let (Some(finalizer), Some(meta)) = (finalizer(request), meta_mut(object)) {
             let list = meta.entry("finalizers").or_insert_with(|| json!([]));
             if let Some(list) =
@@ -39,7 +36,7 @@ impl Plugin for StorageObjectInUseProtection {
                 list.push(finalizer.into());
             }
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 }
 

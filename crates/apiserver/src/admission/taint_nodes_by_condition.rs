@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `plugin/pkg/admission/nodetaint`.
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::{Value, json};
 use skiff_api::Status;
 
@@ -12,6 +12,7 @@ pub struct TaintNodesByCondition;
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 
+#[async_trait]
 impl Plugin for TaintNodesByCondition {
     fn name(&self) -> &'static str {
         "TaintNodesByCondition"
@@ -21,11 +22,7 @@ impl Plugin for TaintNodesByCondition {
         request.creates("", "nodes")
     }
 
-    fn mutate<'a>(
-        &'a self,
-        _: &'a Request<'a>,
-        node: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
+    async fn mutate(&self, _: &Request<'_>, node: &mut Value) -> Result<(), Status> {
         let taint = json!({ "key": NOT_READY, "effect": "NoSchedule" });
         match node.pointer_mut("/spec/taints").and_then(Value::as_array_mut) {
             Some(taints)
@@ -35,6 +32,6 @@ impl Plugin for TaintNodesByCondition {
             Some(taints) => taints.push(taint),
             None => node["spec"]["taints"] = json!([taint]),
         }
-        Box::pin(async { Ok(()) })
+        Ok(())
     }
 }

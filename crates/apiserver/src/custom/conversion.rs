@@ -24,7 +24,7 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 /// Whether what was stored at this revision is what this version shows.
 pub fn is_as_stored(kind: &KindDef, revision: u64) -> bool {
     let storage = &kind.storage_version;
-    let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.since);
+    let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.edition.since);
     storage.version == kind.version && storage.group == kind.group && revision > since
 }
 
@@ -37,7 +37,7 @@ pub async fn from_stored(
     let kinds = server.kinds();
     let mut fresh = Vec::with_capacity(objects.len());
     for (object, revision) in objects {
-        let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.since);
+        let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.edition.since);
         let said = object["apiVersion"].as_str().unwrap_or("");
         let version = said.rsplit('/').next().unwrap_or("");
         fresh.push(match kinds.defined(&kind.group, version, &kind.resource) {

@@ -2,9 +2,12 @@
 //!
 //! Invariant: a definition never takes the place of a built-in kind.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 use skiff_api::codec::decode_stored;
 use skiff_api::custom::{Defined, define};
+use skiff_api::kind::Edition;
 use skiff_api::meta::meta;
 use skiff_api::{Kinds, Status};
 use skiff_store::{Expect, Op, RangeRequest, Txn};
@@ -25,19 +28,24 @@ pub async fn load(server: &Server) -> Result<(), Status> {
     for entry in &found.entries {
         let definition = decode_stored(&entry.value)?;
         if is_established(&definition) {
-            insert(&mut kinds, defined(&definition, entry.mod_revision.0));
+            let edition = Arc::new(Edition::of(&definition, entry.mod_revision.0));
+            insert(&mut kinds, defined(&definition, &edition));
         }
     }
     server.serve_kinds(kinds);
     Ok(())
 }
 
-/// Serves what the definition says now.
+/// Serves what the definition says now. While it says the same, its edition goes on.
 pub async fn serve(server: &Server, definition: &Value) -> Result<(), Status> {
     let (group, plural) = place(definition);
     let since = server.store.current_revision().await.map_err(objects::store_status)?;
+    let edition = match served_edition(&server.kinds(), &group, &plural) {
+        Some(served) if served.says == Edition::of(definition, 0).says => served,
+        _ => Arc::new(Edition::of(definition, since.0)),
+    };
     let defined = match is_established(definition) {
-        true => defined(definition, since.0),
+        true => defined(definition, &edition),
         false => Defined::default(),
     };
     server.change_kinds(|kinds| {
@@ -47,8 +55,13 @@ pub async fn serve(server: &Server, definition: &Value) -> Result<(), Status> {
     Ok(())
 }
 
-fn defined(definition: &Value, since: u64) -> Defined {
-    define(definition, since).unwrap_or_else(|error| {
+fn served_edition(kinds: &Kinds, group: &str, plural: &str) -> Option<Arc<Edition>> {
+    let served = kinds.iter().find(|kind| kind.group == group && kind.resource == plural)?;
+    Some(served.versioning.as_ref()?.edition.clone())
+}
+
+fn defined(definition: &Value, edition: &Arc<Edition>) -> Defined {
+    define(definition, edition).unwrap_or_else(|error| {
         tracing::warn!(%error, name = meta(definition).name(), "a stored definition cannot be served");
         Defined::default()
     })

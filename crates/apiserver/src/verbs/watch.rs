@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use skiff_api::codec::Format;
 use skiff_api::{KindDef, Status};
 use skiff_store::{Event, EventKind, RangeRequest, Revision, Watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::selection::{RevisionError, Selection, check_list_options, revision};
@@ -74,6 +75,8 @@ struct Watcher {
     told: Revision,
     next_bookmark: Instant,
     ends: Instant,
+    /// Tells when a custom kind may have changed.
+    changes: Option<watch::Receiver<()>>,
 }
 
 // === impl Watcher ===
@@ -95,7 +98,11 @@ impl Watcher {
             told: Revision(asked),
             next_bookmark: now + BOOKMARK_EVERY,
             ends: now + timeout(call)?,
+            changes: None,
         };
+        watcher.changes = watcher.kind.custom.then(|| watcher.server.kind_changes());
+        // The definition may have changed since the kind was looked up.
+        watcher.changes.iter_mut().for_each(watch::Receiver::mark_changed);
         // Revision 0 means "from any state you have": the state first, then what follows.
         let state_first = initial.unwrap_or(asked == 0);
         let store = &call.server.store;
@@ -195,6 +202,11 @@ impl Watcher {
                     }
                     Err(error) => self.fail(&error),
                 },
+                () = changed(&mut self.changes) => {
+                    if self.is_outlived() {
+                        return None;
+                    }
+                }
                 () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => {
                     if Instant::now() >= self.ends {
                         return None;
@@ -227,6 +239,17 @@ impl Watcher {
         }
     }
 
+    /// Whether the definition of the kind says something else now, so that clients have to look again.
+    fn is_outlived(&self) -> bool {
+        let KindDef { group, version, resource, versioning, .. } = &*self.kind;
+        let kinds = self.server.kinds();
+        let now = kinds.get(group, version, resource).and_then(|kind| kind.versioning.as_ref());
+        match (now, versioning) {
+            (Some(now), Some(then)) => !Arc::ptr_eq(&now.edition, &then.edition),
+            (now, then) => now.is_some() != then.is_some(),
+        }
+    }
+
     fn bookmark(&mut self) {
         self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
         let Some(source) = &mut self.source else { return };
@@ -253,6 +276,15 @@ impl Watcher {
         self.source = None;
         let object = Bytes::from(status.to_value().to_string());
         self.ready.push_back(WatchEvent { kind: "ERROR", object });
+    }
+}
+
+/// Never, for a kind that does not change.
+async fn changed(changes: &mut Option<watch::Receiver<()>>) {
+    match changes {
+        // The sender lives as long as the server, which the watch holds on to.
+        Some(changes) => changes.changed().await.unwrap_or_default(),
+        None => std::future::pending().await,
     }
 }
 

@@ -141,6 +141,15 @@ pub struct Events {
 }
 
 impl Events {
+    /// Waits for the end of the stream, and says what came before.
+    pub async fn rest(&mut self) -> Vec<String> {
+        let mut rest = Vec::new();
+        while let Some(message) = self.messages.next().await {
+            rest.push(String::from_utf8_lossy(&message).into_owned());
+        }
+        rest
+    }
+
     /// Type and object of the next event; panics if none comes in good time.
     pub async fn next(&mut self) -> (String, Value) {
         let wait = std::time::Duration::from_secs(5);

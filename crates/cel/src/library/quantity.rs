@@ -88,6 +88,13 @@ pub struct Quantity {
     integer: Option<i64>,
 }
 
+impl Type {
+    /// The type of amounts: `quantity('1Gi')`.
+    pub fn quantity() -> Type {
+        Type::object(NAME)
+    }
+}
+
 impl Opaque for Quantity {
     fn cel_type(&self) -> Type {
         Type::object(NAME)

@@ -14,6 +14,11 @@ pub(super) const FIRST_ARGUMENT: &str = "{'[', '{', '(', ')', '.', '-', '!', 'tr
 pub(super) const OPTIONAL_OPERAND: &str = "{'[', '{', '(', '.', '-', '!', '?', 'true', 'false', 'null', \
                                 NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
 
+pub(super) const FIRST_ELEMENT: &str = "{'[', ']', '{', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', \
+                             NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+pub(super) const FIRST_ENTRY: &str = "{'[', '{', '}', '(', '.', ',', '-', '!', '?', 'true', 'false', 'null', \
+                           NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}";
+
 /// Binary operators: symbol, function, and how tightly they bind.
 const BINARY: [(&str, &str, u8); 14] = [
     ("||", op::OR, 1),

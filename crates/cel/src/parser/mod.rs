@@ -19,7 +19,8 @@ use crate::macros;
 use crate::source::Issues;
 
 use self::cursor::{
-    FIRST_ARGUMENT, OPERAND, OPTIONAL_OPERAND, binary, follows_operand, starts_operand,
+    FIRST_ARGUMENT, FIRST_ELEMENT, FIRST_ENTRY, OPERAND, OPTIONAL_OPERAND, binary, follows_operand,
+    starts_operand,
 };
 use self::literal::literal;
 
@@ -470,6 +471,9 @@ impl Parser<'_> {
     fn list(&mut self) -> Parsed {
         let at = self.next().offset;
         let mut elements = Vec::new();
+        if self.peek().token == Token::End {
+            return self.mismatched(FIRST_ELEMENT);
+        }
         while !self.accept("]") {
             let optional = self.accept("?");
             // A comma may stand alone, or after the last element.
@@ -492,6 +496,9 @@ impl Parser<'_> {
     fn map(&mut self) -> Parsed {
         let at = self.next().offset;
         let mut entries = Vec::new();
+        if self.peek().token == Token::End {
+            return self.mismatched(FIRST_ENTRY);
+        }
         while !self.accept("}") {
             let alone = entries.is_empty() && self.accept(",");
             if alone || self.peek().token == Token::End && !entries.is_empty() {

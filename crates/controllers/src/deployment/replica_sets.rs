@@ -12,6 +12,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::claims::reference_to;
+use crate::percentages::{Rounding, resolve};
+use crate::pod_template;
 
 pub const REVISION: &str = "deployment.kubernetes.io/revision";
 pub const REVISION_HISTORY: &str = "deployment.kubernetes.io/revision-history";
@@ -90,7 +92,7 @@ impl Rollout {
     pub fn blueprint(&self, replicas: i32, revision: i64) -> ReplicaSet {
         let deployment = &self.deployment;
         let collisions = deployment.status.as_ref().and_then(|status| status.collision_count);
-        let hash = template_hash(&self.spec().template, collisions);
+        let hash = pod_template::hash(&self.spec().template, collisions);
         let mut template = self.spec().template.clone();
         let labels = template.metadata.get_or_insert_default().labels.get_or_insert_default();
         labels.insert(POD_TEMPLATE_HASH.into(), hash.clone());
@@ -172,21 +174,8 @@ fn fenceposts(deployment: &Deployment, replicas: i32) -> (i32, i32) {
     let unavailable =
         rolling.and_then(|rolling| rolling.max_unavailable.as_ref()).unwrap_or(&quarter);
     let (surge, unavailable) =
-        (resolve(surge, replicas, true), resolve(unavailable, replicas, false));
+        (resolve(surge, replicas, Rounding::Up), resolve(unavailable, replicas, Rounding::Down));
     if surge == 0 && unavailable == 0 { (0, 1) } else { (surge, unavailable.min(replicas)) }
-}
-
-fn resolve(value: &IntOrString, of: i32, round_up: bool) -> i32 {
-    match value {
-        IntOrString::Int(number) => *number,
-        IntOrString::String(text) => {
-            let percent: i64 =
-                text.strip_suffix('%').and_then(|digits| digits.parse().ok()).unwrap_or(0);
-            let product = percent * i64::from(of);
-            let rounded = if round_up { (product + 99) / 100 } else { product / 100 };
-            i32::try_from(rounded).unwrap_or(i32::MAX)
-        }
-    }
 }
 
 // === templates ===
@@ -205,20 +194,6 @@ fn without_hash(template: &PodTemplateSpec) -> PodTemplateSpec {
         labels.remove(POD_TEMPLATE_HASH);
     }
     template
-}
-
-/// The pod-template-hash: stable over restarts, spelt in the alphabet that cannot form bad words.
-/// Differs from upstream: hashes the template's JSON, so equal templates hash alike here but not across products.
-pub fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let mut bytes = serde_json::to_vec(template).expect("a pod template always encodes");
-    bytes.extend(collisions.into_iter().flat_map(i32::to_le_bytes));
-    let decimal = fnv1a(&bytes).to_string();
-    decimal.bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
-}
-
-fn fnv1a(bytes: &[u8]) -> u32 {
-    bytes.iter().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193))
 }
 
 // === annotations and revisions ===
@@ -287,15 +262,5 @@ mod tests {
         check("{type: RollingUpdate, rollingUpdate: {maxSurge: 0, maxUnavailable: 5%}}", (0, 1));
         check("{type: RollingUpdate, rollingUpdate: {maxSurge: 1, maxUnavailable: 200%}}", (1, 10));
         check("{type: Recreate}", (0, 0));
-    }
-
-    #[test]
-    fn hash_is_stable_and_safe() {
-        let template: PodTemplateSpec =
-            yaml("{metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: i}]}}");
-        let hash = template_hash(&template, None);
-        assert_eq!(hash, template_hash(&template.clone(), None));
-        assert_ne!(hash, template_hash(&template, Some(1)));
-        assert!(hash.bytes().all(|letter| b"bcdfghjklmnpqrstvwxz2456789".contains(&letter)));
     }
 }

@@ -236,14 +236,23 @@ impl<K: Object> State<K> {
             Event::Changed(mut object) => {
                 trim(&mut object);
                 let seen = revision_of(&object);
-                let change = self.insert_newer(Arc::new(object));
-                self.revision = self.revision.max(seen);
-                change.into_iter().collect()
+                // Told again after later news: what it was then may be gone by now.
+                if seen < self.revision {
+                    return Vec::new();
+                }
+                self.revision = seen;
+                self.insert_newer(Arc::new(object)).into_iter().collect()
             }
             Event::Deleted(object) => {
-                self.revision = self.revision.max(revision_of(&object));
-                let removed = self.remove(&Key::of(&object));
-                removed.map(|old| (Some(old), None)).into_iter().collect()
+                let gone = revision_of(&object);
+                self.revision = self.revision.max(gone);
+                let key = Key::of(&object);
+                // Our own write may have made another of that name since.
+                let held = self.objects.get(&key);
+                if held.is_some_and(|held| revision_of(held.as_ref()) > gone) {
+                    return Vec::new();
+                }
+                self.remove(&key).map(|old| (Some(old), None)).into_iter().collect()
             }
         }
     }
@@ -348,6 +357,25 @@ mod tests {
         store.apply(&caches, Event::Changed(config_map("a", 7)));
         store.apply(&caches, Event::Deleted(config_map("a", 9)));
         store.observe_write(&caches, config_map("a", 7));
+        assert!(names(&store).is_empty());
+    }
+
+    #[test]
+    fn late_deletion_does_not_remove_what_was_made_since() {
+        let (store, caches) = (Store::default(), Caches::default());
+        store.apply(&caches, Event::Changed(config_map("a", 7)));
+        store.observe_removal(&caches, &Key::new("ns", "a"));
+        store.observe_write(&caches, config_map("a", 12));
+        store.apply(&caches, Event::Deleted(config_map("a", 9)));
+        assert_eq!(names(&store), ["a"]);
+    }
+
+    #[test]
+    fn news_told_again_does_not_bring_back_what_is_gone() {
+        let (store, caches) = (Store::default(), Caches::default());
+        store.apply(&caches, Event::Changed(config_map("a", 7)));
+        store.apply(&caches, Event::Deleted(config_map("a", 9)));
+        store.apply(&caches, Event::Changed(config_map("a", 7)));
         assert!(names(&store).is_empty());
     }
 

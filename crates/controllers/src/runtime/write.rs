@@ -67,6 +67,19 @@ impl Ctx {
         self.send("apply", key.clone(), request).await
     }
 
+    /// As [`Ctx::apply`], of the status.
+    pub async fn apply_status<K: Object>(
+        &self,
+        key: &Key,
+        manager: &str,
+        fields: &Value,
+    ) -> Result<Arc<K>> {
+        let params = PatchParams::apply(manager).force();
+        let patch = Patch::Apply(fields);
+        let request = requests::<K>(key).patch_subresource("status", &key.name, &params, &patch);
+        self.send("apply status of", key.clone(), request).await
+    }
+
     pub async fn patch<K: Object>(&self, key: &Key, patch: &Value) -> Result<Arc<K>> {
         let request =
             requests::<K>(key).patch(&key.name, &PatchParams::default(), &Patch::Merge(patch));

@@ -2,6 +2,10 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod chaos;
+#[path = "../../src/testing.rs"]
+pub mod testing;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +23,8 @@ use skiff_controllers::runtime::Object;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use chaos::Chaos;
+
 pub struct TestCluster {
     client: Client,
     server: ApiServer,
@@ -29,6 +35,11 @@ pub struct TestCluster {
 
 impl TestCluster {
     pub async fn start(name: &str) -> TestCluster {
+        TestCluster::start_with(name, None).await
+    }
+
+    /// With controllers that have a bad day, if `chaos` is given; everybody else has a good one.
+    pub async fn start_with(name: &str, chaos: Option<Chaos>) -> TestCluster {
         let filter = tracing_subscriber::EnvFilter::from_default_env();
         let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let data_dir =
@@ -49,8 +60,15 @@ impl TestCluster {
             shutdown.clone(),
         ));
         tasks.spawn(pretend_kubelet(client.clone(), shutdown.clone()));
+        let for_controllers = {
+            let server = server.clone();
+            move |user: &str| match &chaos {
+                Some(chaos) => chaos.client(server.local(identity(user))),
+                None => client_for(user),
+            }
+        };
         tasks.spawn(skiff_controllers::run(
-            client_for,
+            for_controllers,
             controllers_config(&server),
             shutdown.clone(),
         ));

@@ -57,7 +57,12 @@ impl PodManager {
         }
     }
 
-    pub async fn run(mut self, mut changed: mpsc::UnboundedReceiver<String>) {
+    /// `changed` names pods whose ConfigMaps or Secrets have changed, `granted` those whose waiting resize may begin.
+    pub async fn run(
+        mut self,
+        mut changed: mpsc::UnboundedReceiver<String>,
+        mut granted: mpsc::UnboundedReceiver<String>,
+    ) {
         let mut events = self.ctx.runtime.events();
         let api: Api<Pod> = Api::all(self.ctx.client.clone());
         let config = watcher::Config::default()
@@ -76,6 +81,7 @@ impl PodManager {
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
                 Some(uid) = changed.recv() => self.tell(&uid, Event::ObjectsChanged),
+                Some(uid) = granted.recv() => self.tell(&uid, Event::Granted),
                 Some(ended) = self.tasks.join_next_with_id() => self.worker_ended(ended).await,
             }
         }

@@ -7,6 +7,7 @@ pub mod desired;
 pub mod manager;
 pub mod observed;
 pub mod plan;
+pub mod resize;
 pub mod status;
 pub mod status_writer;
 pub mod worker;

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use skiff_runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandboxStatus};
 
 use super::{
@@ -15,6 +16,7 @@ use super::{
     desired::DesiredContainer,
     plan::{Stage, StepKey},
 };
+use crate::allocation::{Pending, Rejection};
 
 #[derive(Debug, Clone, Default)]
 pub struct Observed {
@@ -29,11 +31,27 @@ pub struct Observed {
     /// By container name.
     pub restarts: BTreeMap<String, Backoff>,
     pub in_flight: BTreeSet<StepKey>,
+    /// By container id: what running containers have been given.
+    pub actuated: BTreeMap<String, ResourceRequirements>,
+    pub resize: Resize,
+    /// Ids of containers that were killed to be started anew, whatever their restart policy says of the exit.
+    pub replaced: BTreeSet<String>,
+    /// Why the pod may not run here.
+    pub rejected: Option<Rejection>,
+    /// When the pod's object last changed.
+    pub changed_at: Option<Timestamp>,
     pub start_time: Option<Timestamp>,
     /// When termination began.
     pub terminating_since: Option<Timestamp>,
     /// The API server no longer has the pod.
     pub removed: bool,
+}
+
+/// How far a resize of the pod has come. Generations are those of the pod's object that asked for it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Resize {
+    pub pending: Option<(Pending, i64)>,
+    pub in_progress: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -12,7 +12,11 @@ use skiff_runtime::ContainerStatus;
 use super::{
     desired::{DesiredContainer, DesiredPod, RestartPolicy, Role},
     observed::{Observed, exit_code, finished_at, has_exited, is_running},
+    resize::{self, Change},
 };
+
+/// How long a pod's containers must not have been edited before one is replaced by its new definition.
+const SETTLES_IN: SignedDuration = SignedDuration::from_millis(250);
 
 /// Where a pod stands on this node.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -38,6 +42,8 @@ pub enum Why {
     Completed,
     Deleted,
     DeadlineExceeded,
+    /// The node would not take it.
+    Rejected,
 }
 
 /// One lane of work. At most one step per lane is in flight.
@@ -45,6 +51,7 @@ pub enum Why {
 pub enum StepKey {
     Volumes,
     Sandbox,
+    Resources,
     Container(String),
     Object,
 }
@@ -73,6 +80,10 @@ pub enum Action {
         name: String,
         id: String,
     },
+    /// Bring the limits of these running containers, and of the pod, to what was granted.
+    Resize {
+        containers: Vec<String>,
+    },
     /// Flush the final status, then delete the API object.
     DeletePod,
     /// Remove the sandbox, its containers and the pod's directories.
@@ -97,6 +108,7 @@ impl Action {
             Action::StartContainer { name, .. }
             | Action::KillContainer { name, .. }
             | Action::RemoveContainer { name, .. } => StepKey::Container(name.clone()),
+            Action::Resize { .. } => StepKey::Resources,
             Action::DeletePod | Action::RemovePod => StepKey::Object,
         }
     }
@@ -133,7 +145,16 @@ pub fn init_failed(pod: &DesiredPod, seen: &Observed) -> bool {
 
 fn ended_for_good(container: &DesiredContainer, seen: &Observed) -> bool {
     seen.newest(container.name())
-        .is_some_and(|c| has_exited(c) && !container.restarts_after(exit_code(c)))
+        .is_some_and(|c| has_exited(c) && !starts_again(container, c, seen))
+}
+
+/// Whether an exited container is followed by another start: by its policy, or because it was killed to be replaced.
+pub fn starts_again(
+    container: &DesiredContainer,
+    exited: &ContainerStatus,
+    seen: &Observed,
+) -> bool {
+    container.restarts_after(exit_code(exited)) || seen.replaced.contains(&exited.id)
 }
 
 fn failed(container: &DesiredContainer, seen: &Observed) -> bool {
@@ -167,6 +188,9 @@ impl Planner<'_> {
         if self.seen.removed || self.pod.deletion_requested().is_some() {
             return Some(Why::Deleted);
         }
+        if self.seen.rejected.is_some() {
+            return Some(Why::Rejected);
+        }
         if self.pod.is_terminal() || has_completed(self.pod, self.seen) {
             return Some(Why::Completed);
         }
@@ -195,6 +219,7 @@ impl Planner<'_> {
         if self.seen.ready_sandbox().is_none() {
             return self.sandbox();
         }
+        self.resize();
         self.containers();
         self.history();
     }
@@ -216,6 +241,18 @@ impl Planner<'_> {
         }
         let attempt = self.seen.sandbox.as_ref().map_or(0, |s| s.metadata.attempt + 1);
         self.attempt(Action::RunSandbox { attempt });
+    }
+
+    fn resize(&mut self) {
+        if resize::is_needed(self.pod, self.seen) {
+            let in_place = self
+                .pod
+                .containers
+                .iter()
+                .filter(|c| resize::change(c, self.seen) == Change::InPlace);
+            let containers = in_place.filter_map(|c| Some(self.seen.newest(c.name())?.id.clone()));
+            self.attempt(Action::Resize { containers: containers.collect() });
+        }
     }
 
     fn containers(&mut self) {
@@ -285,7 +322,7 @@ impl Planner<'_> {
                 name: container.name().into(),
                 id: current.id.clone(),
             });
-        } else if container.restarts_after(exit_code(current)) || self.must_run_again(container) {
+        } else if starts_again(container, current, self.seen) || self.must_run_again(container) {
             self.restart(container, finished_at(current));
         }
     }
@@ -304,10 +341,26 @@ impl Planner<'_> {
                 format!("Container {name} failed {} probe, will be restarted", unhealthy.probe);
             return self.kill(name, id, grace, message);
         }
+        if resize::change(container, self.seen) == Change::Restart {
+            let message = format!("Container {name} resize requires restart");
+            return self.kill(name, id, self.pod.grace(), message);
+        }
         let changed = !current.image.is_empty() && current.image != container.image();
-        if changed && container.role != Role::Ephemeral {
+        if changed && container.role != Role::Ephemeral && self.has_settled() {
             let message = format!("Container {name} definition changed, will be restarted");
             self.kill(name, id, self.pod.grace(), message);
+        }
+    }
+
+    /// Another edit may follow the first; together they cost one restart.
+    fn has_settled(&mut self) -> bool {
+        let settled = self.seen.changed_at.map(|at| at + SETTLES_IN);
+        match settled.filter(|at| *at > self.now) {
+            Some(at) => {
+                self.wake_at(at);
+                false
+            }
+            None => true,
         }
     }
 
@@ -321,7 +374,14 @@ impl Planner<'_> {
     /// Containers start one after another: a slow post-start hook holds the next one back, as upstream.
     fn start(&mut self, container: &DesiredContainer) {
         let starting = self.plan.actions.iter().any(|a| matches!(a, Action::StartContainer { .. }));
-        let busy = self.seen.in_flight.iter().any(|k| matches!(k, StepKey::Container(_)));
+        // A container is not started into limits that are about to change.
+        let resizing = self.plan.actions.iter().any(|a| matches!(a, Action::Resize { .. }));
+        let busy = self
+            .seen
+            .in_flight
+            .iter()
+            .any(|k| matches!(k, StepKey::Container(_) | StepKey::Resources));
+        let busy = busy || resizing;
         if !starting && !busy {
             let name = container.name().to_owned();
             let attempt = self.seen.next_attempt(&name);
@@ -555,6 +615,7 @@ mod tests {
             labels: Default::default(),
             annotations: Default::default(),
             netns: None,
+            resources: Default::default(),
         }
     }
 
@@ -599,6 +660,7 @@ mod tests {
             start_time: seen.started_ago.map(ago),
             terminating_since: seen.terminating_for.map(ago),
             removed: seen.removed,
+            ..Observed::default()
         }
     }
 
@@ -611,6 +673,7 @@ mod tests {
             Action::StartContainer { name, attempt } => format!("start {name}/{attempt}"),
             Action::KillContainer { id, grace, .. } => format!("kill {id} in {}s", grace.as_secs()),
             Action::RemoveContainer { id, .. } => format!("remove {id}"),
+            Action::Resize { containers } => format!("resize {}", containers.join(" ")),
             Action::DeletePod => "delete pod".into(),
             Action::RemovePod => "remove pod".into(),
         }
@@ -621,6 +684,9 @@ mod tests {
         let cases: Vec<Case> = serde_saphyr::from_str(TABLE).expect("the table parses");
         for case in cases {
             let (pod, mut seen) = (pod(&case), observed(&case.seen));
+            if let Some(sandbox) = &mut seen.sandbox {
+                sandbox.resources = crate::container::resources::pod_resources(pod.spec());
+            }
             let first = plan(&pod, &seen, now());
             let stage = format!("{:?}", first.stage);
             assert_eq!(stage, case.stage, "stage: {}", case.name);

@@ -23,8 +23,10 @@ use skiff_runtime::ContainerStatus;
 use super::{
     desired::{DesiredContainer, DesiredPod, Role},
     observed::{Failure, Observed, exit_code, finished_at, has_exited, is_running},
-    plan::{Stage, StepKey, Why, has_completed, init_failed},
+    plan::{Stage, StepKey, Why, has_completed, init_failed, starts_again},
+    resize,
 };
+use crate::allocation::Rejection;
 
 /// The scheme of container ids: `skiff://<id>`.
 pub const ID_SCHEME: &str = "skiff://";
@@ -40,6 +42,9 @@ pub struct StatusContext<'a> {
 }
 
 pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> PodStatus {
+    if let Some(rejection) = &seen.rejected {
+        return rejected(pod, rejection, ctx);
+    }
     let list = |role: fn(Role) -> bool| -> Option<Vec<ApiContainerStatus>> {
         let of_role = pod.containers.iter().filter(|c| role(c.role));
         let statuses: Vec<_> = of_role.map(|c| container_status(pod, c, seen, ctx)).collect();
@@ -64,6 +69,21 @@ pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> Pod
     set_reason(&mut status, seen.stage);
     status.conditions = Some(conditions(pod, seen, &status, ctx));
     status
+}
+
+/// A pod that never came to run here has no containers to speak of.
+fn rejected(pod: &DesiredPod, rejection: &Rejection, ctx: &StatusContext<'_>) -> PodStatus {
+    let scheduled = Verdict { status: true, reason: None, message: None };
+    PodStatus {
+        conditions: Some(vec![scheduled.condition("PodScheduled", pod, ctx)]),
+        message: Some(format!("Pod was rejected: {}", rejection.message)),
+        observed_generation: pod.object.metadata.generation,
+        phase: Some("Failed".into()),
+        qos_class: Some(pod.qos.to_string()),
+        reason: Some(rejection.reason.to_string()),
+        start_time: ctx.previous.start_time.clone().or(Some(whole_seconds(ctx.now))),
+        ..PodStatus::default()
+    }
 }
 
 fn set_addresses(
@@ -154,9 +174,11 @@ fn container_status(
                 && !matches!(seen.stage, Stage::Terminated(_))
         }
     };
-    let resources = container.spec.resources.clone().unwrap_or_default();
+    let granted = container.spec.resources.clone().unwrap_or_default();
+    let given = current.filter(|c| is_running(c)).and_then(|c| seen.actuated.get(&c.id));
+    let resources = given.cloned().unwrap_or_else(|| granted.clone());
     ApiContainerStatus {
-        allocated_resources: resources.requests.clone(),
+        allocated_resources: granted.requests,
         container_id: current.map(|c| format!("{ID_SCHEME}{}", c.id)),
         image: current.map_or(container.image(), |c| c.image.as_str()).to_owned(),
         image_id: current.map(|c| c.image_ref.clone()).unwrap_or_default(),
@@ -236,7 +258,7 @@ fn waiting_after_exit(
     seen: &Observed,
     now: Timestamp,
 ) -> Option<ApiState> {
-    if seen.stage != Stage::Active || !container.restarts_after(exit_code(c)) {
+    if seen.stage != Stage::Active || !starts_again(container, c, seen) {
         return None;
     }
     let failure = seen.failures.get(&StepKey::Container(container.name().into()));
@@ -263,8 +285,7 @@ fn waiting_to_start(
     if let Some(failure) = seen.failures.get(&StepKey::Container(container.name().into())) {
         return failed(container, failure, now);
     }
-    let blocked =
-        container.role == Role::Regular && pod.init().next().is_some() && !initialized(pod, seen);
+    let blocked = container.role != Role::Ephemeral && pod.init().next().is_some();
     waiting(if blocked { "PodInitializing" } else { "ContainerCreating" }, None)
 }
 
@@ -366,6 +387,7 @@ fn conditions(
     ]
     .into_iter()
     .map(|(kind, verdict)| verdict.condition(kind, pod, ctx))
+    .chain(resize::conditions(seen, ctx))
     .collect()
 }
 

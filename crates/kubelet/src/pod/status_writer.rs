@@ -15,7 +15,7 @@ use kube::{
 use serde_json::{Map, Value, json};
 use tokio::{sync::watch, task::JoinHandle};
 
-use super::desired::PodKey;
+use super::{desired::PodKey, resize};
 
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 const LAST_RETRY: Duration = Duration::from_secs(10);
@@ -154,9 +154,15 @@ fn difference(known: &PodStatus, wanted: &PodStatus) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
-/// The conditions that differ, with vanished members named as null.
+/// The conditions that differ, with vanished members named as null, and those of a resize that is over.
 fn changed_conditions(known: Option<&Value>, wanted: &Value) -> Vec<Value> {
     let known: Vec<&Map<String, Value>> = entries(known);
+    let gone = resize::CONDITIONS.into_iter().filter(|kind| {
+        let has =
+            |list: &[&Map<String, Value>]| list.iter().any(|c| c.get("type") == Some(&json!(kind)));
+        has(&known) && !has(&entries(Some(wanted)))
+    });
+    let gone: Vec<Value> = gone.map(|kind| json!({ "$patch": "delete", "type": kind })).collect();
     let differing = entries(Some(wanted)).into_iter().filter_map(|condition| {
         let before = known.iter().find(|k| k.get("type") == condition.get("type"));
         if before.is_some_and(|b| *b == condition) {
@@ -168,7 +174,7 @@ fn changed_conditions(known: Option<&Value>, wanted: &Value) -> Vec<Value> {
         patch.extend(vanished.map(|k| (k.clone(), Value::Null)));
         Some(Value::Object(patch))
     });
-    differing.collect()
+    differing.chain(gone).collect()
 }
 
 fn entries(list: Option<&Value>) -> Vec<&Map<String, Value>> {

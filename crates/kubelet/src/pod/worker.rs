@@ -8,7 +8,8 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Node, Pod, PodStatus};
+use kube::Api;
 use skiff_runtime::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus};
 use tokio::{
     sync::{mpsc, watch},
@@ -17,13 +18,15 @@ use tokio::{
 
 use super::{
     backoff::{Backoff, CONTAINER},
-    desired::{DesiredPod, Role},
+    desired::{DesiredPod, RestartPolicy, Role},
     observed::{Failure, Health, Observed, Volumes, finished_at, is_running},
     plan::{Action, Plan, Stage, StepKey, plan},
-    status::{StatusContext, status},
+    resize,
+    status::{ID_SCHEME, StatusContext, status},
     status_writer::StatusWriter,
 };
 use crate::{
+    allocation::{self, Granted, Pending},
     context::NodeContext,
     events::EventType,
     logs::termination,
@@ -46,6 +49,8 @@ pub enum Event {
     StepDone(StepKey, Box<Result<Outcome, StepError>>),
     /// A ConfigMap or Secret that the pod refers to has changed.
     ObjectsChanged,
+    /// There is room now for the resize that waited.
+    Granted,
 }
 
 /// What the runtime already held of a pod when its worker was made.
@@ -57,6 +62,8 @@ pub struct Adopted {
 
 pub struct PodWorker {
     ctx: Arc<NodeContext>,
+    /// As the API has it: what is wished, of which `pod` has what is granted.
+    object: Arc<Pod>,
     pod: Arc<DesiredPod>,
     seen: Observed,
     events: mpsc::UnboundedReceiver<Event>,
@@ -81,7 +88,7 @@ impl PodWorker {
         channel: (mpsc::UnboundedSender<Event>, mpsc::UnboundedReceiver<Event>),
     ) -> Self {
         let reported = object.status.clone().unwrap_or_default();
-        let pod = Arc::new(DesiredPod::new(object));
+        let pod = Arc::new(DesiredPod::new(object.clone()));
         let (sender, events) = channel;
         let start_time = reported.start_time.as_ref().map(|t| t.0);
         let seen = Observed {
@@ -96,6 +103,7 @@ impl PodWorker {
         let grace = watch::channel(SignedDuration::MAX).0;
         PodWorker {
             ctx,
+            object,
             pod,
             seen,
             events,
@@ -110,6 +118,7 @@ impl PodWorker {
 
     /// Runs until the pod has left this node.
     pub async fn run(mut self) {
+        self.admit().await;
         self.hold_references();
         self.adopt();
         loop {
@@ -131,6 +140,79 @@ impl PodWorker {
         }
         self.ctx.objects.hold(&self.pod.key.uid, &self.pod.key.namespace, &References::default());
         tracing::debug!(pod = %self.pod.key, "pod has left this node");
+    }
+
+    /// Asks for a place on this node. What already runs has one, and what has ended needs none.
+    async fn admit(&mut self) {
+        if self.pod.is_terminal() {
+            return;
+        }
+        let runs = self.seen.sandbox.is_some();
+        let node = match !runs && allocation::needs_node(&self.object) {
+            true => self.node().await,
+            false => None,
+        };
+        match self.ctx.allocations.admit(&self.object, node.as_ref(), runs) {
+            Ok(()) => {
+                self.pod =
+                    Arc::new(DesiredPod::new(self.ctx.allocations.grant(self.object.clone()).pod))
+            }
+            Err(rejection) => {
+                let (reason, message) = (rejection.reason.clone(), rejection.message.clone());
+                self.ctx.recorder.pod(&self.pod, EventType::Warning, reason, message);
+                self.seen.rejected = Some(rejection);
+            }
+        }
+    }
+
+    /// This node's object; without one its labels are not known, and the scheduler's word has to do.
+    async fn node(&self) -> Option<Node> {
+        let api: Api<Node> = Api::all(self.ctx.client.clone());
+        let found = api.get_opt(&self.ctx.config.node_name).await;
+        found.inspect_err(|error| tracing::warn!(%error, "this node's labels are unknown")).ok()?
+    }
+
+    /// The pod with what it may use now; notes how a resize stands.
+    fn granted(&mut self, object: Arc<Pod>) -> DesiredPod {
+        let generation = object.metadata.generation.unwrap_or_default();
+        let Granted { pod, pending } = self.ctx.allocations.grant(object);
+        let pod = DesiredPod::new(pod);
+        if resize::grants_differ(&self.pod, &pod) {
+            self.seen.resize.in_progress = Some(generation);
+            self.seen.failures.remove(&StepKey::Resources);
+            let message = resize::message("Pod resize started", &pod, generation, None);
+            self.ctx.recorder.pod(&pod, EventType::Normal, "ResizeStarted", message);
+        }
+        let pending = pending.map(|pending| (pending, generation));
+        if let Some((Pending { reason, message }, _)) = &pending
+            && self.seen.resize.pending != pending
+        {
+            let wished = DesiredPod::new(self.object.clone());
+            let text = resize::message(
+                &format!("Pod resize {reason}"),
+                &wished,
+                generation,
+                Some(message),
+            );
+            let event = if *reason == allocation::INFEASIBLE {
+                "ResizeInfeasible"
+            } else {
+                "ResizeDeferred"
+            };
+            self.ctx.recorder.pod(&pod, EventType::Warning, event, text);
+        }
+        self.seen.resize.pending = pending;
+        pod
+    }
+
+    /// A resize that has come to its end is not mentioned any longer.
+    fn note_resize_end(&mut self) {
+        let Some(generation) = self.seen.resize.in_progress else { return };
+        if self.seen.stage == Stage::Active && resize::is_done(&self.pod, &self.seen) {
+            self.seen.resize.in_progress = None;
+            let message = resize::message("Pod resize completed", &self.pod, generation, None);
+            self.ctx.recorder.pod(&self.pod, EventType::Normal, "ResizeCompleted", message);
+        }
     }
 
     /// The next event; `None` when the plan's own time has come.
@@ -167,6 +249,7 @@ impl PodWorker {
         }
         if let Stage::Terminated(_) = stage {
             self.probes.stop_all();
+            self.ctx.allocations.release(&self.pod.key.uid);
         }
         true
     }
@@ -174,8 +257,10 @@ impl PodWorker {
     fn start_step(&mut self, action: Action) {
         let key = action.key();
         self.seen.in_flight.insert(key.clone());
-        if let Action::StartContainer { name, .. } = &action {
-            self.note_restart(name.clone());
+        match &action {
+            Action::StartContainer { name, .. } => self.note_restart(name.clone()),
+            Action::KillContainer { name, id, .. } => self.note_replacement(name, id),
+            _ => {}
         }
         if action == Action::SetUpVolumes {
             self.seen.volumes.begin_set_up();
@@ -216,6 +301,27 @@ impl PodWorker {
         self.seen.restarts.insert(name, next);
     }
 
+    /// A container killed while the pod goes on comes back, but for one whose probe failed in a pod that never restarts.
+    fn note_replacement(&mut self, name: &str, id: &str) {
+        let Some(container) = self.pod.container(name) else { return };
+        let unhealthy = self.seen.health.get(id).is_some_and(|health| health.unhealthy.is_some());
+        let comes_back = !unhealthy || container.restart_policy != RestartPolicy::Never;
+        if self.seen.stage == Stage::Active && self.seen.ready_sandbox().is_some() && comes_back {
+            self.seen.replaced.insert(id.to_owned());
+        }
+    }
+
+    /// What a container that ran before this agent did has: as last reported, or else what the pod is granted.
+    fn note_given(&mut self, status: &ContainerStatus) {
+        let id = format!("{ID_SCHEME}{}", status.id);
+        let reported =
+            container_statuses(&self.reported).find(|s| s.container_id.as_ref() == Some(&id));
+        let granted =
+            || self.pod.container(&status.metadata.name).and_then(|c| c.spec.resources.clone());
+        let given = reported.and_then(|s| s.resources.clone()).or_else(granted);
+        self.seen.actuated.insert(status.id.clone(), given.unwrap_or_default());
+    }
+
     async fn learn(&mut self, event: Event) {
         match event {
             Event::Desired(object) => self.desire(object),
@@ -228,6 +334,7 @@ impl PodWorker {
             Event::Relist => self.relist().await,
             Event::Probe(verdict) => self.probed(verdict),
             Event::StepDone(key, result) => self.step_done(key, *result).await,
+            Event::Granted => self.desire(self.object.clone()),
             Event::ObjectsChanged => {
                 self.seen.volumes.content_changed();
                 self.seen.failures.retain(|_, f| !f.repairable);
@@ -236,7 +343,11 @@ impl PodWorker {
     }
 
     fn desire(&mut self, object: Arc<Pod>) {
-        let pod = DesiredPod::new(object);
+        self.object = object.clone();
+        let pod = self.granted(object);
+        if pod.object.spec != self.pod.object.spec {
+            self.seen.changed_at = Some(Timestamp::now());
+        }
         if pod.labels() != self.pod.labels() || pod.annotations() != self.pod.annotations() {
             self.seen.volumes.content_changed();
         }
@@ -256,8 +367,11 @@ impl PodWorker {
     fn adopt(&mut self) {
         let running: Vec<ContainerStatus> = self.seen.running().cloned().collect();
         for container in running {
+            self.note_given(&container);
             self.watch_health(&container);
         }
+        let conditions = self.reported.conditions.as_deref().unwrap_or_default();
+        self.seen.resize.in_progress = resize::in_progress_of(conditions);
     }
 
     async fn runtime_event(&mut self, event: ContainerEvent) {
@@ -283,6 +397,7 @@ impl PodWorker {
         if !is_running(&status) {
             self.probes.stop(&status.id);
             self.seen.health.remove(&status.id);
+            self.seen.actuated.remove(&status.id);
         }
         match self.seen.containers.iter_mut().find(|c| c.id == status.id) {
             Some(known) => *known = status,
@@ -293,6 +408,8 @@ impl PodWorker {
     fn forget_container(&mut self, id: &str) {
         self.probes.stop(id);
         self.seen.health.remove(id);
+        self.seen.actuated.remove(id);
+        self.seen.replaced.remove(id);
         self.seen.containers.retain(|c| c.id != id);
     }
 
@@ -335,6 +452,7 @@ impl PodWorker {
                     StepKey::Container(_) => self.relist().await,
                     // What this attempt was to bring in is still to come.
                     StepKey::Volumes => self.seen.volumes.content_changed(),
+                    StepKey::Resources => self.relist().await,
                     StepKey::Sandbox | StepKey::Object => {}
                 }
                 if !(terminating && error.interrupted) {
@@ -351,8 +469,13 @@ impl PodWorker {
             }
             Outcome::VolumesDown => self.seen.volumes = Volumes::default(),
             Outcome::SandboxChanged => self.relist().await,
-            Outcome::ContainerStarted { id } => {
+            Outcome::Resized { containers } => {
+                self.relist().await;
+                self.seen.actuated.extend(containers);
+            }
+            Outcome::ContainerStarted { id, resources } => {
                 self.starting = None;
+                self.seen.actuated.insert(id.clone(), resources);
                 self.look_at_container(&id).await;
                 let status =
                     self.seen.containers.iter().find(|c| c.id == id && is_running(c)).cloned();
@@ -390,6 +513,7 @@ impl PodWorker {
     }
 
     fn report(&mut self) {
+        self.note_resize_end();
         let ctx = StatusContext {
             node_ips: &self.ctx.config.node_ips,
             now: Timestamp::now(),

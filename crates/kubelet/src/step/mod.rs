@@ -8,6 +8,7 @@
 mod hook;
 mod kill_container;
 mod object;
+mod resize;
 mod sandbox;
 mod start_container;
 mod volumes;
@@ -15,6 +16,7 @@ mod volumes;
 use std::{pin::Pin, sync::Arc};
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::ResourceRequirements;
 use skiff_runtime::{ContainerStatus, PodSandboxStatus};
 use tokio::sync::watch;
 
@@ -40,12 +42,25 @@ pub struct StepInput {
 
 #[derive(Debug)]
 pub enum Outcome {
-    VolumesUp { refresh_at: Option<Timestamp> },
+    VolumesUp {
+        refresh_at: Option<Timestamp>,
+    },
     VolumesDown,
     SandboxChanged,
-    ContainerStarted { id: String },
-    ContainerStopped { id: String },
-    ContainerRemoved { id: String },
+    ContainerStarted {
+        id: String,
+        resources: ResourceRequirements,
+    },
+    ContainerStopped {
+        id: String,
+    },
+    ContainerRemoved {
+        id: String,
+    },
+    /// By id, what each container has now.
+    Resized {
+        containers: Vec<(String, ResourceRequirements)>,
+    },
     PodDeleted,
     PodRemoved,
 }
@@ -109,6 +124,7 @@ pub async fn run(
             kill_container::run(ctx, &input, kill_container::Kill { name, id, grace, message })
                 .await
         }
+        Action::Resize { containers } => resize::run(ctx, &input, &containers).await,
         Action::RemoveContainer { id, .. } => remove_container(ctx, id).await,
         Action::DeletePod => object::delete(ctx, input).await,
         Action::RemovePod => object::remove(ctx, &input).await,

@@ -46,7 +46,8 @@ pub async fn run(
     let id = start.create(&image).await?;
     start.start(&id).await?;
     start.post_start(&id).await?;
-    Ok(Outcome::ContainerStarted { id })
+    let resources = container.spec.resources.clone().unwrap_or_default();
+    Ok(Outcome::ContainerStarted { id, resources })
 }
 
 struct Start<'a> {

@@ -239,6 +239,10 @@ fn merge(known: &mut Value, patch: Value) {
 
 fn merge_conditions(known: &mut Vec<Value>, items: Vec<Value>) {
     for item in items {
+        if item["$patch"] == "delete" {
+            known.retain(|k| k["type"] != item["type"]);
+            continue;
+        }
         match known.iter_mut().find(|k| k["type"] == item["type"]) {
             Some(k) => merge(k, item),
             None => known.push(item),

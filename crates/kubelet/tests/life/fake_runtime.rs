@@ -124,6 +124,7 @@ impl Runtime for FakeRuntime {
             labels: config.labels,
             annotations: config.annotations,
             netns: None,
+            resources: config.linux.resources,
         };
         state.sandboxes.insert(id.clone(), status);
         Ok(id)
@@ -151,6 +152,17 @@ impl Runtime for FakeRuntime {
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>> {
         Ok(self.state.lock().expect("no panic").sandboxes.values().cloned().collect())
+    }
+
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let mut state = self.call(format!("resize sandbox to {}", resources.memory_limit_bytes));
+        let sandbox = state.sandboxes.get_mut(id).ok_or_else(|| missing("sandbox", id))?;
+        sandbox.resources.update(&resources);
+        Ok(())
     }
 
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
@@ -230,7 +242,14 @@ impl Runtime for FakeRuntime {
             .collect())
     }
 
-    async fn update_container_resources(&self, _: &str, _: LinuxContainerResources) -> Result<()> {
+    async fn update_container_resources(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let mut state = self.call(format!("resize container to {}", resources.memory_limit_bytes));
+        let (status, _) = state.containers.get_mut(id).ok_or_else(|| missing("container", id))?;
+        status.resources.update(&resources);
         Ok(())
     }
 

@@ -298,3 +298,92 @@ async fn a_restarted_agent_adopts_what_runs_and_removes_what_is_orphaned() {
     let after = node.runtime.calls().iter().filter(|c| c.starts_with("create")).count();
     assert_eq!(before, after, "nothing was started again");
 }
+
+fn with_memory(limit: &str, policy: &str) -> Value {
+    let resources = json!({ "requests": { "memory": "10Mi" }, "limits": { "memory": limit } });
+    let resize_policy = json!([{ "resourceName": "memory", "restartPolicy": policy }]);
+    json!({ "containers": [{
+        "name": "app", "image": "kuard:blue", "imagePullPolicy": "IfNotPresent",
+        "resources": resources, "resizePolicy": resize_policy,
+    }] })
+}
+
+impl Node {
+    fn resize(&self, name: &str, limit: &str) {
+        let mut pod = self.api.get(PODS, name).expect("the pod");
+        pod["spec"]["containers"][0]["resources"]["limits"]["memory"] = json!(limit);
+        pod["metadata"]["generation"] = json!(2);
+        self.api.put(PODS, pod);
+    }
+
+    async fn until_resized(&self, name: &str, limit: &str) -> Value {
+        let has_limit = |p: &Value| {
+            container(p)["resources"]["limits"]["memory"] == limit
+                && condition(p, "Ready") == "True"
+                && condition(p, "PodResizeInProgress").is_empty()
+        };
+        self.until(name, "the new limit", has_limit).await
+    }
+}
+
+#[tokio::test]
+async fn a_resize_in_place_changes_limits_and_restarts_nothing() {
+    let node = Node::start("resize").await;
+    node.create("web", with_memory("20Mi", "NotRequired"));
+    node.until_ready("web").await;
+    node.resize("web", "40Mi");
+    let pod = node.until_resized("web", "40Mi").await;
+    assert_eq!(container(&pod)["restartCount"], 0);
+    let limit = 40 << 20;
+    let calls = node.runtime.calls();
+    assert!(calls.contains(&format!("resize container to {limit}")), "{calls:?}");
+    assert!(calls.contains(&format!("resize sandbox to {limit}")), "{calls:?}");
+}
+
+#[tokio::test]
+async fn a_resize_that_needs_a_restart_starts_the_container_anew_with_the_new_limit() {
+    let node = Node::start("resize-restart").await;
+    node.create("web", with_memory("20Mi", "RestartContainer"));
+    node.until_ready("web").await;
+    node.resize("web", "40Mi");
+    let pod = node.until_resized("web", "40Mi").await;
+    assert_eq!(container(&pod)["restartCount"], 1);
+    let config = node.runtime.config("app").expect("a container");
+    assert_eq!(config.linux.resources.memory_limit_bytes, 40 << 20);
+}
+
+#[tokio::test]
+async fn a_resize_beyond_the_node_is_infeasible_and_changes_nothing() {
+    let node = Node::start("infeasible").await;
+    let mut spec = one_container();
+    spec["containers"][0]["resources"] = json!({ "requests": { "cpu": "1m" } });
+    node.create("web", spec);
+    node.until_ready("web").await;
+    let mut pod = node.api.get(PODS, "web").expect("the pod");
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("100000");
+    node.api.put(PODS, pod);
+    let is_pending = |p: &Value| condition(p, "PodResizePending") == "True";
+    let pod = node.until("web", "PodResizePending", is_pending).await;
+    assert_eq!(container(&pod)["allocatedResources"]["cpu"], "1m");
+
+    let mut pod = node.api.get(PODS, "web").expect("the pod");
+    pod["spec"]["containers"][0]["resources"]["requests"]["cpu"] = json!("1m");
+    node.api.put(PODS, pod);
+    node.until("web", "an end of it", |p| condition(p, "PodResizePending").is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_does_not_fit_fails_with_the_reason_and_never_starts() {
+    let node = Node::start("rejected").await;
+    let mut spec = one_container();
+    spec["containers"][0]["resources"] = json!({ "requests": { "cpu": "100000" } });
+    node.create("web", spec);
+    let pod = node.until("web", "rejection", |p| p["status"]["phase"] == "Failed").await;
+    assert_eq!(pod["status"]["reason"], "OutOfcpu");
+    let message = pod["status"]["message"].as_str().expect("a message");
+    assert!(
+        message.starts_with("Pod was rejected: Node didn't have enough resource: cpu"),
+        "{message}"
+    );
+    assert!(node.runtime.is_empty(), "{:?}", node.runtime.calls());
+}

@@ -43,6 +43,12 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
     async fn remove_pod_sandbox(&self, id: &str) -> Result<()>;
     async fn pod_sandbox_status(&self, id: &str) -> Result<PodSandboxStatus>;
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>>;
+    /// Gives the pod as a whole other limits. A zero leaves a value alone; -1 takes a limit away.
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()>;
 
     /// Prepares a container in a running sandbox and answers its id. The image must be present.
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String>;
@@ -57,6 +63,7 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
     async fn remove_container(&self, id: &str) -> Result<()>;
     async fn container_status(&self, id: &str) -> Result<ContainerStatus>;
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>>;
+    /// Gives a running container other limits. A zero leaves a value alone; -1 takes a limit away.
     async fn update_container_resources(
         &self,
         id: &str,

@@ -100,6 +100,8 @@ pub struct PodSandboxStatus {
     pub annotations: BTreeMap<String, String>,
     /// `/proc/<pid>/ns/net`, while ready and not on the host's network.
     pub netns: Option<PathBuf>,
+    /// Of the pod as a whole, as last updated.
+    pub resources: LinuxContainerResources,
 }
 
 // === impl NamespaceOptions ===

@@ -190,6 +190,15 @@ impl Runtime for Embedded {
         Ok(all.iter().map(|sandbox| sandbox.record().status()).collect())
     }
 
+    async fn update_pod_sandbox_resources(
+        &self,
+        id: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let sandbox = self.sandbox(id)?;
+        self.blocking(move |this| this.update_sandbox(&sandbox, &resources)).await
+    }
+
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
         self.blocking(move |this| this.create(&sandbox, config)).await

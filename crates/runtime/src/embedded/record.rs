@@ -95,6 +95,7 @@ impl SandboxRecord {
             labels: self.config.labels.clone(),
             annotations: self.config.annotations.clone(),
             netns: (ready && own_network).then(|| self.netns()),
+            resources: self.config.linux.resources.clone(),
         }
     }
 

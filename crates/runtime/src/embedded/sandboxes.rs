@@ -18,7 +18,7 @@ use super::{
     shim_client::{self, ShimClient},
 };
 use crate::{
-    cri::{ContainerEventKind, NamespaceMode, PodSandboxConfig},
+    cri::{ContainerEventKind, LinuxContainerResources, NamespaceMode, PodSandboxConfig},
     error::{Error, IoContext, Result},
     files,
     network::Attachment,
@@ -164,6 +164,18 @@ impl Embedded {
         sandbox.save()?;
         self.sandboxes().insert(id, Arc::new(sandbox));
         Ok(())
+    }
+
+    pub(super) fn update_sandbox(
+        &self,
+        sandbox: &Sandbox,
+        change: &LinuxContainerResources,
+    ) -> Result<()> {
+        let id = sandbox.record().id.clone();
+        let cgroup = cgroup_path(&id, &sandbox.record().config);
+        self.cgroups.handle(&cgroup).apply(change)?;
+        sandbox.record().config.linux.resources.update(change);
+        sandbox.save()
     }
 
     pub(super) async fn stop_sandbox(&self, id: &str) -> Result<()> {

@@ -1,11 +1,31 @@
 //! `skiff start | stop | delete | status`.
 
+use std::net::Ipv4Addr;
 use std::process::ExitCode;
 
+use clap::Args;
 use skiff_cluster::{Health, StartOptions, Status};
 
 use super::{Done, block_on};
-use crate::cli::StartArgs;
+
+#[derive(Debug, Args)]
+pub struct ClusterArgs {
+    /// Which local cluster
+    #[arg(long, default_value = "skiff", value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    /// Port of the API server on this machine; 0 for any free one [default: 6443, or a free one]
+    #[arg(long)]
+    pub port: Option<u16>,
+    /// Address of this machine on which the API server listens
+    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
+    pub bind_address: Ipv4Addr,
+}
 
 pub fn start(args: StartArgs) -> Done {
     let name = args.cluster.name;

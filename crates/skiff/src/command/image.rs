@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::Subcommand;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame};
@@ -13,9 +14,33 @@ use tokio::fs::File;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::UnixStream;
 
+use super::cluster::ClusterArgs;
 use super::{Done, block_on};
-use crate::cli::ImageCommand;
 use crate::node_socket::{Failure, ImageRow};
+
+#[derive(Debug, Subcommand)]
+pub enum ImageCommand {
+    /// Import an image archive (OCI layout or `docker save`)
+    Load {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// The archive; - reads standard input
+        file: PathBuf,
+    },
+    /// List images
+    Ls {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+    },
+    /// Remove images
+    Rm {
+        #[command(flatten)]
+        cluster: ClusterArgs,
+        /// Names or ids
+        #[arg(required = true)]
+        images: Vec<String>,
+    },
+}
 
 type Body = BoxBody<Bytes, std::io::Error>;
 

@@ -2,16 +2,35 @@
 //!
 //! Asks the server, which does the work while it serves. Counterpart: `k3s secrets-encrypt`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::{Args, Subcommand};
 use http::Request;
 use kube::Client;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use serde_json::Value;
 
 use super::{Done, block_on};
-use crate::cli::{SecretsEncryptArgs, SecretsEncryptCommand};
+
+#[derive(Debug, Args)]
+pub struct SecretsEncryptArgs {
+    /// The cluster [default: $KUBECONFIG or ~/.kube/config]
+    #[arg(long, global = true)]
+    pub kubeconfig: Option<PathBuf>,
+    #[command(subcommand)]
+    pub command: SecretsEncryptCommand,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum SecretsEncryptCommand {
+    /// Say how many Secrets are encrypted, and with which key
+    Status,
+    /// Make a new key, encrypt every Secret with it, and forget the old one
+    Rotate,
+    /// Encrypt every Secret that is not encrypted with the current key
+    Reencrypt,
+}
 
 const PATH: &str = "/skiff/v1/secrets-encryption";
 

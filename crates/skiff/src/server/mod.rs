@@ -9,7 +9,7 @@
 //! Every part but the first is an ordinary Kubernetes client. The way down is the way up reversed;
 //! pods run on.
 
-pub mod access;
+pub mod flags;
 mod identity;
 mod metrics;
 mod node;
@@ -34,9 +34,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
-use crate::cli::ServerArgs;
 use crate::command::Done;
 use crate::node_socket::{Health, NodeSocket};
+use flags::ServerArgs;
 use identity::Clients;
 use terms::Terms;
 
@@ -47,7 +47,7 @@ pub fn run(args: ServerArgs) -> Done {
     let filter =
         EnvFilter::try_from_env("SKIFF_LOG").unwrap_or_else(|_| EnvFilter::new("info,nlink=error"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
-    let reporter = match args.report_fd {
+    let reporter = match args.starter.report_fd {
         // SAFETY: the starter passes this descriptor for the reporter alone.
         Some(fd) => unsafe { Reporter::inherited(fd) },
         None => Reporter::silent(),
@@ -66,7 +66,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 
 async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     let began = Instant::now();
-    let terms = Terms::of(&args).await?;
+    let terms = Terms::of(&args)?;
     let mut parts = Parts::new();
     let health = Arc::new(Health::default());
 
@@ -74,7 +74,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     let clients = Clients::new(&api);
     parts.serve_api(&api, listeners(&args, &terms)?);
     if let Some(path) = &args.write_kubeconfig {
-        let url = args.external_url.clone().unwrap_or_else(|| terms.local_url());
+        let url = args.starter.external_url.clone().unwrap_or_else(|| terms.local_url());
         write_private(path, &api.admin_kubeconfig(&url, "skiff")?)?;
     }
     health.api.store(true, Ordering::Relaxed);
@@ -85,7 +85,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
         parts.run_controllers(&clients, &api);
         announce(reporter, began, "controllers and scheduler");
     }
-    let runtime = match args.no_node {
+    let runtime = match args.node.no_node {
         true => None,
         false => {
             let node = node::Node::open(&terms, &api, &clients).await?;
@@ -120,7 +120,7 @@ fn announce(reporter: &Reporter, began: Instant, what: &str) {
 /// The port that was asked for, and the one that was handed down.
 fn listeners(args: &ServerArgs, terms: &Terms) -> Result<Vec<TcpListener>> {
     let mut listeners = vec![terms.listen()?];
-    if let Some(fd) = args.listen_fd {
+    if let Some(fd) = args.starter.listen_fd {
         use std::os::fd::FromRawFd;
         // SAFETY: the starter passes this descriptor for this listener alone.
         let inherited = unsafe { std::net::TcpListener::from_raw_fd(fd) };

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use skiff_cel::{DeclField, DeclType, Env, ObjectType, Program, Type};
+use skiff_cel::{CompileError, DeclField, DeclType, Env, ObjectType, Program, Type};
 
 /// The environment of one policy, which grows with its variables.
 #[derive(Clone)]
@@ -48,6 +48,31 @@ impl Scope {
         Scope { env: environment(has_params), variables: Some(variables) }
     }
 
+    /// As [`Scope::of_policy`], where it is known of what kind objects and parameters are.
+    pub fn of_kind(
+        object: &Arc<DeclType>,
+        has_params: bool,
+        params: Option<&Arc<DeclType>>,
+    ) -> Scope {
+        let mut scope = Scope::of_policy(has_params).with_variables();
+        scope.env =
+            scope.env.declare("object", object.clone()).declare("oldObject", object.clone());
+        if let Some(params) = params {
+            scope.env = scope.env.declare("params", params.clone());
+        }
+        scope
+    }
+
+    /// What does not fit in an expression, whatever it is to evaluate to.
+    pub fn issues(&self, expression: &str) -> Option<String> {
+        // Upstream does not know `authorizer.requestResource` here.
+        let env = self.env.clone().variable(AUTHORIZER, Type::authorizer());
+        match env.compile(expression) {
+            Err(CompileError::Issues(issues)) => Some(issues.to_string()),
+            Err(CompileError::Constant(_)) | Ok(_) => None,
+        }
+    }
+
     /// `variables` is known before the first of them is, and not at all where there are none.
     pub fn with_variables_of(self, spec: &serde_json::Value) -> Scope {
         match spec["variables"].as_array() {
@@ -67,7 +92,7 @@ impl Scope {
         self
     }
 
-    fn with_variables(mut self) -> Scope {
+    pub fn with_variables(mut self) -> Scope {
         if let Some(variables) = &self.variables {
             let decl = DeclType::object(variables.clone(), 2);
             self.env = self.env.declare(VARIABLES, Arc::new(decl));
@@ -137,9 +162,10 @@ impl Purpose {
 }
 
 /// A type as Go prints it here: not quite as messages of the type checker have it.
-fn runtime_name(of: &Type) -> String {
+pub(crate) fn runtime_name(of: &Type) -> String {
     match of {
         Type::Null => "null_type".to_owned(),
+        Type::Any => "google.protobuf.Any".to_owned(),
         Type::Duration => "google.protobuf.Duration".to_owned(),
         Type::Timestamp => "google.protobuf.Timestamp".to_owned(),
         Type::List(element) => format!("list({})", runtime_name(element)),

@@ -37,7 +37,11 @@ pub fn validate_match_resources(resources: &At, errors: &mut ErrorList) {
             false => resources.child(selector).required(errors, ""),
         }
     }
-    resources.child("matchPolicy").needed_one_of(errors, POLICIES);
+    let policy = resources.child("matchPolicy");
+    match policy.is_set() {
+        true => policy.one_of(errors, POLICIES),
+        false => policy.required(errors, ""),
+    }
     for field in ["resourceRules", "excludeResourceRules"] {
         for rule in resources.child(field).items() {
             validate_rule(&rule, true, errors);

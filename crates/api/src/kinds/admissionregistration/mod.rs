@@ -5,6 +5,7 @@
 pub mod expressions;
 mod matching;
 mod policy;
+pub mod type_checking;
 mod webhook;
 
 use std::sync::Arc;

@@ -16,7 +16,10 @@ use crate::kinds::fill::{Object, list, object as object_in, object_at, set, text
 use crate::kinds::rules::one_line;
 use crate::kinds::selectors::validate_label_selector;
 use crate::meta::meta;
-use crate::validation::{dns_subdomain, path_segment, qualified_name};
+use crate::validation::{dns_1035_label, dns_subdomain, path_segment, qualified_name};
+
+const AUDITS_MAX: usize = 20;
+const AUDIT_EXPRESSION_MAX: usize = 5 * 1024;
 
 pub struct ValidatingPolicy;
 pub struct MutatingPolicy;
@@ -99,15 +102,25 @@ fn check_expression(expression: &At, scope: &Scope, purpose: Purpose, errors: &m
 /// Keys are qualified with the policy's name when they are written.
 fn validate_audits(policy: &str, audits: &At, scope: &Scope, errors: &mut ErrorList) {
     let mut seen = HashSet::new();
+    if audits.list().len() > AUDITS_MAX {
+        audits.invalid(errors, format!("must not have more than {AUDITS_MAX} auditAnnotations"));
+    }
     for audit in audits.items() {
         let key = audit.child("key");
         let full = format!("{policy}/{}", key.text());
-        for fault in qualified_name(&full) {
-            key.invalid_as(errors, full.as_str(), fault);
+        match policy {
+            "" => key.invalid_as(errors, key.text(), "requires metadata.name be non-empty"),
+            _ => qualified_name(&full)
+                .into_iter()
+                .for_each(|fault| key.invalid_as(errors, full.as_str(), fault)),
         }
         let value = audit.child("valueExpression");
         match value.text().trim() {
             "" => value.required(errors, "valueExpression is not specified"),
+            text if text.len() > AUDIT_EXPRESSION_MAX => {
+                let detail = format!("must not exceed {AUDIT_EXPRESSION_MAX} bytes in length");
+                value.required(errors, &detail);
+            }
             text => {
                 let outcome = scope.compile(text, Purpose::AuditAnnotation);
                 compiled(outcome, value.text(), &value, errors);
@@ -135,8 +148,7 @@ impl Strategy for MutatingPolicy {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let spec = root.child("spec");
-        let mut scope =
-            Scope::of_policy(spec.has("paramKind")).with_variables_of(spec.value).with_patches();
+        let mut scope = Scope::of_policy(spec.has("paramKind")).with_variables().with_patches();
         validate_policy(&spec, &mut scope, errors);
         validate_operations(&spec.child("matchConstraints"), errors);
         let mutations = spec.child("mutations");
@@ -226,10 +238,36 @@ fn validate_policy(spec: &At, scope: &mut Scope, errors: &mut ErrorList) {
 
 fn validate_param_kind(kind: &At, errors: &mut ErrorList) {
     let version = kind.child("apiVersion");
-    if version.needed(errors) && version.text().split('/').count() > 2 {
-        version.invalid(errors, format!("unexpected GroupVersion string: {}", version.text()));
+    if version.needed(errors) {
+        validate_group_version(&version, errors);
     }
-    kind.child("kind").needed(errors);
+    let kind = kind.child("kind");
+    let faults = dns_1035_label(&kind.text().to_lowercase()).join(",");
+    if kind.needed(errors) && !faults.is_empty() {
+        let detail = format!("may have mixed case, but should otherwise match: {faults}");
+        kind.invalid(errors, detail);
+    }
+}
+
+fn validate_group_version(at: &At, errors: &mut ErrorList) {
+    let (group, version) = match at.text().split('/').collect::<Vec<_>>()[..] {
+        [version] => ("", version),
+        [group, version] => (group, version),
+        _ => {
+            let detail = format!("unexpected GroupVersion string: {}", at.text());
+            return at.invalid(errors, detail);
+        }
+    };
+    let group_faults = dns_subdomain(group).join(",");
+    if !group.is_empty() && !group_faults.is_empty() {
+        at.invalid_as(errors, group, group_faults);
+    }
+    let faults = dns_1035_label(version).join(",");
+    match version {
+        "" => at.invalid(errors, "version must be specified"),
+        _ if faults.is_empty() => {}
+        version => at.invalid_as(errors, version, faults),
+    }
 }
 
 fn validate_variables(variables: &At, scope: &mut Scope, errors: &mut ErrorList) {
@@ -251,7 +289,9 @@ fn validate_variables(variables: &At, scope: &mut Scope, errors: &mut ErrorList)
 
 fn is_identifier(text: &str) -> bool {
     let starts = text.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
-    starts && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    let fine = starts && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    // A word of the language would be written with underscores around it.
+    fine && skiff_cel::escape(text).is_none_or(|written| written != format!("__{text}__"))
 }
 
 fn param_kind(policy: &Value) -> String {

@@ -133,8 +133,12 @@ pub(crate) fn validate_client(client: &At, errors: &mut ErrorList) {
 }
 
 fn validate_service(service: &At, errors: &mut ErrorList) {
-    service.child("name").needed(errors);
-    service.child("namespace").needed(errors);
+    // Upstream confuses the two: of a name that is missing it says that the namespace is.
+    for (field, told) in [("namespace", "name"), ("name", "namespace")] {
+        if service.child(field).is_empty() {
+            service.child(told).required(errors, "");
+        }
+    }
     let port = service.child("port");
     for fault in port_number(port.int()) {
         port.invalid(errors, format!("port is not valid: {fault}"));
@@ -168,32 +172,101 @@ fn validate_service_path(path: &At, errors: &mut ErrorList) {
     }
 }
 
-fn validate_url(url: &At, errors: &mut ErrorList) {
+fn validate_url(at: &At, errors: &mut ErrorList) {
     const WANTED: &str = "; desired format: https://host[/path]";
-    let text = url.text();
-    if text.starts_with(':') {
-        let fault = format!("parse {text:?}: missing protocol scheme");
-        return url.required(errors, &format!("url must be a valid URL: {fault}{WANTED}"));
-    }
-    let (scheme, rest) = text.split_once("://").unwrap_or(("", text));
-    let (rest, fragment) = rest.split_once('#').unwrap_or((rest, ""));
-    let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let host = rest.split('/').next().unwrap_or_default();
-    let (user, host) = host.rsplit_once('@').unwrap_or(("", host));
-    if scheme != "https" {
+    let url = match Url::parse(at.text()) {
+        Ok(url) => url,
+        Err(fault) => {
+            let fault = format!("parse {:?}: {fault}", at.text());
+            return at.required(errors, &format!("url must be a valid URL: {fault}{WANTED}"));
+        }
+    };
+    if url.scheme != "https" {
         let detail = format!("'https' is the only allowed URL scheme{WANTED}");
-        url.invalid_as(errors, scheme, detail);
+        at.invalid_as(errors, url.scheme.as_str(), detail);
     }
-    if host.is_empty() {
-        url.invalid_as(errors, host, format!("host must be specified{WANTED}"));
+    if url.host.is_empty() {
+        at.invalid_as(errors, url.host, format!("host must be specified{WANTED}"));
     }
-    if !user.is_empty() {
-        url.invalid_as(errors, user, "user information is not permitted in the URL");
+    let unwanted = [
+        (url.user, "user information is"),
+        (url.fragment, "fragments are"),
+        (url.query, "query parameters are"),
+    ];
+    for (part, what) in unwanted {
+        if !part.is_empty() {
+            at.invalid_as(errors, part, format!("{what} not permitted in the URL"));
+        }
     }
-    if !fragment.is_empty() {
-        url.invalid_as(errors, fragment, "fragments are not permitted in the URL");
+}
+
+/// The parts of a URL that a webhook's may or may not have, told apart as Go does.
+#[derive(Debug, Default, PartialEq)]
+struct Url<'a> {
+    scheme: String,
+    user: &'a str,
+    host: &'a str,
+    query: &'a str,
+    fragment: &'a str,
+}
+
+impl<'a> Url<'a> {
+    fn parse(text: &'a str) -> Result<Url<'a>, String> {
+        if text.bytes().any(|byte| byte < b' ' || byte == 0x7f) {
+            return Err("net/url: invalid control character in URL".to_owned());
+        }
+        let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
+        let (scheme, rest) = scheme(text)?;
+        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let Some(rest) = rest.strip_prefix("//") else {
+            let segment = rest.split('/').next().unwrap_or_default();
+            if scheme.is_empty() && segment.contains(':') {
+                return Err("first path segment in URL cannot contain colon".to_owned());
+            }
+            return Ok(Url { scheme, query, fragment, ..Url::default() });
+        };
+        let authority = rest.split('/').next().unwrap_or_default();
+        let (user, host) = authority.rsplit_once('@').unwrap_or(("", authority));
+        let odd = |c: &char| c.is_ascii() && !c.is_ascii_alphanumeric() && !HOST.contains(*c);
+        if let Some(odd) = host.chars().find(odd) {
+            return Err(format!("invalid character {:?} in host name", odd.to_string()));
+        }
+        Ok(Url { scheme, user, host, query, fragment })
     }
-    if !query.is_empty() {
-        url.invalid_as(errors, query, "query parameters are not permitted in the URL");
+}
+
+/// What a host may hold beside letters and digits.
+const HOST: &str = "-._~!$&'()*+,;=:[]<>\"%";
+
+/// The scheme in small letters, and what follows its colon.
+fn scheme(text: &str) -> Result<(String, &str), String> {
+    let word = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+    match text.split_once(':') {
+        Some(("", _)) => Err("missing protocol scheme".to_owned()),
+        Some((scheme, rest))
+            if scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+                && scheme.chars().all(word) =>
+        {
+            Ok((scheme.to_lowercase(), rest))
+        }
+        _ => Ok((String::new(), text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_was_taken_for_a_host() {
+        let parsed = |text| Url::parse(text).expect("a URL");
+        assert_eq!(parsed("a/b/c"), Url::default());
+        assert_eq!(parsed("HTTPS://u@h:1/p?q#f").host, "h:1");
+        assert_eq!(parsed("HTTPS://u@h:1/p?q#f").scheme, "https");
+        assert_eq!(parsed("https:opaque").host, "");
+        let refused = |text| Url::parse(text).unwrap_err();
+        assert_eq!(refused(":x"), "missing protocol scheme");
+        assert_eq!(refused("1:x"), "first path segment in URL cannot contain colon");
+        assert_eq!(refused("https://a b/"), r#"invalid character " " in host name"#);
     }
 }

@@ -1,20 +1,19 @@
 //! ResourceClaim and its template: a request for devices.
 
-use std::collections::HashSet;
-
 use serde_json::{Value, json};
 
+use super::admin::{faults_of_requests, faults_of_results};
+use super::claim_spec::{default_spec, validate_spec};
+use super::claim_status::{drop_deallocated, validate_status};
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, Strategy, keep_all_but_status};
 use crate::kinds::at::At;
-use crate::kinds::fill::{Object, each, list, object, object_at, set};
+use crate::kinds::fill::{list, object_at};
+use crate::kinds::workload::validate_template_meta;
 use crate::meta::meta;
-use crate::validation::{dns_label, dns_subdomain};
 
 pub struct ResourceClaim;
 pub struct ResourceClaimTemplate;
-
-const REQUESTS_MAX: usize = 32;
 
 impl Strategy for ResourceClaim {
     fn default(&self, object: &mut Value) {
@@ -36,6 +35,22 @@ impl Strategy for ResourceClaim {
         root.child("spec").unchanged(errors, &old.child("spec"));
     }
 
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+        drop_deallocated(object, old);
+    }
+
+    fn admin_faults(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+        match old {
+            None => faults_of_requests(&object["spec"]),
+            Some(old) => faults_of_results(object, old),
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        validate_status(object, old, errors);
+    }
+
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
         match column {
             "State" => state(object).into(),
@@ -51,13 +66,22 @@ impl Strategy for ResourceClaimTemplate {
         }
     }
 
+    fn admin_faults(&self, object: &Value, old: Option<&Value>) -> ErrorList {
+        match old {
+            None => faults_of_requests(&object["spec"]["spec"]),
+            Some(_) => ErrorList::default(),
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let template = root.child("spec");
+        validate_template_meta(&template.child("metadata"), errors);
         validate_spec(&template.child("spec"), errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         root.child("spec").unchanged(errors, &old.child("spec"));
     }
@@ -80,106 +104,4 @@ fn state(claim: &Value) -> String {
         }
     }
     states.join(",")
-}
-
-fn default_spec(spec: &mut Object) {
-    let Some(devices) = object(spec, "devices") else { return };
-    for request in each(devices, "requests") {
-        if let Some(exactly) = object(request, "exactly") {
-            default_request(exactly);
-        }
-        each(request, "firstAvailable").for_each(default_request);
-    }
-}
-
-fn default_request(request: &mut Object) {
-    set(request, "allocationMode", "ExactCount");
-    if request["allocationMode"] == "ExactCount" {
-        set(request, "count", 1);
-    }
-}
-
-// === validation ===
-
-fn validate_spec(spec: &At, errors: &mut ErrorList) {
-    let devices = spec.child("devices");
-    let requests = devices.child("requests");
-    if requests.list().len() > REQUESTS_MAX {
-        errors.too_many(&requests.path, requests.list().len(), REQUESTS_MAX);
-        return;
-    }
-    let mut names = HashSet::new();
-    for request in requests.items() {
-        validate_request(&request, errors);
-        let name = request.text_of("name");
-        if !name.is_empty() && !names.insert(name) {
-            errors.duplicate(&request.path, name);
-        }
-    }
-    for constraint in devices.child("constraints").items() {
-        validate_constraint(&constraint, requests.list(), errors);
-    }
-}
-
-fn validate_request(request: &At, errors: &mut ErrorList) {
-    const ONE: &str = "exactly one of `exactly` or `firstAvailable` is required";
-    let name = request.child("name");
-    for fault in dns_label(name.text()) {
-        name.invalid_as(errors, name.text(), fault);
-    }
-    let (exactly, first) = (request.child("exactly"), request.child("firstAvailable"));
-    match (exactly.is_set(), !first.is_empty()) {
-        (true, true) => {
-            let detail = format!("{ONE}, but multiple fields are set");
-            request.invalid_as(errors, Value::Null, detail);
-        }
-        (false, false) => request.required(errors, ONE),
-        (true, false) => validate_exact(&exactly, errors),
-        (false, true) => {
-            for sub in first.items() {
-                sub.child("name").obeys(errors, dns_label);
-                validate_exact(&sub, errors);
-            }
-        }
-    }
-}
-
-fn validate_exact(request: &At, errors: &mut ErrorList) {
-    request.child("deviceClassName").needed_and_obeys(errors, dns_subdomain);
-    let (mode, count) = (request.child("allocationMode"), request.child("count"));
-    match mode.text() {
-        "All" if count.int() != 0 => {
-            let detail = "must not be specified when allocationMode is 'All'";
-            count.invalid(errors, detail);
-        }
-        "All" => {}
-        "ExactCount" if count.int() <= 0 => {
-            count.invalid_as(errors, count.int(), "must be greater than zero");
-        }
-        "ExactCount" => {}
-        _ => mode.not_supported(errors, &["All", "ExactCount"]),
-    }
-}
-
-fn validate_constraint(constraint: &At, requests: &[Value], errors: &mut ErrorList) {
-    let known = |name: &str| {
-        let (name, sub) = name.split_once('/').map_or((name, None), |(n, s)| (n, Some(s)));
-        requests.iter().filter(|request| request["name"] == name).any(|request| match sub {
-            None => true,
-            Some(sub) => list(request, "/firstAvailable").iter().any(|entry| entry["name"] == sub),
-        })
-    };
-    for name in constraint.child("requests").items() {
-        if !known(name.text()) {
-            let detail = "must be the name of a request in the claim or the name of a request and a subrequest separated by '/'";
-            name.invalid(errors, detail);
-        }
-    }
-    for field in ["matchAttribute", "distinctAttribute"] {
-        let attribute = constraint.child(field);
-        if attribute.is_set() && !attribute.text().contains('/') {
-            let detail = "a fully qualified name must be a domain and a name separated by a slash";
-            attribute.invalid(errors, detail);
-        }
-    }
 }

@@ -2,40 +2,37 @@
 
 use serde_json::Value;
 
+use super::claim_spec::validate_config;
+use super::rules::{self, CONFIG_MAX, SELECTORS_MAX};
+use super::selector::validate_selector;
 use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
-use crate::kinds::pod_spec::volume_sources::validate_driver_name;
+use crate::kinds::resources::is_extended;
 
 pub struct DeviceClass;
 
-const SELECTORS_MAX: usize = 32;
-
 impl Strategy for DeviceClass {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        let root = At::root(object);
-        let spec = root.child("spec");
-        let selectors = spec.child("selectors");
-        if selectors.list().len() > SELECTORS_MAX {
-            errors.too_many(&selectors.path, selectors.list().len(), SELECTORS_MAX);
-        }
-        for selector in selectors.items() {
-            match selector.has("cel") {
-                true => {
-                    selector.child("cel").child("expression").needed(errors);
-                }
-                false => selector.child("cel").required(errors, ""),
-            }
-        }
-        for config in spec.child("config").items() {
-            match config.has("opaque") {
-                true => {
-                    let opaque = config.child("opaque");
-                    validate_driver_name(&opaque.child("driver"), errors);
-                    opaque.child("parameters").needed(errors);
-                }
-                false => config.child("opaque").required(errors, ""),
-            }
-        }
+        validate_class(object, None, errors);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        validate_class(object, Some(old), errors);
+    }
+}
+
+fn validate_class(class: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let root = At::root(class);
+    let spec = root.child("spec");
+    rules::each(&spec.child("selectors"), SELECTORS_MAX, errors, validate_selector);
+    let config = spec.child("config");
+    let stored = old.is_some_and(|old| old["spec"]["config"] == *config.value);
+    rules::each(&config, CONFIG_MAX, errors, |config, errors| {
+        validate_config(config, stored, errors);
+    });
+    let name = spec.child("extendedResourceName");
+    if name.is_set() && !is_extended(name.text()) {
+        name.invalid(errors, "must be a valid extended resource name");
     }
 }

@@ -1,10 +1,20 @@
 //! The resource.k8s.io group: devices that are asked for, offered and allocated.
 //!
-//! Device selectors are not compiled here: that is the scheduler's to do when it allocates devices.
+//! Counterpart: `pkg/apis/resource/validation`; the fields of features that are off by default are dropped.
 
+pub mod admin;
+mod capacity;
 mod claim;
+mod claim_spec;
+mod claim_status;
+mod device;
 mod device_class;
+mod rules;
+mod selector;
 mod slice;
+mod taint;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

@@ -1,22 +1,45 @@
-//! ResourceSlice: the devices that a driver offers.
-
-use std::collections::HashSet;
+//! ResourceSlice: the devices that a driver offers, and the counters they draw on.
 
 use serde_json::Value;
 
+use super::device::{validate_counters, validate_device};
+use super::rules::{self, by_name};
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
-use crate::kinds::at::At;
-use crate::kinds::fill::text;
+use crate::kinds::at::{At, POSITIVE};
+use crate::kinds::fill::{Object, each, list, object_at, set, text};
 use crate::kinds::pod_spec::volume_sources::validate_driver_name;
 use crate::kinds::selectors::validate_node_selector;
+use crate::time;
 use crate::validation::{dns_label, dns_subdomain};
 
 pub struct ResourceSlice;
 
 const DEVICES_MAX: usize = 128;
+/// Where some device has taints or draws on counters.
+const ADVANCED_DEVICES_MAX: usize = 64;
+const COUNTER_SETS_MAX: usize = 8;
+/// Fields of features that are off.
+const OFF: &[&str] = &["bools", "ints", "strings", "versions"];
 
 impl Strategy for ResourceSlice {
+    fn default(&self, object: &mut Value) {
+        let Some(spec) = object_at(object, "/spec") else { return };
+        for device in each(spec, "devices") {
+            for taint in each(device, "taints") {
+                set(taint, "timeAdded", time::format(time::now()));
+            }
+        }
+    }
+
+    fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
+        drop_disabled(object);
+    }
+
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, _old: &Value) {
+        drop_disabled(object);
+    }
+
     fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
         object.get("spec") != old.get("spec")
     }
@@ -26,34 +49,22 @@ impl Strategy for ResourceSlice {
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
-        let root = At::root(object);
-        let spec = root.child("spec");
-        validate_driver_name(&spec.child("driver"), errors);
-        validate_pool(&spec.child("pool"), errors);
-        validate_nodes(&spec, errors);
-        let devices = spec.child("devices");
-        if devices.list().len() > DEVICES_MAX {
-            return errors.too_many(&devices.path, devices.list().len(), DEVICES_MAX);
-        }
-        let mut names = HashSet::new();
-        for device in devices.items() {
-            let name = device.child("name");
-            name.obeys(errors, dns_label);
-            if !names.insert(name.text()) {
-                name.duplicate(errors);
-            }
-        }
+        validate_slice(object, None, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
-        self.validate(object, errors);
-        let (root, old) = (At::root(object), At::root(old));
-        let (spec, was) = (root.child("spec"), old.child("spec"));
-        for field in ["driver", "nodeName"] {
-            spec.child(field).unchanged(errors, &was.child(field));
-        }
-        let (pool, before) = (spec.child("pool"), was.child("pool"));
-        pool.child("name").unchanged(errors, &before.child("name"));
+        validate_slice(object, Some(old), errors);
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let driver = text(object, "/spec/driver");
+        let upper = driver.chars().any(char::is_uppercase);
+        let warning = || {
+            format!(
+                "spec.driver: driver names should be lowercase; {driver:?} contains uppercase characters"
+            )
+        };
+        upper.then(warning).into_iter().collect()
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -66,35 +77,99 @@ impl Strategy for ResourceSlice {
     }
 }
 
-fn validate_pool(pool: &At, errors: &mut ErrorList) {
-    let name = pool.child("name");
-    if name.needed(errors) {
-        for part in name.text().split('/') {
-            for fault in dns_subdomain(part) {
-                name.invalid_as(errors, part, fault);
-            }
+fn drop_disabled(slice: &mut Value) {
+    let Some(spec) = object_at(slice, "/spec") else { return };
+    for device in each(spec, "devices") {
+        device.remove("nodeAllocatableResourceMappings");
+        let attributes = device.get_mut("attributes").and_then(Value::as_object_mut);
+        let attributes = attributes.into_iter().flat_map(Object::values_mut);
+        for attribute in attributes.filter_map(Value::as_object_mut) {
+            OFF.iter().for_each(|field| drop(attribute.remove(*field)));
         }
     }
-    let count = pool.child("resourceSliceCount");
-    if count.int() <= 0 {
-        count.invalid_as(errors, count.int(), "must be greater than zero");
+}
+
+// === validation ===
+
+fn validate_slice(slice: &Value, old: Option<&Value>, errors: &mut ErrorList) {
+    let root = At::root(slice);
+    let spec = root.child("spec");
+    validate_driver_name(&spec.child("driver"), errors);
+    validate_pool(&spec.child("pool"), errors);
+    if let Some(old) = old {
+        let was = At::root(&old["spec"]);
+        spec.child("pool").child("name").unchanged(errors, &was.child("pool").child("name"));
+        spec.child("driver").unchanged(errors, &was.child("driver"));
+        spec.child("nodeName").unchanged(errors, &was.child("nodeName"));
     }
-    pool.child("generation").not_negative(errors);
+    validate_nodes(&spec, errors);
+    let (counters, devices) = (spec.child("sharedCounters"), spec.child("devices"));
+    if counters.is_set() && devices.is_set() {
+        spec.invalid_as(errors, "", "only one of `sharedCounters` or `devices` is allowed");
+    }
+    let advanced = |device: &Value| {
+        ["/taints", "/consumesCounters"].iter().any(|field| !list(device, field).is_empty())
+    };
+    let max = match devices.list().iter().any(advanced) {
+        true => ADVANCED_DEVICES_MAX,
+        false => DEVICES_MAX,
+    };
+    let before = old.map_or(&[][..], |old| list(old, "/spec/devices"));
+    rules::set(&devices, max, by_name, errors, |device, errors| {
+        let old = before.iter().find(|old| old["name"] == device.text_of("name"));
+        validate_device(device, old, spec.flag_of("perDeviceNodeSelection"), errors);
+    });
+    rules::set(&counters, COUNTER_SETS_MAX, by_name, errors, |counter_set, errors| {
+        counter_set.child("name").needed_and_obeys(errors, dns_label);
+        validate_counters(&counter_set.child("counters"), errors);
+    });
+}
+
+fn validate_pool(pool: &At, errors: &mut ErrorList) {
+    rules::pool_name(&pool.child("name"), errors);
+    let (count, generation) = (pool.child("resourceSliceCount"), pool.child("generation"));
+    if count.int() <= 0 {
+        count.invalid_as(errors, count.int(), POSITIVE);
+    }
+    if generation.int() < 0 {
+        generation.invalid(errors, "must be greater than or equal to zero");
+    }
 }
 
 /// Devices belong to one node, to the nodes of a selector, to all, or each says so itself.
 fn validate_nodes(spec: &At, errors: &mut ErrorList) {
-    let mut given = Vec::new();
-    if !spec.text_of("nodeName").is_empty() {
-        given.push("nodeName");
-        spec.child("nodeName").obeys(errors, dns_subdomain);
-    }
-    if spec.has("nodeSelector") {
-        given.push("nodeSelector");
-        validate_node_selector(&spec.child("nodeSelector"), errors);
-    }
-    given.extend(["allNodes", "perDeviceNodeSelection"].iter().filter(|f| spec.flag_of(f)));
     const ONE: &str = "exactly one of `nodeName`, `nodeSelector`, `allNodes`, `perDeviceNodeSelection` is required";
+    let mut given = Vec::new();
+    let (name, selector) = (spec.child("nodeName"), spec.child("nodeSelector"));
+    match name.text() {
+        "" if name.is_set() => {
+            name.invalid(errors, "must be either unset or set to a non-empty string");
+        }
+        "" => {}
+        _ => {
+            given.push("`nodeName`");
+            name.obeys(errors, dns_subdomain);
+        }
+    }
+    if selector.is_set() {
+        given.push("`nodeSelector`");
+        validate_node_selector(&selector, errors);
+        let terms = selector.child("nodeSelectorTerms");
+        if terms.list().len() != 1 {
+            terms.invalid(errors, "must have exactly one node selector term");
+        }
+    }
+    for (field, shown) in
+        [("allNodes", "`allNodes`"), ("perDeviceNodeSelection", "`perDeviceNodeSelection`")]
+    {
+        match spec.value.get(field).and_then(Value::as_bool) {
+            Some(true) => given.push(shown),
+            Some(false) => {
+                spec.child(field).invalid(errors, "must be either unset or set to true");
+            }
+            None => {}
+        }
+    }
     match given.len() {
         0 => spec.required(errors, ONE),
         1 => {}

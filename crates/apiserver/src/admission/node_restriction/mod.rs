@@ -8,7 +8,7 @@ mod labels;
 mod pod;
 mod token;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -19,6 +19,7 @@ pub struct NodeRestriction;
 
 const LEASE_NAMESPACE: &str = "kube-node-lease";
 
+#[async_trait]
 impl Plugin for NodeRestriction {
     fn name(&self) -> &'static str {
         "NodeRestriction"
@@ -29,17 +30,11 @@ impl Plugin for NodeRestriction {
     }
 
     /// Changes nothing, but comes before validation, so that a node learns nothing from faults in what is not its own.
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let node = request.user.node_name().unwrap_or("");
-            judge(request, node, object).await.map_err(|refusal| match refusal {
-                Refusal::Forbidden(why) => request.forbidden(object, &why),
-                Refusal::Status(status) => status,
-            })
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        let node = request.user.node_name().unwrap_or("");
+        judge(request, node, object).await.map_err(|refusal| match refusal {
+            Refusal::Forbidden(why) => request.forbidden(object, &why),
+            Refusal::Status(status) => status,
         })
     }
 }

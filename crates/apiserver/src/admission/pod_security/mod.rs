@@ -8,7 +8,7 @@ mod standard;
 
 use std::collections::{BTreeMap, HashSet};
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::field::{ErrorList, Path};
@@ -25,6 +25,7 @@ const PREFIX: &str = "pod-security.kubernetes.io/";
 /// How many pods of a namespace are looked at when it is tightened.
 const MAX_PODS: usize = 3000;
 
+#[async_trait]
 impl Plugin for PodSecurity {
     fn name(&self) -> &'static str {
         "PodSecurity"
@@ -40,18 +41,12 @@ impl Plugin for PodSecurity {
             || (request.subresource.is_empty() && template_pointer(request).is_some())
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            match request.kind.resource.as_str() {
-                "namespaces" => on_namespace(request, object).await,
-                "pods" => on_pod(request, object).await,
-                _ => on_template(request, object).await,
-            }
-        })
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        match request.kind.resource.as_str() {
+            "namespaces" => on_namespace(request, object).await,
+            "pods" => on_pod(request, object).await,
+            _ => on_template(request, object).await,
+        }
     }
 }
 

@@ -12,7 +12,7 @@ mod validating;
 
 use std::sync::Arc;
 
-use futures::future::BoxFuture;
+use async_trait::async_trait;
 use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
@@ -68,6 +68,7 @@ fn may_match(live: &Live<Policies>, request: &Request<'_>) -> bool {
         && live.current().is_none_or(|policies| policies.interest.covers(request))
 }
 
+#[async_trait]
 impl Plugin for ValidatingAdmissionPolicy {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionPolicy"
@@ -77,22 +78,17 @@ impl Plugin for ValidatingAdmissionPolicy {
         may_match(&request.server.admission.policies.validating, request)
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let live = &request.server.admission.policies.validating;
-            let policies = live.get(|| load(request, "validatingadmission")).await?;
-            match policies.interest.covers(request) {
-                true => validating::judge(&policies, request, object).await,
-                false => Ok(()),
-            }
-        })
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let live = &request.server.admission.policies.validating;
+        let policies = live.get(|| load(request, "validatingadmission")).await?;
+        match policies.interest.covers(request) {
+            true => validating::judge(&policies, request, object).await,
+            false => Ok(()),
+        }
     }
 }
 
+#[async_trait]
 impl Plugin for MutatingAdmissionPolicy {
     fn name(&self) -> &'static str {
         "MutatingAdmissionPolicy"
@@ -102,19 +98,13 @@ impl Plugin for MutatingAdmissionPolicy {
         may_match(&request.server.admission.policies.mutating, request)
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let live = &request.server.admission.policies.mutating;
-            let policies = live.get(|| load(request, "mutatingadmission")).await?;
-            match policies.interest.covers(request) {
-                true => mutating::change(&policies, request, object).await,
-                false => Ok(()),
-            }
-        })
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        let live = &request.server.admission.policies.mutating;
+        let policies = live.get(|| load(request, "mutatingadmission")).await?;
+        match policies.interest.covers(request) {
+            true => mutating::change(&policies, request, object).await,
+            false => Ok(()),
+        }
     }
 }
 

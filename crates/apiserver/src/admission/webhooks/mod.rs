@@ -9,7 +9,8 @@ mod call;
 mod hook;
 pub mod review;
 
-use futures::future::{BoxFuture, join_all};
+use async_trait::async_trait;
+use futures::future::join_all;
 use serde_json::Value;
 use skiff_api::Status;
 
@@ -51,6 +52,7 @@ fn may_match(live: &Live<Hooks>, request: &Request<'_>) -> bool {
         && live.current().is_none_or(|hooks| hooks.interest.covers(request))
 }
 
+#[async_trait]
 impl Plugin for MutatingAdmissionWebhook {
     fn name(&self) -> &'static str {
         "MutatingAdmissionWebhook"
@@ -60,25 +62,19 @@ impl Plugin for MutatingAdmissionWebhook {
         may_match(&request.server.admission.webhooks.mutating, request)
     }
 
-    fn mutate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a mut Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let live = &request.server.admission.webhooks.mutating;
-            let hooks = live.get(|| load(request, "mutatingwebhookconfigurations")).await?;
-            if !hooks.interest.covers(request) {
-                return Ok(());
-            }
-            let second = request.reinvocation.is_second();
-            invoked(request).begin(second, object);
-            for hook in &hooks.hooks {
-                mutate_by(hook, request, object).await?;
-            }
-            invoked(request).end(object);
-            Ok(())
-        })
+    async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
+        let live = &request.server.admission.webhooks.mutating;
+        let hooks = live.get(|| load(request, "mutatingwebhookconfigurations")).await?;
+        if !hooks.interest.covers(request) {
+            return Ok(());
+        }
+        let second = request.reinvocation.is_second();
+        invoked(request).begin(second, object);
+        for hook in &hooks.hooks {
+            mutate_by(hook, request, object).await?;
+        }
+        invoked(request).end(object);
+        Ok(())
     }
 }
 
@@ -107,6 +103,7 @@ async fn mutate_by(hook: &Hook, request: &Request<'_>, object: &mut Value) -> Re
     Ok(())
 }
 
+#[async_trait]
 impl Plugin for ValidatingAdmissionWebhook {
     fn name(&self) -> &'static str {
         "ValidatingAdmissionWebhook"
@@ -116,28 +113,21 @@ impl Plugin for ValidatingAdmissionWebhook {
         may_match(&request.server.admission.webhooks.validating, request)
     }
 
-    fn validate<'a>(
-        &'a self,
-        request: &'a Request<'a>,
-        object: &'a Value,
-    ) -> BoxFuture<'a, Result<(), Status>> {
-        Box::pin(async move {
-            let live = &request.server.admission.webhooks.validating;
-            let hooks = live.get(|| load(request, "validatingwebhookconfigurations")).await?;
-            if !hooks.interest.covers(request) {
-                return Ok(());
+    async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
+        let live = &request.server.admission.webhooks.validating;
+        let hooks = live.get(|| load(request, "validatingwebhookconfigurations")).await?;
+        if !hooks.interest.covers(request) {
+            return Ok(());
+        }
+        let mut asked = Vec::new();
+        for hook in &hooks.hooks {
+            if let Some(found) = hook.asked_about(request, object).await? {
+                let shown = versions::shown(request, &found.kind, object)?;
+                asked.push((hook, found, shown));
             }
-            let mut asked = Vec::new();
-            for hook in &hooks.hooks {
-                if let Some(found) = hook.asked_about(request, object).await? {
-                    let shown = versions::shown(request, &found.kind, object)?;
-                    asked.push((hook, found, shown));
-                }
-            }
-            let reviews =
-                asked.iter().map(|(hook, found, shown)| review(hook, request, found, shown));
-            join_all(reviews).await.into_iter().try_for_each(|reviewed| reviewed.map(drop))
-        })
+        }
+        let reviews = asked.iter().map(|(hook, found, shown)| review(hook, request, found, shown));
+        join_all(reviews).await.into_iter().try_for_each(|reviewed| reviewed.map(drop))
     }
 }
 

@@ -1,18 +1,18 @@
-//! Who may come in and what they may do: the flags that are upstream's, and what they make of the API server's configuration.
+//! Who a request is from: anonymous users, certificates, tokens, front proxies.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args};
 use skiff_apiserver::{
-    Anonymous, ApiServerConfig, AuthenticationFile, AuthorizerConfig, EncryptionConfig, JwtIssuer,
-    OidcFlags, TokenWebhookConfig,
+    Anonymous, ApiServerConfig, AuthenticationFile, JwtIssuer, OidcFlags, TokenWebhookConfig,
 };
 
-use super::Result;
+use super::super::Result;
 
 #[derive(Debug, Args)]
-pub struct AccessArgs {
+#[command(next_help_heading = "Authentication")]
+pub struct AuthenticationArgs {
     /// Let requests without credentials reach what RBAC grants system:anonymous
     #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
     anonymous_auth: bool,
@@ -40,25 +40,14 @@ pub struct AccessArgs {
     oidc: OidcArgs,
     #[command(flatten)]
     front_proxy: FrontProxyArgs,
-    /// Who decides, in this order: AlwaysAllow, AlwaysDeny, Node, RBAC, Webhook
-    #[arg(long, value_name = "MODES", default_value = "Node,RBAC")]
-    authorization_mode: String,
-    /// Kubeconfig of the service behind the mode Webhook
-    #[arg(long, value_name = "FILE")]
-    authorization_webhook_config_file: Option<PathBuf>,
-    /// An AuthorizationConfiguration, instead of --authorization-mode
-    #[arg(long, value_name = "FILE", conflicts_with = "authorization_webhook_config_file")]
-    authorization_config: Option<PathBuf>,
-    /// Keep Secrets encrypted on disk
-    #[arg(long, value_name = "BOOL", default_value_t = true, action = ArgAction::Set)]
-    secrets_encryption: bool,
-    /// An EncryptionConfiguration, instead of keys that the server keeps itself
-    #[arg(long, value_name = "FILE")]
-    encryption_provider_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Service account tokens")]
 struct ServiceAccountArgs {
+    /// Issuer of service account tokens
+    #[arg(long, default_value = "https://kubernetes.default.svc.cluster.local")]
+    service_account_issuer: String,
     /// Audiences of this server, for tokens [default: the issuer]
     #[arg(long, value_name = "NAME", value_delimiter = ',')]
     api_audiences: Vec<String>,
@@ -77,6 +66,7 @@ struct ServiceAccountArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "OpenID Connect")]
 struct OidcArgs {
     /// Issuer of OpenID Connect tokens
     #[arg(long, value_name = "URL", requires = "oidc_client_id")]
@@ -108,6 +98,7 @@ struct OidcArgs {
 }
 
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Authenticating proxies")]
 struct FrontProxyArgs {
     /// Authority of proxies that authenticate users themselves [default: the cluster's own]
     #[arg(long, value_name = "FILE")]
@@ -125,7 +116,9 @@ struct FrontProxyArgs {
     requestheader_extra_headers_prefix: Vec<String>,
 }
 
-impl AccessArgs {
+// === impl AuthenticationArgs ===
+
+impl AuthenticationArgs {
     /// Writes into the configuration what the flags say.
     pub fn apply(&self, api: &mut ApiServerConfig) -> Result<()> {
         if !self.anonymous_auth {
@@ -133,14 +126,7 @@ impl AccessArgs {
         }
         api.token_file = self.token_auth_file.clone();
         api.authentication.client_ca_file = self.client_ca_file.clone();
-        api.authentication.token_webhook = self
-            .authentication_token_webhook_config_file
-            .clone()
-            .map(|kubeconfig| TokenWebhookConfig {
-                kubeconfig,
-                version: self.authentication_token_webhook_version.clone(),
-                cache_ttl: Duration::from_secs(self.authentication_token_webhook_cache_ttl),
-            });
+        api.authentication.token_webhook = self.token_webhook();
         self.service_accounts.apply(api);
         self.front_proxy.apply(api);
         api.authentication.jwt = self.oidc.issuer()?.into_iter().collect();
@@ -152,24 +138,23 @@ impl AccessArgs {
                 api.authentication.anonymous_paths = paths;
             }
         }
-        api.authorization = match &self.authorization_config {
-            Some(path) => AuthorizerConfig::read(path)?,
-            None => {
-                let webhook = self.authorization_webhook_config_file.as_deref();
-                AuthorizerConfig::of_modes(&self.authorization_mode, webhook)?
-            }
-        };
-        api.encryption = match (&self.encryption_provider_config, self.secrets_encryption) {
-            (Some(path), _) => EncryptionConfig::File(path.clone()),
-            (None, true) => EncryptionConfig::Managed,
-            (None, false) => EncryptionConfig::Off,
-        };
         Ok(())
+    }
+
+    fn token_webhook(&self) -> Option<TokenWebhookConfig> {
+        Some(TokenWebhookConfig {
+            kubeconfig: self.authentication_token_webhook_config_file.clone()?,
+            version: self.authentication_token_webhook_version.clone(),
+            cache_ttl: Duration::from_secs(self.authentication_token_webhook_cache_ttl),
+        })
     }
 }
 
+// === impl ServiceAccountArgs ===
+
 impl ServiceAccountArgs {
     fn apply(&self, api: &mut ApiServerConfig) {
+        api.issuer = self.service_account_issuer.clone();
         let authentication = &mut api.authentication;
         authentication.api_audiences = self.api_audiences.clone();
         authentication.service_account_keys = self.service_account_key_file.clone();
@@ -178,6 +163,8 @@ impl ServiceAccountArgs {
         authentication.max_token_expiration = self.service_account_max_token_expiration;
     }
 }
+
+// === impl OidcArgs ===
 
 impl OidcArgs {
     fn issuer(&self) -> Result<Option<JwtIssuer>> {
@@ -196,6 +183,8 @@ impl OidcArgs {
         Ok(Some(JwtIssuer::of_flags(flags)?))
     }
 }
+
+// === impl FrontProxyArgs ===
 
 impl FrontProxyArgs {
     fn apply(&self, api: &mut ApiServerConfig) {

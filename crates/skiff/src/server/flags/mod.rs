@@ -1,0 +1,106 @@
+//! The flags of `skiff server`, a file for each area: the flags, and what they make of the API server's configuration.
+//!
+//! Where upstream has a flag for it, the flag is upstream's: kube-apiserver's for the most part.
+//! Invariant: a flag is read in its area's file and nowhere else, but for those the boot itself asks about.
+
+mod admission;
+mod audit;
+mod authentication;
+mod authorization;
+mod encryption;
+mod network;
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+use skiff_apiserver::ApiServerConfig;
+
+use super::Result;
+use admission::AdmissionArgs;
+use audit::AuditArgs;
+use authentication::AuthenticationArgs;
+use authorization::AuthorizationArgs;
+use encryption::EncryptionArgs;
+use network::NetworkArgs;
+
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    /// Where everything is kept
+    #[arg(long, default_value = "/var/lib/skiff/server", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Write an administrator's kubeconfig here once the API is ready
+    #[arg(long, value_name = "FILE")]
+    pub write_kubeconfig: Option<PathBuf>,
+    /// No controllers and no scheduler
+    #[arg(long)]
+    pub no_controllers: bool,
+    /// Serve Ingress, CronJob and PodDisruptionBudget in versions that older manifests speak
+    #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
+    legacy_apis: bool,
+    #[command(flatten)]
+    pub node: NodeArgs,
+    #[command(flatten)]
+    pub network: NetworkArgs,
+    #[command(flatten)]
+    authentication: AuthenticationArgs,
+    #[command(flatten)]
+    authorization: AuthorizationArgs,
+    #[command(flatten)]
+    admission: AdmissionArgs,
+    #[command(flatten)]
+    audit: AuditArgs,
+    #[command(flatten)]
+    encryption: EncryptionArgs,
+    #[command(flatten)]
+    pub starter: StarterArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Node")]
+pub struct NodeArgs {
+    /// No kubelet, service proxy or DNS
+    #[arg(long)]
+    pub no_node: bool,
+    /// Name of this node [default: the host name]
+    #[arg(long)]
+    pub node_name: Option<String>,
+    /// Address of this node [default: that of the default route]
+    #[arg(long)]
+    pub node_ip: Option<IpAddr>,
+    /// Parent of all pod cgroups
+    #[arg(long, default_value = "/", hide = true)]
+    pub cgroup_root: String,
+}
+
+/// What `skiff start` hands to the server it starts.
+#[derive(Debug, Args)]
+pub struct StarterArgs {
+    /// Inherited pipe on which progress is reported
+    #[arg(long, hide = true)]
+    pub report_fd: Option<i32>,
+    /// Inherited listening socket, served beside --port
+    #[arg(long, hide = true)]
+    pub listen_fd: Option<i32>,
+    /// URL for the kubeconfig
+    #[arg(long, hide = true)]
+    pub external_url: Option<String>,
+}
+
+// === impl ServerArgs ===
+
+impl ServerArgs {
+    /// All that the flags alone say; the rest is this machine's to say.
+    pub fn api(&self) -> Result<ApiServerConfig> {
+        let mut api = ApiServerConfig::new(&self.data_dir);
+        api.legacy_apis = self.legacy_apis;
+        api.service_cidr = self.network.service_cidr()?.to_string().parse()?;
+        api.audit = self.audit.config()?;
+        api.authorization = self.authorization.authorizers()?;
+        api.encryption = self.encryption.config();
+        self.authentication.apply(&mut api)?;
+        self.admission.apply(&mut api);
+        self.network.name_in_certificate(&mut api);
+        Ok(api)
+    }
+}
