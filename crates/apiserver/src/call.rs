@@ -2,8 +2,7 @@
 //!
 //! Counterpart: the `context.Context` values of upstream's handler chain.
 
-use std::sync::Arc;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
 use http::HeaderMap;
@@ -31,6 +30,8 @@ pub struct Call {
     /// Where the request is recorded, if it is.
     pub trail: Option<Arc<Trail>>,
     warnings: Mutex<Vec<String>>,
+    /// The kind of the path, once somebody has asked.
+    kind: OnceLock<Option<Arc<KindDef>>>,
 }
 
 /// What a write asks for beside its object.
@@ -74,7 +75,17 @@ impl Call {
         body: Bytes,
         trail: Option<Arc<Trail>>,
     ) -> Call {
-        Call { server, user, info, query, headers, body, trail, warnings: Mutex::default() }
+        Call {
+            server,
+            user,
+            info,
+            query,
+            headers,
+            body,
+            trail,
+            warnings: Mutex::default(),
+            kind: OnceLock::new(),
+        }
     }
 
     pub fn header(&self, name: http::header::HeaderName) -> &str {
@@ -96,9 +107,11 @@ impl Call {
 
     /// The kind that the path names, at the version it names.
     pub fn kind(&self) -> Result<Arc<KindDef>, Status> {
-        let info = &self.info;
-        let kind = self.server.kinds().get(&info.group, &info.version, &info.resource).cloned();
-        kind.ok_or_else(Status::no_such_path)
+        let find = || {
+            let info = &self.info;
+            self.server.kinds().get(&info.group, &info.version, &info.resource).cloned()
+        };
+        self.kind.get_or_init(find).clone().ok_or_else(Status::no_such_path)
     }
 
     /// The representation the client wants, if the endpoint has it.

@@ -275,6 +275,15 @@ impl EventEncoder {
         Ok(EventEncoder { media, kind, include: include_object(call)?, columns_sent: false })
     }
 
+    /// The number of this representation among those in which the bytes of an event depend on the stored object alone.
+    pub fn view(&self) -> Option<u32> {
+        match (self.media.shape, self.media.format) {
+            (Shape::AsIs, Format::Json) => Some(0),
+            (Shape::AsIs, Format::Protobuf) => Some(1),
+            _ => None,
+        }
+    }
+
     /// Appends an event as the client reads it.
     pub fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
         let object = match (event.kind, self.media.shape) {

@@ -160,6 +160,36 @@ async fn a_watch_shows_objects_enter_and_leave_its_selector() {
     assert_eq!(object["metadata"]["resourceVersion"], left["metadata"]["resourceVersion"]);
 }
 
+/// What a thousand watchers cost depends on it.
+#[tokio::test]
+async fn watches_that_are_shown_the_same_share_its_bytes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let made = admin.post(MAPS, &map("a")).await.created();
+    let revision = made["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let path = format!("{MAPS}?watch=1&resourceVersion={revision}");
+    let mut one = admin.stream(&path).await;
+    let mut other = admin.stream(&path).await;
+    let mut picky = admin.watch(&format!("{path}&labelSelector=on")).await;
+    let label = json!({ "metadata": { "labels": { "on": "1" } } });
+    admin.patch(&format!("{MAPS}/a"), "merge-patch+json", &label).await.ok();
+    let added = admin.post(MAPS, &map("b")).await.created();
+    // Until it is asked for the first events, a watch reads history, which is shared with nobody.
+    let _history = (common::frame(&mut one).await, common::frame(&mut other).await);
+    assert_eq!(picky.next().await.0, "ADDED", "a selector makes its own events");
+    admin.delete(&format!("{MAPS}/b")).await.ok();
+    let (first, second) = (common::frame(&mut one).await, common::frame(&mut other).await);
+    assert_eq!(first.as_ptr(), second.as_ptr(), "the bytes were made twice");
+    let event: Value = serde_json::from_slice(&first).expect("one line of JSON");
+    assert_eq!((&event["type"], &event["object"]["data"]["k"]), (&json!("DELETED"), &json!("b")));
+    let revision = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    assert_ne!(
+        revision(&event["object"]),
+        revision(&added),
+        "a deletion is told at its own revision"
+    );
+}
+
 #[tokio::test]
 async fn a_streaming_list_ends_with_a_bookmark() {
     let cluster = cluster().await;

@@ -173,7 +173,7 @@ fn launch(
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("skiff-node")
-        .arg("node")
+        .arg("node-holder")
         .arg(&layout.name)
         .args(server_args(layout, state, options))
         .current_dir("/")

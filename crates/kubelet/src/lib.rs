@@ -22,6 +22,7 @@ mod orphans;
 mod pod;
 mod probe;
 mod server;
+pub mod simulated;
 mod step;
 mod volume;
 

@@ -1,4 +1,5 @@
-//! What the scheduler writes: bindings of pods, volumes for their claims, and the condition of a pod that fits nowhere.
+//! What the scheduler writes: bindings of pods, volumes for their claims, the condition of a pod that fits nowhere, and
+//! the eviction of those that make room.
 //!
 //! Counterpart: `plugins/defaultbinder` and `updatePod`. Writes run beside the scheduling task, so many at a time.
 //! Invariant: a binding names the pod's uid, so a pod of the same name made later is never bound by mistake.
@@ -7,10 +8,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
 use crate::plugins::volume_binding::ClaimStep;
@@ -81,28 +82,82 @@ impl Writer {
         Ok(())
     }
 
+    /// Tells why the pod has no node, and which one it is promised (`None`: that does not change).
     pub async fn set_condition(
         &self,
         pod: &PodInfo,
         wanted: &Condition,
+        nominated: Option<&str>,
         now: Timestamp,
     ) -> Result<(), kube::Error> {
-        let _permit = self.permits.acquire().await;
         let mut condition = json!({
             "type": "PodScheduled", "status": wanted.status, "lastProbeTime": null,
             "reason": wanted.reason, "message": wanted.message,
         });
-        if let Some(generation) = pod.generation {
-            condition["observedGeneration"] = generation.into();
-        }
         // The time of transition is kept as long as the status is the same.
         if pod.scheduled.as_ref().is_none_or(|before| before.status != wanted.status) {
-            let now = now.strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            condition["lastTransitionTime"] = now.into();
+            condition["lastTransitionTime"] = seconds(now).into();
         }
-        let patch = json!({"metadata": {"uid": pod.uid}, "status": {"conditions": [condition]}});
+        let mut status = json!({"conditions": [observed(condition, pod)]});
+        if let Some(node) = nominated {
+            status["nominatedNodeName"] = named(node);
+        }
+        self.patch_status(pod, status).await
+    }
+
+    pub async fn withdraw_nomination(&self, pod: &PodInfo) -> Result<(), kube::Error> {
+        self.patch_status(pod, json!({"nominatedNodeName": null})).await
+    }
+
+    /// Marks the pod as disrupted, for the controllers that count failures, and deletes it gracefully.
+    pub async fn evict(
+        &self,
+        pod: &PodInfo,
+        scheduler_name: &str,
+        now: Timestamp,
+    ) -> Result<(), kube::Error> {
+        let condition = json!({
+            "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+            "message": format!("{scheduler_name}: preempting to accommodate a higher priority pod"),
+            "lastTransitionTime": seconds(now),
+        });
+        let status = json!({"conditions": [observed(condition, pod)]});
+        gone_is_fine(self.patch_status(pod, status).await)?;
+        let _permit = self.permits.acquire().await;
+        let uid = Preconditions { uid: Some(pod.uid.clone()), ..Preconditions::default() };
+        let params = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
+        let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
+        gone_is_fine(api.delete(&pod.name, &params).await.map(drop))
+    }
+
+    async fn patch_status(&self, pod: &PodInfo, status: Value) -> Result<(), kube::Error> {
+        let _permit = self.permits.acquire().await;
+        let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
         let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
         let params = PatchParams::default();
         api.patch_status(&pod.name, &params, &Patch::Strategic(patch)).await.map(drop)
     }
+}
+
+/// A pod that is not there any more (or another of its name is) needs no eviction.
+fn gone_is_fine(outcome: Result<(), kube::Error>) -> Result<(), kube::Error> {
+    match outcome {
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+        outcome => outcome,
+    }
+}
+
+fn observed(mut condition: Value, pod: &PodInfo) -> Value {
+    if let Some(generation) = pod.generation {
+        condition["observedGeneration"] = generation.into();
+    }
+    condition
+}
+
+fn seconds(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn named(node: &str) -> Value {
+    if node.is_empty() { Value::Null } else { node.into() }
 }

@@ -144,10 +144,8 @@ impl Cache {
         Some(placed.pod)
     }
 
-    /// The bound pods that the API did not show in a complete list: they are gone.
-    pub fn confirmed_uids(&self) -> Vec<String> {
-        let confirmed = self.pods.iter().filter(|(_, placed)| !placed.assumed);
-        confirmed.map(|(uid, _)| uid.clone()).collect()
+    pub fn uids(&self) -> Vec<String> {
+        self.pods.keys().cloned().collect()
     }
 
     fn place(&mut self, pod: Arc<PodInfo>, assumed: bool) {

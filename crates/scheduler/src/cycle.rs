@@ -3,28 +3,24 @@
 //! Counterpart: `schedule_one.go` (schedulePod, findNodesThatFitPod, prioritizeNodes, selectHost).
 //! Invariant: a chosen node passed every filter against the cache as it is now.
 
-use crate::cache::Cache;
-use crate::framework::{Cycle, Filter, PreFilter, Reasons, Verdict};
-use crate::listers::Listers;
+use crate::filters::{Filters, Rejection};
+use crate::framework::{Cycle, Reasons};
 use crate::node_info::NodeInfo;
 use crate::plugins::{PLUGINS, PluginSet};
-use crate::pod_info::PodInfo;
-use crate::preemption;
+use crate::preemption::{self, Nomination};
 
 /// A search stops early only when it has found at least so many nodes.
 const MIN_FEASIBLE_NODES: usize = 100;
 const MIN_PERCENTAGE: usize = 5;
 
-#[derive(Debug, PartialEq)]
+#[derive(Debug)]
 pub enum Outcome {
     Placed { node: String },
-    Unschedulable { message: String, rejected_by: PluginSet },
+    Unschedulable { message: String, rejected_by: PluginSet, nomination: Nomination },
 }
 
 /// What outlives a cycle: where the next search starts, and how ties are broken.
 pub struct Scheduling {
-    /// 0 means: decide by the size of the cluster.
-    pub percentage_of_nodes_to_score: usize,
     pub start: usize,
     pub chance: Chance,
 }
@@ -35,7 +31,7 @@ pub struct Chance(pub u64);
 // === impl Chance ===
 
 impl Chance {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -43,10 +39,8 @@ impl Chance {
     }
 }
 
-/// The filters that have something to say about the pod, with the place of their plugin.
-type Filters<'a> = Vec<(usize, Box<dyn Filter + 'a>)>;
-
 /// What a search found out.
+#[derive(Default)]
 struct Search<'a> {
     feasible: Vec<&'a NodeInfo>,
     reasons: Reasons,
@@ -58,21 +52,21 @@ struct Search<'a> {
 // === impl Scheduling ===
 
 impl Scheduling {
-    pub fn schedule(&mut self, pod: &PodInfo, cache: &Cache, listers: &Listers) -> Outcome {
-        if cache.len() == 0 {
+    pub fn schedule(&mut self, cycle: Cycle<'_>) -> Outcome {
+        if cycle.cache.len() == 0 {
             return Outcome::Unschedulable {
                 message: "no nodes available to schedule pods".into(),
                 rejected_by: PluginSet::all(),
+                nomination: Nomination::Keep,
             };
         }
-        let cycle = Cycle { pod, cache, listers };
-        let filters = match prepare(cycle) {
+        let mut filters = match Filters::of(cycle) {
             Ok(filters) => filters,
-            Err(outcome) => return outcome,
+            Err(rejection) => return no_fit_anywhere(cycle, rejection),
         };
-        let search = self.search(cycle, &filters);
+        let search = self.search(cycle, &mut filters);
         match search.feasible.as_slice() {
-            [] => no_fit(cycle, &search),
+            [] => self.no_fit(cycle, filters, &search),
             [node] => Outcome::Placed { node: node.name().to_owned() },
             feasible => {
                 let totals = totals(cycle, feasible);
@@ -81,22 +75,33 @@ impl Scheduling {
         }
     }
 
-    /// Asks nodes in turn, from where the last search ended, until enough fit.
-    fn search<'a>(&mut self, cycle: Cycle<'a>, filters: &Filters<'a>) -> Search<'a> {
-        let nodes = cycle.cache.len();
-        let mut search = Search {
-            feasible: Vec::new(),
-            reasons: Reasons::default(),
-            rejected_by: PluginSet::default(),
-            resolvable: Vec::new(),
-        };
-        if let Some((place, names)) =
-            filters.iter().find_map(|(place, filter)| Some((*place, filter.only()?)))
-        {
-            search.ask_only(cycle, filters, place, names);
-            return search;
+    fn search<'a>(&mut self, cycle: Cycle<'a>, filters: &mut Filters<'a>) -> Search<'a> {
+        let mut search = Search::default();
+        // Room may have been made there for this very pod.
+        let promised = cycle.nominations.node_of(&cycle.pod.uid);
+        if let Some(node) = promised.and_then(|name| cycle.cache.node(name)) {
+            search.ask(node, filters);
+            if !search.feasible.is_empty() {
+                return search;
+            }
+            search = Search::default();
         }
-        let wanted = self.nodes_to_find(nodes);
+        match filters.only() {
+            Some((place, names)) => search.ask_only(cycle, filters, place, &names),
+            None => self.ask_in_turn(cycle, filters, &mut search),
+        }
+        search
+    }
+
+    /// Asks nodes in turn, from where the last search ended, until enough fit.
+    fn ask_in_turn<'a>(
+        &mut self,
+        cycle: Cycle<'a>,
+        filters: &mut Filters<'a>,
+        search: &mut Search<'a>,
+    ) {
+        let nodes = cycle.cache.len();
+        let wanted = nodes_to_find(cycle.profile.percentage_of_nodes_to_score, nodes);
         search.feasible.reserve(wanted.min(nodes));
         let mut asked = 0;
         while asked < nodes && search.feasible.len() < wanted {
@@ -104,18 +109,24 @@ impl Scheduling {
             asked += 1;
         }
         self.start = (self.start + asked) % nodes;
-        search
     }
 
-    fn nodes_to_find(&self, nodes: usize) -> usize {
-        if nodes < MIN_FEASIBLE_NODES {
-            return nodes;
+    fn no_fit<'a>(
+        &mut self,
+        cycle: Cycle<'a>,
+        mut filters: Filters<'a>,
+        search: &Search<'a>,
+    ) -> Outcome {
+        let nodes = cycle.cache.len();
+        let mut message = format!("0/{nodes} nodes are available: {}.", search.reasons.sentence());
+        let mut nomination = Nomination::Keep;
+        if cycle.profile.preempts {
+            let attempt =
+                preemption::preempt(cycle, &mut filters, &search.resolvable, &mut self.chance);
+            add_post_filter(&mut message, &attempt.message);
+            nomination = attempt.nomination;
         }
-        let percentage = match self.percentage_of_nodes_to_score {
-            0 => 50_usize.saturating_sub(nodes / 125).max(MIN_PERCENTAGE),
-            given => given,
-        };
-        (nodes * percentage / 100).max(MIN_FEASIBLE_NODES)
+        Outcome::Unschedulable { message, rejected_by: search.rejected_by, nomination }
     }
 
     /// One of the highest, by chance.
@@ -135,42 +146,63 @@ impl Scheduling {
     }
 }
 
-fn prepare(cycle: Cycle<'_>) -> Result<Filters<'_>, Outcome> {
-    let mut filters = Vec::with_capacity(PLUGINS.len());
-    for (place, plugin) in PLUGINS.iter().enumerate() {
-        match plugin.filter(cycle) {
-            PreFilter::Skip => {}
-            PreFilter::Check(filter) => filters.push((place, filter)),
-            PreFilter::Reject(reason) => {
-                let mut rejected_by = PluginSet::default();
-                rejected_by.insert(place);
-                let message = preemption::message(cycle, &reason, &[]);
-                return Err(Outcome::Unschedulable { message, rejected_by });
-            }
-        }
+/// A percentage of 0 means: decide by the size of the cluster.
+fn nodes_to_find(percentage: usize, nodes: usize) -> usize {
+    if nodes < MIN_FEASIBLE_NODES {
+        return nodes;
     }
-    Ok(filters)
+    let percentage = match percentage {
+        0 => 50_usize.saturating_sub(nodes / 125).max(MIN_PERCENTAGE),
+        given => given,
+    };
+    (nodes * percentage / 100).max(MIN_FEASIBLE_NODES)
+}
+
+/// What deallocating claims and preemption have to say, after why the pod fits nowhere. A promise says nothing.
+fn add_post_filter(message: &mut String, preemption: &str) {
+    if !preemption.is_empty() {
+        message.push_str(" no new claims to deallocate, preemption: ");
+        message.push_str(preemption);
+    }
+}
+
+fn no_fit_anywhere(cycle: Cycle<'_>, rejection: Rejection) -> Outcome {
+    let nodes = cycle.cache.len();
+    let mut message = format!("0/{nodes} nodes are available: {}.", rejection.reason);
+    let mut nomination = Nomination::Keep;
+    if cycle.profile.preempts {
+        let ineligible = preemption::ineligible(cycle, &[]);
+        nomination = if ineligible.is_some() { Nomination::Keep } else { Nomination::Clear };
+        let why = ineligible.map(str::to_owned);
+        let why = why.unwrap_or_else(|| preemption::hopeless(cycle, Reasons::default(), 0));
+        add_post_filter(&mut message, &why);
+    }
+    Outcome::Unschedulable { message, rejected_by: rejection.by, nomination }
 }
 
 // === impl Search ===
 
 impl<'a> Search<'a> {
-    /// The first filter that turns the node down ends its check.
-    fn ask(&mut self, node: &'a NodeInfo, filters: &Filters<'a>) {
-        for (place, filter) in filters {
-            match filter.check(node, &mut self.reasons) {
-                Verdict::Fits => continue,
-                Verdict::Unschedulable => self.resolvable.push(node),
-                Verdict::Unresolvable => {}
+    fn ask(&mut self, node: &'a NodeInfo, filters: &mut Filters<'a>) {
+        match filters.check(node, &mut self.reasons) {
+            Ok(()) => self.feasible.push(node),
+            Err(refusal) => {
+                self.rejected_by.insert(refusal.place);
+                if refusal.resolvable {
+                    self.resolvable.push(node);
+                }
             }
-            self.rejected_by.insert(*place);
-            return;
         }
-        self.feasible.push(node);
     }
 
     /// Asks the nodes that a plugin named; all others are out for its sake.
-    fn ask_only(&mut self, cycle: Cycle<'a>, filters: &Filters<'a>, place: usize, names: &[&str]) {
+    fn ask_only(
+        &mut self,
+        cycle: Cycle<'a>,
+        filters: &mut Filters<'a>,
+        place: usize,
+        names: &[String],
+    ) {
         let nodes: Vec<_> = names.iter().filter_map(|name| cycle.cache.node(name)).collect();
         nodes.iter().for_each(|node| self.ask(node, filters));
         let others = cycle.cache.len() - nodes.len();
@@ -186,22 +218,17 @@ impl<'a> Search<'a> {
 fn totals<'a>(cycle: Cycle<'a>, feasible: &[&'a NodeInfo]) -> Vec<i64> {
     let mut totals = vec![0; feasible.len()];
     let mut scores = vec![0; feasible.len()];
-    for plugin in PLUGINS {
+    for (plugin, weight) in cycle.profile.scores() {
         let Some(score) = plugin.score(cycle, feasible) else { continue };
         for (slot, node) in scores.iter_mut().zip(feasible) {
             *slot = score.score(node);
         }
         score.normalise(&mut scores, feasible);
         for (total, score) in totals.iter_mut().zip(&scores) {
-            *total += score * plugin.weight();
+            *total += score * weight;
         }
     }
     totals
-}
-
-fn no_fit(cycle: Cycle<'_>, search: &Search<'_>) -> Outcome {
-    let message = preemption::message(cycle, &search.reasons.sentence(), &search.resolvable);
-    Outcome::Unschedulable { message, rejected_by: search.rejected_by }
 }
 
 #[cfg(test)]
@@ -209,9 +236,13 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::cache::Cache;
+    use crate::listers::Listers;
     use crate::node_info::NodeFacts;
-    use crate::pod_info::HostPort;
-    use crate::resources::{PodRequests, Resources};
+    use crate::nominations::Nominations;
+    use crate::pod_info::{HostPort, PodInfo};
+    use crate::profile::Profile;
+    use skiff_api::scheduling::resources::{PodRequests, Resources};
 
     fn amount(milli_cpu: u64, memory: u64, gpus: u64) -> Resources {
         let scalars = if gpus == 0 { Vec::new() } else { vec![("gpu".into(), gpus as i64)] };
@@ -263,14 +294,21 @@ mod tests {
             });
             cache.settle();
             let listers = Listers::default();
-            let mut scheduling =
-                Scheduling { percentage_of_nodes_to_score: 0, start: 0, chance: Chance(seed) };
+            let (nominations, profile) = (Nominations::default(), Profile::default());
+            let mut scheduling = Scheduling { start: 0, chance: Chance(seed) };
             for uid in 0..60 {
                 if chance.below(3) == 0 {
                     cache.remove_pod(&format!("p{}", chance.below(uid as u64 + 1)));
                 }
                 let mut pod = pod(uid, &mut chance);
-                match scheduling.schedule(&pod, &cache, &listers) {
+                let cycle = Cycle {
+                    pod: &pod,
+                    cache: &cache,
+                    listers: &listers,
+                    nominations: &nominations,
+                    profile: &profile,
+                };
+                match scheduling.schedule(cycle) {
                     Outcome::Placed { node } => {
                         pod.node_name = Some(node);
                         cache.assume(Arc::new(pod));
@@ -299,11 +337,6 @@ mod tests {
 
     #[test]
     fn a_large_cluster_is_searched_in_part() {
-        let scheduling = |percentage| Scheduling {
-            percentage_of_nodes_to_score: percentage,
-            start: 0,
-            chance: Chance(1),
-        };
         for (percentage, nodes, wanted) in [
             (0, 99, 99),
             (0, 100, 100),
@@ -314,7 +347,7 @@ mod tests {
             (100, 5000, 5000),
             (1, 5000, 100),
         ] {
-            assert_eq!(scheduling(percentage).nodes_to_find(nodes), wanted, "{nodes} nodes");
+            assert_eq!(nodes_to_find(percentage, nodes), wanted, "{nodes} nodes");
         }
     }
 }

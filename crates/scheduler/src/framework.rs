@@ -10,7 +10,9 @@ use std::borrow::Cow;
 use crate::cache::Cache;
 use crate::listers::Listers;
 use crate::node_info::{NodeFacts, NodeInfo};
+use crate::nominations::Nominations;
 use crate::pod_info::PodInfo;
+use crate::profile::Profile;
 
 pub const MAX_SCORE: i64 = 100;
 
@@ -20,6 +22,8 @@ pub struct Cycle<'a> {
     pub pod: &'a PodInfo,
     pub cache: &'a Cache,
     pub listers: &'a Listers,
+    pub nominations: &'a Nominations,
+    pub profile: &'a Profile,
 }
 
 /// Contract: stateless; `filter` and `score` are called once per cycle and may cost a pass over the cache, what they
@@ -74,6 +78,10 @@ pub trait Filter {
     fn only(&self) -> Option<&[&str]> {
         None
     }
+
+    /// What if the pod came to the node (`by` 1) or left it (-1). For filters that look beyond the node they are asked
+    /// about; counterpart: PreFilterExtensions.
+    fn shift(&mut self, _pod: &PodInfo, _node: &NodeInfo, _by: i64) {}
 }
 
 pub trait Score {
@@ -136,6 +144,8 @@ pub enum ClusterEvent<'a> {
     PodPlaced(&'a PodInfo),
     /// A placed pod went, ended or shrank.
     PodLeft(&'a PodInfo),
+    /// A placed pod was asked to go, and still holds what it has.
+    PodTerminating(&'a PodInfo),
     /// The waiting pod itself was changed.
     PodUpdated,
     /// A claim, a volume or a storage class came or changed.

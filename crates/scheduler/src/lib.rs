@@ -7,16 +7,20 @@
 
 mod api_writes;
 mod cache;
+mod config;
 mod cycle;
+mod filters;
 mod framework;
 mod groups;
 mod informer;
 mod listers;
 mod node_info;
+mod nominations;
 mod plugins;
 mod pod_info;
 mod pod_terms;
 mod preemption;
+mod profile;
 mod queue;
 mod recorder;
 mod scheduler;
@@ -30,15 +34,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::{Client, Resource};
 use serde::de::DeserializeOwned;
-use skiff_api::scheduling::resources;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use api_writes::Writer;
+pub use config::ConfigError;
 use informer::Change;
 use node_info::NodeFacts;
 use pod_info::PodInfo;
+use profile::Profile;
 use scheduler::{Event, Scheduler};
 
 /// The user the scheduler acts as; RBAC's default roles are bound to it.
@@ -52,22 +57,23 @@ const EVENTS_AHEAD: usize = 4096;
 
 #[derive(Clone)]
 pub struct SchedulerConfig {
-    /// Only pods whose `spec.schedulerName` is this are placed.
-    pub scheduler_name: String,
+    /// Only pods whose `spec.schedulerName` is that of a profile are placed.
+    profiles: Vec<Profile>,
+    /// How long a pod waits after its first failed attempt, and at most.
+    initial_backoff: Duration,
+    max_backoff: Duration,
     /// Which running instance reports events: usually the scheduler's name and the host's.
     pub instance: String,
-    /// How much of the cluster to look at for one pod; 0 lets the size of the cluster decide.
-    pub percentage_of_nodes_to_score: usize,
     pub clock: fn() -> Timestamp,
 }
 
 impl Default for SchedulerConfig {
     fn default() -> SchedulerConfig {
-        let name = "default-scheduler";
         SchedulerConfig {
-            scheduler_name: name.into(),
-            instance: name.into(),
-            percentage_of_nodes_to_score: 0,
+            profiles: vec![Profile::default()],
+            initial_backoff: Duration::from_secs(1),
+            max_backoff: Duration::from_secs(10),
+            instance: profile::DEFAULT_NAME.into(),
             clock: Timestamp::now,
         }
     }
@@ -97,7 +103,7 @@ fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     let (events, heard) = mpsc::channel(EVENTS_AHEAD);
     let (reports, reported) = mpsc::unbounded_channel();
     let (recorder, recording) =
-        recorder::recorder(client.clone(), recorder::Reporter::of(&config), config.clock);
+        recorder::recorder(client.clone(), config.instance.clone(), config.clock);
     let scheduler = Scheduler::new(config, Writer::new(client.clone()), recorder, reports);
 
     let mut parts = JoinSet::new();
@@ -113,6 +119,11 @@ fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     watch.start(&mut parts, None, listers::claim, Event::Claims);
     watch.start(&mut parts, None, listers::volume, Event::Volumes);
     watch.start(&mut parts, None, listers::class, Event::Classes);
+    watch.start(&mut parts, None, listers::budget, Event::Budgets);
+    watch.start(&mut parts, None, listers::csi_node, Event::CsiNodes);
+    watch.start(&mut parts, None, listers::csi_driver, Event::CsiDrivers);
+    watch.start(&mut parts, None, listers::capacity, Event::Capacities);
+    watch.start(&mut parts, None, listers::attachment, Event::Attachments);
     parts.spawn(scheduler.run(heard, reported));
     parts
 }

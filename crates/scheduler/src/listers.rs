@@ -9,13 +9,16 @@ use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     Namespace, PersistentVolume, PersistentVolumeClaim, ReplicationController, Service,
 };
-use k8s_openapi::api::storage::v1::StorageClass;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{
+    CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use skiff_api::scheduling::{Labels, NodeTerm, Requirement, Selector, node_terms};
 
 use crate::informer::Change;
 use crate::pod_info::PodInfo;
-use crate::resources;
+use skiff_api::scheduling::resources;
 
 /// Namespace (empty for cluster-scoped kinds) and name.
 pub type Key = (String, String);
@@ -30,6 +33,11 @@ pub struct Listers {
     pub claims: Lister<Claim>,
     pub volumes: Lister<Volume>,
     pub classes: Lister<Class>,
+    pub budgets: Lister<Budget>,
+    pub csi_nodes: Lister<CsiNode>,
+    pub csi_drivers: Lister<CsiDriver>,
+    pub capacities: Lister<Capacity>,
+    pub attachments: Lister<Attachment>,
 }
 
 pub struct Lister<T>(BTreeMap<Key, T>);
@@ -66,14 +74,67 @@ pub struct Volume {
     pub volume_mode: String,
     pub size: i64,
     pub labels: Labels,
+    /// Zones and regions it is limited to by its labels: a key, and the values it may have.
+    pub zones: Vec<(String, Vec<String>)>,
+    /// The CSI driver, and what it calls the volume.
+    pub csi: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug, Default)]
 pub struct Class {
     pub waits_for_consumer: bool,
     pub provisions: bool,
+    pub provisioner: String,
     /// One must match; none at all: everywhere.
     pub topologies: Option<Vec<Selector>>,
+}
+
+/// How many volumes each CSI driver of a node attaches, where it says so.
+pub type CsiNode = BTreeMap<String, i64>;
+
+#[derive(Clone, Debug, Default)]
+pub struct CsiDriver {
+    /// Publishes how much room is left, which then must be enough.
+    pub storage_capacity: bool,
+}
+
+/// How large a volume a storage class can still make, and on which nodes.
+#[derive(Clone, Debug, Default)]
+pub struct Capacity {
+    pub class: String,
+    /// None: nothing is known to be left.
+    pub limit: Option<i64>,
+    /// None: reachable from nowhere.
+    pub nodes: Option<Selector>,
+}
+
+/// A volume that is attached, or being attached, to a node.
+#[derive(Clone, Debug, Default)]
+pub struct Attachment {
+    pub node: String,
+    pub volume: String,
+}
+
+/// A PodDisruptionBudget, as preemption respects it.
+#[derive(Clone, Debug, Default)]
+pub struct Budget {
+    selector: Selector,
+    pub allowed: i64,
+    /// Pods whose disruption is counted already.
+    disrupted: Vec<String>,
+}
+
+// === impl Budget ===
+
+impl Budget {
+    pub fn guards(&self, pod: &str, labels: &Labels) -> bool {
+        let counted = self.disrupted.iter().any(|name| name == pod);
+        // A budget without a selector guards nobody.
+        !counted
+            && !labels.is_empty()
+            && !self.selector.0.is_empty()
+            && self.selector.matches(labels)
+    }
 }
 
 // === impl Listers ===
@@ -208,6 +269,16 @@ fn workload(selector: Option<LabelSelector>) -> Selector {
     selector.as_ref().map(Selector::of).unwrap_or_default()
 }
 
+pub fn budget(budget: PodDisruptionBudget) -> Listed<Budget> {
+    let status = budget.status.unwrap_or_default();
+    let facts = Budget {
+        selector: workload(budget.spec.and_then(|spec| spec.selector)),
+        allowed: status.disruptions_allowed.unwrap_or(0).into(),
+        disrupted: status.disrupted_pods.into_iter().flatten().map(|(name, _)| name).collect(),
+    };
+    Listed::new(budget.metadata, facts)
+}
+
 pub fn claim(claim: PersistentVolumeClaim) -> Listed<Claim> {
     let PersistentVolumeClaim { metadata, spec, .. } = claim;
     let spec = spec.unwrap_or_default();
@@ -247,9 +318,60 @@ pub fn volume(volume: PersistentVolume) -> Listed<Volume> {
             .capacity
             .and_then(|all| all.get("storage").and_then(resources::value))
             .unwrap_or(0),
+        zones: zones(metadata.labels.as_ref()),
+        csi: spec.csi.map(|csi| (csi.driver, csi.volume_handle)),
         labels: metadata.labels.clone().unwrap_or_default(),
     };
     Listed::new(metadata, facts)
+}
+
+/// Where a node or a volume is, under the names of today and of old.
+pub const ZONE_LABELS: [&str; 4] = [
+    "failure-domain.beta.kubernetes.io/zone",
+    "failure-domain.beta.kubernetes.io/region",
+    "topology.kubernetes.io/zone",
+    "topology.kubernetes.io/region",
+];
+
+/// A label may name several zones, for a volume that is copied between them.
+fn zones(labels: Option<&Labels>) -> Vec<(String, Vec<String>)> {
+    let named = ZONE_LABELS.iter().filter_map(|key| Some((*key, labels?.get(*key)?)));
+    named
+        .map(|(key, value)| {
+            let zones = value.split("__").map(|zone| zone.trim().to_owned());
+            (key.to_owned(), zones.collect())
+        })
+        .collect()
+}
+
+pub fn csi_node(node: CSINode) -> Listed<CsiNode> {
+    let limits = node.spec.drivers.into_iter().filter_map(|driver| {
+        let count = driver.allocatable?.count?;
+        Some((driver.name, count.into()))
+    });
+    Listed::new(node.metadata, limits.collect())
+}
+
+pub fn csi_driver(driver: CSIDriver) -> Listed<CsiDriver> {
+    let storage_capacity = driver.spec.storage_capacity.unwrap_or(false);
+    Listed::new(driver.metadata, CsiDriver { storage_capacity })
+}
+
+pub fn capacity(capacity: CSIStorageCapacity) -> Listed<Capacity> {
+    // The largest single volume is the more exact of the two.
+    let limit = capacity.maximum_volume_size.or(capacity.capacity);
+    let facts = Capacity {
+        class: capacity.storage_class_name,
+        limit: limit.as_ref().and_then(resources::value),
+        nodes: capacity.node_topology.as_ref().map(Selector::of),
+    };
+    Listed::new(capacity.metadata, facts)
+}
+
+pub fn attachment(attachment: VolumeAttachment) -> Listed<Attachment> {
+    let spec = attachment.spec;
+    let volume = spec.source.persistent_volume_name.unwrap_or_default();
+    Listed::new(attachment.metadata, Attachment { node: spec.node_name, volume })
 }
 
 pub fn class(class: StorageClass) -> Listed<Class> {
@@ -263,6 +385,7 @@ pub fn class(class: StorageClass) -> Listed<Class> {
     let facts = Class {
         waits_for_consumer: class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer"),
         provisions: class.provisioner != "kubernetes.io/no-provisioner",
+        provisioner: class.provisioner,
         topologies: terms.filter(|terms| !terms.is_empty()),
     };
     Listed::new(class.metadata, facts)

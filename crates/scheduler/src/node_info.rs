@@ -11,7 +11,7 @@ use skiff_api::scheduling::Labels;
 
 use crate::groups::GroupId;
 use crate::pod_info::{HostPort, PodInfo};
-use crate::resources::Resources;
+use skiff_api::scheduling::resources::Resources;
 
 /// The Node object, parsed once per version of it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -77,6 +77,23 @@ impl NodeInfo {
             Some((_, pods)) => *pods += 1,
             None => self.groups.push((group, 1)),
         }
+        self.hold(pod);
+    }
+
+    pub fn remove(&mut self, uid: &str, group: GroupId) {
+        if !self.release(uid) {
+            return;
+        }
+        if let Some(at) = self.groups.iter().position(|(known, _)| *known == group) {
+            self.groups[at].1 -= 1;
+            if self.groups[at].1 == 0 {
+                self.groups.swap_remove(at);
+            }
+        }
+    }
+
+    /// Counts what the pod takes of the node, but not in which group it is: enough for a filter to answer what if.
+    pub fn hold(&mut self, pod: Arc<PodInfo>) {
         self.requested.add(&pod.requests.declared);
         self.assumed_milli_cpu += pod.requests.assumed_milli_cpu;
         self.assumed_memory += pod.requests.assumed_memory;
@@ -84,15 +101,10 @@ impl NodeInfo {
         self.pods.push(pod);
     }
 
-    pub fn remove(&mut self, uid: &str, group: GroupId) {
-        let Some(at) = self.pods.iter().position(|pod| pod.uid == uid) else { return };
+    /// The opposite of `hold`. Answers whether the pod was there.
+    pub fn release(&mut self, uid: &str) -> bool {
+        let Some(at) = self.pods.iter().position(|pod| pod.uid == uid) else { return false };
         let pod = self.pods.swap_remove(at);
-        if let Some(at) = self.groups.iter().position(|(known, _)| *known == group) {
-            self.groups[at].1 -= 1;
-            if self.groups[at].1 == 0 {
-                self.groups.swap_remove(at);
-            }
-        }
         self.requested.sub(&pod.requests.declared);
         self.assumed_milli_cpu -= pod.requests.assumed_milli_cpu;
         self.assumed_memory -= pod.requests.assumed_memory;
@@ -101,5 +113,6 @@ impl NodeInfo {
                 self.ports.swap_remove(at);
             }
         }
+        true
     }
 }

@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Container, ObjectReference, Pod, PodCondition, PodSpec, PreferredSchedulingTerm, Taint,
-    Toleration,
+    Container, ObjectReference, Pod, PodCondition, PodSpec, PodStatus, PreferredSchedulingTerm,
+    Taint, Toleration, Volume,
 };
 use skiff_api::scheduling::{Labels, NodeTerm, RequiredNodes, tolerates};
 
 use crate::listers::Owner;
 use crate::pod_terms::{Own, PodAffinity, Spread};
-use crate::resources::PodRequests;
+use skiff_api::scheduling::resources::PodRequests;
 
 #[derive(Clone, Debug, Default)]
 pub struct PodInfo {
@@ -32,6 +32,11 @@ pub struct PodInfo {
     pub never_preempts: bool,
     pub gates: Vec<String>,
     pub terminating: bool,
+    /// Terminating because room is made for a more important pod.
+    pub preempted: bool,
+    pub started: Option<Timestamp>,
+    /// `status.nominatedNodeName`: the node it was promised.
+    pub nominated: Option<String>,
     /// Succeeded or failed: it holds no resources any more.
     pub finished: bool,
     pub requests: PodRequests,
@@ -43,6 +48,8 @@ pub struct PodInfo {
     /// The workload it is a replica of.
     pub owner: Option<Owner>,
     pub claims: Vec<ClaimName>,
+    /// Volumes named in the pod itself that not every two pods of a node can share.
+    pub disks: Vec<Disk>,
     pub tolerations: Vec<Toleration>,
     /// Of every container, in order.
     pub images: Vec<String>,
@@ -63,6 +70,26 @@ pub struct ClaimName {
     pub name: String,
     /// Made for this pod by a controller.
     pub ephemeral: bool,
+}
+
+/// A network disk that a pod mounts without a claim.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Disk {
+    kind: DiskKind,
+    read_only: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum DiskKind {
+    Gce(String),
+    /// Never shared, not even for reading.
+    Aws(String),
+    Iscsi(String),
+    Rbd {
+        monitors: Vec<String>,
+        pool: String,
+        image: String,
+    },
 }
 
 /// A port taken on the node itself; an empty address is every address.
@@ -103,6 +130,7 @@ impl PodInfo {
             spread: constraints.map(|constraint| Spread::of(constraint, own)).collect(),
             owner: Owner::of(&metadata),
             claims: claims(&spec, metadata.name.as_deref().unwrap_or_default()),
+            disks: spec.volumes.iter().flatten().filter_map(Disk::of).collect(),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             gates: spec.scheduling_gates.into_iter().flatten().map(|gate| gate.name).collect(),
             scheduler_name: spec.scheduler_name.unwrap_or_default(),
@@ -110,6 +138,9 @@ impl PodInfo {
             priority: spec.priority.unwrap_or(0),
             tolerations: spec.tolerations.unwrap_or_default(),
             terminating: metadata.deletion_timestamp.is_some(),
+            preempted: metadata.deletion_timestamp.is_some() && preempted(&status),
+            started: status.start_time.as_ref().map(|time| time.0),
+            nominated: status.nominated_node_name.filter(|name| !name.is_empty()),
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
             scheduled: status.conditions.into_iter().flatten().find_map(Condition::scheduled),
             created: metadata.creation_timestamp.map_or(Timestamp::UNIX_EPOCH, |time| time.0),
@@ -152,6 +183,14 @@ impl PodInfo {
     }
 }
 
+fn preempted(status: &PodStatus) -> bool {
+    let condition =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "DisruptionTarget");
+    condition.is_some_and(|condition| {
+        condition.status == "True" && condition.reason.as_deref() == Some("PreemptionByScheduler")
+    })
+}
+
 // === impl Condition ===
 
 impl Condition {
@@ -173,8 +212,50 @@ impl Condition {
 // === impl Preferred ===
 
 impl Preferred {
-    fn of(preferred: &PreferredSchedulingTerm) -> Preferred {
+    pub fn of(preferred: &PreferredSchedulingTerm) -> Preferred {
         Preferred { term: NodeTerm::of(&preferred.preference), weight: preferred.weight.into() }
+    }
+}
+
+// === impl Disk ===
+
+impl Disk {
+    fn of(volume: &Volume) -> Option<Disk> {
+        let disk = |kind, read_only: Option<bool>| {
+            Some(Disk { kind, read_only: read_only.unwrap_or(false) })
+        };
+        if let Some(gce) = &volume.gce_persistent_disk {
+            return disk(DiskKind::Gce(gce.pd_name.clone()), gce.read_only);
+        }
+        if let Some(aws) = &volume.aws_elastic_block_store {
+            return disk(DiskKind::Aws(aws.volume_id.clone()), None);
+        }
+        if let Some(iscsi) = &volume.iscsi {
+            return disk(DiskKind::Iscsi(iscsi.iqn.clone()), iscsi.read_only);
+        }
+        let rbd = volume.rbd.as_ref()?;
+        let kind = DiskKind::Rbd {
+            monitors: rbd.monitors.clone(),
+            pool: rbd.pool.clone().unwrap_or_default(),
+            image: rbd.image.clone(),
+        };
+        disk(kind, rbd.read_only)
+    }
+
+    /// Whether two pods of one node cannot mount the two.
+    pub fn conflicts(&self, other: &Disk) -> bool {
+        let same = match (&self.kind, &other.kind) {
+            (DiskKind::Aws(one), DiskKind::Aws(other)) => return one == other,
+            (
+                DiskKind::Rbd { monitors, pool, image },
+                DiskKind::Rbd { monitors: others, pool: other_pool, image: other_image },
+            ) => {
+                let shared = monitors.iter().any(|monitor| others.contains(monitor));
+                shared && pool == other_pool && image == other_image
+            }
+            (one, other) => one == other,
+        };
+        same && !(self.read_only && other.read_only)
     }
 }
 

@@ -140,13 +140,13 @@ impl Spread {
         }
     }
 
-    /// What the scheduler prefers for pods that declare nothing: other zones and other nodes than their siblings'.
-    pub fn system_default(topology_key: &str, max_skew: i64, selector: Selector) -> Spread {
+    /// A preference for all pods of a profile; what it counts is filled in for each.
+    pub fn preferred(topology_key: &str, max_skew: i64) -> Spread {
         Spread {
             max_skew,
             topology_key: topology_key.to_owned(),
             required: false,
-            selector,
+            selector: Selector::nothing(),
             min_domains: 1,
             honor_affinity: true,
             honor_taints: false,

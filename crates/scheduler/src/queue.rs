@@ -17,8 +17,6 @@ use crate::framework::ClusterEvent;
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::PodInfo;
 
-const INITIAL_BACKOFF: Duration = Duration::from_secs(1);
-const MAX_BACKOFF: Duration = Duration::from_secs(10);
 const MAX_UNSCHEDULABLE: Duration = Duration::from_secs(300);
 
 /// Order of trying: higher priority, then older, then first come.
@@ -26,8 +24,9 @@ type ActiveKey = (Reverse<i32>, Timestamp, u64);
 /// Order of coming due.
 type DueKey = (Instant, u64);
 
-#[derive(Default)]
 pub struct SchedulingQueue {
+    initial_backoff: Duration,
+    max_backoff: Duration,
     /// By uid.
     pods: HashMap<String, Waiting>,
     active: BTreeSet<(ActiveKey, String)>,
@@ -40,6 +39,16 @@ pub struct SchedulingQueue {
 struct Waiting {
     pod: QueuedPod,
     place: Place,
+    preempting: Preempting,
+}
+
+/// Whether pods are being evicted for it. It is not tried meanwhile, or it would evict more.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Preempting {
+    No,
+    Yes,
+    /// Something happened that may help; it counts once the evictions are asked for.
+    Woken,
 }
 
 #[derive(Clone, Debug)]
@@ -65,6 +74,23 @@ enum Place {
 // === impl SchedulingQueue ===
 
 impl SchedulingQueue {
+    pub fn new(initial_backoff: Duration, max_backoff: Duration) -> SchedulingQueue {
+        SchedulingQueue {
+            initial_backoff,
+            max_backoff,
+            pods: HashMap::new(),
+            active: BTreeSet::new(),
+            backoff: BTreeSet::new(),
+            unschedulable: BTreeSet::new(),
+            arrivals: 0,
+        }
+    }
+
+    fn backoff_after(&self, attempts: u32) -> Duration {
+        let doublings = attempts.saturating_sub(1).min(30);
+        self.initial_backoff.saturating_mul(2_u32.pow(doublings)).min(self.max_backoff)
+    }
+
     /// Takes a new pod, or the new state of a known one.
     pub fn set(&mut self, info: Arc<PodInfo>, now: Instant) {
         let Some(waiting) = self.pods.get_mut(&info.uid) else {
@@ -82,7 +108,6 @@ impl SchedulingQueue {
                 waiting.pod.info = info;
                 let pod = waiting.pod.clone();
                 if helps(&pod, &ClusterEvent::PodUpdated) {
-                    self.take_out(&uid);
                     self.wake(pod, now);
                 }
             }
@@ -137,9 +162,11 @@ impl SchedulingQueue {
 
     /// The pod fits nowhere: it waits until something happens that `rejected_by` thinks may help.
     pub fn unschedulable(&mut self, uid: &str, rejected_by: PluginSet, now: Instant) {
+        let Some(attempts) = self.pods.get(uid).map(|waiting| waiting.pod.attempts) else { return };
+        let due = now + self.backoff_after(attempts);
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         waiting.pod.rejected_by = rejected_by;
-        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        waiting.pod.due = due;
         let until = now + MAX_UNSCHEDULABLE;
         waiting.place = Place::Unschedulable(until);
         let entry = ((until, waiting.pod.arrival), uid.to_owned());
@@ -148,9 +175,11 @@ impl SchedulingQueue {
 
     /// The attempt itself failed (the API said no): try again after the back-off, whatever happens.
     pub fn failed(&mut self, uid: &str, now: Instant) {
+        let Some(attempts) = self.pods.get(uid).map(|waiting| waiting.pod.attempts) else { return };
+        let due = now + self.backoff_after(attempts);
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         waiting.pod.rejected_by = PluginSet::default();
-        waiting.pod.due = now + backoff(waiting.pod.attempts);
+        waiting.pod.due = due;
         waiting.place = Place::Backoff;
         self.put_back(uid);
     }
@@ -160,8 +189,37 @@ impl SchedulingQueue {
         let waiting = self.unschedulable.iter().map(|(_, uid)| &self.pods[uid].pod);
         let helped: Vec<_> = waiting.filter(|pod| helps(pod, event)).cloned().collect();
         for pod in helped {
-            self.take_out(&pod.info.uid);
             self.wake(pod, now);
+        }
+    }
+
+    /// Evictions for the pod are being asked for: it waits for `preempted`, whatever happens.
+    pub fn preempting(&mut self, uid: &str) {
+        if let Some(waiting) = self.pods.get_mut(uid) {
+            waiting.preempting = Preempting::Yes;
+        }
+    }
+
+    /// The evictions were asked for, or that failed; then the pod is tried again at once.
+    pub fn preempted(&mut self, uid: &str, asked: bool, now: Instant) {
+        let Some(waiting) = self.pods.get_mut(uid) else { return };
+        let woken = std::mem::replace(&mut waiting.preempting, Preempting::No);
+        match asked {
+            false => self.activate(uid),
+            true if woken == Preempting::Woken => {
+                let pod = waiting.pod.clone();
+                self.wake(pod, now);
+            }
+            true => {}
+        }
+    }
+
+    /// Has the pod tried as soon as its turn comes.
+    pub fn activate(&mut self, uid: &str) {
+        let parked = |place: &Place| matches!(place, Place::Unschedulable(_) | Place::Backoff);
+        if self.pods.get(uid).is_some_and(|waiting| parked(&waiting.place)) {
+            self.take_out(uid);
+            self.set_place(uid, Place::Active);
         }
     }
 
@@ -177,7 +235,7 @@ impl SchedulingQueue {
             arrival: self.arrivals,
         };
         let place = if gated { Place::Gated } else { Place::Active };
-        self.pods.insert(uid.clone(), Waiting { pod, place });
+        self.pods.insert(uid.clone(), Waiting { pod, place, preempting: Preempting::No });
         self.put_back(&uid);
     }
 
@@ -190,8 +248,17 @@ impl SchedulingQueue {
         }
     }
 
-    /// To active, or to back-off for the rest of it.
+    /// From unschedulable to active, or to back-off for the rest of it.
     fn wake(&mut self, pod: QueuedPod, now: Instant) {
+        let waiting = self.pods.get_mut(&pod.info.uid).expect("only known pods are woken");
+        if waiting.preempting != Preempting::No {
+            waiting.preempting = Preempting::Woken;
+            return;
+        }
+        if !matches!(waiting.place, Place::Unschedulable(_)) {
+            return;
+        }
+        self.take_out(&pod.info.uid);
         let place = if pod.due <= now { Place::Active } else { Place::Backoff };
         self.set_place(&pod.info.uid, place);
     }
@@ -203,7 +270,7 @@ impl SchedulingQueue {
 
     /// Enters the pod into the order its place stands for.
     fn put_back(&mut self, uid: &str) {
-        let Waiting { pod, place } = &self.pods[uid];
+        let Waiting { pod, place, .. } = &self.pods[uid];
         let name = uid.to_owned();
         match place {
             Place::Active => self.active.insert((pod.active_key(), name)),
@@ -214,7 +281,7 @@ impl SchedulingQueue {
     }
 
     fn take_out(&mut self, uid: &str) {
-        let Some(Waiting { pod, place }) = self.pods.get(uid) else { return };
+        let Some(Waiting { pod, place, .. }) = self.pods.get(uid) else { return };
         let name = uid.to_owned();
         match place {
             Place::Active => self.active.remove(&(pod.active_key(), name)),
@@ -251,20 +318,19 @@ fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
         || pod.rejected_by.iter().any(|plugin| plugin.may_help(&pod.info, event))
 }
 
-fn backoff(attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(10);
-    (INITIAL_BACKOFF * 2_u32.pow(doublings)).min(MAX_BACKOFF)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resources::{PodRequests, Resources};
+    use skiff_api::scheduling::resources::{PodRequests, Resources};
 
     fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
         let declared = Resources { milli_cpu: 100, ..Resources::default() };
         let requests = PodRequests { declared, ..PodRequests::default() };
         Arc::new(PodInfo { uid: uid.into(), priority, requests, ..PodInfo::default() })
+    }
+
+    fn queue() -> SchedulingQueue {
+        SchedulingQueue::new(Duration::from_secs(1), Duration::from_secs(10))
     }
 
     fn popped(queue: &mut SchedulingQueue) -> Option<String> {
@@ -279,7 +345,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn higher_priority_first_then_first_come() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
             queue.set(pod(uid, priority), Instant::now());
         }
@@ -289,7 +355,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn failed_attempts_back_off_longer_each_time() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         for seconds in [1, 2, 4, 8, 10, 10] {
             assert_eq!(popped(&mut queue).as_deref(), Some("a"));
@@ -303,7 +369,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn only_an_event_that_may_help_wakes_a_pod() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
@@ -321,7 +387,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_woken_pod_waits_out_its_back_off_behind_active_ones() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 9), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
@@ -332,7 +398,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_forgotten_pod_is_tried_again_after_five_minutes() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeName"), Instant::now());
@@ -343,7 +409,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_gated_pod_is_not_tried_until_the_gate_is_lifted() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         let gated = PodInfo { gates: vec!["wait".into()], ..PodInfo::clone(&pod("a", 0)) };
         queue.set(Arc::new(gated), Instant::now());
         assert_eq!(popped(&mut queue), None);
@@ -354,7 +420,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_popped_or_removed_pod_is_not_given_again() {
-        let mut queue = SchedulingQueue::default();
+        let mut queue = queue();
         queue.set(pod("a", 0), Instant::now());
         popped(&mut queue);
         queue.set(pod("a", 0), Instant::now());
@@ -362,5 +428,69 @@ mod tests {
         queue.set(pod("b", 0), Instant::now());
         queue.remove("b");
         assert_eq!(popped(&mut queue), None);
+    }
+
+    /// Every known pod is where its place says, and nowhere else.
+    #[track_caller]
+    fn check(queue: &SchedulingQueue) {
+        let mut placed = 0;
+        for (uid, waiting) in &queue.pods {
+            let arrival = waiting.pod.arrival;
+            let active = queue.active.contains(&(waiting.pod.active_key(), uid.clone()));
+            let backoff = queue.backoff.contains(&((waiting.pod.due, arrival), uid.clone()));
+            let until = match waiting.place {
+                Place::Unschedulable(until) => until,
+                _ => Instant::now(),
+            };
+            let parked = queue.unschedulable.contains(&((until, arrival), uid.clone()));
+            let expected = match waiting.place {
+                Place::Active => (true, false, false),
+                Place::Backoff => (false, true, false),
+                Place::Unschedulable(_) => (false, false, true),
+                Place::InFlight | Place::Gated => (false, false, false),
+            };
+            assert_eq!((active, backoff, parked), expected, "{uid}");
+            placed += usize::from(active || backoff || parked);
+        }
+        let queued = queue.active.len() + queue.backoff.len() + queue.unschedulable.len();
+        assert_eq!(placed, queued, "an entry without a pod");
+    }
+
+    /// Whatever happens in whatever order: places stay true, and what may help a pod has it tried again.
+    #[tokio::test(start_paused = true)]
+    async fn no_wake_up_is_lost() {
+        for seed in 1..=200_u64 {
+            let mut chance = crate::cycle::Chance(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
+            let mut queue = queue();
+            for _ in 0..200 {
+                let uid = format!("p{}", chance.below(8));
+                match chance.below(9) {
+                    0 | 1 => queue.set(pod(&uid, chance.below(3) as i32), Instant::now()),
+                    2 | 3 => drop(queue.pop(Instant::now())),
+                    4 if in_flight(&queue, &uid) => {
+                        queue.unschedulable(&uid, only("NodeResourcesFit"), Instant::now());
+                    }
+                    5 if in_flight(&queue, &uid) => queue.failed(&uid, Instant::now()),
+                    6 => queue.preempting(&uid),
+                    7 => queue.preempted(&uid, chance.below(2) == 0, Instant::now()),
+                    _ => tokio::time::advance(Duration::from_millis(chance.below(3000))).await,
+                }
+                if chance.below(16) == 0 {
+                    queue.remove(&uid);
+                }
+                check(&queue);
+            }
+            let left = PodInfo::default();
+            queue.happened(&ClusterEvent::PodLeft(&left), Instant::now());
+            let all = queue.uids();
+            all.iter().for_each(|uid| queue.preempted(uid, true, Instant::now()));
+            check(&queue);
+            let parked = queue.unschedulable.iter().map(|(_, uid)| uid.clone());
+            assert_eq!(parked.collect::<Vec<_>>(), Vec::<String>::new(), "seed {seed}");
+        }
+    }
+
+    fn in_flight(queue: &SchedulingQueue, uid: &str) -> bool {
+        queue.pods.get(uid).is_some_and(|waiting| matches!(waiting.place, Place::InFlight))
     }
 }

@@ -16,28 +16,11 @@ use kube::{Api, Client};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::SchedulerConfig;
-
 const QUEUE_LENGTH: usize = 1000;
 const DELIVERIES_AT_A_TIME: usize = 16;
 const REMEMBERED_EVENTS: usize = 4096;
 /// A series ends when nothing was added to it for so long.
 const SERIES_SECONDS: i64 = 360;
-
-/// In whose name events are recorded.
-pub struct Reporter {
-    controller: String,
-    instance: String,
-}
-
-// === impl Reporter ===
-
-impl Reporter {
-    pub fn of(config: &SchedulerConfig) -> Reporter {
-        let (controller, instance) = (config.scheduler_name.clone(), config.instance.clone());
-        Reporter { controller, instance }
-    }
-}
 
 #[derive(Clone)]
 pub struct Recorder(mpsc::Sender<Note>);
@@ -45,7 +28,10 @@ pub struct Recorder(mpsc::Sender<Note>);
 /// One thing worth telling, before it is an Event.
 #[derive(Clone, Debug)]
 pub struct Note {
+    /// The scheduler's name: that of the profile.
+    pub reporter: String,
     pub regarding: ObjectReference,
+    pub related: Option<ObjectReference>,
     pub type_: &'static str,
     pub reason: &'static str,
     pub action: &'static str,
@@ -55,12 +41,12 @@ pub struct Note {
 /// A recorder and the task that delivers what it is told.
 pub fn recorder(
     client: Client,
-    reporter: Reporter,
+    instance: String,
     clock: fn() -> Timestamp,
 ) -> (Recorder, impl Future<Output = ()>) {
     let (sender, mut notes) = mpsc::channel::<Note>(QUEUE_LENGTH);
     let task = async move {
-        let mut correlator = Correlator { reporter, known: HashMap::new() };
+        let mut correlator = Correlator { instance, known: HashMap::new() };
         let mut deliveries = FuturesUnordered::new();
         loop {
             let room = deliveries.len() < DELIVERIES_AT_A_TIME;
@@ -98,7 +84,7 @@ enum Step {
 
 /// Remembers recent events, so that repetition becomes a series.
 struct Correlator {
-    reporter: Reporter,
+    instance: String,
     known: HashMap<Subject, Known>,
 }
 
@@ -155,11 +141,12 @@ impl Correlator {
                 ..ObjectMeta::default()
             },
             event_time: Some(MicroTime(now)),
-            reporting_controller: Some(self.reporter.controller.clone()),
-            reporting_instance: Some(self.reporter.instance.clone()),
+            reporting_controller: Some(note.reporter),
+            reporting_instance: Some(self.instance.clone()),
             action: Some(note.action.into()),
             reason: Some(note.reason.into()),
             regarding: Some(note.regarding),
+            related: note.related,
             note: Some(note.note),
             type_: Some(note.type_.into()),
             ..Event::default()
@@ -194,13 +181,21 @@ mod tests {
             uid: Some("1".into()),
             ..ObjectReference::default()
         };
-        Note { regarding, type_: "Warning", reason, action: "Scheduling", note: "why".into() }
+        Note {
+            reporter: "default-scheduler".into(),
+            regarding,
+            related: None,
+            type_: "Warning",
+            reason,
+            action: "Scheduling",
+            note: "why".into(),
+        }
     }
 
     #[test]
     fn repetition_becomes_a_series_until_it_is_old() {
-        let reporter = Reporter::of(&SchedulerConfig::default());
-        let mut correlator = Correlator { reporter, known: HashMap::new() };
+        let instance = String::new();
+        let mut correlator = Correlator { instance, known: HashMap::new() };
         let mut tell = |reason, second| {
             correlator.correlate(note(reason), Timestamp::from_second(second).unwrap())
         };

@@ -19,12 +19,17 @@ use crate::SchedulerConfig;
 use crate::api_writes::Writer;
 use crate::cache::Cache;
 use crate::cycle::{Chance, Outcome, Scheduling};
-use crate::framework::ClusterEvent;
+use crate::framework::{ClusterEvent, Cycle};
 use crate::informer::Change;
-use crate::listers::{Claim, Class, Listed, Lister, Listers, Volume};
+use crate::listers::{
+    Attachment, Budget, Capacity, Claim, Class, CsiDriver, CsiNode, Listed, Lister, Listers, Volume,
+};
 use crate::node_info::NodeFacts;
+use crate::nominations::Nominations;
 use crate::plugins::volume_binding::{self, ClaimStep};
 use crate::pod_info::{Condition, PodInfo};
+use crate::preemption::Nomination;
+use crate::profile::Profile;
 use crate::queue::{QueuedPod, SchedulingQueue};
 use crate::recorder::{Note, Recorder};
 
@@ -41,10 +46,20 @@ pub enum Event {
     Claims(Change<Listed<Claim>>),
     Volumes(Change<Listed<Volume>>),
     Classes(Change<Listed<Class>>),
+    Budgets(Change<Listed<Budget>>),
+    CsiNodes(Change<Listed<CsiNode>>),
+    CsiDrivers(Change<Listed<CsiDriver>>),
+    Capacities(Change<Listed<Capacity>>),
+    Attachments(Change<Listed<Attachment>>),
     /// What a pod's claims need has been asked for.
     ClaimsSettled {
         pod: Arc<PodInfo>,
         node: String,
+    },
+    /// The victims of a preemption were asked to go, or that failed.
+    Preempted {
+        pod: Arc<PodInfo>,
+        asked: bool,
     },
     /// A binding ended.
     Bound {
@@ -55,10 +70,7 @@ pub enum Event {
 }
 
 /// All kinds of which a complete list must have come before the first pod is tried.
-const WATCHED_KINDS: usize = 10;
-
-/// How long a pod's claims may take to get their volumes.
-const CLAIMS_TIMEOUT: Duration = Duration::from_secs(600);
+const WATCHED_KINDS: usize = 15;
 
 /// A pod with a node whose claims do not have their volumes yet.
 struct AwaitingClaims {
@@ -84,10 +96,12 @@ enum Whole {
 }
 
 pub struct Scheduler {
-    config: SchedulerConfig,
+    clock: fn() -> jiff::Timestamp,
     cache: Cache,
     listers: Listers,
     queue: SchedulingQueue,
+    nominations: Nominations,
+    profiles: Vec<Profile>,
     scheduling: Scheduling,
     writer: Writer,
     recorder: Recorder,
@@ -110,16 +124,14 @@ impl Scheduler {
         reports: mpsc::UnboundedSender<Event>,
     ) -> Scheduler {
         let seed = u64::try_from((config.clock)().as_nanosecond()).unwrap_or(1) | 1;
-        let scheduling = Scheduling {
-            percentage_of_nodes_to_score: config.percentage_of_nodes_to_score,
-            start: 0,
-            chance: Chance(seed),
-        };
+        let scheduling = Scheduling { start: 0, chance: Chance(seed) };
         Scheduler {
-            config,
+            clock: config.clock,
             cache: Cache::default(),
             listers: Listers::default(),
-            queue: SchedulingQueue::default(),
+            queue: SchedulingQueue::new(config.initial_backoff, config.max_backoff),
+            nominations: Nominations::default(),
+            profiles: config.profiles,
             scheduling,
             writer,
             recorder,
@@ -204,10 +216,31 @@ impl Scheduler {
                 let whole = apply(&mut self.listers.classes, change);
                 self.happened(&ClusterEvent::StorageChanged, whole)
             }
+            Event::Budgets(change) => apply(&mut self.listers.budgets, change),
+            Event::CsiNodes(change) => {
+                let whole = apply(&mut self.listers.csi_nodes, change);
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::CsiDrivers(change) => {
+                let whole = apply(&mut self.listers.csi_drivers, change);
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::Capacities(change) => {
+                let whole = apply(&mut self.listers.capacities, change);
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
+            Event::Attachments(change) => {
+                let whole = apply(&mut self.listers.attachments, change);
+                self.happened(&ClusterEvent::StorageChanged, whole)
+            }
             Event::ClaimsSettled { pod, node } => {
-                let until = Instant::now() + CLAIMS_TIMEOUT;
+                let until = Instant::now() + self.claims_timeout(&pod);
                 self.awaiting_claims.push(AwaitingClaims { pod, node, until });
                 self.bind_settled();
+                Whole::No
+            }
+            Event::Preempted { pod, asked } => {
+                self.queue.preempted(&pod.uid, asked, Instant::now());
                 Whole::No
             }
             Event::Bound { pod, node, outcome } => {
@@ -215,6 +248,12 @@ impl Scheduler {
                 Whole::No
             }
         }
+    }
+
+    /// How long a pod's claims may take to get their volumes.
+    fn claims_timeout(&self, pod: &PodInfo) -> Duration {
+        let profile = self.profile(pod).map(|at| &self.profiles[at]);
+        profile.map_or(Duration::ZERO, |profile| profile.args.volume_binding.bind_timeout)
     }
 
     fn happened(&mut self, event: &ClusterEvent, whole: Whole) -> Whole {
@@ -255,22 +294,30 @@ impl Scheduler {
         if pod.node_name.is_some() {
             return self.set_placed(pod);
         }
-        let ours = pod.scheduler_name == self.config.scheduler_name && !pod.terminating;
+        let ours = self.profile(&pod).is_some() && !pod.terminating;
         if !ours {
+            self.nominations.remove(&pod.uid);
             return self.queue.remove(&pod.uid);
         }
+        self.nominations.heard(&pod, self.queue.get(&pod.uid).map(Arc::as_ref));
         if !pod.gates.is_empty() {
             self.tell_unscheduled(
                 &pod,
                 "SchedulingGated",
                 "Scheduling is blocked due to non-empty scheduling gates",
+                None,
             );
         }
         self.queue.set(pod, Instant::now());
     }
 
+    fn profile(&self, pod: &PodInfo) -> Option<usize> {
+        self.profiles.iter().position(|profile| profile.name == pod.scheduler_name)
+    }
+
     fn set_placed(&mut self, pod: Arc<PodInfo>) {
         self.queue.remove(&pod.uid);
+        self.nominations.remove(&pod.uid);
         self.telling.remove(&pod.uid);
         let before = self.cache.pod(&pod.uid).cloned();
         self.cache.set_pod(pod.clone());
@@ -279,6 +326,9 @@ impl Scheduler {
             Some(before) if before.requests != pod.requests => {
                 self.queue.happened(&ClusterEvent::PodLeft(&before), now);
             }
+            Some(before) if before.terminating != pod.terminating => {
+                self.queue.happened(&ClusterEvent::PodTerminating(&pod), now);
+            }
             Some(before) if before.labels == pod.labels => {}
             _ => self.queue.happened(&ClusterEvent::PodPlaced(&pod), now),
         }
@@ -286,6 +336,12 @@ impl Scheduler {
 
     fn remove_pod(&mut self, uid: &str) {
         self.queue.remove(uid);
+        // Others may have been turned away for what was promised to it.
+        let promised = self.nominations.node_of(uid).is_some();
+        self.nominations.remove(uid);
+        if promised {
+            self.queue.happened(&ClusterEvent::PodLeft(&PodInfo::default()), Instant::now());
+        }
         self.telling.remove(uid);
         if let Some(pod) = self.cache.remove_pod(uid) {
             self.queue.happened(&ClusterEvent::PodLeft(&pod), Instant::now());
@@ -294,7 +350,8 @@ impl Scheduler {
 
     fn replace_pods(&mut self, pods: Vec<Arc<PodInfo>>) {
         let present: HashSet<String> = pods.iter().map(|pod| pod.uid.clone()).collect();
-        let known = self.cache.confirmed_uids().into_iter().chain(self.queue.uids());
+        // Assumed pods too: a list is never older than what made us place them, so one that it lacks is gone.
+        let known = self.cache.uids().into_iter().chain(self.queue.uids());
         let gone: Vec<_> = known.filter(|uid| !present.contains(uid)).collect();
         gone.iter().for_each(|uid| self.remove_pod(uid));
         pods.into_iter().for_each(|pod| self.set_pod(pod));
@@ -329,13 +386,22 @@ impl Scheduler {
             return false;
         }
         let Some(queued) = self.queue.pop(Instant::now()) else { return false };
+        let pod = &queued.info;
+        let Some(profile) = self.profile(pod) else { return true };
         self.cache.settle();
-        match self.scheduling.schedule(&queued.info, &self.cache, &self.listers) {
+        let cycle = Cycle {
+            pod,
+            cache: &self.cache,
+            listers: &self.listers,
+            nominations: &self.nominations,
+            profile: &self.profiles[profile],
+        };
+        match self.scheduling.schedule(cycle) {
             Outcome::Placed { node } => self.place(&queued, node),
-            Outcome::Unschedulable { message, rejected_by } => {
-                let pod = &queued.info;
+            Outcome::Unschedulable { message, rejected_by, nomination } => {
                 self.queue.unschedulable(&pod.uid, rejected_by, Instant::now());
-                self.tell(pod, "Unschedulable", message);
+                let nominated = self.nominate(pod, nomination);
+                self.tell_failed(pod, "Unschedulable", message, nominated);
             }
         }
         true
@@ -348,11 +414,89 @@ impl Scheduler {
         let mut assumed = PodInfo::clone(&queued.info);
         assumed.node_name = Some(node.clone());
         let pod = Arc::new(assumed);
+        self.nominations.remove(&pod.uid);
         self.cache.assume(pod.clone());
         match steps.is_empty() {
             true => self.bind(pod, node),
             false => self.settle_claims(pod, node, steps),
         }
+    }
+
+    /// Promises the pod its node and has the victims evicted beside the task. Answers what the API must be told: the
+    /// node's name, an empty one when the promise is withdrawn.
+    fn nominate(&mut self, pod: &Arc<PodInfo>, nomination: Nomination) -> Option<String> {
+        match nomination {
+            Nomination::Keep => None,
+            Nomination::Clear => {
+                self.nominations.remove(&pod.uid);
+                pod.nominated.is_some().then(String::new)
+            }
+            Nomination::Set { node, victims } => {
+                let lesser = self.nominations.below(&node, pod.priority);
+                for other in &lesser {
+                    self.nominations.remove(&other.uid);
+                    self.queue.activate(&other.uid);
+                }
+                self.nominations.set(pod.clone(), &node);
+                self.evict(pod.clone(), node.clone(), victims, lesser);
+                Some(node)
+            }
+        }
+    }
+
+    /// `lesser` are the pods to which the node was promised and who are pushed aside.
+    fn evict(
+        &mut self,
+        pod: Arc<PodInfo>,
+        node: String,
+        victims: Vec<Arc<PodInfo>>,
+        lesser: Vec<Arc<PodInfo>>,
+    ) {
+        let (mut waiting, mut running) = (Vec::new(), Vec::new());
+        for victim in victims.into_iter().filter(|victim| !victim.terminating) {
+            let in_memory = self.awaiting_claims.iter().any(|other| other.pod.uid == victim.uid);
+            if in_memory { waiting.push(victim) } else { running.push(victim) }
+        }
+        for victim in &waiting {
+            self.give_up_binding(victim);
+            self.tell_preempted(
+                &pod,
+                victim,
+                format!("{} (in kube-scheduler memory).", by(&pod, &node)),
+            );
+        }
+        self.queue.preempting(&pod.uid);
+        let (writer, reports, recorder) =
+            (self.writer.clone(), self.reports.clone(), self.recorder.clone());
+        let now = (self.clock)();
+        tokio::spawn(async move {
+            for other in lesser.iter().filter(|other| other.nominated.is_some()) {
+                if let Err(error) = writer.withdraw_nomination(other).await {
+                    tracing::debug!(pod = other.name, %error, "nomination was not withdrawn");
+                }
+            }
+            let evictions = running.iter().map(async |victim| {
+                writer.evict(victim, &pod.scheduler_name, now).await?;
+                recorder.tell(preempted_note(&pod, victim, by(&pod, &node)));
+                Ok::<(), kube::Error>(())
+            });
+            let outcome = futures::future::try_join_all(evictions).await;
+            if let Err(error) = &outcome {
+                tracing::warn!(namespace = pod.namespace, pod = pod.name, %error, "preemption failed");
+            }
+            let _ = reports.send(Event::Preempted { pod, asked: outcome.is_ok() });
+        });
+    }
+
+    /// Takes back the node of a pod that only waits for its volumes: it is not bound, so nothing need be deleted.
+    fn give_up_binding(&mut self, pod: &Arc<PodInfo>) {
+        self.awaiting_claims.retain(|waiting| waiting.pod.uid != pod.uid);
+        self.cache.forget(&pod.uid);
+        self.queue.failed(&pod.uid, Instant::now());
+    }
+
+    fn tell_preempted(&self, pod: &PodInfo, victim: &PodInfo, note: String) {
+        self.recorder.tell(preempted_note(pod, victim, note));
     }
 
     fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
@@ -407,7 +551,9 @@ impl Scheduler {
     fn bound(&mut self, pod: &Arc<PodInfo>, node: &str, outcome: Result<(), BindError>) {
         let Err(error) = outcome else {
             return self.recorder.tell(Note {
+                reporter: pod.scheduler_name.clone(),
                 regarding: pod.reference(),
+                related: None,
                 type_: "Normal",
                 reason: "Scheduled",
                 action: "Binding",
@@ -421,15 +567,23 @@ impl Scheduler {
         let Some(current) = self.queue.get(&pod.uid).cloned() else { return };
         tracing::warn!(namespace = pod.namespace, pod = pod.name, node, %error, "binding failed");
         self.queue.failed(&pod.uid, now);
-        self.tell(&current, "SchedulerError", format!("binding rejected: {error}"));
+        self.tell_failed(&current, "SchedulerError", format!("binding rejected: {error}"), None);
     }
 
     // --- telling ---
 
-    fn tell(&mut self, pod: &Arc<PodInfo>, reason: &'static str, message: String) {
-        self.tell_unscheduled(pod, reason, &message);
+    fn tell_failed(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        reason: &'static str,
+        message: String,
+        nominated: Option<String>,
+    ) {
+        self.tell_unscheduled(pod, reason, &message, nominated);
         self.recorder.tell(Note {
+            reporter: pod.scheduler_name.clone(),
             regarding: pod.reference(),
+            related: None,
             type_: "Warning",
             reason: "FailedScheduling",
             action: "Scheduling",
@@ -438,23 +592,48 @@ impl Scheduler {
     }
 
     /// Sets PodScheduled to false, unless the pod says exactly that already. Writes about one pod keep their order.
-    fn tell_unscheduled(&mut self, pod: &Arc<PodInfo>, reason: &str, message: &str) {
+    fn tell_unscheduled(
+        &mut self,
+        pod: &Arc<PodInfo>,
+        reason: &str,
+        message: &str,
+        nominated: Option<String>,
+    ) {
         let condition = Condition::unscheduled(reason, message);
-        if pod.scheduled.as_ref() == Some(&condition) {
+        let known = nominated.is_none() || nominated == pod.nominated;
+        if pod.scheduled.as_ref() == Some(&condition) && known {
             return;
         }
-        let (writer, now) = (self.writer.clone(), (self.config.clock)());
+        let (writer, now) = (self.writer.clone(), (self.clock)());
         let (pod, before) = (pod.clone(), self.telling.remove(&pod.uid));
         let uid = pod.uid.clone();
         let telling = tokio::spawn(async move {
             if let Some(before) = before {
                 let _ = before.await;
             }
-            if let Err(error) = writer.set_condition(&pod, &condition, now).await {
+            let written = writer.set_condition(&pod, &condition, nominated.as_deref(), now).await;
+            if let Err(error) = written {
                 tracing::debug!(namespace = pod.namespace, pod = pod.name, %error, "condition was not written");
             }
         });
         self.telling.insert(uid, telling);
+    }
+}
+
+/// Who preempted, as the event about a victim says it.
+fn by(pod: &PodInfo, node: &str) -> String {
+    format!("Preempted by pod {} on node {node}", pod.uid)
+}
+
+fn preempted_note(pod: &PodInfo, victim: &PodInfo, note: String) -> Note {
+    Note {
+        reporter: pod.scheduler_name.clone(),
+        regarding: victim.reference(),
+        related: Some(pod.reference()),
+        type_: "Normal",
+        reason: "Preempted",
+        action: "Preempting",
+        note,
     }
 }
 

@@ -71,6 +71,43 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_once_there_is_room() {
 }
 
 #[tokio::test]
+async fn a_lesser_pod_makes_room_for_a_more_important_one() {
+    let api = FakeApi::new();
+    api.put("nodes", node("one", "2"));
+    let _running = start(&api);
+    api.put("pods", pod("lesser", "2"));
+    api.until("the first binding", |state| state.node_of("lesser")).await;
+    let mut important = pod("important", "2");
+    important["spec"]["priority"] = 1000.into();
+    api.put("pods", important);
+    let promised = |state: &fake_api::State| {
+        let pod = state.objects.get("pods/default/important")?;
+        pod["status"]["nominatedNodeName"].as_str().map(str::to_owned)
+    };
+    assert_eq!(api.until("the promise", promised).await, "one");
+    let leaving = |state: &fake_api::State| {
+        let pod = state.objects.get("pods/default/lesser")?;
+        pod["metadata"]["deletionTimestamp"].is_string().then(|| pod.clone())
+    };
+    let leaving = api.until("the eviction", leaving).await;
+    let condition = &leaving["status"]["conditions"][0];
+    assert_eq!(condition["type"], "DisruptionTarget");
+    assert_eq!(condition["reason"], "PreemptionByScheduler");
+    let expected = "default-scheduler: preempting to accommodate a higher priority pod";
+    assert_eq!(condition["message"], expected);
+    let event = api.until("the event", |state| state.event("Preempted").cloned()).await;
+    let uid = &event["related"]["uid"];
+    let expected = format!("Preempted by pod {} on node one", uid.as_str().unwrap());
+    assert_eq!(event["note"], expected);
+    // What it leaves is not for others.
+    api.put("pods", pod("late", "1"));
+    api.until("a condition", |state| state.condition_of("late").cloned()).await;
+    api.delete("pods/default/lesser");
+    api.until("the binding", |state| state.node_of("important")).await;
+    api.change(|state| assert_eq!(state.node_of("late"), None));
+}
+
+#[tokio::test]
 async fn a_pod_waits_for_its_gates() {
     let api = FakeApi::new();
     api.put("nodes", node("one", "2"));
@@ -137,6 +174,41 @@ async fn many_pods_never_overcommit_a_node() {
             assert_eq!(on_node.count(), 10, "{name}");
         }
     });
+}
+
+/// The cores that the pods of a node ask for, by what the API says; each asks for a tenth of what a node has.
+fn crowd(state: &fake_api::State, node: &str) -> usize {
+    let pods = state.objects.iter().filter(|(key, _)| key.starts_with("pods/"));
+    pods.filter(|(_, pod)| pod["spec"]["nodeName"] == node).count()
+}
+
+#[tokio::test]
+async fn late_repeated_and_lost_news_never_overcommit_a_node() {
+    for seed in [7, 99] {
+        let api = FakeApi::new();
+        api.change(|state| state.chaos = seed);
+        (0..3).for_each(|n| api.put("nodes", node(&format!("n{n}"), "1")));
+        let _running = start(&api);
+        for p in 0..60 {
+            api.put("pods", pod(&format!("p{p}"), "100m"));
+            tokio::task::yield_now().await;
+            if p % 4 == 3 {
+                api.delete(&format!("pods/default/p{}", p - 3));
+            }
+            api.change(|state| (0..3).for_each(|n| assert!(crowd(state, &format!("n{n}")) <= 10)));
+        }
+        api.change(|state| {
+            state.chaos = 0;
+            state.send_held_back();
+        });
+        // Forty-five are left for thirty places.
+        api.until("every place taken", |state| {
+            let placed: usize = (0..3).map(|n| crowd(state, &format!("n{n}"))).sum();
+            assert!((0..3).all(|n| crowd(state, &format!("n{n}")) <= 10));
+            (placed == 30).then_some(())
+        })
+        .await;
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::command;
 use crate::command::cluster::{ClusterArgs, StartArgs};
 use crate::command::image::ImageCommand;
+use crate::command::node::NodeCommand;
 use crate::command::secrets_encrypt::SecretsEncryptArgs;
 use crate::server::flags::ServerArgs;
 
@@ -34,6 +35,9 @@ enum Command {
     /// The images of a local cluster
     #[command(subcommand)]
     Image(ImageCommand),
+    /// Simulated nodes: without a machine, run by the server
+    #[command(subcommand)]
+    Node(NodeCommand),
     /// Run the daemon in the foreground, in the namespaces it is started in
     Server(Box<ServerArgs>),
     /// The encryption of Secrets on a server's disk
@@ -59,6 +63,15 @@ pub struct BenchArgs {
     /// How often it changes
     #[arg(long, default_value_t = 1000)]
     pub changes_per_second: u32,
+    /// Process id of the server, if it runs here, to say what the server costs and what its clients
+    #[arg(long, value_name = "PID")]
+    pub server_pid: Option<u32>,
+    /// Measure only how fast so many pods get a node; needs simulated ones (`skiff node add`)
+    #[arg(long)]
+    pub pods: Option<usize>,
+    /// With --pods: pods that ask to be spread over zones and keep away from each other
+    #[arg(long, requires = "pods")]
+    pub spread: bool,
     /// Image of a pod whose start is timed; no pods without it
     #[arg(long)]
     pub image: Option<String>,
@@ -72,6 +85,7 @@ impl Cli {
             Command::Delete(args) => command::cluster::delete(&args.name),
             Command::Status(args) => command::cluster::status(&args.name),
             Command::Image(command) => command::image::run(command),
+            Command::Node(command) => command::node::run(command),
             Command::Server(args) => crate::server::run(*args),
             Command::SecretsEncrypt(args) => command::secrets_encrypt::run(args),
             Command::Bench(args) => command::bench::run(args),

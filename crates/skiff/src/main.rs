@@ -28,15 +28,15 @@ fn main() -> ExitCode {
     skiff_runtime::shim_main_if_asked(std::env::args_os().skip(1));
     let mut args = std::env::args().skip(1);
     match args.next().as_deref() {
-        Some("node") => hold_node(args.collect()),
+        Some("node-holder") => hold_node(args.collect()),
         _ => cli::Cli::parse().run(),
     }
 }
 
-/// `skiff node NAME [SERVER ARGS]`: started by `skiff start`, never by hand.
+/// `skiff node-holder NAME [SERVER ARGS]`: started by `skiff start`, never by hand.
 fn hold_node(mut args: Vec<String>) -> ExitCode {
     if args.is_empty() {
-        eprintln!("skiff node is run by skiff start");
+        eprintln!("skiff node-holder is run by skiff start");
         return ExitCode::FAILURE;
     }
     let name = args.remove(0);

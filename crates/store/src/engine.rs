@@ -11,12 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::{Entry, Error, Event, Key, KeyRange, Revision, Value};
+use crate::{Entry, Error, Events, Key, KeyRange, Revision, Value};
 
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
-
-/// Events in commit order, shared by every watcher they are delivered to. A revision is never split over two of these.
-pub type Events = Arc<[Arc<Event>]>;
 
 pub trait Engine: Send + Sync + 'static {
     /// The key's version at a revision, by default the current one.

@@ -18,14 +18,16 @@ pub mod embedded;
 mod engine;
 mod entry;
 mod error;
+mod events;
 mod key;
 mod store;
 
 pub use engine::{
-    BoxFuture, Committed, Durability, Engine, Events, Expect, Op, RangeRequest, RangeResponse, Txn,
+    BoxFuture, Committed, Durability, Engine, Expect, Op, RangeRequest, RangeResponse, Txn,
     WatchSource,
 };
 pub use entry::{Entry, Event, EventKind, Revision, Value};
 pub use error::{Error, OpenError};
+pub use events::Events;
 pub use key::{Key, KeyRange};
 pub use store::{Store, Watch};

@@ -50,7 +50,7 @@ impl RequiredNodes {
         let terms = self.terms.as_ref()?;
         let mut names = Vec::new();
         for term in terms {
-            names.extend(term.only_names()?.iter().map(String::as_str));
+            names.extend(term.only_names()?);
         }
         Some(names)
     }
@@ -84,11 +84,15 @@ impl NodeTerm {
     }
 
     /// The node names the term is limited to by field, if it is.
-    pub fn only_names(&self) -> Option<&[String]> {
-        self.names.iter().find_map(|requirement| match &requirement.operator {
-            Operator::In(names) => Some(names.as_slice()),
+    pub fn only_names(&self) -> Option<Vec<&str>> {
+        let mut named = self.names.iter().filter_map(|requirement| match &requirement.operator {
+            Operator::In(names) => Some(names),
             _ => None,
-        })
+        });
+        let first = named.next()?.iter().map(String::as_str);
+        let others: Vec<_> = named.collect();
+        let in_all = |name: &&str| others.iter().all(|names| names.iter().any(|n| n == name));
+        Some(first.filter(in_all).collect())
     }
 }
 

@@ -59,6 +59,17 @@ impl Resources {
         self.combine(other, i64::max);
     }
 
+    /// Of any resource, by its name in the API.
+    pub fn amount(&self, name: &str) -> i64 {
+        match name {
+            "cpu" => self.milli_cpu,
+            "memory" => self.memory,
+            "ephemeral-storage" => self.ephemeral_storage,
+            "pods" => self.pods,
+            name => self.scalar(name),
+        }
+    }
+
     pub fn scalar(&self, name: &str) -> i64 {
         self.scalars.iter().find(|(known, _)| &**known == name).map_or(0, |(_, amount)| *amount)
     }
@@ -117,12 +128,22 @@ fn asked(resources: Option<&ResourceRequirements>) -> Option<&Quantities> {
 
 fn requests(container: &Container, status: &PodStatus) -> Resources {
     let mut resources = asked(container.resources.as_ref()).map(Resources::of).unwrap_or_default();
+    // A size that the node will never grant takes nothing.
+    if resize_is_infeasible(status) {
+        resources = Resources::default();
+    }
     let statuses = status.container_statuses.iter().chain(&status.init_container_statuses);
     if let Some(running) = statuses.flatten().find(|running| running.name == container.name) {
         let held = [asked(running.resources.as_ref()), running.allocated_resources.as_ref()];
         held.into_iter().flatten().for_each(|held| resources.raise_to(&Resources::of(held)));
     }
     resources
+}
+
+fn resize_is_infeasible(status: &PodStatus) -> bool {
+    let pending =
+        status.conditions.iter().flatten().find(|condition| condition.type_ == "PodResizePending");
+    pending.is_some_and(|condition| condition.reason.as_deref() == Some("Infeasible"))
 }
 
 /// Containers run together with the sidecars; an init container runs alone, beside the sidecars started before it.

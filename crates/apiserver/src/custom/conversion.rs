@@ -23,9 +23,14 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Whether what was stored at this revision is what this version shows.
 pub fn is_as_stored(kind: &KindDef, revision: u64) -> bool {
+    stored_since(kind).is_some_and(|since| revision > since)
+}
+
+/// The revision after which what is stored is what this version shows; none if it never is.
+pub fn stored_since(kind: &KindDef) -> Option<u64> {
     let storage = &kind.storage_version;
-    let since = kind.versioning.as_ref().map_or(0, |versioning| versioning.edition.since);
-    storage.version == kind.version && storage.group == kind.group && revision > since
+    let alike = storage.version == kind.version && storage.group == kind.group;
+    alike.then(|| kind.versioning.as_ref().map_or(0, |versioning| versioning.edition.since))
 }
 
 /// Stored objects, decoded, as objects of a version.

@@ -35,6 +35,7 @@ struct Form {
 struct SealedWatch {
     watch: Watch,
     form: Form,
+    range: KeyRange,
 }
 
 // === impl Sealed ===
@@ -91,9 +92,9 @@ impl Engine for Sealed {
         after: Revision,
     ) -> BoxFuture<'_, Result<Box<dyn WatchSource>, Error>> {
         Box::pin(async move {
-            let watch = self.beneath.watch(range, after).await?;
+            let watch = self.beneath.watch(range.clone(), after).await?;
             let form = self.form.clone();
-            Ok(Box::new(SealedWatch { watch, form }) as Box<dyn WatchSource>)
+            Ok(Box::new(SealedWatch { watch, form, range }) as Box<dyn WatchSource>)
         })
     }
 
@@ -112,7 +113,14 @@ impl Engine for Sealed {
 
 impl WatchSource for SealedWatch {
     fn next(&mut self) -> BoxFuture<'_, Result<Events, Error>> {
-        Box::pin(async move { self.form.events(self.watch.next().await?) })
+        Box::pin(async move {
+            let events = self.watch.next().await?;
+            // Asked once for all events, and each time anew: which resources are sealed may change.
+            match self.form.touches(&self.range) {
+                true => self.form.events(events),
+                false => Ok(events),
+            }
+        })
     }
 
     fn progress(&mut self) -> Revision {

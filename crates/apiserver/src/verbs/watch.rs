@@ -1,9 +1,12 @@
 //! `watch`: what happens to a collection from a revision on, as a stream of events.
 //!
 //! Store events -> selector transitions -> frames. An object that begins to match is ADDED, one that ceases to is DELETED.
+//! Watches that show a batch of events whole and as it is stored share one frame of it.
 //! Counterpart: `endpoints/handlers/watch.go` and `storage/cacher`. Invariant: events come in revision order, and a
 //! bookmark promises that everything up to its revision has been sent.
 
+use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,12 +18,13 @@ use http_body_util::{BodyExt, StreamBody};
 use serde_json::{Value, json};
 use skiff_api::codec::Format;
 use skiff_api::{KindDef, Status};
-use skiff_store::{Event, EventKind, RangeRequest, Revision, Watch};
+use skiff_store::{Event, EventKind, Events, RangeRequest, Revision, Watch};
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::selection::{RevisionError, Selection, check_list_options, revision};
 use crate::call::Call;
+use crate::custom::conversion;
 use crate::encode::EventEncoder;
 use crate::negotiate::Media;
 use crate::objects;
@@ -31,6 +35,8 @@ use crate::server::Server;
 const LASTS: u64 = 1800;
 /// A frame that is this long takes no further event.
 const FRAME: usize = 32 << 10;
+/// A batch of events that weighs more is not worth keeping a frame of.
+const SHARED_FRAME: usize = 256 << 10;
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
 /// One event on its way to a client.
@@ -46,9 +52,9 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         .media()
         .filter(|media| media.format != Format::Yaml)
         .ok_or_else(Media::not_streamable)?;
-    let watcher = Watcher::open(call, kind.clone()).await?;
-    let frames = watcher.frames(EventEncoder::new(media, kind, call)?);
-    let mut response = Response::new(StreamBody::new(frames).boxed_unsync());
+    let encoder = EventEncoder::new(media, kind.clone(), call)?;
+    let watcher = Watcher::open(call, kind, encoder).await?;
+    let mut response = Response::new(StreamBody::new(watcher.frames()).boxed_unsync());
     let content_type = HeaderValue::from_static(watch_content_type(media));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(Reply::Response(response))
@@ -67,39 +73,66 @@ struct Watcher {
     server: Arc<Server>,
     kind: Arc<KindDef>,
     selection: Selection,
+    encoder: EventEncoder,
+    /// Where this watch shows objects as they are stored, which is after a revision: the view of events it shares.
+    shared: Option<(u32, Revision)>,
     source: Option<Watch>,
     /// Events that are ready to go, oldest first.
-    ready: std::collections::VecDeque<WatchEvent>,
+    ready: VecDeque<WatchEvent>,
     bookmarks: bool,
     /// The revision of the last event or bookmark that was sent.
     told: Revision,
     next_bookmark: Instant,
     ends: Instant,
+    /// Goes off when a bookmark is due or the time is up. Set once and not for every event, which would cost more than
+    /// the event does.
+    alarm: Pin<Box<Sleep>>,
     /// Tells when a custom kind may have changed.
     changes: Option<watch::Receiver<()>>,
 }
 
+/// What goes out next.
+enum Next {
+    Event(WatchEvent),
+    /// Events that are encoded already.
+    Frame(Bytes),
+}
+
+/// No frame of these events is worth keeping, or there can be none.
+struct Unshared;
+
 // === impl Watcher ===
 
 impl Watcher {
-    async fn open(call: &Call, kind: Arc<KindDef>) -> Result<Watcher, Status> {
+    async fn open(
+        call: &Call,
+        kind: Arc<KindDef>,
+        encoder: EventEncoder,
+    ) -> Result<Watcher, Status> {
         let selection = Selection::read(call, &kind)?;
         let asked =
             revision(call.query.text("resourceVersion")).map_err(RevisionError::into_status)?;
         let initial = call.query.optional_flag("sendInitialEvents");
         let now = Instant::now();
+        let ends = now + timeout(call)?;
+        let view = encoder.view().filter(|_| selection.is_everything());
+        let shared = view.zip(conversion::stored_since(&kind).map(Revision));
         let mut watcher = Watcher {
             server: call.server.clone(),
             selection,
             kind,
+            encoder,
+            shared,
             source: None,
-            ready: Default::default(),
+            ready: VecDeque::new(),
             bookmarks: call.query.flag("allowWatchBookmarks"),
             told: Revision(asked),
             next_bookmark: now + BOOKMARK_EVERY,
-            ends: now + timeout(call)?,
+            ends,
+            alarm: Box::pin(tokio::time::sleep_until(ends)),
             changes: None,
         };
+        watcher.set_alarm();
         watcher.changes = watcher.kind.custom.then(|| watcher.server.kind_changes());
         // The definition may have changed since the kind was looked up.
         watcher.changes.iter_mut().for_each(watch::Receiver::mark_changed);
@@ -159,22 +192,22 @@ impl Watcher {
     }
 
     /// Frames until the time is up, the store cuts the watch, or the client goes away and drops the stream.
-    fn frames(
-        self,
-        encoder: EventEncoder,
-    ) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
-        stream::unfold((self, encoder), |(mut watcher, mut encoder)| async move {
-            let frame = watcher.frame(&mut encoder).await?;
-            Some((frame.map(Frame::data).map_err(BoxError::from), (watcher, encoder)))
+    fn frames(self) -> impl Stream<Item = Result<Frame<Bytes>, BoxError>> + Send {
+        stream::unfold(self, |mut watcher| async move {
+            let frame = watcher.frame().await?;
+            Some((frame.map(Frame::data).map_err(BoxError::from), watcher))
         })
     }
 
     /// Everything that is ready goes in one frame: with many watchers, what costs is each frame, not its bytes.
-    async fn frame(&mut self, encoder: &mut EventEncoder) -> Option<Result<Bytes, Status>> {
+    async fn frame(&mut self) -> Option<Result<Bytes, Status>> {
+        let mut event = match self.next().await? {
+            Next::Frame(frame) => return Some(Ok(frame)),
+            Next::Event(event) => Some(event),
+        };
         let mut out = Vec::new();
-        let mut event = Some(self.next().await?);
         while let Some(ready) = event {
-            if let Err(status) = encoder.write(&ready, &mut out) {
+            if let Err(status) = self.encoder.write(&ready, &mut out) {
                 return Some(Err(status));
             }
             event = if out.len() < FRAME { self.ready.pop_front() } else { None };
@@ -182,24 +215,19 @@ impl Watcher {
         Some(Ok(out.into()))
     }
 
-    async fn next(&mut self) -> Option<WatchEvent> {
+    async fn next(&mut self) -> Option<Next> {
         loop {
             if let Some(event) = self.ready.pop_front() {
-                return Some(event);
+                return Some(Next::Event(event));
             }
             let source = self.source.as_mut()?;
-            let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.ends };
             tokio::select! {
                 biased;
                 events = source.next() => match events {
-                    Ok(events) => {
-                        for event in events.iter() {
-                            if let Err(status) = self.take(event).await {
-                                self.end_with(&status);
-                                break;
-                            }
-                        }
-                    }
+                    Ok(events) => match self.shared_frame(&events) {
+                        Some(frame) => return Some(Next::Frame(frame)),
+                        None => self.take_all(&events).await,
+                    },
                     Err(error) => self.fail(&error),
                 },
                 () = changed(&mut self.changes) => {
@@ -207,12 +235,48 @@ impl Watcher {
                         return None;
                     }
                 }
-                () = tokio::time::sleep_until(bookmark_at.min(self.ends)) => {
+                () = &mut self.alarm => {
                     if Instant::now() >= self.ends {
                         return None;
                     }
                     self.bookmark();
                 }
+            }
+        }
+    }
+
+    /// The frame that all watches share which show every one of these events as it is stored.
+    fn shared_frame(&mut self, events: &Events) -> Option<Bytes> {
+        let (view, since) = self.shared?;
+        let as_stored = |event: &Arc<Event>| {
+            event.previous().map_or(event.revision(), |last| last.mod_revision) > since
+        };
+        // Every object of most kinds was always stored as it is: nothing to look at then.
+        if since > Revision(0) && !events.iter().all(as_stored) {
+            return None;
+        }
+        // What cannot be shared goes out event by event.
+        let frame = events.view(view, |events| self.frame_of(events)).ok()?;
+        self.told = events.last().map_or(self.told, |last| last.revision());
+        Some(frame)
+    }
+
+    fn frame_of(&mut self, events: &[Arc<Event>]) -> Result<Bytes, Unshared> {
+        let weight: usize = events.iter().map(|event| event.entry.value.len()).sum();
+        if weight > SHARED_FRAME {
+            return Err(Unshared);
+        }
+        let mut out = Vec::with_capacity(weight + events.len() * 64);
+        for event in events.iter().filter_map(|event| stored_change(event)) {
+            self.encoder.write(&event, &mut out).map_err(|_| Unshared)?;
+        }
+        Ok(out.into())
+    }
+
+    async fn take_all(&mut self, events: &Events) {
+        for event in events.iter() {
+            if let Err(status) = self.take(event).await {
+                return self.end_with(&status);
             }
         }
     }
@@ -252,6 +316,7 @@ impl Watcher {
 
     fn bookmark(&mut self) {
         self.next_bookmark = Instant::now() + BOOKMARK_EVERY;
+        self.set_alarm();
         let Some(source) = &mut self.source else { return };
         let seen = source.progress();
         if seen > self.told {
@@ -259,6 +324,11 @@ impl Watcher {
             let object = bookmark(&self.kind, seen, false);
             self.ready.push_back(WatchEvent { kind: "BOOKMARK", object });
         }
+    }
+
+    fn set_alarm(&mut self) {
+        let bookmark_at = if self.bookmarks { self.next_bookmark } else { self.ends };
+        self.alarm.as_mut().reset(bookmark_at.min(self.ends));
     }
 
     fn fail(&mut self, error: &skiff_store::Error) {
@@ -277,6 +347,17 @@ impl Watcher {
         let object = Bytes::from(status.to_value().to_string());
         self.ready.push_back(WatchEvent { kind: "ERROR", object });
     }
+}
+
+/// An event as someone sees it who is shown every object of the range.
+fn stored_change(event: &Event) -> Option<WatchEvent> {
+    let kind = match (event.previous().is_some(), event.kind) {
+        (false, EventKind::Put) => "ADDED",
+        (true, EventKind::Put) => "MODIFIED",
+        (true, EventKind::Delete) => "DELETED",
+        (false, EventKind::Delete) => return None,
+    };
+    Some(WatchEvent { kind, object: event.bytes() })
 }
 
 /// Never, for a kind that does not change.

@@ -148,17 +148,15 @@ impl<'a> Write<'a> {
     pub async fn create(&self, object: Value, owned: bool) -> Result<Outcome, Status> {
         let generated =
             meta(&object).name().is_empty() && !meta(&object).generate_name().is_empty();
-        for attempt in 1.. {
-            let outcome = self.create_once(object.clone(), owned).await;
-            match outcome {
-                Err(taken)
-                    if generated
-                        && taken.reason == Reason::AlreadyExists
-                        && attempt < NAME_ATTEMPTS => {}
-                outcome => return outcome,
+        if generated {
+            for _ in 1..NAME_ATTEMPTS {
+                match self.create_once(object.clone(), owned).await {
+                    Err(taken) if taken.reason == Reason::AlreadyExists => {}
+                    outcome => return outcome,
+                }
             }
         }
-        unreachable!("the loop ends by returning")
+        self.create_once(object, owned).await
     }
 
     async fn create_once(&self, mut object: Value, owned: bool) -> Result<Outcome, Status> {

@@ -127,12 +127,24 @@ impl Client {
 
     /// Opens a watch; events come from [`Events::next`].
     pub async fn watch(&self, path: &str) -> Events {
+        Events { messages: Messages::new(self.stream(path).await, line_length) }
+    }
+
+    /// The body of an answer as it comes.
+    pub async fn stream(&self, path: &str) -> Body {
         let request =
             Request::builder().uri(path).body(Full::new(Bytes::new())).expect("well-formed");
         let response = self.service.clone().call(request).await.expect("infallible");
         assert_eq!(response.status(), StatusCode::OK, "{path}");
-        Events { messages: Messages::new(response.into_body(), line_length) }
+        response.into_body()
     }
+}
+
+/// The next piece of a body; panics if none comes in good time.
+pub async fn frame(body: &mut Body) -> Bytes {
+    let frame = tokio::time::timeout(std::time::Duration::from_secs(5), body.frame()).await;
+    let frame = frame.expect("a frame in time").expect("the body goes on").expect("no error");
+    frame.into_data().expect("data")
 }
 
 /// The events of a watch.

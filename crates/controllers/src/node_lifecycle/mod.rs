@@ -67,6 +67,7 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let now = ctx.now();
     let silence = health.silence(&node, lease.as_deref(), now);
     let grace = if reported(&node) { GRACE_PERIOD } else { STARTUP_GRACE_PERIOD };
+    let grace = grace.max(promised(lease.as_deref()));
     if silence >= grace
         && let Some(conditions) = silent_conditions(&node, now)
     {
@@ -90,6 +91,13 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
         Some(left) if !left.is_zero() => Action::After(left),
         _ => Action::Done,
     })
+}
+
+/// For how long a node's lease says it is good. Differs from upstream, which does not look: a kubelet's says less than
+/// the grace period, but a node that rarely speaks may say more.
+fn promised(lease: Option<&Lease>) -> Duration {
+    let seconds = lease.and_then(|lease| lease.spec.as_ref()?.lease_duration_seconds);
+    Duration::from_secs(seconds.and_then(|seconds| u64::try_from(seconds).ok()).unwrap_or(0))
 }
 
 /// When each node was last heard of, by our own clock.

@@ -16,7 +16,7 @@ use kube::{
 };
 use serde_json::json;
 
-const NAMESPACE: &str = "kube-node-lease";
+pub const NAMESPACE: &str = "kube-node-lease";
 const LEASE_SECONDS: i32 = 40;
 const RENEW_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(200);
@@ -26,7 +26,7 @@ pub async fn keep(client: Client, node: Node) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut retry = RETRY_AFTER;
     loop {
-        let wait = match renew(&api, &node).await {
+        let wait = match renew(&api, &node, LEASE_SECONDS).await {
             Ok(()) => {
                 retry = RETRY_AFTER;
                 RENEW_EVERY
@@ -41,19 +41,22 @@ pub async fn keep(client: Client, node: Node) {
     }
 }
 
-async fn renew(api: &Api<Lease>, node: &Node) -> kube::Result<()> {
+/// Makes the lease if there is none; it is good for so many seconds.
+pub async fn renew(api: &Api<Lease>, node: &Node, seconds: i32) -> kube::Result<()> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
     let now = MicroTime(Timestamp::now());
-    let spec =
-        json!({ "holderIdentity": name, "leaseDurationSeconds": LEASE_SECONDS, "renewTime": now });
+    let spec = json!({ "holderIdentity": name, "leaseDurationSeconds": seconds, "renewTime": now });
     let patch = Patch::Merge(json!({ "spec": spec }));
     match api.patch(name, &PatchParams::default(), &patch).await {
-        Err(kube::Error::Api(status)) if status.code == 404 => create(api, node, name, now).await,
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            create(api, node, seconds, now).await
+        }
         other => other.map(drop),
     }
 }
 
-async fn create(api: &Api<Lease>, node: &Node, name: &str, now: MicroTime) -> kube::Result<()> {
+async fn create(api: &Api<Lease>, node: &Node, seconds: i32, now: MicroTime) -> kube::Result<()> {
+    let name = node.metadata.name.as_deref().unwrap_or_default();
     let owner = OwnerReference {
         api_version: "v1".into(),
         kind: "Node".into(),
@@ -70,7 +73,7 @@ async fn create(api: &Api<Lease>, node: &Node, name: &str, now: MicroTime) -> ku
         },
         spec: Some(LeaseSpec {
             holder_identity: Some(name.into()),
-            lease_duration_seconds: Some(LEASE_SECONDS),
+            lease_duration_seconds: Some(seconds),
             renew_time: Some(now),
             ..LeaseSpec::default()
         }),

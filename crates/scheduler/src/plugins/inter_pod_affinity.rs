@@ -12,9 +12,6 @@ use crate::pod_info::PodInfo;
 use crate::pod_terms::{PodAffinity, PodTerm};
 use crate::topology::Domains;
 
-/// How much a placed pod's required affinity draws pods that match it.
-const HARD_POD_AFFINITY_WEIGHT: i64 = 1;
-
 pub struct InterPodAffinity;
 
 impl Plugin for InterPodAffinity {
@@ -49,18 +46,19 @@ impl Plugin for InterPodAffinity {
             ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
             ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
             ClusterEvent::NamespaceChanged => true,
-            ClusterEvent::StorageChanged => false,
+            ClusterEvent::StorageChanged | ClusterEvent::PodTerminating(_) => false,
         }
     }
 }
 
 struct Required<'a> {
+    cycle: Cycle<'a>,
     affinity: &'a [PodTerm],
     anti_affinity: &'a [PodTerm],
     /// Where pods are that match every affinity term.
     wanted: Domains<'a>,
-    /// Nobody matches yet, but the pod itself does: it may be the first of its group.
-    first_of_group: bool,
+    /// The pod matches its own terms: it may be the first of its group when nobody else does.
+    like_itself: bool,
     avoided: Domains<'a>,
     /// Where placed pods refuse this one.
     refused: Domains<'a>,
@@ -72,10 +70,11 @@ impl<'a> Required<'a> {
     fn of(cycle: Cycle<'a>) -> Required<'a> {
         let own = &cycle.pod.affinity;
         let mut required = Required {
+            cycle,
             affinity: &own.required,
             anti_affinity: &own.required_anti,
             wanted: Domains::default(),
-            first_of_group: false,
+            like_itself: own.required.iter().all(|term| about(term, cycle)),
             avoided: Domains::default(),
             refused: Domains::default(),
         };
@@ -106,15 +105,13 @@ impl<'a> Required<'a> {
                 }
             }
         }
-        self.first_of_group =
-            self.wanted.is_empty() && self.affinity.iter().all(|term| about(term, cycle));
     }
 
     fn near_wanted(&self, node: &NodeInfo) -> bool {
-        self.affinity.iter().all(|term| {
-            node.facts.labels.contains_key(&term.topology_key)
-                && (self.first_of_group || self.wanted.at(node, &term.topology_key) > 0)
-        })
+        let keyed = |term: &PodTerm| node.facts.labels.contains_key(&term.topology_key);
+        let near = |term: &PodTerm| self.wanted.at(node, &term.topology_key) > 0;
+        self.affinity.iter().all(keyed)
+            && (self.affinity.iter().all(near) || self.like_itself && self.wanted.total() == 0)
     }
 }
 
@@ -133,6 +130,24 @@ impl Filter for Required<'_> {
             return Verdict::Unschedulable;
         }
         Verdict::Fits
+    }
+
+    fn shift(&mut self, other: &PodInfo, node: &NodeInfo, by: i64) {
+        let is_about = |term: &PodTerm| {
+            let labels_of = |name: &str| self.cycle.listers.namespace_labels(name);
+            term.matches(&other.namespace, &other.labels, labels_of)
+        };
+        if !self.affinity.is_empty() && self.affinity.iter().all(is_about) {
+            for term in self.affinity {
+                self.wanted.shift(node, &term.topology_key, by);
+            }
+        }
+        for term in self.anti_affinity.iter().filter(|term| is_about(term)) {
+            self.avoided.shift(node, &term.topology_key, by);
+        }
+        for term in other.affinity.required_anti.iter().filter(|term| about(term, self.cycle)) {
+            self.refused.shift(node, &term.topology_key, by);
+        }
     }
 }
 
@@ -190,25 +205,30 @@ impl<'a> Asked<'a> {
 
 /// How strongly each domain draws the pod, by its own preferences and those of placed pods.
 fn drawn(cycle: Cycle<'_>) -> Domains<'_> {
+    let own = &cycle.pod.affinity;
     let mut drawn = Domains::default();
-    for own in &cycle.pod.affinity.preferred {
-        let matching = matching(cycle, std::slice::from_ref(&own.term));
+    for preferred in &own.preferred {
+        let matching = matching(cycle, std::slice::from_ref(&preferred.term));
         for node in cycle.cache.nodes() {
             let found = matching.count(&node.groups);
             if found > 0 {
-                drawn.add(node, &own.term.topology_key, found * own.weight);
+                drawn.add(node, &preferred.term.topology_key, found * preferred.weight);
             }
         }
     }
-    Asked::of(cycle, draws).add_to(&mut drawn, cycle);
+    let args = &cycle.profile.args.inter_pod_affinity;
+    let modest = own.preferred.is_empty() && args.ignore_preferred_terms_of_existing_pods;
+    Asked::of(cycle, |affinity| draws(affinity, args.hard_pod_affinity_weight, modest))
+        .add_to(&mut drawn, cycle);
     drawn
 }
 
-/// Required affinity of placed pods draws a little, preferred affinity by its weight.
-fn draws(affinity: &PodAffinity) -> Vec<(&PodTerm, i64)> {
-    let hard = affinity.required.iter().map(|term| (term, HARD_POD_AFFINITY_WEIGHT));
-    let soft = affinity.preferred.iter().map(|preferred| (&preferred.term, preferred.weight));
-    hard.chain(soft).collect()
+/// Required affinity of placed pods draws a little, preferred affinity by its weight (unless only the former counts).
+fn draws(affinity: &PodAffinity, hard_weight: i64, modest: bool) -> Vec<(&PodTerm, i64)> {
+    let hard = affinity.required.iter().filter(|_| hard_weight > 0);
+    let hard = hard.map(|term| (term, hard_weight));
+    let soft = affinity.preferred.iter().filter(|_| !modest);
+    hard.chain(soft.map(|preferred| (&preferred.term, preferred.weight))).collect()
 }
 
 struct Preferred<'a>(Domains<'a>);

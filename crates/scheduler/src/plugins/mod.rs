@@ -8,12 +8,15 @@ mod node_ports;
 mod node_resources_balanced_allocation;
 mod node_resources_fit;
 mod node_unschedulable;
+mod node_volume_limits;
 mod pod_topology_spread;
 mod scheduling_gates;
 mod taint_toleration;
 #[cfg(test)]
 mod tests;
 pub mod volume_binding;
+mod volume_restrictions;
+mod volume_zone;
 
 use crate::framework::Plugin;
 
@@ -27,7 +30,10 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &node_affinity::NodeAffinity,
     &node_ports::NodePorts,
     &node_resources_fit::NodeResourcesFit,
+    &volume_restrictions::VolumeRestrictions,
+    &node_volume_limits::NodeVolumeLimits,
     &volume_binding::VolumeBinding,
+    &volume_zone::VolumeZone,
     &pod_topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
     &node_resources_balanced_allocation::NodeResourcesBalancedAllocation,
@@ -45,8 +51,20 @@ impl PluginSet {
         PluginSet((1 << PLUGINS.len()) - 1)
     }
 
+    pub fn one(place: usize) -> PluginSet {
+        PluginSet(1 << place)
+    }
+
     pub fn insert(&mut self, place: usize) {
         self.0 |= 1 << place;
+    }
+
+    pub fn set(&mut self, place: usize, on: bool) {
+        self.0 = if on { self.0 | 1 << place } else { self.0 & !(1 << place) };
+    }
+
+    pub fn contains(self, place: usize) -> bool {
+        self.0 & 1 << place != 0
     }
 
     pub fn is_empty(self) -> bool {
@@ -54,7 +72,7 @@ impl PluginSet {
     }
 
     pub fn iter(self) -> impl Iterator<Item = &'static dyn Plugin> {
-        let named = PLUGINS.iter().enumerate().filter(move |(place, _)| self.0 & 1 << place != 0);
+        let named = PLUGINS.iter().enumerate().filter(move |(place, _)| self.contains(*place));
         named.map(|(_, plugin)| *plugin)
     }
 }

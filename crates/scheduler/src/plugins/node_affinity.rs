@@ -19,10 +19,15 @@ impl Plugin for NodeAffinity {
 
     fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
         let required = &cycle.pod.node_affinity;
-        if required.is_empty() {
+        let added = &cycle.profile.args.added_affinity.required;
+        if required.is_empty() && added.is_empty() {
             return PreFilter::Skip;
         }
-        PreFilter::Check(Box::new(Selected { required, only: required.only_names() }))
+        let only = required.only_names();
+        if only.as_ref().is_some_and(Vec::is_empty) {
+            return PreFilter::Reject("pod affinity terms conflict".into());
+        }
+        PreFilter::Check(Box::new(Selected { required, added, only }))
     }
 
     fn weight(&self) -> i64 {
@@ -30,7 +35,8 @@ impl Plugin for NodeAffinity {
     }
 
     fn score<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
-        let preferred = &cycle.pod.preferred_nodes;
+        let added = &cycle.profile.args.added_affinity.preferred;
+        let preferred: Vec<_> = cycle.pod.preferred_nodes.iter().chain(added).collect();
         (!preferred.is_empty()).then(|| Box::new(PreferredNodes(preferred)) as Box<dyn Score>)
     }
 
@@ -42,11 +48,17 @@ impl Plugin for NodeAffinity {
 
 struct Selected<'a> {
     required: &'a RequiredNodes,
+    /// What the profile asks of every pod's node.
+    added: &'a RequiredNodes,
     only: Option<Vec<&'a str>>,
 }
 
 impl Filter for Selected<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
+        if !selects(self.added, node) {
+            reasons.add("node(s) didn't match scheduler-enforced node affinity");
+            return Verdict::Unresolvable;
+        }
         if selects(self.required, node) {
             return Verdict::Fits;
         }
@@ -63,7 +75,7 @@ fn selects(required: &RequiredNodes, node: &NodeInfo) -> bool {
     required.matches(node.name(), &node.facts.labels)
 }
 
-struct PreferredNodes<'a>(&'a [Preferred]);
+struct PreferredNodes<'a>(Vec<&'a Preferred>);
 
 impl Score for PreferredNodes<'_> {
     fn score(&self, node: &NodeInfo) -> i64 {

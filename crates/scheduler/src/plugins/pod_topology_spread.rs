@@ -3,7 +3,7 @@
 //!
 //! Counterpart: `plugins/podtopologyspread` with the system defaults (zone 5, hostname 3).
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::framework::{
     ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
@@ -13,9 +13,13 @@ use crate::node_info::NodeInfo;
 use crate::plugins::taint_toleration;
 use crate::pod_info::PodInfo;
 use crate::pod_terms::Spread;
+use crate::profile::SpreadArgs;
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// What is preferred for pods that declare nothing: other nodes and zones than their siblings'.
+const SYSTEM_DEFAULTS: [(&str, i64); 2] = [(HOSTNAME, 3), (ZONE, 5)];
 
 /// The score of a node that lacks a key, until it is normalised to zero.
 const NO_DOMAIN: i64 = i64::MIN;
@@ -28,11 +32,11 @@ impl Plugin for PodTopologySpread {
     }
 
     fn filter<'a>(&self, cycle: Cycle<'a>) -> PreFilter<'a> {
-        let required: Vec<_> = cycle.pod.spread.iter().filter(|spread| spread.required).collect();
+        let required: Vec<_> = constraints(cycle).into_iter().filter(|s| s.required).collect();
         if required.is_empty() {
             return PreFilter::Skip;
         }
-        PreFilter::Check(Box::new(Skews::of(cycle, &required)))
+        PreFilter::Check(Box::new(Skews::of(cycle, required)))
     }
 
     fn weight(&self) -> i64 {
@@ -44,20 +48,20 @@ impl Plugin for PodTopologySpread {
         cycle: Cycle<'a>,
         feasible: &[&'a NodeInfo],
     ) -> Option<Box<dyn Score + 'a>> {
-        let declared = !cycle.pod.spread.is_empty();
-        let preferred: Vec<Spread> = match declared {
-            true => cycle.pod.spread.iter().filter(|spread| !spread.required).cloned().collect(),
-            false => system_defaults(cycle),
-        };
+        let preferred: Vec<_> = constraints(cycle).into_iter().filter(|s| !s.required).collect();
         if preferred.is_empty() {
             return None;
         }
-        Some(Box::new(Crowding::of(cycle, feasible, preferred, declared)))
+        let system = matches!(cycle.profile.args.spread, SpreadArgs::System);
+        let needs_keys = !cycle.pod.spread.is_empty() || !system;
+        Some(Box::new(Crowding::of(cycle, feasible, preferred, needs_keys)))
     }
 
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
-            ClusterEvent::PodPlaced(other) | ClusterEvent::PodLeft(other) => {
+            ClusterEvent::PodPlaced(other)
+            | ClusterEvent::PodLeft(other)
+            | ClusterEvent::PodTerminating(other) => {
                 other.namespace == pod.namespace
                     && pod.spread.iter().any(|spread| spread.selector.matches(&other.labels))
             }
@@ -70,12 +74,22 @@ impl Plugin for PodTopologySpread {
     }
 }
 
-fn system_defaults(cycle: Cycle<'_>) -> Vec<Spread> {
+/// The pod's own constraints, or the profile's for pods that declare none.
+fn constraints(cycle: Cycle<'_>) -> Vec<Spread> {
+    if !cycle.pod.spread.is_empty() {
+        return cycle.pod.spread.clone();
+    }
+    let by_default = match &cycle.profile.args.spread {
+        SpreadArgs::System => {
+            SYSTEM_DEFAULTS.map(|(key, skew)| Spread::preferred(key, skew)).into()
+        }
+        SpreadArgs::List(list) => list.clone(),
+    };
+    if by_default.is_empty() {
+        return Vec::new();
+    }
     let Some(siblings) = cycle.listers.siblings(cycle.pod) else { return Vec::new() };
-    vec![
-        Spread::system_default(HOSTNAME, 3, siblings.clone()),
-        Spread::system_default(ZONE, 5, siblings),
-    ]
+    by_default.into_iter().map(|spread| Spread { selector: siblings.clone(), ..spread }).collect()
 }
 
 /// Whether the pods of a node count, by the constraint's inclusion policies.
@@ -90,12 +104,16 @@ fn siblings<'a>(cycle: Cycle<'a>, spread: Spread) -> Matching<'a> {
 }
 
 /// The filter: how full every domain of every required constraint is.
-struct Skews<'a>(Vec<Skew<'a>>);
+struct Skews<'a> {
+    cycle: Cycle<'a>,
+    skews: Vec<Skew<'a>>,
+}
 
 struct Skew<'a> {
-    spread: &'a Spread,
+    spread: Spread,
     counts: HashMap<&'a str, i64>,
-    fewest: i64,
+    /// How many domains have each count: the least of them is asked for at every node.
+    domains: BTreeMap<i64, usize>,
     /// The pod counts as its own sibling once it is placed.
     own: i64,
 }
@@ -104,36 +122,54 @@ struct Skew<'a> {
 
 impl<'a> Skews<'a> {
     /// Only nodes that have the keys of all constraints count for any of them.
-    fn of(cycle: Cycle<'a>, required: &[&'a Spread]) -> Skews<'a> {
+    fn of(cycle: Cycle<'a>, required: Vec<Spread>) -> Skews<'a> {
         let has_keys = |node: &&NodeInfo| {
             required.iter().all(|spread| node.facts.labels.contains_key(&spread.topology_key))
         };
         let nodes: Vec<_> = cycle.cache.nodes().iter().filter(has_keys).collect();
-        Skews(required.iter().map(|spread| Skew::of(cycle, spread, &nodes)).collect())
+        let skews = required.into_iter().map(|spread| Skew::of(cycle, spread, &nodes)).collect();
+        Skews { cycle, skews }
     }
 }
 
 impl<'a> Skew<'a> {
-    fn of(cycle: Cycle<'a>, spread: &'a Spread, nodes: &[&'a NodeInfo]) -> Skew<'a> {
+    fn of(cycle: Cycle<'a>, spread: Spread, nodes: &[&'a NodeInfo]) -> Skew<'a> {
         let matching = siblings(cycle, spread.clone());
         let mut counts: HashMap<&str, i64> = HashMap::new();
-        for node in nodes.iter().filter(|node| included(spread, cycle.pod, node)) {
+        for node in nodes.iter().filter(|node| included(&spread, cycle.pod, node)) {
             let value = node.facts.labels[&spread.topology_key].as_str();
             *counts.entry(value).or_default() += matching.count(&node.groups);
         }
-        // With fewer domains than asked for, the missing ones are the emptiest.
-        let fewest = match (counts.len() as i64) < spread.min_domains {
-            true => 0,
-            false => counts.values().copied().min().unwrap_or(0),
-        };
+        let mut domains = BTreeMap::new();
+        counts.values().for_each(|count| *domains.entry(*count).or_insert(0) += 1);
         let own = i64::from(spread.selector.matches(&cycle.pod.labels));
-        Skew { spread, counts, fewest, own }
+        Skew { spread, counts, domains, own }
+    }
+
+    /// With fewer domains than asked for, the missing ones are the emptiest.
+    fn fewest(&self) -> i64 {
+        match (self.counts.len() as i64) < self.spread.min_domains {
+            true => 0,
+            false => self.domains.first_key_value().map_or(0, |(count, _)| *count),
+        }
+    }
+
+    fn shift(&mut self, value: &str, by: i64) {
+        let Some(count) = self.counts.get_mut(value) else { return };
+        if let Some(domains) = self.domains.get_mut(count) {
+            *domains -= 1;
+            if *domains == 0 {
+                self.domains.remove(count);
+            }
+        }
+        *count += by;
+        *self.domains.entry(*count).or_insert(0) += 1;
     }
 }
 
 impl Filter for Skews<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
-        for skew in &self.0 {
+        for skew in &self.skews {
             let Some(value) = node.facts.labels.get(&skew.spread.topology_key) else {
                 reasons.add(
                     "node(s) didn't match pod topology spread constraints (missing required label)",
@@ -141,12 +177,30 @@ impl Filter for Skews<'_> {
                 return Verdict::Unresolvable;
             };
             let here = skew.counts.get(value.as_str()).copied().unwrap_or(0);
-            if here + skew.own - skew.fewest > skew.spread.max_skew {
+            if here + skew.own - skew.fewest() > skew.spread.max_skew {
                 reasons.add("node(s) didn't match pod topology spread constraints");
                 return Verdict::Unschedulable;
             }
         }
         Verdict::Fits
+    }
+
+    fn shift(&mut self, other: &PodInfo, node: &NodeInfo, by: i64) {
+        let pod = self.cycle.pod;
+        let labels = &node.facts.labels;
+        if !self.skews.iter().all(|skew| labels.contains_key(&skew.spread.topology_key)) {
+            return;
+        }
+        for skew in &mut self.skews {
+            let spread = &skew.spread;
+            let counts = other.namespace == pod.namespace
+                && !other.terminating
+                && spread.selector.matches(&other.labels);
+            if counts && included(spread, pod, node) {
+                let value = &labels[&spread.topology_key];
+                skew.shift(value, by);
+            }
+        }
     }
 }
 

@@ -1,105 +1,17 @@
 //! Every plugin by example: nodes, placed pods and a pod in YAML; where it may go, how nodes score, or what is said.
 
-use std::sync::Arc;
-
-use k8s_openapi::api::core::v1::{Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::StorageClass;
-use serde::Deserialize;
-use serde::de::DeserializeOwned;
-
 use super::volume_binding::claim_steps;
 use super::{PLUGINS, volume_binding::ClaimStep};
-use crate::cache::Cache;
 use crate::cycle::{Chance, Outcome, Scheduling};
-use crate::framework::{Cycle, PreFilter, Reasons, Verdict};
-use crate::informer::Change;
-use crate::listers::{self, Listers};
-use crate::node_info::{NodeFacts, NodeInfo};
-use crate::pod_info::PodInfo;
-use crate::testing::yaml;
-
-/// What a test writes down.
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Scene {
-    nodes: Vec<Node>,
-    placed: Vec<Pod>,
-    pod: Pod,
-    namespaces: Vec<Namespace>,
-    claims: Vec<PersistentVolumeClaim>,
-    volumes: Vec<PersistentVolume>,
-    classes: Vec<StorageClass>,
-    services: Vec<k8s_openapi::api::core::v1::Service>,
-}
-
-struct Stage {
-    cache: Cache,
-    listers: Listers,
-    pod: Arc<PodInfo>,
-}
-
-fn stage(scene: &str) -> Stage {
-    let scene: Scene = yaml(scene);
-    let mut stage = Stage {
-        cache: Cache::default(),
-        listers: Listers::default(),
-        pod: info(scene.pod, "incoming"),
-    };
-    for node in scene.nodes {
-        stage.cache.set_node(NodeFacts::of(roomy(node)));
-    }
-    for (at, pod) in scene.placed.into_iter().enumerate() {
-        stage.cache.set_pod(info(pod, &format!("placed-{at}")));
-    }
-    let listers = &mut stage.listers;
-    scene.namespaces.into_iter().map(listers::namespace).for_each(|listed| {
-        listers.namespaces.apply(Change::Set(listed));
-    });
-    let in_default = |mut claim: PersistentVolumeClaim| {
-        claim.metadata.namespace = Some("default".into());
-        listers::claim(claim)
-    };
-    scene.claims.into_iter().map(in_default).for_each(|listed| {
-        listers.claims.apply(Change::Set(listed));
-    });
-    scene.volumes.into_iter().map(listers::volume).for_each(|listed| {
-        listers.volumes.apply(Change::Set(listed));
-    });
-    scene.classes.into_iter().map(listers::class).for_each(|listed| {
-        listers.classes.apply(Change::Set(listed));
-    });
-    scene.services.into_iter().map(listers::service).for_each(|listed| {
-        listers.services.apply(Change::Set(listed));
-    });
-    stage.cache.settle();
-    stage
-}
-
-/// Nodes of examples have room unless the example says how much.
-fn roomy(mut node: Node) -> Node {
-    let status = node.status.get_or_insert_default();
-    if status.allocatable.is_none() {
-        status.allocatable = Some(quantities("{cpu: '8', memory: 16Gi, pods: '110'}"));
-    }
-    node
-}
-
-fn quantities<T: DeserializeOwned>(text: &str) -> T {
-    yaml(text)
-}
-
-fn info(mut pod: Pod, uid: &str) -> Arc<PodInfo> {
-    pod.metadata.namespace.get_or_insert_with(|| "default".into());
-    pod.metadata.name.get_or_insert_with(|| uid.to_owned());
-    pod.metadata.uid = Some(uid.to_owned());
-    PodInfo::of(pod)
-}
+use crate::framework::{PreFilter, Reasons, Verdict};
+use crate::node_info::NodeInfo;
+use crate::testing::stage;
 
 /// Which nodes one plugin lets the pod go to, and what it says of the others.
 #[track_caller]
 fn filters(plugin: &str, scene: &str, feasible: &[&str], reasons: &str) {
     let stage = stage(scene);
-    let cycle = Cycle { pod: &stage.pod, cache: &stage.cache, listers: &stage.listers };
+    let cycle = stage.cycle();
     let plugin = PLUGINS.iter().find(|known| known.name() == plugin).expect("a listed plugin");
     let mut said = Reasons::default();
     let all = stage.cache.nodes().iter();
@@ -122,7 +34,7 @@ fn filters(plugin: &str, scene: &str, feasible: &[&str], reasons: &str) {
 #[track_caller]
 fn scores(plugin: &str, scene: &str, expected: &[i64]) {
     let stage = stage(scene);
-    let cycle = Cycle { pod: &stage.pod, cache: &stage.cache, listers: &stage.listers };
+    let cycle = stage.cycle();
     let plugin = PLUGINS.iter().find(|known| known.name() == plugin).expect("a listed plugin");
     let nodes: Vec<_> = stage.cache.nodes().iter().collect();
     let given = plugin.score(cycle, &nodes).map(|score| {
@@ -137,9 +49,8 @@ fn scores(plugin: &str, scene: &str, expected: &[i64]) {
 #[track_caller]
 fn decides(scene: &str, expected: &str) {
     let stage = stage(scene);
-    let mut scheduling =
-        Scheduling { percentage_of_nodes_to_score: 0, start: 0, chance: Chance(7) };
-    let decided = match scheduling.schedule(&stage.pod, &stage.cache, &stage.listers) {
+    let mut scheduling = Scheduling { start: 0, chance: Chance(7) };
+    let decided = match scheduling.schedule(stage.cycle()) {
         Outcome::Placed { node } => node,
         Outcome::Unschedulable { message, .. } => message,
     };
@@ -292,7 +203,7 @@ pod: {spec: {containers: [{name: c, resources: {requests: {cpu: '1', memory: 1Gi
     // a: cpu 1/4 and memory 2/4 would be left; b: 3/4 of both.
     scores("NodeResourcesFit", scene, &[37, 75]);
     // a: used 3/4 and 2/4 after 2/4 and 1/4, as uneven as before; b: even before and after.
-    scores("NodeResourcesBalancedAllocation", scene, &[50, 50]);
+    scores("NodeResourcesBalancedAllocation", scene, &[75, 75]);
 }
 
 #[test]
@@ -446,7 +357,7 @@ fn pods_follow_their_volumes() {
     let local =
         "volumes: [{metadata: {name: pv}, spec: {nodeAffinity: {required: {nodeSelectorTerms: [
         {matchExpressions: [{key: zone, operator: In, values: [two]}]}]}}}}]";
-    let conflict = "1 node(s) had volume node affinity conflict";
+    let conflict = "1 node(s) didn't match PersistentVolume's node affinity";
     filters(plugin, &format!("{TWO}{DATA}\n{bound}\n{local}"), &["b"], conflict);
     let lost = "2 node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
     filters(plugin, &format!("{TWO}{DATA}\n{bound}"), &[], lost);
@@ -528,4 +439,87 @@ fn a_daemon_pod_is_only_tried_on_its_node() {
         "0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't satisfy plugin(s) [NodeAffinity]. \
          no new claims to deallocate, preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
     );
+}
+
+const ZONED: &str = "
+nodes:
+- {metadata: {name: a, labels: {topology.kubernetes.io/zone: one}}}
+- {metadata: {name: b, labels: {topology.kubernetes.io/zone: two}}}
+- {metadata: {name: nowhere}}
+pod: {spec: {containers: [], volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}}
+";
+
+const BOUND: &str = "
+claims: [{metadata: {name: data, annotations: {pv.kubernetes.io/bind-completed: 'yes'}}, spec: {volumeName: v, accessModes: [ReadWriteOncePod]}}]
+";
+
+#[test]
+fn a_labelled_volume_ties_its_pod_to_its_zones() {
+    let volume = |zones: &str| {
+        format!(
+            "{ZONED}{BOUND}volumes: [{{metadata: {{name: v, labels: {{failure-domain.beta.kubernetes.io/zone: {zones}}}}}, spec: {{}}}}]"
+        )
+    };
+    let said = "1 node(s) had no available volume zone";
+    filters("VolumeZone", &volume("one"), &["a", "nowhere"], said);
+    filters("VolumeZone", &volume("one__two"), &["a", "b", "nowhere"], "");
+}
+
+#[test]
+fn a_claim_for_one_pod_only_is_refused_to_a_second() {
+    let user = "{metadata: {name: user}, spec: {nodeName: b, containers: [], volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}}";
+    let scene = format!("{ZONED}{BOUND}placed: [{user}]");
+    let said = "3 node(s) unavailable due to PersistentVolumeClaim with ReadWriteOncePod access mode already in-use by another pod";
+    filters("VolumeRestrictions", &scene, &[], said);
+    filters("VolumeRestrictions", &format!("{ZONED}{BOUND}"), &["a", "b", "nowhere"], "");
+    filters("VolumeRestrictions", ZONED, &[], "1 persistentvolumeclaim \"data\" not found");
+}
+
+#[test]
+fn a_disk_is_shared_on_a_node_only_for_reading() {
+    let disk = |name: &str, node: &str, read_only: bool| {
+        format!(
+            "{{metadata: {{name: {name}}}, spec: {{nodeName: {node}, containers: [], volumes: [{{name: d, gcePersistentDisk: {{pdName: d, readOnly: {read_only}}}}}]}}}}"
+        )
+    };
+    let scene = |placed, incoming| {
+        let (placed, pod) = (disk("p", "a", placed), disk("i", "''", incoming));
+        format!("{TWO}placed: [{placed}]\npod: {pod}")
+    };
+    filters("VolumeRestrictions", &scene(true, false), &["b"], "1 node(s) had no available disk");
+    filters("VolumeRestrictions", &scene(true, true), &["a", "b"], "");
+}
+
+#[test]
+fn no_driver_attaches_more_volumes_than_it_can() {
+    let scene = |limit: i32, attached: &str| {
+        format!(
+            "{ZONED}{BOUND}
+volumes: [{{metadata: {{name: v}}, spec: {{csi: {{driver: disk.example.com, volumeHandle: h}}}}}},
+  {{metadata: {{name: other}}, spec: {{csi: {{driver: disk.example.com, volumeHandle: o}}}}}}]
+csiNodes: [{{metadata: {{name: a}}, spec: {{drivers: [{{name: disk.example.com, nodeID: a, allocatable: {{count: {limit}}}}}]}}}}]
+attachments: [{{metadata: {{name: x}}, spec: {{attacher: disk.example.com, nodeName: a, source: {{persistentVolumeName: {attached}}}}}}}]"
+        )
+    };
+    let said = "1 node(s) exceed max volume count";
+    filters("NodeVolumeLimits", &scene(1, "other"), &["b", "nowhere"], said);
+    filters("NodeVolumeLimits", &scene(2, "other"), &["a", "b", "nowhere"], "");
+    // The volume is there already: one more user makes no difference.
+    filters("NodeVolumeLimits", &scene(1, "v"), &["a", "b", "nowhere"], "");
+}
+
+#[test]
+fn a_driver_that_publishes_its_room_must_have_enough() {
+    let scene = |room: &str| {
+        format!(
+            "{ZONED}
+claims: [{{metadata: {{name: data}}, spec: {{storageClassName: late, resources: {{requests: {{storage: 5Gi}}}}}}}}]
+classes: [{{metadata: {{name: late}}, provisioner: disk.example.com, volumeBindingMode: WaitForFirstConsumer}}]
+csiDrivers: [{{metadata: {{name: disk.example.com}}, spec: {{storageCapacity: true}}}}]
+capacities: [{{metadata: {{name: c, namespace: default}}, storageClassName: late, capacity: {room}, nodeTopology: {{matchLabels: {{topology.kubernetes.io/zone: one}}}}}}]"
+        )
+    };
+    let short = |nodes| format!("{nodes} node(s) did not have enough free storage");
+    filters("VolumeBinding", &scene("10Gi"), &["a"], &short(2));
+    filters("VolumeBinding", &scene("1Gi"), &[], &short(3));
 }

@@ -7,9 +7,11 @@
 use skiff_api::scheduling::{NodeTerm, Selector};
 
 use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
-use crate::listers::{Claim, Listers, Volume};
+use crate::listers::{Capacity, Claim, Class, Listers, Volume};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{ClaimName, PodInfo};
+
+const NO_VOLUME: &str = "node(s) didn't find available persistent volumes to bind";
 
 pub struct VolumeBinding;
 
@@ -93,8 +95,8 @@ impl<'a> Claims<'a> {
         }
     }
 
-    /// How every waiting claim would get its volume at the node; `None` if one cannot.
-    fn steps(&self, node: &NodeInfo) -> Option<Vec<ClaimStep>> {
+    /// How every waiting claim would get its volume at the node, or why one cannot.
+    fn steps(&self, node: &NodeInfo) -> Result<Vec<ClaimStep>, &'static str> {
         let mut steps: Vec<ClaimStep> = Vec::new();
         for waiting in &self.waiting {
             let taken = |volume: &str| {
@@ -109,14 +111,14 @@ impl<'a> Claims<'a> {
                     claim: waiting.name.to_owned(),
                     uid: waiting.claim.uid.clone(),
                 },
-                None if self.can_provision(waiting.claim, node) => {
+                None => {
+                    self.can_provision(waiting.claim, node)?;
                     ClaimStep::Provision { claim: waiting.name.to_owned() }
                 }
-                None => return None,
             };
             steps.push(step);
         }
-        Some(steps)
+        Ok(steps)
     }
 
     fn smallest_match(
@@ -133,15 +135,35 @@ impl<'a> Claims<'a> {
         smallest.map(|((_, name), volume)| (name.as_str(), volume))
     }
 
-    fn can_provision(&self, claim: &Claim, node: &NodeInfo) -> bool {
-        // A provisioner cannot make a volume to match labels.
-        let Some(class) = self.listers.classes.get("", &claim.class) else { return false };
+    fn can_provision(&self, claim: &Claim, node: &NodeInfo) -> Result<(), &'static str> {
+        let class = self.listers.classes.get("", &claim.class).ok_or(NO_VOLUME)?;
         let here = |topologies: &Vec<Selector>| {
             topologies.iter().any(|topology| topology.matches(&node.facts.labels))
         };
-        class.provisions
+        // A provisioner cannot make a volume to match labels.
+        let able = class.provisions
             && claim.selector.0.is_empty()
-            && class.topologies.as_ref().is_none_or(here)
+            && class.topologies.as_ref().is_none_or(here);
+        match able {
+            false => Err(NO_VOLUME),
+            true if self.has_room(class, claim, node) => Ok(()),
+            true => Err("node(s) did not have enough free storage"),
+        }
+    }
+
+    /// Only drivers that publish what is left are asked.
+    fn has_room(&self, class: &Class, claim: &Claim, node: &NodeInfo) -> bool {
+        let driver = self.listers.csi_drivers.get("", &class.provisioner);
+        if driver.is_none_or(|driver| !driver.storage_capacity) {
+            return true;
+        }
+        let suffices = |capacity: &Capacity| {
+            let near = |nodes: &Selector| nodes.matches(&node.facts.labels);
+            capacity.class == claim.class
+                && capacity.limit.is_some_and(|limit| limit >= claim.size)
+                && capacity.nodes.as_ref().is_some_and(near)
+        };
+        self.listers.capacities.iter().any(|(_, capacity)| suffices(capacity))
     }
 }
 
@@ -153,21 +175,23 @@ impl Filter for Claims<'_> {
             return Verdict::Unresolvable;
         }
         if !self.bound.iter().all(|volume| reaches(volume, node)) {
-            reasons.add("node(s) had volume node affinity conflict");
+            reasons.add("node(s) didn't match PersistentVolume's node affinity");
             return Verdict::Unresolvable;
         }
-        if !self.waiting.is_empty() && self.steps(node).is_none() {
-            reasons.add("node(s) didn't find available persistent volumes to bind");
-            return Verdict::Unresolvable;
+        match self.steps(node) {
+            Err(reason) => {
+                reasons.add(reason);
+                Verdict::Unresolvable
+            }
+            Ok(_) => Verdict::Fits,
         }
-        Verdict::Fits
     }
 }
 
 /// What must be written for the pod's claims once the node is chosen. Empty if all are bound.
 pub fn claim_steps(pod: &PodInfo, listers: &Listers, node: &NodeInfo) -> Vec<ClaimStep> {
     let claims = Claims::of(pod, listers).ok();
-    claims.and_then(|claims| claims.steps(node)).unwrap_or_default()
+    claims.and_then(|claims| claims.steps(node).ok()).unwrap_or_default()
 }
 
 /// Whether every claim of the pod has its volume.

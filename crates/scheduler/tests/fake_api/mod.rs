@@ -37,6 +37,10 @@ pub struct State {
     pub bindings: usize,
     /// So many further bindings are answered with an error.
     pub refuse_bindings: usize,
+    /// Seed of the trouble that watches have; none for 0.
+    pub chaos: u64,
+    /// A line that is told after the next one, unless that is about the same object: its resource, uid and text.
+    held_back: Vec<(String, Value, Bytes)>,
 }
 
 // === impl FakeApi ===
@@ -107,9 +111,18 @@ impl FakeApi {
             ("PATCH", ["api", "v1", "namespaces", ns, "pods", name, "status"]) => {
                 self.set_condition(&format!("pods/{ns}/{name}"), &parse(&body))
             }
+            ("DELETE", ["api", "v1", "namespaces", ns, "pods", name]) => {
+                self.ask_to_go(&format!("pods/{ns}/{name}"))
+            }
             ("POST", [.., "namespaces", _, resource]) => {
                 self.put(resource, parse(&body));
                 reply(StatusCode::CREATED, &parse(&body))
+            }
+            // What was missed is not kept: the client has to list again.
+            ("GET", _) if query.contains("watch=true") && !query.contains("sendInitialEvents") => {
+                let status = json!({"kind": "Status", "apiVersion": "v1", "status": "Failure",
+                    "message": "too old resource version", "reason": "Expired", "code": 410});
+                reply(StatusCode::OK, &json!({"type": "ERROR", "object": status}))
             }
             ("GET", [.., resource]) if query.contains("watch=true") => self.watch(resource),
             other => panic!("the fake API does not serve {other:?}?{query}"),
@@ -134,12 +147,24 @@ impl FakeApi {
         })
     }
 
+    /// Pods end when the test has the node say so.
+    fn ask_to_go(&self, key: &str) -> Response<Answer> {
+        self.change(|state| {
+            let Some(mut pod) = state.objects.get(key).cloned() else {
+                return failure(StatusCode::NOT_FOUND, "no such pod");
+            };
+            pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+            state.put("pods", pod.clone());
+            reply(StatusCode::OK, &pod)
+        })
+    }
+
     fn set_condition(&self, key: &str, patch: &Value) -> Response<Answer> {
         self.change(|state| {
             let Some(mut pod) = state.objects.get(key).cloned() else {
                 return failure(StatusCode::NOT_FOUND, "no such pod");
             };
-            pod["status"]["conditions"] = patch["status"]["conditions"].clone();
+            merge(&mut pod["status"], &patch["status"]);
             state.put("pods", pod.clone());
             reply(StatusCode::OK, &pod)
         })
@@ -219,9 +244,55 @@ impl State {
     }
 
     fn tell(&mut self, resource: &str, event: &str, object: &Value) {
-        let line = line(event, object);
+        let (line, uid) = (line(event, object), object["metadata"]["uid"].clone());
+        if self.held_back.iter().any(|(_, held, _)| *held == uid) {
+            self.send_held_back();
+        }
+        match self.trouble() {
+            Trouble::None => self.send(resource, line),
+            Trouble::Twice => {
+                self.send(resource, line.clone());
+                self.send(resource, line);
+            }
+            Trouble::Late => return self.held_back.push((resource.to_owned(), uid, line)),
+            Trouble::Broken => self.watchers.retain(|(of, _)| of != resource),
+        }
+        self.send_held_back();
+    }
+
+    pub fn send_held_back(&mut self) {
+        for (resource, _, line) in std::mem::take(&mut self.held_back) {
+            self.send(&resource, line);
+        }
+    }
+
+    fn send(&mut self, resource: &str, line: Bytes) {
         self.watchers.retain(|(of, watcher)| of != resource || watcher.send(line.clone()).is_ok());
     }
+
+    fn trouble(&mut self) -> Trouble {
+        if self.chaos == 0 {
+            return Trouble::None;
+        }
+        self.chaos ^= self.chaos << 13;
+        self.chaos ^= self.chaos >> 7;
+        self.chaos ^= self.chaos << 17;
+        match self.chaos % 64 {
+            0 => Trouble::Broken,
+            1..16 => Trouble::Twice,
+            16..32 => Trouble::Late,
+            _ => Trouble::None,
+        }
+    }
+}
+
+/// What may happen to an event on its way to the watchers.
+enum Trouble {
+    None,
+    Twice,
+    Late,
+    /// It and all watches of its resource are lost.
+    Broken,
 }
 
 fn typed(resource: &str, mut object: Value) -> Value {
@@ -236,6 +307,11 @@ fn typed(resource: &str, mut object: Value) -> Value {
         "replicasets" => ("apps/v1", "ReplicaSet"),
         "statefulsets" => ("apps/v1", "StatefulSet"),
         "storageclasses" => ("storage.k8s.io/v1", "StorageClass"),
+        "poddisruptionbudgets" => ("policy/v1", "PodDisruptionBudget"),
+        "csinodes" => ("storage.k8s.io/v1", "CSINode"),
+        "csidrivers" => ("storage.k8s.io/v1", "CSIDriver"),
+        "csistoragecapacities" => ("storage.k8s.io/v1", "CSIStorageCapacity"),
+        "volumeattachments" => ("storage.k8s.io/v1", "VolumeAttachment"),
         "events" => ("events.k8s.io/v1", "Event"),
         other => panic!("the fake API does not know {other}"),
     };

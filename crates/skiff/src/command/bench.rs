@@ -5,10 +5,12 @@
 //! the ratios of one machine and one hour. SPECIFICATION.md says which promise each line checks.
 
 mod connection;
+mod cpu;
 mod fanout;
 mod pods;
 mod rates;
 mod report;
+mod scheduling;
 mod watch;
 
 use std::process::ExitCode;
@@ -17,6 +19,7 @@ use std::time::Duration;
 use super::Done;
 use crate::cli::BenchArgs;
 use connection::Target;
+use cpu::Meter;
 
 pub fn run(args: BenchArgs) -> Done {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -25,12 +28,31 @@ pub fn run(args: BenchArgs) -> Done {
         let span = Duration::from_secs(args.seconds);
         println!("{} with {} clients, {} s each", target.server(), args.clients, args.seconds);
         let bench = rates::Bench::prepare(&target).await?;
-        let measured = measure(&args, &target, &bench, span).await;
+        let measured = match args.pods {
+            Some(pods) => measure_scheduling(&args, &target, bench.namespace(), pods).await,
+            None => measure(&args, &target, &bench, span).await,
+        };
         // The namespace goes whether or not everything could be measured.
         bench.clean_up(&target).await?;
         measured?;
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// Scheduling is measured alone: it leaves no room for anything else.
+async fn measure_scheduling(
+    args: &BenchArgs,
+    target: &Target,
+    namespace: &str,
+    pods: usize,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let wishes = match args.spread {
+        true => scheduling::Wishes::SpreadAndAffinity,
+        false => scheduling::Wishes::None,
+    };
+    let scheduled = scheduling::run(target, namespace, pods, args.clients, wishes).await?;
+    report::scheduled(&scheduled);
+    Ok(())
 }
 
 async fn measure(
@@ -39,16 +61,20 @@ async fn measure(
     bench: &rates::Bench,
     span: Duration,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    report::rate("create 1 KB ConfigMaps", &bench.creates(target, args.clients, span).await?);
-    report::rate("get", &bench.gets(target, args.clients, span).await?);
-    let clients = args.clients.min(16);
-    report::rate("list 500 x 1 KB", &bench.lists(target, clients, span).await?);
+    let meter = Meter { server: args.server_pid };
+    let few = args.clients.min(16);
+    report::rate(
+        "create 1 KB ConfigMaps",
+        &bench.creates(target, args.clients, span, &meter).await?,
+    );
+    report::rate("get", &bench.gets(target, args.clients, span, &meter).await?);
+    report::rate("list 500 x 1 KB", &bench.lists(target, few, span, &meter).await?);
     report::spread(
         "create to watch event",
         watch::latencies(target, bench.namespace(), 200).await?,
     );
-    let (watchers, rate) = (args.watchers, args.changes_per_second);
-    let fanout = fanout::run(target, bench.namespace(), watchers, rate, span).await;
+    let load = (args.watchers, args.changes_per_second);
+    let fanout = fanout::run(target, bench.namespace(), load, span, &meter).await;
     report::fanout(&fanout.map_err(|error| error.to_string())?);
     if let Some(image) = &args.image {
         report::spread(

@@ -3,6 +3,7 @@
 pub mod bench;
 pub mod cluster;
 pub mod image;
+pub mod node;
 pub mod secrets_encrypt;
 
 use std::error::Error;

@@ -35,6 +35,12 @@ impl Clients {
         ))
     }
 
+    /// What plays the kubelets of nodes that have no machine, and so no credentials of their own.
+    pub fn simulated_nodes(&self) -> Client {
+        let groups = ["system:masters", "system:authenticated"];
+        self.of(UserInfo::new("system:simulated-nodes", &groups))
+    }
+
     /// What sets up objects that belong to the system.
     pub fn system(&self) -> Client {
         self.of(UserInfo::new("system:apiserver", &["system:masters", "system:authenticated"]))

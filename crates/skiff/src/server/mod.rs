@@ -82,7 +82,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
 
     metrics::run(&api, &clients).await?;
     if !args.no_controllers {
-        parts.run_controllers(&clients, &api);
+        parts.run_controllers(&clients, &api, scheduler_config(&args)?);
         announce(reporter, began, "controllers and scheduler");
     }
     let runtime = match args.node.no_node {
@@ -128,6 +128,14 @@ fn listeners(args: &ServerArgs, terms: &Terms) -> Result<Vec<TcpListener>> {
         listeners.push(TcpListener::from_std(inherited)?);
     }
     Ok(listeners)
+}
+
+fn scheduler_config(args: &ServerArgs) -> Result<SchedulerConfig> {
+    let Some(path) = &args.scheduler_config else { return Ok(SchedulerConfig::default()) };
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+    let config = SchedulerConfig::from_yaml(&text);
+    Ok(config.map_err(|error| format!("{}: {error}", path.display()))?)
 }
 
 fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
@@ -195,7 +203,12 @@ impl Parts {
         }
     }
 
-    fn run_controllers(&mut self, clients: &Clients, api: &ApiServer) {
+    fn run_controllers(
+        &mut self,
+        clients: &Clients,
+        api: &ApiServer,
+        scheduler_config: SchedulerConfig,
+    ) {
         let (for_controllers, token) = (clients.clone(), self.token());
         let (for_signing, for_tokens) = (api.clone(), api.clone());
         let config = ControllersConfig {
@@ -212,7 +225,8 @@ impl Parts {
             skiff_controllers::run(client_for, config, token).await;
         });
         let (client, token) = (clients.user("system:kube-scheduler"), self.token());
-        self.spawn(skiff_scheduler::run(client, SchedulerConfig::default(), token));
+        self.spawn(skiff_scheduler::run(client, scheduler_config, token));
+        self.spawn_until_stop(skiff_kubelet::simulated::run(clients.simulated_nodes()));
     }
 
     async fn stop(mut self) {

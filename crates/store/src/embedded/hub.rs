@@ -2,8 +2,12 @@
 //!
 //! Watchers of the same range form a group. A group keeps a short ring of the batches its watchers have not all taken yet;
 //! a batch is one shared slice, so a thousand watchers cost a thousand pointer copies. Groups are found by the prefixes of
-//! an event's key: a write to a lease wakes no watcher of pods. A group with many watchers is woken at intervals
-//! that grow with their number (`WAKE_COST` each), and takes everything since in one go.
+//! an event's key: a write to a lease wakes no watcher of pods.
+//!
+//! Watchers beyond a number (`COHORT`) form another group of the same range. Groups that have something to take are woken
+//! in turn, and after each the next waits for as long as its watchers are busy (`WAKE_COST` each). So the more watchers
+//! there are, the more events each takes in one go, and the work comes evenly instead of in one heap
+//! that writers and other watchers would have to wait behind.
 //!
 //! A watcher that falls behind its ring reads history from the published state instead, step by step, and joins the ring
 //! again where history ends; one that falls behind history gets `Compacted`. So nobody's slowness costs more than a ring.
@@ -23,9 +27,11 @@ use super::writer::Published;
 use crate::{BoxFuture, Error, Event, Events, Key, KeyRange, Revision, WatchSource};
 
 /// Roughly what waking one watcher costs, its work included. Paces the wake-ups of large groups.
-const WAKE_COST: Duration = Duration::from_micros(5);
-/// No group waits longer than this for its events, however large.
-const MAX_PACE: Duration = Duration::from_millis(8);
+const WAKE_COST: Duration = Duration::from_micros(10);
+/// How many watchers are woken at a time.
+const COHORT: u32 = 100;
+/// A group of so few never waits for its turn.
+const FEW: u32 = 8;
 /// What a ring may hold before the slowest watchers have to read history.
 const RING_BATCHES: usize = 256;
 const RING_BYTES: usize = 4 << 20;
@@ -52,13 +58,20 @@ pub(super) struct Hub {
 
 #[derive(Default)]
 struct Groups {
-    by_prefix: HashMap<Key, Arc<Group>>,
-    by_key: HashMap<Key, Arc<Group>>,
+    by_prefix: HashMap<Key, Vec<Arc<Group>>>,
+    by_key: HashMap<Key, Vec<Arc<Group>>>,
     others: Vec<Arc<Group>>,
     ended: Option<Error>,
 }
 
-/// The watchers of one range.
+/// Groups with something to take, and who is next.
+struct Turns {
+    waiting: VecDeque<Arc<Group>>,
+    /// When those woken last are expected to be done.
+    free: Instant,
+}
+
+/// Watchers of one range, up to a cohort of them.
 struct Group {
     range: KeyRange,
     ring: Mutex<Ring>,
@@ -76,7 +89,6 @@ struct Ring {
     pending: Vec<Arc<Event>>,
     /// The revision of the last event announced.
     last: Revision,
-    due: Option<Instant>,
     milestones: VecDeque<Milestone>,
     ended: Option<Error>,
 }
@@ -138,25 +150,24 @@ impl Hub {
 
     /// The announcer thread: hands events to groups and wakes them, at once or when their pace allows.
     pub fn run(&self, announcements: Receiver<Announcement>) {
-        let mut paced: Vec<Arc<Group>> = Vec::new();
+        let mut turns = Turns { waiting: VecDeque::new(), free: Instant::now() };
         let mut shed = Instant::now();
         loop {
-            let announcement = match paced.iter().filter_map(|group| lock(&group.ring).due).min() {
-                None => announcements.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(due) => {
-                    announcements.recv_timeout(due.saturating_duration_since(Instant::now()))
+            let announcement = match turns.waiting.is_empty() {
+                true => announcements.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                false => {
+                    announcements.recv_timeout(turns.free.saturating_duration_since(Instant::now()))
                 }
             };
             match announcement {
                 Ok(Announcement::Events(events, revision)) => {
-                    self.announce(&events, revision, &mut paced)
+                    self.announce(&events, revision, &mut turns)
                 }
                 Ok(Announcement::End(error)) => return self.end(error),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            let now = Instant::now();
-            paced.retain(|group| !group.flush(now));
+            let now = turns.wake();
             if now >= shed + RING_AGE {
                 shed = now;
                 lock(&self.groups).all().for_each(|group| lock(&group.ring).shed(now));
@@ -164,7 +175,7 @@ impl Hub {
         }
     }
 
-    fn announce(&self, transactions: &[Events], revision: Revision, paced: &mut Vec<Arc<Group>>) {
+    fn announce(&self, transactions: &[Events], revision: Revision, turns: &mut Turns) {
         let groups = lock(&self.groups);
         let reached = Revision(self.announced.load(Ordering::Relaxed));
         for event in transactions.iter().flat_map(|events| events.iter()) {
@@ -172,7 +183,7 @@ impl Hub {
                 let mut ring = lock(&group.ring);
                 if ring.pending.is_empty() {
                     ring.note_milestone(reached);
-                    paced.push(group.clone());
+                    turns.waiting.push_back(group.clone());
                 }
                 ring.pending.push(event.clone());
                 ring.last = event.revision();
@@ -208,41 +219,69 @@ pub(super) fn announcements() -> (Sender<Announcement>, Receiver<Announcement>) 
     std::sync::mpsc::channel()
 }
 
+// === impl Turns ===
+
+impl Turns {
+    /// Wakes whose turn it is; says when that was.
+    fn wake(&mut self) -> Instant {
+        let now = Instant::now();
+        self.waiting.retain(|group| {
+            let watchers = group.watchers();
+            let stays = watchers > FEW && self.free > now;
+            if !stays {
+                group.wake();
+                self.free = self.free.max(now) + WAKE_COST * watchers;
+            }
+            stays
+        });
+        now
+    }
+}
+
 // === impl Groups ===
 
 impl Groups {
     fn of_range(&mut self, range: KeyRange) -> Arc<Group> {
-        let group = || Arc::new(Group::new(range.clone()));
-        match (aligned_prefix(&range), range.as_single()) {
-            (Some(prefix), _) => self.by_prefix.entry(prefix.clone()).or_insert_with(group).clone(),
-            (None, Some(key)) => self.by_key.entry(key.clone()).or_insert_with(group).clone(),
-            (None, None) => match self.others.iter().find(|other| other.range == range) {
-                Some(other) => other.clone(),
-                None => {
-                    self.others.push(group());
-                    self.others[self.others.len() - 1].clone()
-                }
-            },
+        let cohorts = match (aligned_prefix(&range), range.as_single()) {
+            (Some(prefix), _) => self.by_prefix.entry(prefix.clone()).or_default(),
+            (None, Some(key)) => self.by_key.entry(key.clone()).or_default(),
+            (None, None) => &mut self.others,
+        };
+        let with_room = |group: &&Arc<Group>| group.range == range && group.watchers() < COHORT;
+        if let Some(group) = cohorts.iter().find(with_room) {
+            return group.clone();
         }
+        let group = Arc::new(Group::new(range));
+        cohorts.push(group.clone());
+        group
     }
 
     fn each_holding(&self, key: &str, mut visit: impl FnMut(&Arc<Group>)) {
         let prefixes = key.match_indices('/').map(|(slash, _)| &key[..=slash]);
-        prefixes.filter_map(|prefix| self.by_prefix.get(prefix)).for_each(&mut visit);
-        self.by_key.get(key).into_iter().for_each(&mut visit);
+        prefixes.filter_map(|prefix| self.by_prefix.get(prefix)).flatten().for_each(&mut visit);
+        self.by_key.get(key).into_iter().flatten().for_each(&mut visit);
         self.others.iter().filter(|group| group.range.contains(key)).for_each(&mut visit);
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<Group>> {
-        self.by_prefix.values().chain(self.by_key.values()).chain(&self.others)
+        let grouped = self.by_prefix.values().chain(self.by_key.values());
+        grouped.flatten().chain(&self.others)
     }
 
     fn remove(&mut self, group: &Arc<Group>) {
         match (aligned_prefix(&group.range), group.range.as_single()) {
-            (Some(prefix), _) => drop(self.by_prefix.remove(prefix)),
-            (None, Some(key)) => drop(self.by_key.remove(key)),
+            (Some(prefix), _) => remove_from(&mut self.by_prefix, prefix, group),
+            (None, Some(key)) => remove_from(&mut self.by_key, key, group),
             (None, None) => self.others.retain(|other| !Arc::ptr_eq(other, group)),
         }
+    }
+}
+
+fn remove_from(groups: &mut HashMap<Key, Vec<Arc<Group>>>, key: &Key, group: &Arc<Group>) {
+    let Some(cohorts) = groups.get_mut(key) else { return };
+    cohorts.retain(|other| !Arc::ptr_eq(other, group));
+    if cohorts.is_empty() {
+        groups.remove(key);
     }
 }
 
@@ -258,17 +297,14 @@ impl Group {
         Group { range, ring: Mutex::default(), arrived: Notify::new() }
     }
 
-    /// Makes what is pending a batch and wakes the watchers, unless they were woken a moment ago.
-    fn flush(&self, now: Instant) -> bool {
-        let mut ring = lock(&self.ring);
-        if ring.due.is_some_and(|due| due > now) {
-            return false;
-        }
-        ring.make_batch();
-        ring.due = Some(now + (WAKE_COST * ring.watchers).min(MAX_PACE));
-        drop(ring);
+    fn watchers(&self) -> u32 {
+        lock(&self.ring).watchers
+    }
+
+    /// Makes what is pending a batch and wakes the watchers.
+    fn wake(&self) {
+        lock(&self.ring).make_batch();
         self.arrived.notify_waiters();
-        true
     }
 }
 
@@ -447,6 +483,44 @@ mod tests {
         assert!(matches!(ring.batch(1), Ok(None)));
         sealed(&mut ring, 2);
         assert!(matches!(ring.batch(1), Ok(Some(batch)) if batch[0].revision() == Revision(2)));
+    }
+
+    #[test]
+    fn watchers_beyond_a_cohort_form_another_group_of_their_range() {
+        let mut groups = Groups::default();
+        let range = KeyRange::prefix("/p/");
+        let mut joined: Vec<Arc<Group>> = Vec::new();
+        for _ in 0..2 * COHORT {
+            let group = groups.of_range(range.clone());
+            lock(&group.ring).watchers += 1;
+            joined.push(group);
+        }
+        let heard = |groups: &Groups| {
+            let mut count = 0;
+            groups.each_holding("/p/a", |_| count += 1);
+            count
+        };
+        assert_eq!(heard(&groups), 2);
+        assert!(Arc::ptr_eq(&joined[0], &joined[COHORT as usize - 1]));
+        groups.remove(&joined[0]);
+        assert_eq!(heard(&groups), 1);
+        groups.remove(&joined[COHORT as usize]);
+        assert_eq!((heard(&groups), groups.by_prefix.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_large_group_waits_for_those_woken_before_it_and_a_small_one_does_not() {
+        let group = |watchers| {
+            let group = Arc::new(Group::new(KeyRange::prefix("/p/")));
+            lock(&group.ring).watchers = watchers;
+            group
+        };
+        let waiting = VecDeque::from([group(COHORT), group(COHORT), group(FEW)]);
+        let mut turns = Turns { waiting, free: Instant::now() };
+        let woken = turns.wake();
+        assert_eq!(turns.waiting.len(), 1);
+        assert_eq!(turns.waiting[0].watchers(), COHORT);
+        assert!(turns.free >= woken + WAKE_COST * COHORT);
     }
 
     #[test]

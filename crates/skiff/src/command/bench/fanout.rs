@@ -4,16 +4,18 @@
 //! decode, so that 1,000 of them can share a machine with the server. A delivery counts from the sending of the write
 //! to the reading of the event, so a write that waits counts against the server too.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
 use hyper::Method;
 use hyper::body::{Bytes, Incoming};
+use memchr::memmem::Finder;
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::connection::Target;
+use super::cpu::{Meter, Spent};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -36,26 +38,29 @@ pub struct Fanout {
     pub written: u64,
     pub took: Duration,
     pub delays: Histogram,
+    pub cpu: Spent,
 }
 
 /// Has `watchers` watch the namespace's ConfigMaps while `rate` of them are created every second.
 pub async fn run(
     target: &Target,
     namespace: &str,
-    watchers: usize,
-    rate: u32,
+    (watchers, rate): (usize, u32),
     span: Duration,
+    meter: &Meter,
 ) -> Result<Fanout> {
     let path: Arc<str> = format!("/api/v1/namespaces/{namespace}/configmaps").into();
     let total = u64::from(rate) * span.as_secs();
     let epoch = Instant::now();
     let mut listening = JoinSet::new();
+    let delays = Arc::new(Mutex::new(Histogram::new()));
     let from = newest(target, &path).await?;
     for _ in 0..watchers {
         let watch = format!("{path}?watch=1&resourceVersion={from}");
         let body = open(target, &watch).await?;
-        listening.spawn(listen(body, epoch, total));
+        listening.spawn(listen(body, epoch, total, delays.clone()));
     }
+    let meter = meter.start();
     let began = Instant::now();
     let mut writing = JoinSet::new();
     for writer in 0..WRITERS {
@@ -66,11 +71,12 @@ pub async fn run(
         done.expect("no writer panics")?;
     }
     let took = began.elapsed();
-    let mut delays = Histogram::new();
-    while let Some(done) = listening.join_next().await {
-        delays.add(&done.expect("no watcher panics"));
-    }
-    Ok(Fanout { watchers, written: total, took, delays })
+    let all_heard = async { while listening.join_next().await.is_some() {} };
+    // Whoever has not heard everything by then never will.
+    let _ = tokio::time::timeout(PATIENCE, all_heard).await;
+    let cpu = meter.spent();
+    let delays = delays.lock().expect("no watcher panics").clone();
+    Ok(Fanout { watchers, written: total, took, delays, cpu })
 }
 
 async fn newest(target: &Target, path: &str) -> Result<String> {
@@ -84,36 +90,46 @@ async fn open(target: &Target, path: &str) -> Result<Incoming> {
     Ok(connection.send(Method::GET, path, Bytes::new()).await?.into_body())
 }
 
-/// Reads until every change has come, or none has for a while.
-async fn listen(mut body: Incoming, epoch: Instant, expected: u64) -> Histogram {
-    let mut delays = Histogram::new();
-    let mut pending: Vec<u8> = Vec::new();
-    let mut heard = 0;
-    while heard < expected {
-        let Ok(Some(Ok(frame))) = tokio::time::timeout(PATIENCE, body.frame()).await else { break };
+/// Reads until every change has come.
+async fn listen(mut body: Incoming, epoch: Instant, expected: u64, delays: Arc<Mutex<Histogram>>) {
+    let mark = Finder::new(MARK);
+    let mut heard = Vec::new();
+    let mut rest: Vec<u8> = Vec::new();
+    let mut missing = expected;
+    while missing > 0 {
+        let Some(Ok(frame)) = body.frame().await else { break };
         let Ok(data) = frame.into_data() else { continue };
         let now = epoch.elapsed();
-        pending.extend_from_slice(&data);
-        let whole = pending.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-        for sent in moments(&pending[..whole]) {
-            delays.count(now.saturating_sub(sent));
-            heard += 1;
-        }
-        pending.drain(..whole);
+        heard.clear();
+        each_line_end(&data, &mut rest, |lines| moments(&mark, lines, &mut heard));
+        missing = missing.saturating_sub(heard.len() as u64);
+        let mut delays = delays.lock().expect("no watcher panics");
+        heard.iter().for_each(|sent| delays.count(now.saturating_sub(*sent)));
     }
-    delays
+}
+
+/// Shows the whole lines of a stream, one or many at a time; what is left of the last one waits in `rest`.
+fn each_line_end(data: &[u8], rest: &mut Vec<u8>, mut show: impl FnMut(&[u8])) {
+    let Some(end) = memchr::memrchr(b'\n', data) else { return rest.extend_from_slice(data) };
+    let (mut lines, after) = data.split_at(end + 1);
+    if !rest.is_empty() {
+        let first = memchr::memchr(b'\n', lines).unwrap_or(end) + 1;
+        rest.extend_from_slice(&lines[..first]);
+        show(rest);
+        rest.clear();
+        lines = &lines[first..];
+    }
+    show(lines);
+    rest.extend_from_slice(after);
 }
 
 /// The moments that changes in these bytes were sent at.
-fn moments(mut bytes: &[u8]) -> Vec<Duration> {
-    let mut found = Vec::new();
-    while let Some(at) = bytes.windows(MARK.len()).position(|window| window == MARK) {
-        bytes = &bytes[at + MARK.len()..];
-        let digits = bytes.iter().take_while(|byte| byte.is_ascii_digit());
+fn moments(mark: &Finder<'_>, bytes: &[u8], found: &mut Vec<Duration>) {
+    found.extend(mark.find_iter(bytes).map(|at| {
+        let digits = bytes[at + MARK.len()..].iter().take_while(|byte| byte.is_ascii_digit());
         let nanos = digits.fold(0, |number, digit| number * 10 + u64::from(digit - b'0'));
-        found.push(Duration::from_nanos(nanos));
-    }
-    found
+        Duration::from_nanos(nanos)
+    }));
 }
 
 /// When which change is due.
@@ -160,10 +176,6 @@ impl Histogram {
         self.counts[at.min(last)] += 1;
     }
 
-    fn add(&mut self, other: &Histogram) {
-        self.counts.iter_mut().zip(&other.counts).for_each(|(count, more)| *count += more);
-    }
-
     pub fn total(&self) -> u64 {
         self.counts.iter().map(|count| u64::from(*count)).sum()
     }
@@ -185,9 +197,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_moment_in_the_bytes_is_found() {
-        let bytes = b"{\"data\":{\"sent\":\"17\"}}\n{\"data\":{\"sent\":\"2000\"}}\n";
-        assert_eq!(moments(bytes), [Duration::from_nanos(17), Duration::from_nanos(2000)]);
+    fn every_moment_is_found_wherever_the_stream_is_cut() {
+        let bytes = b"{\"data\":{\"sent\":\"17\"}}\n{\"data\":{\"sent\":\"2000\"}}\n{\"data\":{\"sent\":\"3\"}}\n";
+        for cut in 0..=bytes.len() {
+            let (mut rest, mut found) = (Vec::new(), Vec::new());
+            for part in [&bytes[..cut], &bytes[cut..]] {
+                let show = |lines: &[u8]| moments(&Finder::new(MARK), lines, &mut found);
+                each_line_end(part, &mut rest, show);
+            }
+            assert_eq!(found, [17, 2000, 3].map(Duration::from_nanos), "cut at {cut}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Requests per second: creates, gets and lists by many clients at once.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use hyper::Method;
@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use super::connection::{Error, Target};
+use super::cpu::{Meter, Spent};
 
 /// Objects in the listed namespace.
 const LISTED: usize = 500;
@@ -21,6 +22,7 @@ pub struct Rate {
     pub took: Duration,
     /// Of every request, in no order.
     pub latencies: Vec<Duration>,
+    pub cpu: Spent,
 }
 
 /// A namespace of our own, and one beside it that is listed.
@@ -65,10 +67,11 @@ impl Bench {
         target: &Target,
         clients: usize,
         span: Duration,
+        meter: &Meter,
     ) -> Result<Rate, Error> {
         let path: Arc<str> = config_maps(&self.namespace).into();
         let next = Arc::new(AtomicU64::new(0));
-        run(target, clients, span, move |_| {
+        run(target, (clients, span), meter, move |_| {
             let number = next.fetch_add(1, Ordering::Relaxed);
             (Method::POST, path.to_string(), config_map(&format!("made-{number}")))
         })
@@ -80,9 +83,10 @@ impl Bench {
         target: &Target,
         clients: usize,
         span: Duration,
+        meter: &Meter,
     ) -> Result<Rate, Error> {
         let path = config_maps(&self.listed);
-        run(target, clients, span, move |turn| {
+        run(target, (clients, span), meter, move |turn| {
             let name = turn as usize % LISTED;
             (Method::GET, format!("{path}/listed-{name}"), Bytes::new())
         })
@@ -94,23 +98,26 @@ impl Bench {
         target: &Target,
         clients: usize,
         span: Duration,
+        meter: &Meter,
     ) -> Result<Rate, Error> {
         let path = config_maps(&self.listed);
-        run(target, clients, span, move |_| (Method::GET, path.clone(), Bytes::new())).await
+        run(target, (clients, span), meter, move |_| (Method::GET, path.clone(), Bytes::new()))
+            .await
     }
 }
 
 /// Has every client ask again and again until the time is up. `request` is given its turn.
 async fn run(
     target: &Target,
-    clients: usize,
-    span: Duration,
+    (clients, span): (usize, Duration),
+    meter: &Meter,
     request: impl Fn(u64) -> (Method, String, Bytes) + Clone + Send + 'static,
 ) -> Result<Rate, Error> {
     let mut connections = Vec::with_capacity(clients);
     for _ in 0..clients {
         connections.push(target.connect().await?);
     }
+    let meter = meter.start();
     let began = Instant::now();
     let mut tasks = JoinSet::new();
     for (client, mut connection) in connections.into_iter().enumerate() {
@@ -132,19 +139,20 @@ async fn run(
     while let Some(done) = tasks.join_next().await {
         latencies.extend(done.expect("no client panics")?);
     }
-    Ok(Rate { done: latencies.len() as u64, took: began.elapsed(), latencies })
+    let (took, cpu) = (began.elapsed(), meter.spent());
+    Ok(Rate { done: latencies.len() as u64, took, latencies, cpu })
 }
 
 fn config_maps(namespace: &str) -> String {
     format!("/api/v1/namespaces/{namespace}/configmaps")
 }
 
+/// Written as text, since building a tree for each would be charged to the server's rate.
 fn config_map(name: &str) -> Bytes {
-    let object = json!({
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": { "name": name },
-        "data": { "value": "x".repeat(VALUE_SIZE) },
-    });
-    object.to_string().into()
+    static FILLER: LazyLock<String> = LazyLock::new(|| "x".repeat(VALUE_SIZE));
+    let filler = &*FILLER;
+    format!(
+        r#"{{"apiVersion":"v1","kind":"ConfigMap","metadata":{{"name":"{name}"}},"data":{{"value":"{filler}"}}}}"#
+    )
+    .into()
 }

@@ -35,6 +35,9 @@ pub struct ServerArgs {
     /// No controllers and no scheduler
     #[arg(long)]
     pub no_controllers: bool,
+    /// Profiles and arguments of the scheduler: a KubeSchedulerConfiguration of kubescheduler.config.k8s.io/v1
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     /// Serve Ingress, CronJob and PodDisruptionBudget in versions that older manifests speak
     #[arg(long, value_name = "BOOL", default_value_t = false, action = ArgAction::Set)]
     legacy_apis: bool,
