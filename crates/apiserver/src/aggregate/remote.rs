@@ -168,7 +168,8 @@ impl Remote {
             &UserInfo::new("system:kube-aggregator", &["system:masters"]),
         );
         let (parts, body) = self.send(request).await?.into_parts();
-        let body = Limited::new(body, MAX_DOCUMENT).collect().await?;
+        // Boxed: the compiler cannot tell that a future which holds this body's errors may cross threads.
+        let body = Limited::new(body, MAX_DOCUMENT).collect().boxed().await?;
         Ok((parts.status, parts.headers, body.to_bytes()))
     }
 }
