@@ -33,6 +33,7 @@ mod scale;
 mod service_account;
 mod service_account_tokens;
 mod stateful_set;
+mod storage_protection;
 #[cfg(test)]
 mod testing;
 mod validating_admission_policy_status;
@@ -77,6 +78,9 @@ const CONTROLLERS: &[ControllerDef] = &[
     service_account::DEF,
     service_account_tokens::DEF,
     stateful_set::DEF,
+    storage_protection::CLAIMS,
+    storage_protection::CLASSES,
+    storage_protection::VOLUMES,
     validating_admission_policy_status::DEF,
 ];
 

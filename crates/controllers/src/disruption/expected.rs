@@ -32,9 +32,7 @@ type Sized = (String, i32);
 
 /// A controller that is given another size gives its budgets another demand.
 pub fn watches(edges: &mut Edges) {
-    edges.mapped::<Deployment>(|caches, delta| {
-        resized(caches, delta, |one| size_of_deployment(one))
-    });
+    edges.mapped::<Deployment>(|caches, delta| resized(caches, delta, size_of_deployment));
     edges.mapped::<ReplicaSet>(|caches, delta| {
         resized(caches, delta, |one| one.spec.as_ref().and_then(|spec| spec.replicas))
     });

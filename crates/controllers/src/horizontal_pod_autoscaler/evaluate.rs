@@ -366,7 +366,9 @@ mod tests {
                {name: a, resources: {requests: {cpu: 100m, memory: 1Ki}}}, {name: b, resources: {requests: {cpu: '1'}}}],
                initContainers: [{name: once}, {name: side, restartPolicy: Always, resources: {requests: {cpu: 50m}}}]}}",
         ));
-        let of = |resource: &str, container| requests_of(&[pod.clone()], resource, container);
+        let of = |resource: &str, container| {
+            requests_of(std::slice::from_ref(&pod), resource, container)
+        };
         assert_eq!(of("cpu", None).unwrap()["p"], 1150);
         assert_eq!(of("cpu", Some("b")).unwrap()["p"], 1000);
         assert_eq!(
