@@ -23,7 +23,7 @@ macro_rules! conditions {
     ($($kind:ty { $($update:ident)? }),* $(,)?) => {$(
         impl Condition for $kind {
             fn new(type_: &str, status: &str, reason: &str, message: &str, now: Timestamp) -> Self {
-                #[allow(clippy::needless_update)]
+                #[allow(clippy::needless_update, reason = "some kinds of conditions have no further field")]
                 Self {
                     type_: type_.into(),
                     status: status.into(),
