@@ -17,6 +17,7 @@ use crate::audit::Trail;
 use crate::negotiate::{Endpoint, Media};
 use crate::query::Query;
 use crate::request_info::RequestInfo;
+use crate::reviews;
 use crate::server::Server;
 use crate::user::UserInfo;
 
@@ -62,6 +63,9 @@ impl FieldValidation {
 }
 
 const MAX_MANAGER: usize = 128;
+
+/// Subresources whose objects are orders, and are not kept.
+const TRANSIENT: [&str; 3] = ["binding", "eviction", "token"];
 
 // === impl Call ===
 
@@ -118,8 +122,11 @@ impl Call {
     pub fn media(&self) -> Option<Media> {
         let endpoint = match (self.info.is_resource, self.info.path.as_str()) {
             (true, _) => {
-                let custom = self.kind().is_ok_and(|kind| kind.custom || is_legacy(&kind));
-                Endpoint::Resource { protobuf: !custom }
+                let kind = self.kind().ok();
+                let custom = kind.as_ref().is_some_and(|kind| kind.custom || is_legacy(kind));
+                let asked = kind.is_some_and(|kind| reviews::of(&kind).is_some());
+                let ordered = TRANSIENT.contains(&self.info.subresource.as_str());
+                Endpoint::Resource { protobuf: !custom, tables: !asked && !ordered }
             }
             (false, "/api" | "/apis" | "/api/" | "/apis/") => Endpoint::Discovery,
             _ => Endpoint::Plain,

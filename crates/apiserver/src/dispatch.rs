@@ -109,7 +109,7 @@ async fn resource(
     }
     check_accept(call, &kind, media)?;
     if let Some(review) = reviews::of(&kind) {
-        return review.create(call, &kind).await;
+        return review.create(call, kind).await;
     }
     match info.verb.as_str() {
         "get" => verbs::get::run(call, kind).await,

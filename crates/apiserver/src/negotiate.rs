@@ -39,8 +39,8 @@ pub enum MetaVersion {
 /// What an endpoint can make of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Endpoint {
-    /// Objects, also as Tables and metadata. Custom resources have no protobuf form of their own.
-    Resource { protobuf: bool },
+    /// Objects, also as metadata, and as Tables if they are kept. Custom resources have no protobuf form of their own.
+    Resource { protobuf: bool, tables: bool },
     /// The lists of groups and resources, also aggregated.
     Discovery,
     /// Errors and everything else, as they are.
@@ -213,10 +213,11 @@ impl<'a> Range<'a> {
             ["as", "g", "v"].map(|name| last(name).map_or("", |(_, value)| *value));
         let converts = !(kind.is_empty() && group.is_empty() && version.is_empty());
         let shape = match (converts, endpoint) {
-            (false, Endpoint::Resource { protobuf: false }) if format == Format::Protobuf => {
+            (false, Endpoint::Resource { protobuf: false, .. }) if format == Format::Protobuf => {
                 return None;
             }
             (false, _) => Shape::AsIs,
+            (true, Endpoint::Resource { tables: false, .. }) if kind == "Table" => return None,
             (true, Endpoint::Resource { .. }) => shape(kind, group, version, format)?,
             // Which of the two versions it is, is that endpoint's own matter.
             (true, Endpoint::Discovery)
@@ -251,7 +252,7 @@ fn shape(kind: &str, group: &str, version: &str, format: Format) -> Option<Shape
 mod tests {
     use super::*;
 
-    const OBJECTS: Endpoint = Endpoint::Resource { protobuf: true };
+    const OBJECTS: Endpoint = Endpoint::Resource { protobuf: true, tables: true };
 
     fn negotiated(accept: &str, endpoint: Endpoint) -> Option<(Format, Shape)> {
         let media = Media::negotiate(accept, &Query::default(), endpoint)?;
@@ -297,9 +298,13 @@ mod tests {
         ] {
             assert_eq!(negotiated(accept, OBJECTS), None, "{accept}");
         }
+        let questions = Endpoint::Resource { protobuf: true, tables: false };
+        let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+        assert_eq!(negotiated(table, questions), None, "what is not kept has no columns");
         let metadata = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+        assert!(negotiated(metadata, questions).is_some());
         assert_eq!(negotiated(metadata, Endpoint::Plain), None);
-        let custom = Endpoint::Resource { protobuf: false };
+        let custom = Endpoint::Resource { protobuf: false, tables: true };
         assert_eq!(negotiated("application/vnd.kubernetes.protobuf", custom), None);
         let metadata =
             "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";

@@ -10,14 +10,17 @@ mod claims;
 mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod ephemeral_volume;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
 mod host_path_provisioner;
-mod in_use_protection;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod percentages;
@@ -29,9 +32,11 @@ mod pod_template;
 mod replica_set;
 mod resource_quota;
 pub mod runtime;
+mod scale;
 mod service_account;
 mod service_account_tokens;
 mod stateful_set;
+mod storage_protection;
 #[cfg(test)]
 mod testing;
 mod validating_admission_policy_status;
@@ -57,17 +62,21 @@ const CONTROLLERS: &[ControllerDef] = &[
     certificates::DEF,
     cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
+    cron_job::DEF,
     daemon_set::DEF,
     deployment::DEF,
+    disruption::DEF,
+    disruption::STALE,
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
     ephemeral_volume::DEF,
+    horizontal_pod_autoscaler::DEF,
     host_path_provisioner::CLAIMS,
     host_path_provisioner::VOLUMES,
-    in_use_protection::ATTRIBUTES_CLASSES,
-    in_use_protection::CLAIMS,
-    in_use_protection::VOLUMES,
+    job::DEF,
+    job::ORPHANS,
+    job::ttl::DEF,
     namespace::DEF,
     node_lifecycle::DEF,
     node_lifecycle::taint_eviction::DEF,
@@ -80,6 +89,9 @@ const CONTROLLERS: &[ControllerDef] = &[
     service_account::DEF,
     service_account_tokens::DEF,
     stateful_set::DEF,
+    storage_protection::CLAIMS,
+    storage_protection::CLASSES,
+    storage_protection::VOLUMES,
     validating_admission_policy_status::DEF,
 ];
 

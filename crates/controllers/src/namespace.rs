@@ -109,7 +109,7 @@ impl Contents {
     }
 }
 
-/// Deletes everything in the namespace and reports what is still there.
+/// Deletes everything in the namespace, pods before the rest, and reports what is still there.
 async fn empty(ctx: &Ctx, namespace: &str) -> Contents {
     let mut contents = Contents::default();
     let resources = match Discovery::new(ctx.client.clone()).run_aggregated().await {
@@ -119,6 +119,16 @@ async fn empty(ctx: &Ctx, namespace: &str) -> Contents {
             return contents;
         }
     };
+    // What a pod uses must be there until the pod is not.
+    let (pods, resources): (Vec<_>, Vec<_>) =
+        resources.into_iter().partition(|(resource, _)| is_pods(resource));
+    for (resource, capabilities) in pods {
+        let left = empty_collection(ctx, namespace, &resource, &capabilities).await;
+        contents.add(&resource, left);
+    }
+    if !contents.is_empty() {
+        return contents;
+    }
     let passes = futures::stream::iter(resources).map(|(resource, capabilities)| async move {
         let left = empty_collection(ctx, namespace, &resource, &capabilities).await;
         (resource, left)
@@ -137,6 +147,10 @@ fn deletable(discovery: &Discovery) -> Vec<(ApiResource, ApiCapabilities)> {
         .collect();
     found.sort_by_key(|(resource, _)| resource.kind == "Event");
     found
+}
+
+fn is_pods(resource: &ApiResource) -> bool {
+    (resource.group.as_str(), resource.plural.as_str()) == ("", "pods")
 }
 
 async fn empty_collection(

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
     ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 fn web(replicas: i32, image: &str) -> serde_json::Value {
@@ -230,6 +230,44 @@ async fn a_deleted_namespace_is_emptied_first() {
         })
         .await;
     assert_eq!(count::<Pod>(&cluster, "team").await, 0);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_pods_use_outlives_them_in_a_deleted_namespace() {
+    let cluster = TestCluster::start("ordered").await;
+    cluster
+        .create_cluster::<Namespace>(
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "team"}}),
+        )
+        .await;
+    let held = json!({"metadata": {"name": "held", "finalizers": ["example.com/held"]},
+        "spec": {"containers": [{"name": "c", "image": "app:1"}]}});
+    let pods = cluster.api::<Pod>("team");
+    cluster
+        .eventually("a pod", async |_| {
+            let pod = serde_json::from_value(held.clone()).unwrap();
+            pods.create(&PostParams::default(), &pod).await.is_ok()
+        })
+        .await;
+    cluster.create::<ConfigMap>("team", json!({"metadata": {"name": "used"}})).await;
+    cluster.cluster_api::<Namespace>().delete("team", &DeleteParams::default()).await.unwrap();
+    cluster
+        .eventually("its condition", async |c| {
+            let namespace = c.cluster_api::<Namespace>().get("team").await.unwrap();
+            let conditions = namespace.status.and_then(|status| status.conditions);
+            conditions.iter().flatten().any(|one| one.type_ == "NamespaceDeletionContentFailure")
+        })
+        .await;
+    assert!(pods.get("held").await.unwrap().metadata.deletion_timestamp.is_some());
+    assert!(cluster.api::<ConfigMap>("team").get_opt("used").await.unwrap().is_some());
+    let released = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    pods.patch("held", &PatchParams::default(), &released).await.unwrap();
+    cluster
+        .eventually("namespace gone", async |c| {
+            c.cluster_api::<Namespace>().get_opt("team").await.unwrap().is_none()
+        })
+        .await;
     cluster.stop().await;
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Term {
     pub field: String,
     /// Where the value is, as a JSON pointer.
     pub pointer: String,
+    /// Where it is when it is not there.
+    pub instead: Option<String>,
     pub value: String,
     pub equal: bool,
     /// What an absent field reads as: a built-in boolean or number that is false or zero is left out of JSON.
@@ -67,15 +69,20 @@ impl Fields {
             })?;
             let pointer = pointer_of(field, kind)
                 .ok_or_else(|| Status::bad_request(unsupported(field, kind)))?;
+            let (pointer, instead) = match pointer.split_once('|') {
+                Some((first, instead)) => (first.to_owned(), Some(instead.to_owned())),
+                None => (pointer, None),
+            };
             let absent = absent(&pointer, kind);
-            terms.push(Term { field: field.to_owned(), pointer, value, equal, absent });
+            terms.push(Term { field: field.to_owned(), pointer, instead, value, equal, absent });
         }
         Ok(Fields { terms })
     }
 
     pub fn matches(&self, object: &Value) -> bool {
         self.terms.iter().all(|term| {
-            let value = object.pointer(&term.pointer);
+            let instead = || object.pointer(term.instead.as_deref()?);
+            let value = object.pointer(&term.pointer).or_else(instead);
             (text_of(value, term.absent) == term.value.as_str()) == term.equal
         })
     }
@@ -230,6 +237,24 @@ mod tests {
         }
         let one = parse("metadata.name=a\\,b", "configmaps").expect("valid");
         assert_eq!(one.required("metadata.name"), Some("a,b"));
+    }
+
+    #[test]
+    fn an_event_without_a_source_is_of_its_reporter() {
+        let of =
+            |reporter: &str| json!({"metadata": {"name": "e"}, "reportingComponent": reporter});
+        let fields = parse("source=kubelet", "events").expect("valid");
+        for (event, wanted) in [
+            (of("kubelet"), true),
+            (of("scheduler"), false),
+            (json!({"source": {"component": "kubelet"}, "reportingComponent": "other"}), true),
+            (json!({"source": {"component": "other"}, "reportingComponent": "kubelet"}), false),
+        ] {
+            assert_eq!(fields.matches(&event), wanted, "{event}");
+            let (labels, bytes) = (Labels::default(), event.to_string());
+            let scanned = Scanner::new(&labels, &fields).matches(bytes.as_bytes());
+            assert_eq!(scanned, wanted, "{event}, by its bytes");
+        }
     }
 
     #[test]

@@ -36,8 +36,9 @@ impl<'a> Scanner<'a> {
             }
         }
         self.fields.terms().iter().all(|term| {
-            let found =
-                value_at(object, &term.pointer).map_or(Cow::Borrowed(term.absent), scalar_text);
+            let instead = || value_at(object, term.instead.as_deref()?);
+            let found = value_at(object, &term.pointer).or_else(instead);
+            let found = found.map_or(Cow::Borrowed(term.absent), scalar_text);
             (found == term.value.as_str()) == term.equal
         })
     }

@@ -7,6 +7,8 @@ mod attributes;
 mod identity;
 mod rules;
 
+use std::sync::Arc;
+
 use http::StatusCode;
 use serde_json::Value;
 use skiff_api::codec::{self, Target};
@@ -44,9 +46,9 @@ pub fn of(kind: &KindDef) -> Option<Review> {
 }
 
 impl Review {
-    pub async fn create(self, call: &Call, kind: &KindDef) -> Result<Reply, Status> {
-        let mut object = codec::decode(&call.body, call.body_format()?, &Target::of(kind))?.object;
-        crate::ownership::track_review(call, kind, &mut object)?;
+    pub async fn create(self, call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
+        let mut object = codec::decode(&call.body, call.body_format()?, &Target::of(&kind))?.object;
+        crate::ownership::track_review(call, &kind, &mut object)?;
         match self {
             Review::SelfSubjectAccess => access::of_self(call, &mut object).await?,
             Review::SubjectAccess => access::of_subject(call, &mut object, None).await?,
@@ -57,7 +59,7 @@ impl Review {
             Review::Token => identity::of_token(call, &mut object).await?,
             Review::SelfSubject => identity::of_self(call, &mut object),
         }
-        Ok(Reply::Value { code: StatusCode::CREATED, value: object })
+        Ok(Reply::Object { code: StatusCode::CREATED, kind, bytes: object.to_string().into() })
     }
 }
 

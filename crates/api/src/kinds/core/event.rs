@@ -72,7 +72,8 @@ impl Strategy for Event {
             ("involvedObject.fieldPath", "/involvedObject/fieldPath"),
             ("reason", "/reason"),
             ("reportingComponent", "/reportingComponent"),
-            ("source", "/source/component"),
+            // Newer clients say who reports, and leave the source out.
+            ("source", "/source/component|/reportingComponent"),
             ("type", "/type"),
         ]
     }

@@ -1,0 +1,146 @@
+//! Claims and volumes that find each other, and what is deleted while something uses it, against the real API server.
+
+mod cluster;
+
+use cluster::{TestCluster, count};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
+use kube::api::DeleteParams;
+use serde_json::json;
+
+fn claim(class: Option<&str>) -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "none", "volumeAttributesClassName": class}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_in_use_goes_with_its_last_pod() {
+    let cluster = TestCluster::start("claim-in-use").await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user"}, "spec": {"nodeName": "n1",
+        "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "work:1"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    let left = claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    let left = left.left().expect("the claim stays for now");
+    assert_eq!(left.metadata.finalizers, Some(vec!["kubernetes.io/pvc-protection".to_owned()]));
+    // The class shows that the controllers have come by: it goes, and the claim does not.
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "fast"},
+        "driverName": "d.example.com", "parameters": {"speed": "high"}});
+    cluster.create_cluster::<VolumeAttributesClass>(class).await;
+    let classes = cluster.cluster_api::<VolumeAttributesClass>();
+    classes.delete("fast", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the class is gone", async |c| {
+            let classes = c.cluster_api::<VolumeAttributesClass>();
+            classes.get_opt("fast").await.expect("answered").is_none()
+        })
+        .await;
+    assert_eq!(count::<PersistentVolumeClaim>(&cluster, "default").await, 1);
+    let pods = cluster.api::<Pod>("default");
+    pods.delete("user", &DeleteParams::default().grace_period(0)).await.expect("accepted");
+    cluster
+        .eventually("the claim is gone", async |c| {
+            count::<PersistentVolumeClaim>(c, "default").await == 0
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_goes_with_the_last_claim_that_names_it_and_a_free_volume_at_once() {
+    let cluster = TestCluster::start("class-in-use").await;
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "fast"},
+        "driverName": "d.example.com", "parameters": {"speed": "high"}});
+    cluster.create_cluster::<VolumeAttributesClass>(class).await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(Some("fast"))).await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "hostPath": {"path": "/tmp/pv"}}});
+    cluster.create_cluster::<PersistentVolume>(volume).await;
+    let classes = cluster.cluster_api::<VolumeAttributesClass>();
+    classes.delete("fast", &DeleteParams::default()).await.expect("accepted");
+    let volumes = cluster.cluster_api::<PersistentVolume>();
+    volumes.delete("pv", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the volume is gone", async |c| {
+            let volumes = c.cluster_api::<PersistentVolume>();
+            volumes.get_opt("pv").await.expect("answered").is_none()
+        })
+        .await;
+    assert!(classes.get_opt("fast").await.expect("answered").is_some(), "a claim names it");
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the class is gone", async |c| {
+            let classes = c.cluster_api::<VolumeAttributesClass>();
+            classes.get_opt("fast").await.expect("answered").is_none()
+        })
+        .await;
+    cluster.stop().await;
+}
+
+async fn phase(claims: &kube::Api<PersistentVolumeClaim>, name: &str) -> String {
+    let claim = claims.get(name).await.expect("there");
+    claim.status.and_then(|status| status.phase).unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_takes_the_closest_volume_which_is_released_after_it() {
+    let cluster = TestCluster::start("binding").await;
+    for (name, size) in [("large", "8Gi"), ("close", "2Gi"), ("small", "512Mi")] {
+        let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
+            "spec": {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+                "hostPath": {"path": "/data"}}});
+        cluster.create_cluster::<PersistentVolume>(volume).await;
+    }
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    cluster.eventually("bound", async |_| phase(&claims, "data").await == "Bound").await;
+    let bound = claims.get("data").await.expect("there");
+    assert_eq!(bound.spec.expect("a spec").volume_name.as_deref(), Some("close"));
+    let capacity = bound.status.expect("a status").capacity.expect("a capacity");
+    assert_eq!(capacity["storage"].0, "2Gi");
+    claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("released", async |c| {
+            let volume = c.cluster_api::<PersistentVolume>().get("close").await.expect("there");
+            volume.status.and_then(|status| status.phase).as_deref() == Some("Released")
+        })
+        .await;
+    // Data of somebody else is on it: a claim of the same name does not get it.
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    cluster.eventually("bound again", async |_| phase(&claims, "data").await == "Bound").await;
+    let bound = claims.get("data").await.expect("there");
+    assert_eq!(bound.spec.expect("a spec").volume_name.as_deref(), Some("large"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_hands_claims_to_its_provisioner_and_ephemeral_volumes_get_claims() {
+    let cluster = TestCluster::start("provisioning").await;
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "disks"},
+        "provisioner": "disks.example.com"});
+    cluster.create_cluster::<StorageClass>(class).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user"}, "spec": {
+        "containers": [{"name": "c", "image": "work:1"}],
+        "volumes": [{"name": "scratch", "ephemeral": {"volumeClaimTemplate": {"spec": {
+            "accessModes": ["ReadWriteOnce"], "storageClassName": "disks",
+            "resources": {"requests": {"storage": "1Gi"}}}}}}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    cluster
+        .eventually("the provisioner is named", async |_| {
+            let claim = claims.get_opt("user-scratch").await.expect("answered");
+            let annotations = claim.and_then(|claim| claim.metadata.annotations);
+            annotations.is_some_and(|annotations| {
+                annotations.get("volume.kubernetes.io/storage-provisioner").map(String::as_str)
+                    == Some("disks.example.com")
+            })
+        })
+        .await;
+    assert_eq!(phase(&claims, "user-scratch").await, "Pending");
+    cluster.stop().await;
+}
