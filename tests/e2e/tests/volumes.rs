@@ -77,3 +77,40 @@ fn a_host_path_outlives_the_pod() {
     cluster.kubectl("delete pod writer --grace-period=0 --force").ok();
     assert_eq!(std::fs::read_to_string(dir.join("file")).expect("it was written"), "there\n");
 }
+
+#[test]
+fn a_claim_gets_storage_that_outlives_its_pods_and_goes_with_it() {
+    let host = Host::new("claim");
+    let cluster = Cluster::start(&host);
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "data" },
+        "spec": { "accessModes": ["ReadWriteOnce"], "resources": { "requests": { "storage": "1Gi" } } },
+    }));
+    let claim = |path: &str| cluster.kubectl(&format!("get pvc data -o jsonpath={path}")).ok();
+    eventually("the claim is bound", || claim("{.status.phase}") == "Bound");
+    assert_eq!(claim("{.spec.storageClassName}"), "standard");
+    let volume = claim("{.spec.volumeName}");
+    let directory =
+        cluster.kubectl(&format!("get pv {volume} -o jsonpath={{.spec.local.path}}")).ok();
+    let with_claim = |name: &str| {
+        let mut pod = kuard_pod(name);
+        pod["spec"]["volumes"] =
+            json!([{ "name": "data", "persistentVolumeClaim": { "claimName": "data" } }]);
+        pod["spec"]["containers"][0]["volumeMounts"] =
+            json!([{ "name": "data", "mountPath": "/data" }]);
+        cluster.apply(&pod);
+        cluster.wait_until_ready(name);
+    };
+    with_claim("writer");
+    cluster.kubectl_args(&["exec", "writer", "--", "sh", "-c", "echo there > /data/file"]).ok();
+    cluster.kubectl("delete pod writer --grace-period=0 --force").ok();
+    with_claim("reader");
+    assert_eq!(cluster.kubectl("exec reader -- cat /data/file").ok(), "there\n");
+    cluster.kubectl("delete pvc data --wait=false").ok();
+    assert_ne!(claim("{.metadata.deletionTimestamp}"), "", "it is in use, and stays");
+    cluster.kubectl("delete pod reader --grace-period=0 --force").ok();
+    eventually("the volume is gone", || {
+        cluster.kubectl("get pv -o name").ok().is_empty()
+            && !std::path::Path::new(&directory).exists()
+    });
+}
