@@ -6,10 +6,10 @@
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -24,9 +24,12 @@ use tokio_rustls::TlsAcceptor;
 use crate::authn::x509;
 use crate::path::{self, Caller, Peer};
 use crate::server::Server;
+use crate::stalled::Impatient;
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
+/// How long a peer may leave what it is sent in its socket; lists that are read slowly go on, bit by bit.
+const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often the serving certificate is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -89,12 +92,22 @@ async fn connection(
         .and_then(|chain| chain.first())
         .map(|leaf| x509::shown(leaf, &server.authn.front_proxy_authorities))
         .map(Arc::new);
+    let handed_over = Arc::new(AtomicBool::new(false));
+    let stream = Impatient::new(tls, WRITE_PATIENCE, handed_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));
-        async move { Ok::<_, std::convert::Infallible>(path::handle(server, caller, request).await) }
+        let handed_over = handed_over.clone();
+        async move {
+            let response = path::handle(server, caller, request).await;
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                handed_over.store(true, Relaxed);
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
     });
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service).into_owned();
+    let serving =
+        builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
     if let Err(error) = watcher.watch(serving).await {
         tracing::debug!(%error, "connection ended");
     }

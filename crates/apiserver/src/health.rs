@@ -6,6 +6,7 @@
 use http::StatusCode;
 use serde_json::Value;
 use skiff_api::Status;
+use skiff_store::Txn;
 
 use crate::call::Call;
 use crate::metrics::exposition::Exposition;
@@ -19,7 +20,6 @@ const ORDER: &[&str] = &[
     "log",
     "loopback-serving-certificate",
     "etcd",
-    "etcd-readiness",
     "informer-sync",
     "poststarthook/start-apiserver-admission-initializer",
     "poststarthook/generic-apiserver-start-informers",
@@ -141,13 +141,12 @@ pub async fn as_metrics(call: &Call) -> String {
 
 async fn perform(call: &Call, check: &str) -> Result<(), String> {
     match check {
-        "etcd" | "etcd-readiness" => call
-            .server
-            .store
-            .current_revision()
-            .await
-            .map(|_| ())
-            .map_err(|error| error.to_string()),
+        // A transaction of nothing: it goes the way of a write, and is refused when writes are.
+        // Upstream's `/readyz` does not ask the store; here the hook named for it does.
+        "etcd" | "poststarthook/storage-readiness" => {
+            let nothing = call.server.store.commit(Txn::default()).await;
+            nothing.map(drop).map_err(|error| error.to_string())
+        }
         "shutdown" if call.server.stopping.is_cancelled() => {
             Err("process is shutting down".to_owned())
         }

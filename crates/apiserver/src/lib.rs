@@ -37,8 +37,10 @@ mod recent;
 mod reply;
 mod request_info;
 mod reviews;
+mod stalled;
 mod storage;
 mod subresources;
+mod unread;
 mod user;
 mod verbs;
 mod webhook;
@@ -49,6 +51,7 @@ mod bootstrap;
 mod custom;
 mod pki;
 
+pub use aggregate::Backend;
 pub use audit::AuditConfig;
 pub use audit::log::LogTerms as AuditLogTerms;
 pub use authn::{

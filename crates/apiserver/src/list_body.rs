@@ -16,6 +16,7 @@ use skiff_api::codec;
 use crate::encode::head_of;
 use crate::objects;
 use crate::reply::{self, Body, BoxError, List};
+use crate::unread;
 
 /// A list up to this length is copied into one piece.
 const SHORT: usize = 1 << 20;
@@ -88,7 +89,8 @@ impl Pieces {
         match self.length <= SHORT {
             true => reply::full(self.joined()),
             false => {
-                Frames { left: self.length as u64, pieces: self.pieces.into_iter() }.boxed_unsync()
+                let frames = Frames { left: self.length as u64, pieces: self.pieces.into_iter() };
+                unread::let_go(frames.boxed_unsync(), unread::PATIENCE)
             }
         }
     }

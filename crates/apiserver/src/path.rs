@@ -50,7 +50,8 @@ pub struct Peer(pub IpAddr);
 
 /// Upstream's limit for request bodies.
 pub const BODY_LIMIT: usize = 3 * 1024 * 1024;
-const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+/// For requests that have no deadline, which the others meet first.
+const BODY_TIMEOUT: Duration = Duration::from_secs(90);
 
 pub async fn handle<B>(
     server: Arc<Server>,

@@ -10,6 +10,10 @@ use skiff_store::{OpenError, Store};
 /// Opens the embedded store beneath `directory`. Blocks while it loads.
 pub fn open(directory: &Path) -> Result<Store, OpenError> {
     let (store, report) = embedded::open(directory, Config::default())?;
-    tracing::debug!(?report, "store opened");
+    match (report.lost_writes(), report.cut.is_some() || report.found_damage()) {
+        (true, _) => tracing::error!(%report, "store opened, writes are lost"),
+        (false, true) => tracing::warn!(%report, "store opened after a repair"),
+        (false, false) => tracing::debug!(%report, "store opened"),
+    }
     Ok(store)
 }

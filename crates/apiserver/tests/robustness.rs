@@ -4,22 +4,17 @@ mod common;
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::serving::serving;
 use http::{Method, Request, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustls::RootCertStore;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
 use serde_json::json;
-use skiff_apiserver::{ApiServer, Leaf, UserInfo};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_util::sync::CancellationToken;
+use skiff_apiserver::{ApiServer, UserInfo};
+use tokio::net::TcpStream;
 use tower::Service;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
@@ -108,57 +103,6 @@ async fn a_watcher_that_does_not_read_holds_nobody_back() {
 }
 
 // === over TLS ===
-
-struct Serving {
-    cluster: common::Cluster,
-    port: u16,
-    stop: CancellationToken,
-    served: tokio::task::JoinHandle<std::io::Result<()>>,
-}
-
-async fn serving() -> Serving {
-    let cluster = common::cluster().await;
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
-    let (server, stop) = (cluster.server.clone(), CancellationToken::new());
-    let stopped = stop.clone().cancelled_owned();
-    let served = tokio::spawn(async move { server.serve(listener, stopped).await });
-    Serving { cluster, port, stop, served }
-}
-
-impl Serving {
-    /// An HTTP/2 connection of an administrator.
-    async fn connect(&self) -> hyper::client::conn::http2::SendRequest<Empty<Bytes>> {
-        let pki = self.cluster.server.pki();
-        let identity =
-            pki.issue(&Leaf::client("test", "admin", &["system:masters"])).expect("a certificate");
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(CertificateDer::from_pem_slice(pki.ca_pem().as_bytes()).expect("PEM"))
-            .expect("a CA");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = rustls::ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("protocols")
-            .with_root_certificates(roots)
-            .with_client_auth_cert(
-                identity.chain().expect("a chain"),
-                identity.key().expect("a key"),
-            )
-            .expect("an identity");
-        config.alpn_protocols = vec![b"h2".to_vec()];
-        let tcp = TcpStream::connect(("127.0.0.1", self.port)).await.expect("a connection");
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let name = ServerName::try_from("localhost").expect("a name");
-        let tls = connector.connect(name, tcp).await.expect("TLS");
-        let (sender, connection) =
-            hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(tls))
-                .await
-                .expect("HTTP/2");
-        tokio::spawn(connection);
-        sender
-    }
-}
 
 fn get(path: &str) -> Request<Empty<Bytes>> {
     Request::get(format!("https://localhost{path}")).body(Empty::new()).expect("a request")

@@ -7,7 +7,6 @@
 //! Knows nothing of pods, nodes or how packets reach it.
 //! Invariant: no input, from a client or an upstream server, makes it panic or answer for another name.
 
-mod catalog;
 mod forward;
 mod records;
 mod server;

@@ -12,14 +12,11 @@ use hickory_proto::rr::rdata::{A, AAAA, CNAME, PTR, SRV};
 use hickory_proto::rr::{LowerName, Name, RData};
 use k8s_openapi::api::core::v1::{Service, ServicePort};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use skiff_services::{Reader, ServiceKey};
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
-
-/// Namespace and name of a Service.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey {
-    pub namespace: String,
-    pub name: String,
+/// Reads Services as the records of a cluster domain.
+pub struct Recorder {
+    pub zone: Name,
 }
 
 /// The part of a Service that has records.
@@ -60,16 +57,26 @@ pub type Entry = (LowerName, RData);
 
 // === parsing ===
 
-impl ServiceKey {
-    pub fn of_service(service: &Service) -> Option<Self> {
-        let (namespace, name) =
-            (service.metadata.namespace.clone()?, service.metadata.name.clone()?);
-        Some(Self { namespace, name })
+impl Reader for Recorder {
+    type Service = ServiceInfo;
+    type Slice = SliceInfo;
+    type Made = Vec<Entry>;
+
+    fn service(&self, service: &Service) -> Option<ServiceInfo> {
+        ServiceInfo::parse(service)
     }
 
-    pub fn of_slice(slice: &EndpointSlice) -> Option<Self> {
-        let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-        Some(Self { namespace: slice.metadata.namespace.clone()?, name: name.clone() })
+    fn slice(&self, slice: &EndpointSlice) -> SliceInfo {
+        SliceInfo::parse(slice)
+    }
+
+    fn make<'a>(
+        &self,
+        key: &ServiceKey,
+        service: &ServiceInfo,
+        slices: impl Iterator<Item = &'a SliceInfo> + Clone,
+    ) -> Vec<Entry> {
+        records(key, service, slices, &self.zone)
     }
 }
 

@@ -11,14 +11,11 @@ use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, StreamExt};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, Record, RecordType};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
+use kube::Client;
+use skiff_services::{Catalog, changes};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -26,8 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
-use crate::catalog::Catalog;
 use crate::forward::{self, Forwarder};
+use crate::records::Recorder;
 use crate::zone::{Answer, Zone};
 
 /// What a UDP response may take where the client announces more: it then needs no fragments on any usual path.
@@ -170,56 +167,23 @@ async fn follow(
     responder: &Responder,
     status: watch::Sender<Status>,
 ) {
-    let services = events(Api::<Service>::all(client.clone())).map(Change::Service);
-    let slices = events(Api::<EndpointSlice>::all(client)).map(Change::Slice);
-    let mut changes = std::pin::pin!(futures::stream::select(services, slices));
-    let mut catalog = Catalog::default();
+    let mut changes = std::pin::pin!(changes(client));
+    let mut catalog = Catalog::new(Recorder { zone: origin.clone() });
     while let Some(change) = changes.next().await {
-        change.apply(&mut catalog);
+        catalog.apply(change);
         while let Some(Some(change)) = changes.next().now_or_never() {
-            change.apply(&mut catalog);
+            catalog.apply(change);
         }
         if !catalog.complete() {
             continue;
         }
-        let changes = catalog.take_changes(origin);
+        let changes = catalog.take_changes();
         debug!(services = changes.len(), "zone updated");
         let mut zone = responder.zone.write().expect("no change of the zone panics");
         changes.into_iter().for_each(|(service, records)| zone.set(&service, records));
         drop(zone);
         status.send_if_modified(|status| !std::mem::replace(&mut status.synced, true));
     }
-}
-
-#[expect(clippy::large_enum_variant, reason = "one at a time, and never stored")]
-enum Change {
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
-}
-
-impl Change {
-    fn apply(self, catalog: &mut Catalog) {
-        match self {
-            Self::Service(event) => catalog.service_event(event),
-            Self::Slice(event) => catalog.slice_event(event),
-        }
-    }
-}
-
-/// Watch events of one kind, without end: errors are logged and the watch resumes after a pause.
-fn events<K>(api: Api<K>) -> impl Stream<Item = Event<K>>
-where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + 'static,
-{
-    let events = watcher(api, watcher::Config::default()).default_backoff();
-    events.filter_map(|event| async {
-        event.inspect_err(|error| warn!(kind = %K::kind(&()), %error, "watch interrupted")).ok()
-    })
 }
 
 // === transports ===

@@ -2,8 +2,9 @@
 
 use hickory_proto::rr::{Name, Record, RecordType};
 use kube::runtime::watcher::Event;
+use skiff_services::Catalog;
 
-use crate::catalog::Catalog;
+use crate::records::Recorder;
 use crate::zone::{Answer, Zone};
 
 const OBJECTS: &str = "
@@ -71,7 +72,7 @@ fn origin() -> Name {
     Name::from_ascii("cluster.local.").unwrap()
 }
 
-fn feed(catalog: &mut Catalog, yaml: &str, deleted: bool) {
+fn feed(catalog: &mut Catalog<Recorder>, yaml: &str, deleted: bool) {
     for document in yaml.split("\n---") {
         let value: serde_json::Value = serde_saphyr::from_str(document).unwrap();
         if value["kind"] == "Service" {
@@ -88,14 +89,14 @@ fn feed(catalog: &mut Catalog, yaml: &str, deleted: bool) {
     }
 }
 
-fn update(zone: &mut Zone, catalog: &mut Catalog) {
-    for (service, records) in catalog.take_changes(&origin()) {
+fn update(zone: &mut Zone, catalog: &mut Catalog<Recorder>) {
+    for (service, records) in catalog.take_changes() {
         zone.set(&service, records);
     }
 }
 
-fn zone() -> (Zone, Catalog) {
-    let (mut zone, mut catalog) = (Zone::new(&origin()), Catalog::default());
+fn zone() -> (Zone, Catalog<Recorder>) {
+    let (mut zone, mut catalog) = (Zone::new(&origin()), Catalog::new(Recorder { zone: origin() }));
     feed(&mut catalog, OBJECTS, false);
     update(&mut zone, &mut catalog);
     (zone, catalog)

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hickory_proto::rr::rdata::{CNAME, NS, SOA, TXT};
 use hickory_proto::rr::{LowerName, Name, RData, Record, RecordType};
+use skiff_services::ServiceKey;
 
-use crate::records::{Entry, ServiceKey, address_data, child};
+use crate::records::{Entry, address_data, child};
 
 /// Seconds a record may be kept: short, since endpoints come and go.
 pub const TTL: u32 = 5;

@@ -5,22 +5,21 @@
 //! with what it acknowledged. `SKIFF_SERVER_KILLS` sets the number of rounds.
 //! The store's own kill test looks at keys; this one goes through the whole request path.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+mod common;
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use common::{Scratch, Server};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::{DeleteParams, ListParams, ObjectMeta, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
+use kube::{Api, Client};
 use tokio::task::JoinSet;
 
 const WRITERS: usize = 64;
 /// Each writer works on a few names in turn, so that every name is created, replaced and deleted many times.
 const NAMES: usize = 4;
-const START_LIMIT: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answered_write_survives_kill_9_of_the_server() {
@@ -130,72 +129,5 @@ fn settle(known: &mut Known, stored: &BTreeMap<String, u64>, round: u64) {
     }
     for name in stored.keys() {
         assert!(known.contains_key(name), "round {round}: {name} was never written");
-    }
-}
-
-/// A server process, killed when dropped.
-struct Server {
-    process: Child,
-    kubeconfig: PathBuf,
-}
-
-struct Scratch(PathBuf);
-
-// === impl Server ===
-
-impl Server {
-    fn start(directory: &Path) -> Server {
-        let kubeconfig = directory.join("kubeconfig");
-        let _ = std::fs::remove_file(&kubeconfig);
-        let process = Command::new(env!("CARGO_BIN_EXE_skiff"))
-            .args(["server", "--no-node", "--no-controllers", "--bind-address", "127.0.0.1"])
-            .args(["--port", "0"])
-            .arg("--data-dir")
-            .arg(directory.join("data"))
-            .arg("--write-kubeconfig")
-            .arg(&kubeconfig)
-            .env("SKIFF_LOG", "error")
-            .stdout(Stdio::null())
-            .spawn()
-            .expect("the server starts");
-        Server { process, kubeconfig }
-    }
-
-    async fn client(&self) -> Client {
-        let began = Instant::now();
-        while !self.kubeconfig.exists() {
-            assert!(began.elapsed() < START_LIMIT, "the server is not ready");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        let file = Kubeconfig::read_from(&self.kubeconfig).expect("a kubeconfig");
-        let options = KubeConfigOptions::default();
-        let config = Config::from_custom_kubeconfig(file, &options).await.expect("a config");
-        Client::try_from(config).expect("a client")
-    }
-
-    fn kill(&mut self) {
-        self.process.kill().expect("the server is running");
-        self.process.wait().expect("it ends");
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-impl Scratch {
-    fn new(name: &str) -> Scratch {
-        let path = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
-        std::fs::create_dir_all(&path).expect("a scratch directory");
-        Scratch(path)
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
     }
 }

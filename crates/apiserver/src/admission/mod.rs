@@ -12,6 +12,7 @@ mod asking;
 mod certificates;
 mod chain;
 mod claim_resize;
+mod configured;
 mod default_class;
 mod default_toleration_seconds;
 mod evaluation;
@@ -47,13 +48,17 @@ use skiff_api::{KindDef, Status};
 pub use chain::ChainError;
 pub use request::{Operation, Request};
 
+use configured::Configured;
+use policies::Policies;
+use webhooks::Hooks;
+
 const GROUP: &str = "admissionregistration.k8s.io";
 
 /// The plugins of a server, and what they know of configuration in the store.
 pub struct Admission {
     plugins: Vec<&'static dyn Plugin>,
-    policies: policies::Configured,
-    webhooks: webhooks::Webhooks,
+    policies: Configured<Policies>,
+    webhooks: Configured<Hooks>,
     quota_locks: resource_quota::Locks,
 }
 
@@ -133,8 +138,8 @@ impl Admission {
         let plugins = chain::of(enabled, disabled)?;
         Ok(Admission {
             plugins,
-            policies: policies::Configured::default(),
-            webhooks: webhooks::Webhooks::default(),
+            policies: Configured::default(),
+            webhooks: Configured::default(),
             quota_locks: resource_quota::Locks::default(),
         })
     }

@@ -30,6 +30,7 @@ use crate::negotiate::Media;
 use crate::objects;
 use crate::reply::{BoxError, Reply};
 use crate::server::Server;
+use crate::unread;
 
 /// Without a timeout of the client's, a watch lasts this long and up to as long again.
 const LASTS: u64 = 1800;
@@ -54,7 +55,8 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         .ok_or_else(Media::not_streamable)?;
     let encoder = EventEncoder::new(media, kind.clone(), call)?;
     let watcher = Watcher::open(call, kind, encoder).await?;
-    let mut response = Response::new(StreamBody::new(watcher.frames()).boxed_unsync());
+    let frames = StreamBody::new(watcher.frames()).boxed_unsync();
+    let mut response = Response::new(unread::let_go(frames, unread::PATIENCE));
     let content_type = HeaderValue::from_static(watch_content_type(media));
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(Reply::Response(response))

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod serving;
+
 use bytes::Bytes;
 use futures::StreamExt;
 use http::{Method, Request, StatusCode};

@@ -160,8 +160,20 @@ fn rfc3339(t: SystemTime) -> String {
 
 pub async fn resource_metrics(server: &Server) -> Result<Response<Body>, Refusal> {
     let pods = collect(server).await?;
-    let mut text = Exposition::default();
-    let now = SystemTime::now();
+    let (mut text, now) = (Exposition::default(), SystemTime::now());
+    containers_use(&mut text, &pods);
+    node_uses(&mut text, now);
+    pods_use(&mut text, &pods, now);
+    text.family(
+        "scrape_error",
+        "gauge",
+        "1 if there was an error while getting container metrics, 0 otherwise",
+    );
+    text.sample("", 0.0, None);
+    Ok(typed(PROMETHEUS, text.text))
+}
+
+fn containers_use(text: &mut Exposition, pods: &[PodStats]) {
     let each = || pods.iter().flat_map(|p| p.containers.iter().map(move |c| (p, c)));
     text.family(
         "container_cpu_usage_seconds_total",
@@ -193,6 +205,9 @@ pub async fn resource_metrics(server: &Server) -> Result<Response<Body>, Refusal
         let since = started.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         text.sample(&container_labels(pod, stat), since.as_secs_f64(), None);
     }
+}
+
+fn node_uses(text: &mut Exposition, now: SystemTime) {
     text.family(
         "node_cpu_usage_seconds_total",
         "counter",
@@ -205,27 +220,23 @@ pub async fn resource_metrics(server: &Server) -> Result<Response<Body>, Refusal
         "Current working set of the node in bytes",
     );
     text.sample("", node_memory() as f64, Some(now));
+}
+
+fn pods_use(text: &mut Exposition, pods: &[PodStats], now: SystemTime) {
     text.family(
         "pod_cpu_usage_seconds_total",
         "counter",
         "Cumulative cpu time consumed by the pod in core-seconds",
     );
-    for pod in &pods {
+    for pod in pods {
         let cpu: Duration = pod.containers.iter().map(|(s, _)| s.cpu).sum();
         text.sample(&pod_labels(pod), cpu.as_secs_f64(), Some(now));
     }
     text.family("pod_memory_working_set_bytes", "gauge", "Current working set of the pod in bytes");
-    for pod in &pods {
+    for pod in pods {
         let memory: u64 = pod.containers.iter().map(|(s, _)| s.memory_working_set_bytes).sum();
         text.sample(&pod_labels(pod), memory as f64, Some(now));
     }
-    text.family(
-        "scrape_error",
-        "gauge",
-        "1 if there was an error while getting container metrics, 0 otherwise",
-    );
-    text.sample("", 0.0, None);
-    Ok(typed(PROMETHEUS, text.text))
 }
 
 pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {

@@ -2,12 +2,11 @@
 //!
 //! Services and EndpointSlices come in through a `kube::Client`; one nftables table comes out, in which every change is
 //! one transaction of a few elements. Counterpart: pkg/proxy/nftables.
-//! Path of a change: `catalog` (watch events) -> `plan` (what a Service asks for) -> `ruleset` (what differs)
+//! Path of a change: `skiff_services` (watch events) -> `plan` (what a Service asks for) -> `ruleset` (what differs)
 //! -> `dataplane` (the transaction) -> `conntrack` (flows it left behind).
 //!
 //! Invariant: after an error the table is rewritten whole, after growing pauses; until then the old rules stand.
 
-mod catalog;
 mod conntrack;
 mod dataplane;
 pub mod plan;
@@ -15,21 +14,18 @@ pub mod ruleset;
 
 use std::time::Duration;
 
-use futures::{FutureExt, Stream, StreamExt};
+use futures::{FutureExt, StreamExt};
 use ipnet::{IpNet, Ipv4Net};
-use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::discovery::v1::EndpointSlice;
-use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event, watcher};
-use kube::{Api, Client};
+use kube::Client;
 use nlink::netlink::{Connection, Netfilter};
+use skiff_services::{Catalog, changes};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use tracing::{debug, error, info, warn};
 
 use crate::link::{self, Namespace};
-use catalog::Catalog;
 use dataplane::Dataplane;
+use plan::Planner;
 use ruleset::{Delta, Ruleset};
 
 pub use dataplane::Ranges;
@@ -73,7 +69,7 @@ pub enum Error {
 
 /// The service proxy of one node.
 pub struct ServiceProxy {
-    catalog: Catalog,
+    catalog: Catalog<Planner>,
     ruleset: Ruleset,
     dataplane: Dataplane,
     conntrack: Connection<Netfilter>,
@@ -96,7 +92,7 @@ impl ServiceProxy {
         prepare_node(&node, &config).await?;
         let ranges = Ranges { pods: config.cluster_cidr, services: config.service_cidr };
         Ok(Self {
-            catalog: Catalog::new(&config.node_name),
+            catalog: Catalog::new(Planner { node: config.node_name }),
             ruleset: Ruleset::default(),
             dataplane: Dataplane::open(&node, ranges)?,
             conntrack: node.conntrack()?,
@@ -112,30 +108,21 @@ impl ServiceProxy {
 
     /// Follows the API server until the future is dropped. Its rules stay behind and keep working.
     pub async fn run(mut self, client: Client) {
-        let services = follow(Api::<Service>::all(client.clone())).map(Change::Service);
-        let slices = follow(Api::<EndpointSlice>::all(client)).map(Change::Slice);
-        let mut changes = std::pin::pin!(futures::stream::select(services, slices));
+        let mut changes = std::pin::pin!(changes(client));
         loop {
             let retry_at = self.retry.due.unwrap_or_else(Instant::now);
             let change = tokio::select! {
                 change = changes.next() => change,
                 () = sleep_until(retry_at), if self.retry.due.is_some() => None,
             };
-            change.into_iter().for_each(|change| self.take(change));
+            change.into_iter().for_each(|change| self.catalog.apply(change));
             // What has already arrived goes into the same transaction.
             while let Some(Some(change)) = changes.next().now_or_never() {
-                self.take(change);
+                self.catalog.apply(change);
             }
             if self.catalog.complete() && !self.retry.waiting() {
                 self.sync().await;
             }
-        }
-    }
-
-    fn take(&mut self, change: Change) {
-        match change {
-            Change::Service(event) => self.catalog.service_event(event),
-            Change::Slice(event) => self.catalog.slice_event(event),
         }
     }
 
@@ -200,28 +187,6 @@ impl ServiceProxy {
             status.failure = Some(failure);
         });
     }
-}
-
-#[expect(clippy::large_enum_variant, reason = "one at a time, and never stored")]
-enum Change {
-    Service(Event<Service>),
-    Slice(Event<EndpointSlice>),
-}
-
-/// Watch events of one kind, from a list on, without end: errors are logged and the watch resumes after a pause.
-fn follow<K>(api: Api<K>) -> impl Stream<Item = Event<K>>
-where
-    K: kube::Resource<DynamicType = ()>
-        + Clone
-        + std::fmt::Debug
-        + serde::de::DeserializeOwned
-        + Send
-        + 'static,
-{
-    let events = watcher(api, watcher::Config::default()).default_backoff();
-    events.filter_map(|event| async {
-        event.inspect_err(|error| warn!(kind = %K::kind(&()), %error, "watch interrupted")).ok()
-    })
 }
 
 async fn prepare_node(node: &Namespace, config: &ServiceProxyConfig) -> Result<(), link::Error> {

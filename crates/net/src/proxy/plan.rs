@@ -11,20 +11,18 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
+use skiff_services::{Reader, ServiceKey};
 
 use crate::nft::Protocol;
 
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Another implementation serves a Service that carries this label.
 const SERVICE_PROXY_NAME: &str = "service.kubernetes.io/service-proxy-name";
 /// What the API server defaults `sessionAffinityConfig.clientIP.timeoutSeconds` to.
 const DEFAULT_AFFINITY_SECONDS: i32 = 10_800;
 
-/// Namespace and name of a Service.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ServiceKey {
-    pub namespace: String,
-    pub name: String,
+/// Reads Services as the proxy of one node does.
+pub struct Planner {
+    pub node: String,
 }
 
 /// Where a packet for a Service arrives.
@@ -121,23 +119,26 @@ enum Phase {
 
 // === parsing ===
 
-impl ServiceKey {
-    pub fn of_service(service: &Service) -> Option<Self> {
-        let (namespace, name) =
-            (service.metadata.namespace.clone()?, service.metadata.name.clone()?);
-        Some(Self { namespace, name })
+impl Reader for Planner {
+    type Service = ServiceInfo;
+    type Slice = SliceInfo;
+    type Made = Intent;
+
+    fn service(&self, service: &Service) -> Option<ServiceInfo> {
+        ServiceInfo::parse(service)
     }
 
-    /// The Service that a slice belongs to.
-    pub fn of_slice(slice: &EndpointSlice) -> Option<Self> {
-        let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-        Some(Self { namespace: slice.metadata.namespace.clone()?, name: name.clone() })
+    fn slice(&self, slice: &EndpointSlice) -> SliceInfo {
+        SliceInfo::parse(slice, &self.node)
     }
-}
 
-impl std::fmt::Display for ServiceKey {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.namespace, self.name)
+    fn make<'a>(
+        &self,
+        _: &ServiceKey,
+        service: &ServiceInfo,
+        slices: impl Iterator<Item = &'a SliceInfo> + Clone,
+    ) -> Intent {
+        plan(service, slices)
     }
 }
 

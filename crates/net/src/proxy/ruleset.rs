@@ -11,7 +11,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
-use super::plan::{Backend, Clients, Destination, Frontend, Intent, Refusal, ServiceKey};
+use skiff_services::ServiceKey;
+
+use super::plan::{Backend, Clients, Destination, Frontend, Intent, Refusal};
 use crate::nft::Protocol;
 
 /// What all frontends with the same number of endpoints and the same treatment share: one chain.

@@ -2,7 +2,7 @@
 //!
 //! Request -> the [`Policy`]s it matches, each with its bindings and their parameters -> changes, warnings, audit annotations or a
 //! refusal. Counterpart: `k8s.io/apiserver/pkg/admission/plugin/policy`.
-//! Invariant: expressions are compiled once per change of their policy, and nothing that configures admission is subject to them.
+//! Invariant: expressions are compiled once per change of their policy.
 
 mod mutating;
 mod params;
@@ -17,22 +17,17 @@ use serde_json::Value;
 use skiff_api::Status;
 use skiff_api::meta::meta;
 
-use self::policy::{Binding, Policies, Policy};
+pub use self::policy::Policies;
+use self::policy::{Binding, Policy};
 use super::asking::RequestAuthorizer;
+use super::configured::{Configuration, Phase};
 use super::evaluation::Subject;
-use super::live::Live;
+use super::matching::{Interest, Match};
 use super::{Plugin, Request, versions};
 use crate::objects;
 
 pub struct MutatingAdmissionPolicy;
 pub struct ValidatingAdmissionPolicy;
-
-/// Both kinds of policies with their bindings, decoded and compiled when first asked for after a change.
-#[derive(Default)]
-pub struct Configured {
-    mutating: Live<Policies>,
-    validating: Live<Policies>,
-}
 
 /// A binding that applies to a request, with one of its parameters.
 struct Invocation<'a> {
@@ -48,24 +43,17 @@ struct Misconfigured<'a> {
     why: String,
 }
 
-// === impl Configured ===
-
-impl Configured {
-    pub fn changed(&self) {
-        self.mutating.changed();
-        self.validating.changed();
+impl Configuration for Policies {
+    fn interest(&self) -> &Interest {
+        &self.interest
     }
-}
 
-async fn load(request: &Request<'_>, resource: &str) -> Result<Policies, Status> {
-    let policies = objects::all(request.server, &format!("{resource}policies/")).await?;
-    let bindings = objects::all(request.server, &format!("{resource}policybindings/")).await?;
-    Ok(Policies::read(&policies, &bindings))
-}
-
-fn may_match(live: &Live<Policies>, request: &Request<'_>) -> bool {
-    !super::is_admission_configuration(request.kind)
-        && live.current().is_none_or(|policies| policies.interest.covers(request))
+    async fn load(request: &Request<'_>, phase: Phase) -> Result<Policies, Status> {
+        let (server, prefix) = (request.server, phase.prefix());
+        let policies = objects::all(server, &format!("{prefix}admissionpolicies/")).await?;
+        let bindings = objects::all(server, &format!("{prefix}admissionpolicybindings/")).await?;
+        Ok(Policies::read(&policies, &bindings))
+    }
 }
 
 #[async_trait]
@@ -75,15 +63,14 @@ impl Plugin for ValidatingAdmissionPolicy {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        may_match(&request.server.admission.policies.validating, request)
+        request.server.admission.policies.may_concern(request, Phase::Validating)
     }
 
     async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        let live = &request.server.admission.policies.validating;
-        let policies = live.get(|| load(request, "validatingadmission")).await?;
-        match policies.interest.covers(request) {
-            true => validating::judge(&policies, request, object).await,
-            false => Ok(()),
+        let all = &request.server.admission.policies;
+        match all.concerning(request, Phase::Validating).await? {
+            Some(policies) => validating::judge(&policies, request, object).await,
+            None => Ok(()),
         }
     }
 }
@@ -95,15 +82,14 @@ impl Plugin for MutatingAdmissionPolicy {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        may_match(&request.server.admission.policies.mutating, request)
+        request.server.admission.policies.may_concern(request, Phase::Mutating)
     }
 
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-        let live = &request.server.admission.policies.mutating;
-        let policies = live.get(|| load(request, "mutatingadmission")).await?;
-        match policies.interest.covers(request) {
-            true => mutating::change(&policies, request, object).await,
-            false => Ok(()),
+        let all = &request.server.admission.policies;
+        match all.concerning(request, Phase::Mutating).await? {
+            Some(policies) => mutating::change(&policies, request, object).await,
+            None => Ok(()),
         }
     }
 }
@@ -141,11 +127,7 @@ async fn invocations<'a>(
 }
 
 /// What expressions are shown of a request.
-async fn subject(
-    request: &Request<'_>,
-    found: &super::matching::Match,
-    object: &Value,
-) -> Result<Subject, Status> {
+async fn subject(request: &Request<'_>, found: &Match, object: &Value) -> Result<Subject, Status> {
     let old = request.old.unwrap_or(&Value::Null);
     Ok(Subject {
         object: versions::shown(request, &found.kind, object)?,

@@ -15,41 +15,26 @@ use serde_json::Value;
 use skiff_api::Status;
 
 use self::call::{Fault, Reviewed};
-use self::hook::{Hook, Hooks};
-use super::live::Live;
-use super::matching::Match;
+use self::hook::Hook;
+pub use self::hook::Hooks;
+use super::configured::{Configuration, Phase};
+use super::matching::{Interest, Match};
 use super::{Plugin, Request, versions};
 use crate::objects;
 
 pub struct MutatingAdmissionWebhook;
 pub struct ValidatingAdmissionWebhook;
 
-/// Both kinds of configurations, decoded when first asked for after a change.
-#[derive(Default)]
-pub struct Webhooks {
-    mutating: Live<Hooks>,
-    validating: Live<Hooks>,
-}
-
-// === impl Webhooks ===
-
-impl Webhooks {
-    pub fn changed(&self) {
-        self.mutating.changed();
-        self.validating.changed();
+impl Configuration for Hooks {
+    fn interest(&self) -> &Interest {
+        &self.interest
     }
-}
 
-async fn load(request: &Request<'_>, resource: &str) -> Result<Hooks, Status> {
-    let mutating = resource.starts_with("mutating");
-    let all = objects::all(request.server, &format!("{resource}/")).await?;
-    Ok(Hooks::read(&all, mutating))
-}
-
-/// Whether any hook could be about this. Unknown until the configurations are read once.
-fn may_match(live: &Live<Hooks>, request: &Request<'_>) -> bool {
-    !super::is_admission_configuration(request.kind)
-        && live.current().is_none_or(|hooks| hooks.interest.covers(request))
+    async fn load(request: &Request<'_>, phase: Phase) -> Result<Hooks, Status> {
+        let resource = format!("{}webhookconfigurations/", phase.prefix());
+        let all = objects::all(request.server, &resource).await?;
+        Ok(Hooks::read(&all, phase == Phase::Mutating))
+    }
 }
 
 #[async_trait]
@@ -59,15 +44,12 @@ impl Plugin for MutatingAdmissionWebhook {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        may_match(&request.server.admission.webhooks.mutating, request)
+        request.server.admission.webhooks.may_concern(request, Phase::Mutating)
     }
 
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-        let live = &request.server.admission.webhooks.mutating;
-        let hooks = live.get(|| load(request, "mutatingwebhookconfigurations")).await?;
-        if !hooks.interest.covers(request) {
-            return Ok(());
-        }
+        let all = &request.server.admission.webhooks;
+        let Some(hooks) = all.concerning(request, Phase::Mutating).await? else { return Ok(()) };
         let second = request.reinvocation.is_second();
         invoked(request).begin(second, object);
         for hook in &hooks.hooks {
@@ -110,15 +92,12 @@ impl Plugin for ValidatingAdmissionWebhook {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        may_match(&request.server.admission.webhooks.validating, request)
+        request.server.admission.webhooks.may_concern(request, Phase::Validating)
     }
 
     async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        let live = &request.server.admission.webhooks.validating;
-        let hooks = live.get(|| load(request, "validatingwebhookconfigurations")).await?;
-        if !hooks.interest.covers(request) {
-            return Ok(());
-        }
+        let all = &request.server.admission.webhooks;
+        let Some(hooks) = all.concerning(request, Phase::Validating).await? else { return Ok(()) };
         let mut asked = Vec::new();
         for hook in &hooks.hooks {
             if let Some(found) = hook.asked_about(request, object).await? {

@@ -1,4 +1,4 @@
-//! Seeds for the fuzz targets out of the recorded requests: `cargo run --bin seeds` fills `corpus/`.
+//! Seeds for the fuzz targets out of the recorded requests: `cargo run --example seeds` fills `corpus/`.
 //!
 //! Scenario files -> bodies, patches, queries, selectors and rules, each in the form its target takes.
 
@@ -7,6 +7,10 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use skiff_api::codec::to_proto;
 use skiff_fuzz::{SEPARATOR, choice};
+
+/// The patch languages, and the second byte of an input that chooses each.
+const LANGUAGES: [(&str, u8); 3] =
+    [("application/json-patch", 0), ("application/merge-patch", 1), ("application/strategic", 2)];
 
 fn main() -> std::io::Result<()> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -18,6 +22,7 @@ fn main() -> std::io::Result<()> {
             seeds.add_step(step)?;
         }
     }
+    seeds.add_watches()?;
     println!("{} seeds in {}", seeds.count, seeds.directory.display());
     Ok(())
 }
@@ -42,15 +47,15 @@ struct Seeds {
 impl Seeds {
     fn add_step(&mut self, step: &Value) -> std::io::Result<()> {
         if let Some(query) = step["query"].as_str() {
-            self.add("watch", query.as_bytes())?;
+            self.add("query", query.as_bytes())?;
         }
         self.add_query_terms(&step["query"])?;
         self.add_rules(&step["body"])?;
         let answer = &step["expect"]["body"];
-        let patch = step["contentType"].as_str().unwrap_or_default().contains("patch");
+        let media = step["contentType"].as_str().unwrap_or_default();
         match &step["body"] {
             Value::Null => Ok(()),
-            body if patch => self.add_patch(answer, body),
+            body if media.contains("patch") => self.add_patch(media, answer, body),
             body => self.add_object(body),
         }
     }
@@ -61,19 +66,21 @@ impl Seeds {
         self.add("json", &[&[choice], text.as_bytes()].concat())?;
         self.add("yaml", &[&[choice], text.as_bytes()].concat())?;
         self.add("selector", &[&[choice], &b"a in (b),!c|metadata.name=x\0"[..], text.as_bytes()].concat())?;
-        self.add("apply", &pair(choice, &text, &text))?;
+        self.add("apply", &pair(&[choice], &text, &text))?;
         if let Some(bytes) = to_proto(object) {
             self.add("protobuf", &[&[choice], &bytes[..]].concat())?;
         }
         Ok(())
     }
 
-    fn add_patch(&mut self, answer: &Value, patch: &Value) -> std::io::Result<()> {
+    fn add_patch(&mut self, media: &str, answer: &Value, patch: &Value) -> std::io::Result<()> {
         let Some(choice) = chosen(answer) else { return Ok(()) };
         let patch = patch.as_str().map_or_else(|| patch.to_string(), str::to_owned);
         let object = answer.to_string();
-        self.add("patch", &pair(choice, &object, &patch))?;
-        self.add("apply", &pair(choice, &object, &patch))
+        match LANGUAGES.iter().find(|(language, _)| media.starts_with(language)) {
+            Some((_, how)) => self.add("patch", &pair(&[choice, *how], &object, &patch)),
+            None => self.add("apply", &pair(&[choice], &object, &patch)),
+        }
     }
 
     fn add_query_terms(&mut self, query: &Value) -> std::io::Result<()> {
@@ -82,7 +89,19 @@ impl Seeds {
             format!("{name}={}", value.as_str().map_or_else(|| value.to_string(), str::to_owned))
         });
         let query: Vec<String> = terms.collect();
-        self.add("watch", query.join("&").replace(' ', "%20").as_bytes())
+        self.add("query", query.join("&").replace(' ', "%20").as_bytes())
+    }
+
+    /// Where a watch resumes and what it is about: each byte of the form once at small and large values.
+    fn add_watches(&mut self) -> std::io::Result<()> {
+        for at in 0..8 {
+            for byte in [1, 3, 0x7f, 0xff] {
+                let mut form = [0; 8];
+                form[at] = byte;
+                self.add("watch", &form)?;
+            }
+        }
+        Ok(())
     }
 
     /// Every text called a rule or an expression, at any depth.
@@ -113,6 +132,6 @@ fn chosen(object: &Value) -> Option<u8> {
     choice(object["apiVersion"].as_str()?, object["kind"].as_str()?)
 }
 
-fn pair(choice: u8, first: &str, second: &str) -> Vec<u8> {
-    [&[choice], first.as_bytes(), &[SEPARATOR], second.as_bytes()].concat()
+fn pair(choices: &[u8], first: &str, second: &str) -> Vec<u8> {
+    [choices, first.as_bytes(), &[SEPARATOR], second.as_bytes()].concat()
 }
