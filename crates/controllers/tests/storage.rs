@@ -1,8 +1,8 @@
-//! Claims and volumes that find each other, and what is deleted while something uses it, against the real API server.
+//! Claims, volumes and attribute classes from their binding to their deletion, against the real API server.
 
 mod cluster;
 
-use cluster::{TestCluster, count};
+use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::api::DeleteParams;
@@ -82,6 +82,38 @@ async fn a_class_goes_with_the_last_claim_that_names_it_and_a_free_volume_at_onc
     cluster.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_bound_on_both_sides_and_leaves_its_volume_released() {
+    let cluster = TestCluster::start("binding").await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "hostPath": {"path": "/tmp/pv"}}});
+    cluster.create_cluster::<PersistentVolume>(volume).await;
+    cluster
+        .eventually("the claim is bound", async |c| {
+            let claim = c.api::<PersistentVolumeClaim>("default").get("data").await.unwrap();
+            json_path(&claim, "/status/phase") == json!("Bound")
+        })
+        .await;
+    let claim = cluster.api::<PersistentVolumeClaim>("default").get("data").await.unwrap();
+    assert_eq!(json_path(&claim, "/spec/volumeName"), json!("pv"));
+    assert_eq!(json_path(&claim, "/status/capacity/storage"), json!("2Gi"));
+    let volumes = cluster.cluster_api::<PersistentVolume>();
+    let bound = volumes.get("pv").await.unwrap();
+    assert_eq!(json_path(&bound, "/spec/claimRef/uid"), json!(claim.metadata.uid));
+    assert_eq!(json_path(&bound, "/status/phase"), json!("Bound"));
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the volume is released", async |c| {
+            let volume = c.cluster_api::<PersistentVolume>().get("pv").await.unwrap();
+            json_path(&volume, "/status/phase") == json!("Released")
+        })
+        .await;
+    cluster.stop().await;
+}
+
 async fn phase(claims: &kube::Api<PersistentVolumeClaim>, name: &str) -> String {
     let claim = claims.get(name).await.expect("there");
     claim.status.and_then(|status| status.phase).unwrap_or_default()
@@ -89,7 +121,7 @@ async fn phase(claims: &kube::Api<PersistentVolumeClaim>, name: &str) -> String 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_takes_the_closest_volume_which_is_released_after_it() {
-    let cluster = TestCluster::start("binding").await;
+    let cluster = TestCluster::start("closest").await;
     for (name, size) in [("large", "8Gi"), ("close", "2Gi"), ("small", "512Mi")] {
         let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name},
             "spec": {"capacity": {"storage": size}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
