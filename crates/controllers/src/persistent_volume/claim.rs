@@ -13,8 +13,8 @@ use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::facts::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONERS, SELECTED_NODE, annotation, best_match,
-    claim_class, claim_ref, claim_spec, is_promised_to, misfit, promised_uid, volume_name,
-    volume_spec, waits_for_consumer,
+    claim_class, claim_ref, claim_spec, is_promised_to, misfit, names_no_class, promised_uid,
+    volume_name, volume_spec, waits_for_consumer,
 };
 
 /// Its volumes are made by hand only.
@@ -28,6 +28,8 @@ pub struct Observed {
     /// All there are; only looked at while the claim names none.
     pub volumes: Vec<Arc<PersistentVolume>>,
     pub class: Option<Arc<StorageClass>>,
+    /// The class of claims that name none.
+    pub default_class: Option<String>,
     /// Names of pods that use the claim and have no node yet.
     pub waiting_pods: Vec<String>,
 }
@@ -97,13 +99,8 @@ fn take_named(claim: &PersistentVolumeClaim, volume: Option<&PersistentVolume>) 
             }
         },
         Some(_) if is_promised_to(volume, claim) => bind(claim, volume),
-        Some(other) => {
-            let text = |text: &Option<String>| text.clone().unwrap_or_default();
-            let message = format!(
-                "volume {name:?} already bound to a different claim (bound to claim {}/{})",
-                text(&other.namespace),
-                text(&other.name)
-            );
+        Some(_) => {
+            let message = format!("volume {name:?} already bound to a different claim.");
             pending(claim, Some(Told::warning("FailedBinding", message)))
         }
     }
@@ -118,6 +115,11 @@ fn find(claim: &PersistentVolumeClaim, observed: &Observed) -> Plan {
         return bind(claim, volume);
     }
     match class {
+        None if names_no_class(claim) && observed.default_class.is_some() => {
+            let mut claim = claim.clone();
+            claim.spec.get_or_insert_default().storage_class_name = observed.default_class.clone();
+            pending(&claim, None)
+        }
         _ if waits => pending(claim, Some(wait_for_consumer(&observed.waiting_pods))),
         None if claim_class(claim).is_empty() => {
             let message =

@@ -24,6 +24,11 @@ pub const PROVISIONERS: [&str; 2] =
     ["volume.kubernetes.io/storage-provisioner", "volume.beta.kubernetes.io/storage-provisioner"];
 /// On a claim: the node that the scheduler chose for its first consumer.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// On a class: claims that name none are of it.
+const IS_DEFAULT: [&str; 2] = [
+    "storageclass.kubernetes.io/is-default-class",
+    "storageclass.beta.kubernetes.io/is-default-class",
+];
 /// On either side, from before `storageClassName`.
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
@@ -46,6 +51,23 @@ pub fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
 pub fn claim_class(claim: &PersistentVolumeClaim) -> &str {
     let named = claim_spec(claim).storage_class_name.as_deref();
     annotation(&claim.metadata, BETA_CLASS).or(named).unwrap_or_default()
+}
+
+/// Neither a class nor, as an empty name does, that it wants none: the default class may still be filled in.
+pub fn names_no_class(claim: &PersistentVolumeClaim) -> bool {
+    claim_spec(claim).storage_class_name.is_none()
+        && annotation(&claim.metadata, BETA_CLASS).is_none()
+}
+
+/// Of the classes marked as default the youngest, then the first by name.
+pub fn default_class<C: std::borrow::Borrow<StorageClass>>(classes: &[C]) -> Option<String> {
+    let metas = classes.iter().map(|class| &class.borrow().metadata);
+    let marked =
+        metas.filter(|meta| IS_DEFAULT.iter().any(|key| annotation(meta, key) == Some("true")));
+    let order = |meta: &&ObjectMeta| {
+        (std::cmp::Reverse(meta.creation_timestamp.as_ref().map(|time| time.0)), meta.name.clone())
+    };
+    marked.min_by_key(order).and_then(|meta| meta.name.clone())
 }
 
 pub fn volume_class(volume: &PersistentVolume) -> &str {
@@ -202,6 +224,25 @@ mod tests {
         ];
         let found = best_match(&claim(asked), &volumes, any);
         assert_eq!(found.and_then(|volume| volume.metadata.name.as_deref()), expected, "{asked}");
+    }
+
+    #[test]
+    fn the_youngest_class_that_is_marked_is_the_default() {
+        let class = |name: &str, born: u32, marked: &str| -> StorageClass {
+            yaml(&format!(
+                "{{metadata: {{name: {name}, creationTimestamp: '202{born}-01-01T00:00:00Z', annotations: {{{marked}}}}}, provisioner: p}}"
+            ))
+        };
+        let (ga, beta) = (
+            "storageclass.kubernetes.io/is-default-class: 'true'",
+            "storageclass.beta.kubernetes.io/is-default-class: 'true'",
+        );
+        let classes =
+            [class("old", 1, ga), class("b", 2, beta), class("a", 2, ga), class("new", 3, "")];
+        assert_eq!(default_class(&classes), Some("a".into()));
+        assert_eq!(default_class(&classes[3..]), None);
+        assert!(names_no_class(&claim("")));
+        assert!(!names_no_class(&claim("storageClassName: ''")));
     }
 
     #[test]

@@ -81,7 +81,8 @@ fn unbound(caches: &Caches, class: &str) -> Vec<Key> {
     let all = caches.store::<PersistentVolumeClaim>().all();
     let waiting = all.iter().filter(|claim| {
         let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-        phase != Some("Bound") && claim_class(claim) == class
+        // One that names no class may get the one that is new.
+        phase != Some("Bound") && (claim_class(claim) == class || facts::names_no_class(claim))
     });
     waiting.map(|claim| Key::of(claim.as_ref())).collect()
 }
@@ -122,7 +123,11 @@ async fn observe(ctx: &Ctx, claim: &PersistentVolumeClaim) -> Result<Observed> {
     let class = ctx.lister::<StorageClass>().get(&Key::cluster(claim_class(claim)));
     let waits = class.as_deref().is_some_and(facts::waits_for_consumer);
     let waiting_pods = if waits { waiting_pods(ctx, claim) } else { Vec::new() };
-    Ok(Observed { named: None, volumes: volumes.all(), class, waiting_pods })
+    let default_class = match facts::names_no_class(claim) {
+        true => facts::default_class(&ctx.lister::<StorageClass>().all()),
+        false => None,
+    };
+    Ok(Observed { named: None, volumes: volumes.all(), class, default_class, waiting_pods })
 }
 
 /// The names of pods that would use the claim and have no node yet.

@@ -65,6 +65,14 @@ fn a_claim_waits_for_what_its_class_says() {
 }
 
 #[test]
+fn a_claim_without_a_class_gets_the_default_when_there_is_one() {
+    let observed = || Observed { default_class: Some("standard".into()), ..Observed::default() };
+    let plan = claim::plan(&claim("", ""), &observed());
+    assert_eq!(facts::claim_class(&plan.claim), "standard");
+    check(&claim("", "storageClassName: ''"), observed(), "Pending", "FailedBinding");
+}
+
+#[test]
 fn a_provisioner_is_named_on_the_claim_it_is_to_serve() {
     let class = "{metadata: {name: fast}, provisioner: example.com/disks}";
     let plan = claim::plan(&claim("", "storageClassName: fast"), &of_class(class));
