@@ -7,6 +7,7 @@
 pub mod age;
 pub mod apply;
 pub mod codec;
+pub mod cron;
 pub mod custom;
 pub mod default;
 mod diff;

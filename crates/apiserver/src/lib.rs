@@ -51,6 +51,7 @@ mod bootstrap;
 mod custom;
 mod pki;
 
+pub use aggregate::Backend;
 pub use audit::AuditConfig;
 pub use audit::log::LogTerms as AuditLogTerms;
 pub use authn::{

@@ -138,6 +138,17 @@ impl ApiServer {
         LocalService { server: self.server.clone(), caller: Caller::Remote(None) }
     }
 
+    /// Lets a server in this process answer for a Service that APIServices name.
+    pub async fn aggregate(
+        &self,
+        namespace: &str,
+        service: &str,
+        backend: Arc<dyn aggregate::Backend>,
+    ) -> Result<(), Status> {
+        self.server.aggregator.register(namespace, service, backend);
+        aggregate::refresh(&self.server).await
+    }
+
     pub fn pki(&self) -> &Pki {
         &self.server.pki
     }

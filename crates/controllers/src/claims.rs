@@ -98,18 +98,32 @@ pub async fn settle<O: Object, K: Object>(
     owner: &O,
     claims: Vec<Claim<K>>,
 ) -> Result<()> {
+    settle_with_finalizer(ctx, owner, claims, None).await
+}
+
+/// As `settle`, for an owner that keeps a finalizer on its dependents while they are its own.
+pub async fn settle_with_finalizer<O: Object, K: Object>(
+    ctx: &Ctx,
+    owner: &O,
+    claims: Vec<Claim<K>>,
+    finalizer: Option<&str>,
+) -> Result<()> {
     let adopts = claims.iter().any(|claim| matches!(claim, Claim::Adopt(_)));
     let may_adopt = adopts && is_staying(ctx, owner).await?;
     for claim in claims {
-        let (object, reference) = match claim {
-            Claim::Adopt(object) if may_adopt => (object, json!(reference_to(owner))),
+        let (object, reference, finalizers) = match claim {
+            Claim::Adopt(object) if may_adopt => (object, json!(reference_to(owner)), "finalizers"),
             Claim::Adopt(_) => continue,
             Claim::Release(object) => {
-                (object, json!({"$patch": "delete", "uid": owner.meta().uid}))
+                let reference = json!({"$patch": "delete", "uid": owner.meta().uid});
+                (object, reference, "$deleteFromPrimitiveList/finalizers")
             }
         };
         let uid = &object.meta().uid;
-        let patch = json!({"metadata": {"uid": uid, "ownerReferences": [reference]}});
+        let mut patch = json!({"metadata": {"uid": uid, "ownerReferences": [reference]}});
+        if let Some(finalizer) = finalizer {
+            patch["metadata"][finalizers] = json!([finalizer]);
+        }
         match ctx.patch_strategic::<K>(&Key::of(object.as_ref()), &patch).await {
             Err(error) if error.is_not_found() => {}
             other => drop(other?),

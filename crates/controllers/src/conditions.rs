@@ -5,6 +5,8 @@
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DeploymentCondition, ReplicaSetCondition};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscalerCondition;
+use k8s_openapi::api::batch::v1::JobCondition;
 use k8s_openapi::api::core::v1::NamespaceCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -43,6 +45,8 @@ macro_rules! conditions {
 
 conditions! {
     DeploymentCondition { last_update_time },
+    HorizontalPodAutoscalerCondition {},
+    JobCondition { last_probe_time },
     NamespaceCondition {},
     ReplicaSetCondition {},
 }

@@ -10,11 +10,15 @@ mod claims;
 mod cluster_role_aggregation;
 mod conditions;
 mod config_map_root_ca;
+mod cron_job;
 mod daemon_set;
 mod deployment;
+mod disruption;
 mod endpoints;
 mod garbage_collector;
 mod history;
+mod horizontal_pod_autoscaler;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod percentages;
@@ -25,9 +29,11 @@ mod pod_template;
 mod replica_set;
 mod resource_quota;
 pub mod runtime;
+mod scale;
 mod service_account;
 mod service_account_tokens;
 mod stateful_set;
+mod storage_protection;
 #[cfg(test)]
 mod testing;
 mod validating_admission_policy_status;
@@ -50,11 +56,18 @@ const CONTROLLERS: &[ControllerDef] = &[
     certificates::DEF,
     cluster_role_aggregation::DEF,
     config_map_root_ca::DEF,
+    cron_job::DEF,
     daemon_set::DEF,
     deployment::DEF,
+    disruption::DEF,
+    disruption::STALE,
     endpoints::legacy::DEF,
     endpoints::mirroring::DEF,
     endpoints::slices::DEF,
+    horizontal_pod_autoscaler::DEF,
+    job::DEF,
+    job::ORPHANS,
+    job::ttl::DEF,
     namespace::DEF,
     node_lifecycle::DEF,
     node_lifecycle::taint_eviction::DEF,
@@ -65,6 +78,9 @@ const CONTROLLERS: &[ControllerDef] = &[
     service_account::DEF,
     service_account_tokens::DEF,
     stateful_set::DEF,
+    storage_protection::CLAIMS,
+    storage_protection::CLASSES,
+    storage_protection::VOLUMES,
     validating_admission_policy_status::DEF,
 ];
 

@@ -2,6 +2,7 @@
 //!
 //! Counterpart: `pkg/api/v1/pod/util.go` and `controller_utils.go`. Pure: pod (and a moment) in, answer out.
 
+use std::cmp::Reverse;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -60,4 +61,21 @@ pub fn available_in(pod: &Pod, min_ready_seconds: i32, now: Timestamp) -> Option
 pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|status| status.restart_count).max().unwrap_or(0)
+}
+
+/// How far a pod has come: scheduled, running, ready. What has come less far is missed less.
+pub fn progress(pod: &Pod) -> (bool, u8, bool) {
+    let phase = match phase(pod) {
+        "Pending" => 0,
+        "Unknown" => 1,
+        _ => 2,
+    };
+    (node_name(pod).is_some(), phase, is_ready(pod))
+}
+
+/// How well a pod has proved itself: long ready, seldom restarted, old. Seconds are as fine as the API's timestamps get.
+pub fn record(pod: &Pod) -> (Reverse<Option<i64>>, Reverse<i32>, Reverse<Option<i64>>) {
+    let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0.as_second());
+    let ready = ready_since(pod).map(|time| time.as_second());
+    (Reverse(ready), Reverse(restarts(pod)), Reverse(created))
 }

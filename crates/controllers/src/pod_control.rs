@@ -16,7 +16,7 @@ use crate::runtime::{Ctx, Object, Result};
 pub const BURST: usize = 500;
 /// Creates start with this many at a time, and double.
 const FIRST_BATCH: usize = 1;
-const DELETES_AT_A_TIME: usize = 50;
+pub const CONCURRENT_WRITES: usize = 50;
 
 /// The pod that a controller makes from its template: named after the owner, owned by it.
 pub fn pod_from_template<K: Object>(template: &PodTemplateSpec, owner: &K) -> Pod {
@@ -69,7 +69,7 @@ async fn create_pod<K: Object>(ctx: &Ctx, owner: &K, pod: &Pod) -> Result<()> {
 pub async fn delete_pods<K: Object>(ctx: &Ctx, owner: &K, pods: Vec<Arc<Pod>>) -> Result<()> {
     let deletes =
         futures::stream::iter(pods).map(|pod| async move { delete_pod(ctx, owner, &pod).await });
-    let outcomes: Vec<Result<()>> = deletes.buffer_unordered(DELETES_AT_A_TIME).collect().await;
+    let outcomes: Vec<Result<()>> = deletes.buffer_unordered(CONCURRENT_WRITES).collect().await;
     outcomes.into_iter().collect()
 }
 

@@ -141,11 +141,14 @@ async fn collect_finished(ctx: &Ctx) -> Result<Action> {
 
 /// Deletes without grace: nobody is left to grant it. A pod that had not finished is marked as failed first.
 async fn delete(ctx: &Ctx, pod: &Pod, why: &str) -> Result<Action> {
-    if !pod::is_terminal(pod) && !why.is_empty() {
-        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
-            "message": why, "lastTransitionTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(ctx.now())});
-        let patch = json!({"metadata": {"uid": pod.metadata.uid},
-            "status": {"phase": "Failed", "conditions": [condition]}});
+    if !pod::is_terminal(pod) {
+        let mut patch =
+            json!({"metadata": {"uid": pod.metadata.uid}, "status": {"phase": "Failed"}});
+        if !why.is_empty() {
+            patch["status"]["conditions"] = json!([{"type": "DisruptionTarget", "status": "True",
+                "reason": "DeletionByPodGC", "message": why,
+                "lastTransitionTime": k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(ctx.now())}]);
+        }
         match ctx.patch_status::<Pod>(&Key::of(pod), &patch).await {
             Err(error) if error.is_not_found() => return Ok(Action::Done),
             other => drop(other?),

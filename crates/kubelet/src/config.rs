@@ -3,7 +3,7 @@
 //! Counterpart: `KubeletConfiguration` and the kubelet's flags.
 //! Invariant: paths are absolute and nothing in here changes while the agent runs.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use k8s_openapi::api::core::v1::Taint;
 use rustls::{RootCertStore, server::ResolvesServerCert};
@@ -35,6 +35,32 @@ pub struct KubeletConfig {
     pub port: u16,
     pub serving: Option<ServingConfig>,
     pub log_rotation: LogRotation,
+    /// One pull after another. Differs from upstream, where this is the default.
+    pub serialize_image_pulls: bool,
+    /// Pulls at once when they are not serialized; `None` is without a limit.
+    pub max_parallel_image_pulls: Option<usize>,
+    pub credential_providers: Option<CredentialProviderPaths>,
+    pub image_garbage: ImageGarbage,
+}
+
+/// Programs that know credentials for images.
+#[derive(Debug, Clone)]
+pub struct CredentialProviderPaths {
+    /// A `CredentialProviderConfig` of `kubelet.config.k8s.io/v1`.
+    pub config: PathBuf,
+    pub bin_dir: PathBuf,
+}
+
+/// When images nobody uses are removed.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageGarbage {
+    /// Per cent of the disk in use from which images go, and to which they go.
+    pub high_threshold: u8,
+    pub low_threshold: u8,
+    /// Younger ones stay.
+    pub min_age: Duration,
+    /// Unused for this long they go whatever the disk holds; zero is never.
+    pub max_age: Duration,
 }
 
 /// How the kubelet's own API proves who it is and recognises its callers.
@@ -72,6 +98,15 @@ impl KubeletConfig {
             port: 10250,
             serving: None,
             log_rotation: LogRotation { max_bytes: 10 << 20, max_files: 5 },
+            serialize_image_pulls: false,
+            max_parallel_image_pulls: Some(4),
+            credential_providers: None,
+            image_garbage: ImageGarbage {
+                high_threshold: 85,
+                low_threshold: 80,
+                min_age: Duration::from_secs(120),
+                max_age: Duration::ZERO,
+            },
         }
     }
 

@@ -9,8 +9,13 @@ use kube::{Client, runtime::reflector::Store};
 use skiff_runtime::Runtime;
 
 use crate::{
-    allocation::Allocations, config::KubeletConfig, events::EventRecorder, node::machine::Machine,
-    objects::ReferencedObjects, volume::token::TokenSource,
+    allocation::Allocations,
+    config::KubeletConfig,
+    events::EventRecorder,
+    image::{credential_provider::CredentialProviders, pull::PullSlots},
+    node::machine::Machine,
+    objects::ReferencedObjects,
+    volume::token::TokenSource,
 };
 
 pub struct NodeContext {
@@ -24,5 +29,7 @@ pub struct NodeContext {
     pub services: Store<Service>,
     pub tokens: TokenSource,
     pub machine: Machine,
+    pub pull_slots: PullSlots,
+    pub credential_providers: CredentialProviders,
     pub allocations: Allocations,
 }

@@ -15,6 +15,7 @@ mod config;
 mod container;
 mod context;
 mod events;
+mod image;
 mod logs;
 mod node;
 mod objects;
@@ -39,9 +40,14 @@ use skiff_runtime::Runtime;
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use allocation::Allocations;
-pub use config::{KUBELET_VERSION, KubeletConfig, LogRotation, ServingConfig};
+pub use config::{
+    CredentialProviderPaths, ImageGarbage, KUBELET_VERSION, KubeletConfig, LogRotation,
+    ServingConfig,
+};
 use context::NodeContext;
 use events::EventRecorder;
+pub use image::keyring::{Keyring, KeyringError};
+use image::{credential_provider::CredentialProviders, pull::PullSlots};
 use node::machine::Machine;
 use objects::ReferencedObjects;
 use pod::manager::{PodIndex, PodManager};
@@ -60,7 +66,7 @@ pub struct Kubelet {
 
 impl Kubelet {
     /// Binds the parts together. Nothing is asked of the API server or the runtime before [`Kubelet::run`].
-    /// Fails when the directories cannot be made.
+    /// Fails when the directories cannot be made, or credential providers are not as configured.
     pub fn build(
         config: KubeletConfig,
         client: Client,
@@ -84,6 +90,11 @@ impl Kubelet {
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
             tokens: TokenSource::new(client.clone()),
+            pull_slots: PullSlots::new(
+                config.serialize_image_pulls,
+                config.max_parallel_image_pulls,
+            ),
+            credential_providers: credential_providers(&config)?,
             config,
             client,
             runtime,
@@ -104,8 +115,18 @@ impl Kubelet {
         self.tasks.spawn(manager.run(self.changed, self.granted));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
+        self.tasks.spawn(image::garbage::run(self.ctx.clone()));
         shutdown.await;
         self.tasks.shutdown().await;
+    }
+}
+
+fn credential_providers(config: &KubeletConfig) -> io::Result<CredentialProviders> {
+    match &config.credential_providers {
+        None => Ok(CredentialProviders::default()),
+        Some(given) => {
+            CredentialProviders::read(&given.config, &given.bin_dir).map_err(io::Error::other)
+        }
     }
 }
 

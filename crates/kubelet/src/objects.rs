@@ -215,6 +215,8 @@ pub fn references(spec: &k8s_openapi::api::core::v1::PodSpec) -> References {
     for volume in spec.volumes.iter().flatten() {
         found.volume(volume);
     }
+    let pull_secrets = spec.image_pull_secrets.iter().flatten().map(|secret| &secret.name);
+    found.secrets.extend(pull_secrets.filter(|name| !name.is_empty()).cloned());
     found
 }
 

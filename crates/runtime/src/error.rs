@@ -6,6 +6,8 @@
 
 use std::{io, path::PathBuf};
 
+use crate::image::RegistryError;
+
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 #[derive(Debug, thiserror::Error)]
@@ -16,10 +18,14 @@ pub enum Error {
     ImageNotFound(String),
     #[error("invalid image reference {reference:?}: {reason}")]
     InvalidReference { reference: String, reason: &'static str },
-    #[error(
-        "cannot pull {0:?}: this runtime does not fetch from registries yet; load the image from an archive"
-    )]
-    PullUnsupported(String),
+    #[error("failed to pull and unpack image {reference:?}: {source}")]
+    Pull { reference: String, source: RegistryError },
+    #[error("failed to push image {reference:?}: {source}")]
+    Push { reference: String, source: RegistryError },
+    #[error("not everything of image {0:?} is kept here: pull or load it again")]
+    ContentMissing(String),
+    #[error("image {image:?} is used by container {container:?}")]
+    ImageInUse { image: String, container: String },
     #[error("image archive {archive:?} is not usable: {reason}")]
     BadArchive { archive: PathBuf, reason: String },
     #[error("image archive {archive:?}: content of {digest} does not match its digest")]

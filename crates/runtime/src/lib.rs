@@ -29,6 +29,6 @@ mod shim;
 pub use cri::*;
 pub use embedded::{Embedded, EmbeddedConfig, ShimCommand};
 pub use error::{Error, Result};
-pub use image::Reference;
+pub use image::{Reference, RegistryError};
 pub use network::{Attachment, LoopbackOnly, SandboxNetwork};
 pub use shim::{SHIM_COMMAND, shim_main, shim_main_if_asked};

@@ -19,11 +19,16 @@ pub struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// Starts a cluster with the sample app's blue image loaded.
     pub fn start(host: &'a Host) -> Cluster<'a> {
+        Cluster::start_with(host, &[])
+    }
+
+    /// The same with further arguments for `skiff start`.
+    pub fn start_with(host: &'a Host, args: &[&str]) -> Cluster<'a> {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         // Cgroups are the machine's: names must differ between test processes.
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let cluster = Cluster { host, name: format!("e2e-{}-{number}", std::process::id()) };
-        cluster.skiff(&["start"]).ok();
+        cluster.skiff(&[&["start"], args].concat()).ok();
         cluster.load("kuard-blue.tar");
         cluster
     }

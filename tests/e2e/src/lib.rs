@@ -7,6 +7,7 @@ mod cluster;
 mod host;
 pub mod http;
 mod manifest;
+pub mod registry;
 mod run;
 
 pub use cluster::{Cluster, Running};

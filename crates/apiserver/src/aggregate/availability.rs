@@ -95,10 +95,7 @@ async fn wait(server: &Weak<Server>, asked: Asked, failures: u32) {
 }
 
 async fn judge(server: &Server, remote: &Remote) -> Result<Asked, Status> {
-    let service =
-        objects::find(server, "services/specs", &remote.namespace, &remote.service).await?;
-    let slices = objects::all(server, &format!("endpointslices/{}/", remote.namespace)).await?;
-    let address = match verdict(remote, service.as_ref(), &slices) {
+    let address = match find(server, remote).await? {
         Verdict::Missing { reason, message } => {
             tell(server, remote, "False", reason, &message).await?;
             return Ok(Asked::Nobody);
@@ -109,7 +106,8 @@ async fn judge(server: &Server, remote: &Remote) -> Result<Asked, Status> {
         Ok(served) => {
             remote.serves(served);
             tell(server, remote, "True", "Passed", "all checks passed").await?;
-            Ok(Asked::Answering)
+            // What lives in this process cannot go away without it.
+            Ok(if remote.is_in_process() { Asked::Nobody } else { Asked::Answering })
         }
         Err(error) => {
             remote.serves(Served::default());
@@ -117,6 +115,16 @@ async fn judge(server: &Server, remote: &Remote) -> Result<Asked, Status> {
             Ok(Asked::Failing)
         }
     }
+}
+
+async fn find(server: &Server, remote: &Remote) -> Result<Verdict, Status> {
+    if remote.is_in_process() {
+        return Ok(Verdict::Ask { address: remote.service.clone() });
+    }
+    let service =
+        objects::find(server, "services/specs", &remote.namespace, &remote.service).await?;
+    let slices = objects::all(server, &format!("endpointslices/{}/", remote.namespace)).await?;
+    Ok(verdict(remote, service.as_ref(), &slices))
 }
 
 // === the pure part ===

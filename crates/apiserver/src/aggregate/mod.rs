@@ -10,7 +10,7 @@ pub mod proxy;
 mod remote;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::ArcSwap;
 use serde_json::Value;
@@ -23,7 +23,7 @@ use tokio::sync::Notify;
 use crate::objects;
 use crate::request_info::RequestInfo;
 use crate::server::Server;
-pub use remote::Remote;
+pub use remote::{Backend, Remote};
 
 const GROUP: &str = "apiregistration.k8s.io";
 const PREFIX: &str = "/registry/apiregistration.k8s.io/apiservices/";
@@ -33,6 +33,8 @@ const AUTO_MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 #[derive(Default)]
 pub struct Aggregator {
     view: ArcSwap<View>,
+    /// Servers in this process, by the namespace and name of the Service they stand for.
+    backends: Mutex<HashMap<(String, String), Arc<dyn Backend>>>,
     /// Something that availability depends on was written.
     changed: Arc<Notify>,
     /// Held while objects are read and taken over, so that an older state never replaces a newer one.
@@ -71,6 +73,17 @@ impl Aggregator {
             return None;
         }
         view.remote.get(&(info.group.clone(), info.version.clone())).cloned()
+    }
+
+    /// A server in this process answers for a Service. APIServices that name it find it from the next refresh on.
+    pub fn register(&self, namespace: &str, service: &str, backend: Arc<dyn Backend>) {
+        let mut backends = self.backends.lock().expect("no panic while held");
+        backends.insert((namespace.to_owned(), service.to_owned()), backend);
+    }
+
+    fn backend(&self, namespace: &str, service: &str) -> Option<Arc<dyn Backend>> {
+        let backends = self.backends.lock().expect("no panic while held");
+        backends.get(&(namespace.to_owned(), service.to_owned())).cloned()
     }
 
     /// Something was written.

@@ -71,7 +71,7 @@ where
     let request = Request::from_parts(parts, body.map_err(Into::into).boxed_unsync());
     let mut response = remote.send(request).await?;
     response.headers_mut().remove(CONNECTION);
-    Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
+    Ok(response)
 }
 
 /// What was meant for this server only.

@@ -9,6 +9,8 @@ use std::sync::{Arc, Mutex};
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
+use futures::future::{BoxFuture, ready};
+use futures::{FutureExt, TryFutureExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, Uri};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
@@ -30,8 +32,15 @@ pub struct Remote {
     pub namespace: String,
     pub service: String,
     pub port: u16,
+    /// Answers instead of the Service.
+    backend: Option<Arc<dyn Backend>>,
     /// Shared by all views that agree about the spec.
     link: Arc<Link>,
+}
+
+/// A server in this process: it is asked as one behind a Service would be, and told who asks by the same headers.
+pub trait Backend: Send + Sync {
+    fn answer(&self, request: Request<Body>) -> BoxFuture<'static, Response<Body>>;
 }
 
 /// The connections, and what came over them.
@@ -69,12 +78,15 @@ impl Remote {
             Some(known) if known.link.agrees(spec) => known.link.clone(),
             _ => Arc::new(Link::open(server, spec, is_available(object))),
         };
+        let (namespace, service) =
+            (text(&spec["service"]["namespace"]), text(&spec["service"]["name"]));
         Remote {
             name: meta(object).name().to_owned(),
             group: text(&spec["group"]),
             version: text(&spec["version"]),
-            namespace: text(&spec["service"]["namespace"]),
-            service: text(&spec["service"]["name"]),
+            backend: server.aggregator.backend(&namespace, &service),
+            namespace,
+            service,
             port: port.unwrap_or(443),
             link,
         }
@@ -114,10 +126,25 @@ impl Remote {
         Ok(format!("https://{}:{}{path_and_query}", self.host(), self.port).parse()?)
     }
 
-    /// One exchange over the pool.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, BoxError> {
-        let pool = self.link.pool.as_ref().ok_or("no connection can be made")?;
-        Ok(pool.request(request).await?)
+    pub fn is_in_process(&self) -> bool {
+        self.backend.is_some()
+    }
+
+    /// One exchange over the pool, or within this process.
+    pub fn send(
+        &self,
+        request: Request<Body>,
+    ) -> BoxFuture<'static, Result<Response<Body>, BoxError>> {
+        if let Some(backend) = &self.backend {
+            return backend.answer(request).map(Ok).boxed();
+        }
+        let Some(pool) = &self.link.pool else {
+            return ready(Err("no connection can be made".into())).boxed();
+        };
+        let boxed = |response: Response<Incoming>| {
+            response.map(|body| body.map_err(BoxError::from).boxed_unsync())
+        };
+        pool.request(request).map_ok(boxed).map_err(BoxError::from).boxed()
     }
 
     /// A connection of its own, for a stream that takes it over.
@@ -141,7 +168,8 @@ impl Remote {
             &UserInfo::new("system:kube-aggregator", &["system:masters"]),
         );
         let (parts, body) = self.send(request).await?.into_parts();
-        let body = Limited::new(body, MAX_DOCUMENT).collect().await?;
+        // Boxed: the compiler cannot tell that a future which holds this body's errors may cross threads.
+        let body = Limited::new(body, MAX_DOCUMENT).collect().boxed().await?;
         Ok((parts.status, parts.headers, body.to_bytes()))
     }
 }

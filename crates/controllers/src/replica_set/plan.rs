@@ -8,7 +8,6 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 
 use super::kinds::Replicated;
@@ -52,35 +51,10 @@ fn first_to_go(mut pods: Vec<Arc<Pod>>, siblings: &[Arc<Pod>], count: usize) -> 
     pods
 }
 
-type DeletionRank =
-    (bool, u8, bool, i64, Reverse<usize>, Reverse<Option<i64>>, Reverse<i32>, Reverse<Option<i64>>);
-
 /// Smaller goes first: unscheduled, then pending, then not ready, then cheap, then crowded, then young.
-fn deletion_rank(pod: &Pod, on_node: &HashMap<&str, usize>) -> DeletionRank {
-    let node = pod::node_name(pod);
-    let phase = match pod::phase(pod) {
-        "Pending" => 0,
-        "Unknown" => 1,
-        _ => 2,
-    };
-    let crowd = node.and_then(|node| on_node.get(node)).copied().unwrap_or(0);
-    let created = pod.metadata.creation_timestamp.as_ref().map(|time| seconds(time.0));
-    let ready = pod::ready_since(pod).map(seconds);
-    (
-        node.is_some(),
-        phase,
-        pod::is_ready(pod),
-        deletion_cost(pod),
-        Reverse(crowd),
-        Reverse(ready),
-        Reverse(pod::restarts(pod)),
-        Reverse(created),
-    )
-}
-
-/// Seconds are as fine as the API's timestamps get.
-fn seconds(time: Timestamp) -> i64 {
-    time.as_second()
+fn deletion_rank(pod: &Pod, on_node: &HashMap<&str, usize>) -> impl Ord + use<> {
+    let crowd = pod::node_name(pod).and_then(|node| on_node.get(node)).copied().unwrap_or(0);
+    (pod::progress(pod), deletion_cost(pod), Reverse(crowd), pod::record(pod))
 }
 
 fn deletion_cost(pod: &Pod) -> i64 {
@@ -93,6 +67,7 @@ fn deletion_cost(pod: &Pod) -> i64 {
 mod tests {
     use super::super::testing::{member, set};
     use super::*;
+    use jiff::Timestamp;
     use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     fn deleted(ops: Option<Scale>) -> Vec<String> {

@@ -4,6 +4,7 @@
 //! one; more than ten distinct messages for one object and reason within ten minutes become one combined event.
 //! Invariant: recording is best effort and bounded; when the API server is slow, events are dropped, not reconciles.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::Future;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -31,7 +32,7 @@ pub struct Recorder(mpsc::Sender<Note>);
 pub struct Note {
     pub regarding: ObjectReference,
     pub type_: &'static str,
-    pub reason: &'static str,
+    pub reason: Cow<'static, str>,
     pub message: String,
 }
 
@@ -58,19 +59,29 @@ pub fn recorder(
 // === impl Recorder ===
 
 impl Recorder {
-    pub fn normal<K: Object>(&self, object: &K, reason: &'static str, message: impl Into<String>) {
-        self.note("Normal", object, reason, message.into());
+    pub fn normal<K: Object>(
+        &self,
+        object: &K,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) {
+        self.note("Normal", object, reason.into(), message.into());
     }
 
-    pub fn warning<K: Object>(&self, object: &K, reason: &'static str, message: impl Into<String>) {
-        self.note("Warning", object, reason, message.into());
+    pub fn warning<K: Object>(
+        &self,
+        object: &K,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) {
+        self.note("Warning", object, reason.into(), message.into());
     }
 
     fn note<K: Object>(
         &self,
         type_: &'static str,
         object: &K,
-        reason: &'static str,
+        reason: Cow<'static, str>,
         message: String,
     ) {
         let regarding = object.object_ref(&());
@@ -107,7 +118,7 @@ struct Subject {
     name: String,
     kind: String,
     type_: &'static str,
-    reason: &'static str,
+    reason: Cow<'static, str>,
     message: String,
 }
 
@@ -176,7 +187,7 @@ impl Subject {
             name: object.name.clone().unwrap_or_default(),
             kind: object.kind.clone().unwrap_or_default(),
             type_: note.type_,
-            reason: note.reason,
+            reason: note.reason.clone(),
             message: note.message.clone(),
         }
     }
@@ -247,7 +258,7 @@ mod tests {
             namespace: Some("ns".into()),
             ..Default::default()
         };
-        Note { regarding, type_: "Normal", reason: "Tested", message: message.into() }
+        Note { regarding, type_: "Normal", reason: "Tested".into(), message: message.into() }
     }
 
     #[test]

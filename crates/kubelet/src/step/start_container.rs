@@ -22,6 +22,7 @@ use crate::{
     },
     context::NodeContext,
     events::EventType,
+    image::pull::Ensure,
     objects::{ObjectCache, references},
     pod::desired::{DesiredContainer, DesiredPod},
     volume::mounts,
@@ -42,7 +43,7 @@ pub async fn run(
         .as_ref()
         .ok_or_else(|| StepError::setup("CreateContainerError", "no sandbox"))?;
     let start = Start { ctx, input, pod: &input.pod, container, sandbox, attempt };
-    let image = start.image().await?;
+    let image = Ensure { ctx, pod: &input.pod, container }.run().await?;
     let id = start.create(&image).await?;
     start.start(&id).await?;
     start.post_start(&id).await?;
@@ -64,67 +65,6 @@ struct Start<'a> {
 impl Start<'_> {
     fn event(&self, kind: EventType, reason: &'static str, message: impl Into<String>) {
         self.ctx.recorder.container(self.pod, self.container, kind, reason, message);
-    }
-
-    /// The image by the pull policy; what is present and not `Always` is never fetched.
-    async fn image(&self) -> Result<Image, StepError> {
-        let name = self.container.image();
-        let present = match self.ctx.runtime.image_status(name).await {
-            Ok(present) => present,
-            Err(error @ skiff_runtime::Error::InvalidReference { .. }) => {
-                let message = format!("Failed to apply default image tag {name:?}: {error}");
-                self.event(EventType::Warning, "InspectFailed", message.clone());
-                return Err(StepError::container("InvalidImageName", message));
-            }
-            Err(error) => {
-                let message = format!("Failed to inspect image {name:?}: {error}");
-                self.event(EventType::Warning, "InspectFailed", message.clone());
-                return Err(StepError::container("ImageInspectError", message));
-            }
-        };
-        match (self.container.spec.image_pull_policy.as_deref(), present) {
-            (Some("Never"), None) => {
-                let message =
-                    format!("Container image {name:?} is not present with pull policy of Never");
-                self.event(EventType::Warning, "ErrImageNeverPull", message.clone());
-                Err(StepError::container("ErrImageNeverPull", message))
-            }
-            (Some("Always"), present) => self.pull(name, present).await,
-            (_, Some(image)) => {
-                self.event(EventType::Normal, "Pulled", already_present(name));
-                Ok(image)
-            }
-            (_, None) => self.pull(name, None).await,
-        }
-    }
-
-    /// Differs from upstream: where the runtime has no way to fetch, an image that is present is good enough for
-    /// the policy `Always`.
-    async fn pull(&self, name: &str, present: Option<Image>) -> Result<Image, StepError> {
-        self.event(EventType::Normal, "Pulling", format!("Pulling image {name:?}"));
-        match (self.ctx.runtime.pull_image(name).await, present) {
-            (Ok(id), _) => {
-                self.event(
-                    EventType::Normal,
-                    "Pulled",
-                    format!("Successfully pulled image {name:?}"),
-                );
-                let image = self.ctx.runtime.image_status(&id).await.ok().flatten();
-                image.ok_or_else(|| {
-                    StepError::container("ErrImagePull", format!("image {name:?} vanished"))
-                })
-            }
-            (Err(skiff_runtime::Error::PullUnsupported(_)), Some(image)) => {
-                self.event(EventType::Normal, "Pulled", already_present(name));
-                Ok(image)
-            }
-            (Err(error), _) => {
-                let message = format!("Failed to pull image {name:?}: {error}");
-                self.event(EventType::Warning, "Failed", message.clone());
-                self.event(EventType::Warning, "Failed", "Error: ErrImagePull");
-                Err(StepError::container("ErrImagePull", message))
-            }
-        }
     }
 
     async fn create(&self, image: &Image) -> Result<String, StepError> {
@@ -256,10 +196,6 @@ impl Start<'_> {
         }
         Err(StepError::crashed("PostStartHookError", error))
     }
-}
-
-fn already_present(name: &str) -> String {
-    format!("Container image {name:?} already present on machine and can be accessed by the pod")
 }
 
 /// The objects of one kind that exist.

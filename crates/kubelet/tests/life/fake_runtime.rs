@@ -19,6 +19,9 @@ struct State {
     calls: Vec<String>,
     /// Exit codes of the commands that probes and hooks run; none: 0.
     exec_exit: i32,
+    /// Users who may pull; `""` is anybody.
+    pullers: Vec<String>,
+    pulled: bool,
 }
 
 pub struct FakeRuntime {
@@ -52,6 +55,10 @@ impl FakeRuntime {
 
     pub fn set_exec_exit(&self, code: i32) {
         self.state.lock().expect("no panic").exec_exit = code;
+    }
+
+    pub fn allow_pulls_by(&self, user: &str) {
+        self.state.lock().expect("no panic").pullers.push(user.into());
     }
 
     pub fn calls(&self) -> Vec<String> {
@@ -299,12 +306,20 @@ impl ImageService for FakeRuntime {
     }
 
     async fn image_status(&self, _: &str) -> Result<Option<Image>> {
-        let present = self.image_present.load(std::sync::atomic::Ordering::Relaxed);
+        let pulled = self.state.lock().expect("no panic").pulled;
+        let present = pulled || self.image_present.load(std::sync::atomic::Ordering::Relaxed);
         Ok(present.then(|| Image { id: "sha256:0".into(), ..Image::default() }))
     }
 
-    async fn pull_image(&self, reference: &str) -> Result<String> {
-        Err(Error::PullUnsupported(reference.into()))
+    async fn pull_image(&self, request: PullImage) -> Result<String> {
+        let user = request.auth.map(|auth| auth.username).unwrap_or_default();
+        let mut state = self.call(format!("pull {} as {user:?}", request.reference));
+        let allowed = state.pullers.contains(&user);
+        state.pulled |= allowed;
+        match allowed {
+            true => Ok("sha256:0".into()),
+            false => Err(missing("image", &request.reference)),
+        }
     }
 
     async fn remove_image(&self, _: &str) -> Result<()> {

@@ -260,6 +260,26 @@ async fn a_missing_image_is_reported() {
 }
 
 #[tokio::test]
+async fn an_image_is_fetched_as_the_user_of_the_pull_secret() {
+    let node = Node::start("pull-secret").await;
+    node.runtime.image_present.store(false, std::sync::atomic::Ordering::Relaxed);
+    node.runtime.allow_pulls_by("ada");
+    // {"auths":{"registry.example":{"username":"ada","password":"x"}}}
+    let config =
+        "eyJhdXRocyI6eyJyZWdpc3RyeS5leGFtcGxlIjp7InVzZXJuYW1lIjoiYWRhIiwicGFzc3dvcmQiOiJ4In19fQ==";
+    let secret = json!({ "metadata": { "name": "login", "namespace": "default" },
+        "type": "kubernetes.io/dockerconfigjson", "data": { ".dockerconfigjson": config } });
+    node.api.put("/api/v1/namespaces/default/secrets", secret);
+    let mut spec = one_container();
+    spec["containers"][0]["image"] = json!("registry.example/kuard:blue");
+    spec["imagePullSecrets"] = json!([{ "name": "login" }]);
+    node.create("web", spec);
+    node.until_ready("web").await;
+    let pull = "pull registry.example/kuard:blue as \"ada\"".to_owned();
+    assert!(node.runtime.calls().contains(&pull), "{:?}", node.runtime.calls());
+}
+
+#[tokio::test]
 async fn a_failing_liveness_probe_restarts_the_container() {
     let node = Node::start("liveness").await;
     let mut spec = one_container();

@@ -101,8 +101,9 @@ pub trait ImageService: Send + Sync + 'static {
     /// `reference` may be short (`kuard:blue`), full, by digest, or an image id (prefix). `None`:
     /// not present.
     async fn image_status(&self, reference: &str) -> Result<Option<Image>>;
-    /// Fetches from a registry and answers the image id.
-    async fn pull_image(&self, reference: &str) -> Result<String>;
+    /// Fetches from a registry and answers the image id. What a failed or abandoned pull had
+    /// fetched shortens the next one.
+    async fn pull_image(&self, request: PullImage) -> Result<String>;
     /// Removes the names, or for an id the whole image. Layers still used by containers stay until
     /// those go. Idempotent.
     async fn remove_image(&self, reference: &str) -> Result<()>;

@@ -9,6 +9,7 @@
 
 mod containers;
 mod exec;
+mod images;
 mod record;
 mod recovery;
 mod sandboxes;
@@ -37,7 +38,7 @@ use crate::{
     cri::*,
     error::{Error, IoContext, Result},
     files,
-    image::{ImageRecord, ImageStore, Reference},
+    image::{ImageRecord, ImageStore, Registries},
     network::SandboxNetwork,
 };
 
@@ -53,6 +54,8 @@ pub struct EmbeddedConfig {
     pub cgroup_root: String,
     pub network: Arc<dyn SandboxNetwork>,
     pub shim: ShimCommand,
+    /// How registries are reached; a file that may be missing, read for every pull.
+    pub registries: Option<PathBuf>,
 }
 
 /// The runtime. Cheap to share; dropping it leaves every container running.
@@ -62,7 +65,8 @@ pub struct Embedded {
     shim: ShimCommand,
     cgroups: Cgroups,
     shim_cgroup: cgroup::Handle,
-    images: ImageStore,
+    images: Arc<ImageStore>,
+    registries: Registries,
     sandboxes: Mutex<BTreeMap<String, Arc<Sandbox>>>,
     containers: Mutex<BTreeMap<String, Arc<Container>>>,
     /// Read while a container is made of an image's layers, written while unused layers are
@@ -83,7 +87,8 @@ impl Embedded {
         let root = config.root.canonicalize().at("resolve", &config.root)?;
         let cgroups = Cgroups::detect(&config.cgroup_root)?;
         let shim_cgroup = cgroups.create("shims")?;
-        let images = ImageStore::open(&root)?;
+        let images = Arc::new(ImageStore::open(&root)?);
+        let registries = Registries::new(images.clone(), config.registries);
         let runtime = Arc::new_cyclic(|this| Embedded {
             root,
             network: config.network,
@@ -91,6 +96,7 @@ impl Embedded {
             cgroups,
             shim_cgroup,
             images,
+            registries,
             sandboxes: Mutex::default(),
             containers: Mutex::default(),
             layer_users: RwLock::default(),
@@ -301,12 +307,15 @@ impl ImageService for Embedded {
         Ok(self.images.find(reference).as_ref().map(ImageRecord::to_image))
     }
 
-    async fn pull_image(&self, reference: &str) -> Result<String> {
-        let full = Reference::parse(reference)?;
-        match self.images.find(reference) {
-            Some(record) => Ok(record.id),
-            None => Err(Error::PullUnsupported(full.to_string())),
-        }
+    async fn pull_image(&self, request: PullImage) -> Result<String> {
+        let pulled = self.registries.pull(request).await;
+        // A tag that moved may have left layers that belong to nothing.
+        self.blocking(|this| {
+            this.collect_layers();
+            Ok(())
+        })
+        .await?;
+        Ok(pulled?.id)
     }
 
     async fn remove_image(&self, reference: &str) -> Result<()> {

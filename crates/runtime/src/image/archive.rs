@@ -15,10 +15,12 @@ use std::{
 };
 
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 
 use super::{
-    config::{ConfigFile, Descriptor, DockerManifest, Index, Manifest, Platform},
+    config::{
+        ConfigFile, Descriptor, DockerManifest, Index, Manifest, Platform, for_this_platform,
+    },
+    content::digest_of,
     reference::{Reference, is_digest},
 };
 use crate::error::{Error, IoContext, Result};
@@ -168,10 +170,10 @@ impl Archive {
     /// Follows indexes down to the manifest for this platform; `None` if the descriptor is for
     /// another.
     fn resolve(&self, descriptor: &Descriptor, depth: u32) -> Result<Option<Descriptor>> {
-        if descriptor.platform.as_ref().is_some_and(|platform| *platform != Platform::host()) {
+        let Some(descriptor) = for_this_platform(std::slice::from_ref(descriptor)) else {
             return Ok(None);
-        }
-        if !is_index(&descriptor.media_type) {
+        };
+        if !descriptor.is_index() {
             return Ok(Some(descriptor.clone()));
         }
         if depth == MAX_INDEX_DEPTH {
@@ -179,12 +181,10 @@ impl Archive {
         }
         let index: Index =
             self.document(&self.read_blob(&descriptor.digest)?, &descriptor.digest)?;
-        for inner in &index.manifests {
-            if let Some(found) = self.resolve(inner, depth + 1)? {
-                return Ok(Some(found));
-            }
+        match for_this_platform(&index.manifests) {
+            Some(inner) => self.resolve(inner, depth + 1),
+            None => Ok(None),
         }
-        Ok(None)
     }
 
     fn oci_candidate(&self, top: &Descriptor, manifest: &Descriptor) -> Result<Candidate> {
@@ -383,24 +383,8 @@ fn tempfile_in(dir: &Path) -> Result<File> {
         .at("create a temporary file in", dir)
 }
 
-pub(super) fn digest_of(content: &[u8]) -> String {
-    to_digest(Sha256::digest(content).as_slice())
-}
-
-pub(super) fn to_digest(hash: &[u8]) -> String {
-    hash.iter().fold("sha256:".to_owned(), |text, byte| text + &format!("{byte:02x}"))
-}
-
 fn blob_path(digest: &str) -> String {
     format!("blobs/{}", digest.replacen(':', "/", 1))
-}
-
-fn is_index(media_type: &str) -> bool {
-    matches!(
-        media_type,
-        "application/vnd.oci.image.index.v1+json"
-            | "application/vnd.docker.distribution.manifest.list.v2+json"
-    )
 }
 
 /// A full name comes from containerd's annotation; OCI's own may be a full name or a mere tag.

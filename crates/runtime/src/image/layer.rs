@@ -5,7 +5,7 @@
 //! layers and the new directory are one overlay, and the thread is chrooted into it. So the kernel
 //! resolves links inside the image, writes whiteouts and opaque marks itself, and a path in a
 //! hostile archive cannot lead out.
-//! Invariant: on success both hashes matched; the mount never outlives the thread, not even on kill
+//! Invariant: on success the hash of the plain tar matched; the mount never outlives the thread, not even on kill
 //! -9.
 
 use std::{
@@ -32,7 +32,10 @@ use nix::{
 };
 use sha2::{Digest, Sha256};
 
-use super::archive::{decompress, to_digest};
+use super::{
+    archive::decompress,
+    content::{digest_of, to_digest},
+};
 use crate::overlay::{inherit_root, mount_overlay};
 
 const WHITEOUT_PREFIX: &[u8] = b".wh.";
@@ -60,19 +63,14 @@ pub(super) struct Workspace<'a> {
     pub scratch: &'a str,
 }
 
-pub(super) struct Expected<'a> {
-    pub digest: Option<&'a str>,
-    pub diff_id: &'a str,
-}
-
-/// Unpacks `input` into `<scratch>/fs`.
+/// Unpacks `input`, whose uncompressed bytes hash to `diff_id`, into `<scratch>/fs`.
 pub(super) fn unpack(
     workspace: &Workspace<'_>,
     input: impl Read + Send,
-    expected: &Expected<'_>,
+    diff_id: &str,
 ) -> Result<(), LayerError> {
     std::thread::scope(|scope| {
-        let worker = scope.spawn(|| unpack_here(workspace, input, expected));
+        let worker = scope.spawn(|| unpack_here(workspace, input, diff_id));
         worker
             .join()
             .unwrap_or_else(|_| Err(io::Error::other("the unpacking thread panicked").into()))
@@ -82,25 +80,19 @@ pub(super) fn unpack(
 fn unpack_here(
     workspace: &Workspace<'_>,
     input: impl Read,
-    expected: &Expected<'_>,
+    diff_id: &str,
 ) -> Result<(), LayerError> {
     let root = Confined::enter(workspace)?;
-    let mut stored = Hashing::new(input);
-    let diff_id = {
-        let plain = decompress(BufReader::new(&mut stored))?;
-        let mut plain = Hashing::new(plain);
+    let found = {
+        let mut plain = Hashing::new(decompress(BufReader::new(input))?);
         apply(&mut plain)?;
         plain.finish()?
     };
-    let digest = stored.finish()?;
     root.leave()?;
-    if let Some(wanted) = expected.digest.filter(|wanted| **wanted != digest) {
-        return Err(LayerError::Mismatch(wanted.to_owned()));
+    match found == diff_id {
+        true => Ok(()),
+        false => Err(LayerError::Mismatch(diff_id.to_owned())),
     }
-    if diff_id != expected.diff_id {
-        return Err(LayerError::Mismatch(expected.diff_id.to_owned()));
-    }
-    Ok(())
 }
 
 // === Confined ===
@@ -384,6 +376,6 @@ impl<R: Read> Read for Hashing<R> {
 pub(super) fn chain_id(parent: Option<&str>, diff_id: &str) -> String {
     match parent {
         None => diff_id.to_owned(),
-        Some(parent) => super::archive::digest_of(format!("{parent} {diff_id}").as_bytes()),
+        Some(parent) => digest_of(format!("{parent} {diff_id}").as_bytes()),
     }
 }

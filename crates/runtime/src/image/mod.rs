@@ -1,18 +1,23 @@
-//! Images on this machine: archives in, names and shared layer directories out.
+//! Images on this machine: archives and registries in, names and shared layer directories out.
 //!
-//! Consumes OCI and `docker save` archives, decides which blobs and layers are new, emits
-//! [`ImageRecord`]s a container can be made from. Counterpart: containerd's content store,
-//! overlayfs snapshotter and image service.
-//! Differs from upstream: compressed layer blobs are verified while they are unpacked and then
-//! dropped; only manifests and configs stay in the content store, so an image takes its unpacked
-//! size once.
+//! Consumes OCI and `docker save` archives and what registries serve, decides which blobs and
+//! layers are new, emits [`ImageRecord`]s a container can be made from. Counterpart: containerd's
+//! content store, overlayfs snapshotter and image service.
+//! Blobs stay beside their unpacked layers, as in containerd: so an image can be pushed and saved
+//! exactly as it came, and a layer is not fetched again to be put upon other layers.
 
 mod archive;
 mod config;
+mod content;
+mod export;
 mod layer;
 mod reference;
+mod registry;
 mod store;
 
 pub(crate) use config::ImageConfig;
+pub(crate) use export::ChunkWriter;
 pub use reference::Reference;
+pub(crate) use registry::Registries;
+pub use registry::RegistryError;
 pub(crate) use store::{ImageRecord, ImageStore};

@@ -52,6 +52,11 @@ impl Reference {
         };
         Ok(Reference { name, version })
     }
+
+    /// Registry and repository: `docker.io`, `library/kuard`.
+    pub fn parts(&self) -> (&str, &str) {
+        self.name.split_once('/').expect("a full name has a registry")
+    }
 }
 
 impl fmt::Display for Reference {

@@ -1,31 +1,32 @@
 //! The image store: names, records and layers under one directory.
 //!
-//! Consumes archives and removals, decides what is new and what nobody uses any more, emits
-//! [`ImageRecord`]s.
-//! Layout: `images.json` (the records; replaced whole, by rename), `content/blobs/sha256/`
-//! (manifests, configs), `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
+//! Consumes archives, pulls, builds and removals, decides what is new and what nobody uses any
+//! more, emits [`ImageRecord`]s.
+//! Layout: `images.json` (the records; replaced whole, by rename), `content/` (see
+//! [`ContentStore`]), `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
 //! Counterpart: containerd's metadata database and garbage collector.
-//! Invariant: `images.json` names only layers that are complete; anything it does not name, nor a
-//! container uses, is garbage and may be collected at any time.
+//! Invariant: `images.json` names only layers and blobs that are complete; anything it does not
+//! name, nor a container uses, is garbage and may be collected while nothing is on its way in.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fs,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Arc, Mutex},
 };
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    archive::{Archive, Blob, Candidate, LayerSource},
-    config::ImageConfig,
-    layer::{self, Expected, LayerError, Workspace, chain_id},
+    archive::{Archive, Candidate, LayerSource},
+    config::{ConfigFile, Descriptor, ImageConfig, Manifest, media_type},
+    content::{ContentStore, KeyedLocks, sweep},
+    layer::{self, LayerError, Workspace, chain_id},
     reference::{Reference, Version, is_hex},
 };
 use crate::{
     cri::Image,
-    error::{Error, IoContext, Result},
+    error::{Error, Result},
     files,
 };
 
@@ -43,6 +44,9 @@ pub(crate) struct ImageRecord {
     pub digests: BTreeSet<String>,
     /// Directory names below `layers`, topmost first as overlayfs wants them.
     pub layers: Vec<String>,
+    /// Digest of the manifest, by which the image can be saved and pushed.
+    #[serde(default)]
+    pub manifest: Option<String>,
     /// Content blobs that go when the image goes.
     pub blobs: Vec<String>,
     pub size: u64,
@@ -51,29 +55,82 @@ pub(crate) struct ImageRecord {
 
 pub(crate) struct ImageStore {
     root: PathBuf,
+    pub(super) content: ContentStore,
     records: Mutex<BTreeMap<String, ImageRecord>>,
-    /// Held while layers are added or collected.
-    layers_lock: Mutex<()>,
+    /// Read while blobs and layers come in, written while unused ones are deleted.
+    arrivals: Arc<tokio::sync::RwLock<()>>,
+    /// One writer per layer.
+    unpacking: KeyedLocks,
     /// Bytes and inodes of layers, which never change: each is measured once.
     measured: Mutex<HashMap<String, (u64, u64)>>,
+}
+
+/// Keeps what is on its way in from being collected. Work that goes on when its asker has gone holds
+/// one of its own.
+pub(super) type Arrival = tokio::sync::OwnedRwLockReadGuard<()>;
+
+/// A layer whose blob is in the content store.
+#[derive(Debug, Clone)]
+pub(super) struct LayerBlob {
+    /// Of the bytes as stored.
+    pub digest: String,
+    /// Of the uncompressed tar.
+    pub diff_id: String,
+}
+
+/// An image whose blobs are all in the content store.
+pub(super) struct Incoming {
+    pub names: BTreeSet<Reference>,
+    /// The digest it is known by: of its index if it has one.
+    pub target: Option<String>,
+    pub manifest: String,
+    /// Digest of the config.
+    pub config: String,
+    pub config_file: ConfigFile,
+    pub layers: Vec<LayerBlob>,
+    pub stack: Stack,
+}
+
+/// Unpacked layers, one upon the other.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Stack {
+    /// Directory names, topmost first.
+    pub names: Vec<String>,
+    chain: Option<String>,
 }
 
 // === impl ImageStore ===
 
 impl ImageStore {
     pub fn open(root: &Path) -> Result<Self> {
-        for dir in ["content/blobs/sha256", "layers"] {
-            files::create_private_dir(&root.join(dir))?;
-        }
+        files::create_private_dir(&root.join("layers"))?;
         let records: Vec<ImageRecord> =
             files::read_json(&root.join("images.json"))?.unwrap_or_default();
         let records = records.into_iter().map(|record| (record.id.clone(), record)).collect();
         Ok(ImageStore {
             root: root.to_owned(),
+            content: ContentStore::open(root.join("content"))?,
             records: Mutex::new(records),
-            layers_lock: Mutex::default(),
+            arrivals: Arc::default(),
+            unpacking: KeyedLocks::default(),
             measured: Mutex::default(),
         })
+    }
+
+    /// Announces that something comes in.
+    pub(super) async fn arrival(&self) -> Arc<Arrival> {
+        Arc::new(self.arrivals.clone().read_owned().await)
+    }
+
+    /// Keeps what is read from being collected, for threads that may wait.
+    pub fn blocking_arrival(&self) -> tokio::sync::RwLockReadGuard<'_, ()> {
+        self.arrivals.blocking_read()
+    }
+
+    pub fn config_document(&self, record: &ImageRecord) -> Result<serde_json::Value> {
+        let content = self.content.read(&record.id)?;
+        serde_json::from_slice(&content)
+            .map_err(|source| Error::State { path: self.content.path(&record.id), source })
     }
 
     pub fn layers_dir(&self) -> PathBuf {
@@ -106,9 +163,58 @@ impl ImageStore {
     /// Imports every image in the archive, or none. Layers of a failed import wait for the next
     /// [`Self::collect`].
     pub fn load(&self, archive: &Path) -> Result<Vec<ImageRecord>> {
-        let _one_at_a_time =
-            self.layers_lock.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        self.import(archive)
+        let _arrival = self.blocking_arrival();
+        let archive = Archive::open(archive, &self.layers_dir())?;
+        let mut incoming = Vec::new();
+        for candidate in archive.candidates()? {
+            incoming.push(self.import(&archive, candidate)?);
+        }
+        self.adopt(incoming)
+    }
+
+    /// Unpacks a layer on top of others, unless it is there already.
+    pub(super) fn unpack_onto(
+        &self,
+        stack: &mut Stack,
+        blob: &LayerBlob,
+    ) -> Result<(), LayerError> {
+        let chain = chain_id(stack.chain.as_deref(), &blob.diff_id);
+        let name = layer_name(&chain);
+        let lock = self.unpacking.of(&name);
+        let _only_one = lock.blocking_lock();
+        if !self.layers_dir().join(&name).exists() {
+            self.unpack(&name, &stack.names, blob)?;
+        }
+        stack.names.insert(0, name);
+        stack.chain = Some(chain);
+        Ok(())
+    }
+
+    /// Makes complete images known, all at once.
+    pub(super) fn adopt(&self, incoming: Vec<Incoming>) -> Result<Vec<ImageRecord>> {
+        let made = incoming.into_iter().map(|one| self.record_of(one));
+        let made = made.collect::<Result<Vec<_>>>()?;
+        // Layers must be on disk before the record that promises them.
+        files::sync_filesystem(&self.root)?;
+        let mut records = self.records();
+        let mut next = records.clone();
+        let ids: BTreeSet<String> = made.iter().map(|record| record.id.clone()).collect();
+        made.into_iter().for_each(|record| adopt(&mut next, record));
+        let adopted = ids.iter().filter_map(|id| next.get(id).cloned()).collect();
+        self.commit(&mut records, next)?;
+        Ok(adopted)
+    }
+
+    /// Gives an image another name.
+    pub fn tag(&self, image: &str, name: &Reference) -> Result<()> {
+        let mut records = self.records();
+        let found = by_name(&records, image).or_else(|| by_id(&records, image));
+        let id = found.ok_or_else(|| Error::ImageNotFound(image.to_owned()))?.id.clone();
+        let mut next = records.clone();
+        let full = name.to_string();
+        next.values_mut().for_each(|record| record.tags.retain(|tag| *tag != full));
+        next.get_mut(&id).expect("the id was just found").tags.insert(full);
+        self.commit(&mut records, next)
     }
 
     /// Forgets a name, or for an id the whole image. Its layers wait for the next
@@ -127,16 +233,18 @@ impl ImageStore {
             record.tags.remove(&full);
             record.digests.remove(&full);
         }
-        if named.is_none() || record.tags.is_empty() {
+        let by_tag = named.is_some() && !reference.contains('@');
+        let nameless = record.tags.is_empty() && (by_tag || record.digests.is_empty());
+        if named.is_none() || nameless {
             next.remove(&id);
         }
         self.commit(&mut records, next)
     }
 
-    /// Deletes layers, blobs and scratch nobody names. Skipped while a load is under way, which
-    /// collects at its end.
+    /// Deletes layers, blobs and scratch nobody names. Skipped while something comes in, whose
+    /// end collects.
     pub fn collect(&self, in_use: &HashSet<String>) {
-        let Ok(_lock) = self.layers_lock.try_lock() else {
+        let Ok(_nothing_comes_in) = self.arrivals.try_write() else {
             return;
         };
         let records = self.records();
@@ -151,75 +259,109 @@ impl ImageStore {
             .flat_map(|r| r.blobs.iter())
             .filter_map(|blob| blob.strip_prefix("sha256:"))
             .collect();
-        sweep(&self.layers_dir(), |name| layers.contains(name));
-        sweep(&self.blobs_dir(), |name| blobs.contains(name));
+        sweep(&self.layers_dir(), |name, _| layers.contains(name));
+        self.content.sweep(&blobs);
     }
 
-    fn import(&self, path: &Path) -> Result<Vec<ImageRecord>> {
-        let archive = Archive::open(path, &self.layers_dir())?;
-        let mut imported = Vec::new();
-        for candidate in archive.candidates()? {
-            imported.push(self.import_one(&archive, candidate)?);
-        }
-        // Layers must be on disk before the record that promises them.
-        files::sync_filesystem(&self.root)?;
-        let mut records = self.records();
-        let mut next = records.clone();
-        let ids: BTreeSet<String> = imported.iter().map(|record| record.id.clone()).collect();
-        imported.into_iter().for_each(|record| adopt(&mut next, record));
-        let loaded = ids.iter().filter_map(|id| next.get(id).cloned()).collect();
-        self.commit(&mut records, next)?;
-        Ok(loaded)
-    }
-
-    fn import_one(&self, archive: &Archive, candidate: Candidate) -> Result<ImageRecord> {
-        let mut layers: Vec<String> = Vec::new();
-        let mut chain: Option<String> = None;
+    fn import(&self, archive: &Archive, candidate: Candidate) -> Result<Incoming> {
+        let mut layers = Vec::new();
+        let mut stack = Stack::default();
         for source in &candidate.layers {
-            let id = chain_id(chain.as_deref(), &source.diff_id);
-            let name = layer_name(&id);
-            self.import_layer(archive, source, &name, &layers)?;
-            layers.insert(0, name);
-            chain = Some(id);
-        }
-        let stored = candidate.manifest.iter().chain([&candidate.config]);
-        let blobs = stored.map(|blob| self.put_blob(blob)).collect::<Result<Vec<_>>>()?;
-        Ok(record_of(candidate, layers, blobs))
-    }
-
-    fn import_layer(
-        &self,
-        archive: &Archive,
-        source: &LayerSource,
-        name: &str,
-        lowers: &[String],
-    ) -> Result<()> {
-        let dir = self.layers_dir();
-        if dir.join(name).exists() {
-            return Ok(());
-        }
-        let scratch = format!("tmp-{name}");
-        let _ = fs::remove_dir_all(dir.join(&scratch));
-        let workspace = Workspace { layers_dir: &dir, lowers, scratch: &scratch };
-        let expected = Expected { digest: source.digest.as_deref(), diff_id: &source.diff_id };
-        layer::unpack(&workspace, archive.layer(source)?, &expected).map_err(
-            |error| match error {
+            let blob = self.import_blob(archive, source)?;
+            self.unpack_onto(&mut stack, &blob).map_err(|error| match error {
                 LayerError::Mismatch(digest) => archive.mismatch(&digest),
                 LayerError::Content { .. } => archive.bad(error.to_string()),
                 LayerError::Machine(source) => {
-                    Error::Io { what: "unpack a layer into", path: dir.clone(), source }
+                    Error::Io { what: "unpack a layer into", path: self.layers_dir(), source }
                 }
-            },
-        )?;
-        fs::rename(dir.join(&scratch).join("fs"), dir.join(name))
-            .at("move a layer to", dir.join(name))?;
-        fs::remove_dir_all(dir.join(&scratch)).at("remove", dir.join(&scratch))
+            })?;
+            layers.push(blob);
+        }
+        let config = self.content.put(&candidate.config.content)?;
+        let manifest = match &candidate.manifest {
+            Some(manifest) => self.content.put(&manifest.content)?,
+            None => self.put_manifest(&config, &layers)?,
+        };
+        Ok(Incoming {
+            names: candidate.names,
+            target: candidate.target,
+            manifest,
+            config,
+            config_file: candidate.config_file,
+            layers,
+            stack,
+        })
     }
 
-    fn put_blob(&self, blob: &Blob) -> Result<String> {
-        let name = blob.digest.trim_start_matches("sha256:");
-        files::write_atomic(&self.blobs_dir().join(name), &blob.content)?;
-        Ok(blob.digest.clone())
+    /// A blob that is here already, from whatever image, is not read again.
+    fn import_blob(&self, archive: &Archive, source: &LayerSource) -> Result<LayerBlob> {
+        let diff_id = source.diff_id.clone();
+        let known = source.digest.as_ref().unwrap_or(&diff_id);
+        if self.content.has(known) {
+            return Ok(LayerBlob { digest: known.clone(), diff_id });
+        }
+        let digest = self.content.put_stream(archive.layer(source)?)?;
+        match source.digest.as_ref().filter(|wanted| **wanted != digest) {
+            Some(wanted) => Err(archive.mismatch(wanted)),
+            None => Ok(LayerBlob { digest, diff_id }),
+        }
+    }
+
+    /// Writes the manifest of an image that came without one.
+    pub(super) fn put_manifest(&self, config: &str, layers: &[LayerBlob]) -> Result<String> {
+        let describe = |kind: String, digest: &str| -> Result<Descriptor> {
+            let size = self.content.size(digest)?;
+            Ok(Descriptor {
+                media_type: kind,
+                digest: digest.to_owned(),
+                size,
+                ..Default::default()
+            })
+        };
+        let described = layers.iter().map(|layer| {
+            let suffix = if layer.digest == layer.diff_id { "" } else { "+gzip" };
+            describe(format!("{}{suffix}", media_type::OCI_LAYER), &layer.digest)
+        });
+        let manifest = Manifest {
+            schema_version: 2,
+            media_type: media_type::OCI_MANIFEST.to_owned(),
+            config: describe(media_type::OCI_CONFIG.to_owned(), config)?,
+            layers: described.collect::<Result<_>>()?,
+        };
+        self.content.put(&serde_json::to_vec(&manifest).expect("a manifest is plain data"))
+    }
+
+    fn unpack(&self, name: &str, lowers: &[String], blob: &LayerBlob) -> Result<(), LayerError> {
+        let dir = self.layers_dir();
+        let scratch = format!("tmp-{name}");
+        let _ = fs::remove_dir_all(dir.join(&scratch));
+        let workspace = Workspace { layers_dir: &dir, lowers, scratch: &scratch };
+        let stored = fs::File::open(self.content.path(&blob.digest))?;
+        layer::unpack(&workspace, stored, &blob.diff_id)?;
+        fs::rename(dir.join(&scratch).join("fs"), dir.join(name))?;
+        Ok(fs::remove_dir_all(dir.join(&scratch))?)
+    }
+
+    fn record_of(&self, new: Incoming) -> Result<ImageRecord> {
+        let mut blobs = vec![new.manifest.clone(), new.config.clone()];
+        let index = new.target.iter().filter(|target| self.content.has(target));
+        blobs.extend(index.filter(|target| **target != new.manifest).cloned());
+        blobs.extend(new.layers.into_iter().map(|layer| layer.digest));
+        let sizes = blobs.iter().map(|blob| self.content.size(blob));
+        let named = |digest: &String| -> BTreeSet<String> {
+            new.names.iter().map(|name| format!("{}@{digest}", name.name)).collect()
+        };
+        let tags = new.names.iter().filter(|name| matches!(name.version, Version::Tag(_)));
+        Ok(ImageRecord {
+            tags: tags.map(Reference::to_string).collect(),
+            digests: new.target.as_ref().map(named).unwrap_or_default(),
+            size: sizes.sum::<Result<u64>>()?,
+            id: new.config,
+            layers: new.stack.names,
+            manifest: Some(new.manifest),
+            blobs,
+            config: new.config_file.config.unwrap_or_default(),
+        })
     }
 
     fn commit(
@@ -231,10 +373,6 @@ impl ImageStore {
         files::write_json(&self.root.join("images.json"), &list)?;
         *records = next;
         Ok(())
-    }
-
-    fn blobs_dir(&self) -> PathBuf {
-        self.root.join("content/blobs/sha256")
     }
 
     fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ImageRecord>> {
@@ -262,25 +400,6 @@ impl ImageRecord {
             pinned: false,
             labels: self.config.labels.clone().unwrap_or_default(),
         }
-    }
-}
-
-fn record_of(candidate: Candidate, layers: Vec<String>, blobs: Vec<String>) -> ImageRecord {
-    let documents = candidate.manifest.iter().chain([&candidate.config]);
-    let size = documents.map(|blob| blob.content.len() as u64).sum::<u64>()
-        + candidate.layers.iter().map(|layer| layer.size).sum::<u64>();
-    let by_digest = |digest: &String| -> BTreeSet<String> {
-        candidate.names.iter().map(|name| format!("{}@{digest}", name.name)).collect()
-    };
-    let tags = candidate.names.iter().filter(|name| matches!(name.version, Version::Tag(_)));
-    ImageRecord {
-        tags: tags.map(Reference::to_string).collect(),
-        digests: candidate.target.as_ref().map(by_digest).unwrap_or_default(),
-        id: candidate.config.digest,
-        layers,
-        blobs,
-        size,
-        config: candidate.config_file.config.unwrap_or_default(),
     }
 }
 
@@ -323,20 +442,4 @@ fn by_id<'a>(
 
 fn layer_name(chain_id: &str) -> String {
     chain_id.trim_start_matches("sha256:")[..LAYER_NAME_DIGITS].to_owned()
-}
-
-/// Deletes the entries of `dir` that are not kept. What cannot be deleted now is tried again next
-/// time.
-fn sweep(dir: &Path, keep: impl Fn(&str) -> bool) {
-    let Ok(entries) = fs::read_dir(dir) else {
-        return;
-    };
-    for entry in entries.flatten().filter(|entry| !entry.file_name().to_str().is_some_and(&keep)) {
-        let path = entry.path();
-        let removed =
-            if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        if let Err(error) = removed {
-            tracing::warn!(path = %path.display(), %error, "cannot remove unused image content");
-        }
-    }
 }

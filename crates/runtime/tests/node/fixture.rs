@@ -192,6 +192,7 @@ async fn open(dir: &Path, cgroup: &str, network: Arc<dyn SandboxNetwork>) -> Arc
         cgroup_root: cgroup.to_owned(),
         network,
         shim: ShimCommand { program: env!("CARGO_BIN_EXE_skiff-shim").into(), args: Vec::new() },
+        registries: Some(dir.join("registries.yaml")),
     };
     Embedded::open(config).await.unwrap()
 }

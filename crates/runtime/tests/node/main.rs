@@ -11,6 +11,7 @@ mod images;
 mod lifecycle;
 mod network;
 mod recovery;
+mod registry;
 mod resources;
 mod security;
 mod sharing;

@@ -1,6 +1,7 @@
 //! `skiff start | stop | delete | status`.
 
 use std::net::Ipv4Addr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -25,16 +26,23 @@ pub struct StartArgs {
     /// Address of this machine on which the API server listens
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST)]
     pub bind_address: Ipv4Addr,
+    /// How image registries are reached [default: /etc/skiff/registries.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub registries: Option<PathBuf>,
 }
 
 pub fn start(args: StartArgs) -> Done {
     let name = args.cluster.name;
     println!("Starting cluster {name:?}");
+    let registries = args.registries.map(std::path::absolute).transpose()?;
+    let registries = registries.map(|file| format!("--registries={}", file.display()));
+    // The disk of a workplace is full of other things, and what was loaded by hand is not found again.
+    let keep_images = "--image-gc-high-threshold=100".to_owned();
     let options = StartOptions {
         name: name.clone(),
         bind_address: args.bind_address,
         port: args.port,
-        server_args: Vec::new(),
+        server_args: [keep_images].into_iter().chain(registries).collect(),
     };
     block_on(async {
         let started = skiff_cluster::start(options, |phase, at| {

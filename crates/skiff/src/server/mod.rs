@@ -2,7 +2,7 @@
 //!
 //! Boot order, each part waiting only for what it names:
 //! 1. API server: the store and the keys.
-//! 2. Controllers and scheduler: the API.
+//! 2. Metrics API, controllers and scheduler: the API.
 //! 3. Node (runtime, pod network, kubelet): the API.
 //! 4. Services and DNS: the API and the pod network.
 //!
@@ -11,6 +11,7 @@
 
 pub mod flags;
 mod identity;
+mod metrics;
 mod node;
 mod pod_network;
 mod serving;
@@ -79,6 +80,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     health.api.store(true, Ordering::Relaxed);
     announce(reporter, began, "API server");
 
+    metrics::run(&api, &clients).await?;
     if !args.no_controllers {
         parts.run_controllers(&clients, &api, scheduler_config(&args)?);
         announce(reporter, began, "controllers and scheduler");

@@ -29,7 +29,7 @@ const MTU: u32 = 1500;
 
 pub struct Node {
     name: String,
-    runtime: Arc<dyn Runtime>,
+    runtime: Arc<Embedded>,
     network: Arc<PodNetwork>,
     kubelet: Kubelet,
     kubelet_listener: TcpListener,
@@ -51,11 +51,12 @@ impl Node {
             })
             .await?,
         );
-        let runtime: Arc<dyn Runtime> = Embedded::open(EmbeddedConfig {
+        let runtime = Embedded::open(EmbeddedConfig {
             root: dir.join("runtime"),
             cgroup_root: terms.cgroup_root.clone(),
             network: Arc::new(PodNetworkPlugin(network.clone())),
             shim: Default::default(),
+            registries: Some(terms.images.registries.clone()),
         })
         .await?;
         forget_all_but(&network, live_sandboxes(&*runtime).await?).await?;
@@ -82,7 +83,7 @@ impl Node {
         })
     }
 
-    pub fn runtime(&self) -> Arc<dyn Runtime> {
+    pub fn runtime(&self) -> Arc<Embedded> {
         self.runtime.clone()
     }
 
@@ -137,6 +138,7 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     config.cluster_domain = terms.cluster_domain.clone();
     config.pod_cidr = Some(terms.pod_cidr.to_string());
     config.port = KUBELET_PORT;
+    terms.images.apply(&mut config);
     config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
     Ok(config)
 }

@@ -38,18 +38,27 @@ pub async fn label_control_plane(client: Client, node: &str) -> kube::Result<()>
     Ok(())
 }
 
-async fn apply(client: Client, plural: &str, object: &Value) -> kube::Result<()> {
-    let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or("");
-    let (group, version) = text("/apiVersion").rsplit_once('/').unwrap_or(("", "v1"));
-    let kind = GroupVersionKind::gvk(group, version, text("/kind"));
+/// Takes over the fields that are given.
+pub async fn apply(client: Client, plural: &str, object: &Value) -> kube::Result<()> {
+    let params = PatchParams::apply("skiff").force();
+    let name = text(object, "/metadata/name");
+    api(client, plural, object).patch(name, &params, &Patch::Apply(object)).await?;
+    Ok(())
+}
+
+/// Where an object of this kind and namespace is.
+pub fn api(client: Client, plural: &str, object: &Value) -> Api<DynamicObject> {
+    let (group, version) = text(object, "/apiVersion").rsplit_once('/').unwrap_or(("", "v1"));
+    let kind = GroupVersionKind::gvk(group, version, text(object, "/kind"));
     let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-    let api: Api<DynamicObject> = match text("/metadata/namespace") {
+    match text(object, "/metadata/namespace") {
         "" => Api::all_with(client, &resource),
         namespace => Api::namespaced_with(client, namespace, &resource),
-    };
-    let params = PatchParams::apply("skiff").force();
-    api.patch(text("/metadata/name"), &params, &Patch::Apply(object)).await?;
-    Ok(())
+    }
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or("")
 }
 
 fn dns_role() -> Value {

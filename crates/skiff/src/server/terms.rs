@@ -8,7 +8,7 @@ use skiff_apiserver::ApiServerConfig;
 use tokio::net::TcpListener;
 
 use super::Result;
-use super::flags::ServerArgs;
+use super::flags::{ImageArgs, ServerArgs};
 
 /// Decided once, before anything runs.
 pub struct Terms {
@@ -24,6 +24,7 @@ pub struct Terms {
     pub cluster_domain: String,
     pub cluster_dns: Ipv4Addr,
     pub cgroup_root: String,
+    pub images: ImageArgs,
     listener: std::net::TcpListener,
 }
 
@@ -67,6 +68,7 @@ impl Terms {
             cluster_domain: network.cluster_domain.clone(),
             cluster_dns: Ipv4Addr::from(u32::from(service_cidr.network()) + 10),
             cgroup_root: node.cgroup_root.clone(),
+            images: args.images.checked()?,
             listener,
         })
     }

@@ -1,7 +1,7 @@
 //! CronJob: Jobs by the clock.
 
-use super::schedule::{is_zone, schedule_fault};
 use super::{job, job_spec};
+use crate::cron::{Schedule, time_zone};
 use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::meta::meta;
@@ -112,7 +112,7 @@ fn validate_job_template(spec: &At, errors: &mut ErrorList) {
 
 /// `zoned`: an older release let the object have a zone in its schedule.
 fn validate_schedule(schedule: &At, zoned: bool, has_zone: bool, errors: &mut ErrorList) {
-    if let Err(fault) = schedule_fault(schedule.text()) {
+    if let Err(fault) = Schedule::parse(schedule.text()) {
         schedule.invalid(errors, fault);
     }
     let detail = match (schedule.text().contains("TZ"), zoned) {
@@ -137,7 +137,7 @@ fn validate_zone(zone: &At, errors: &mut ErrorList) {
             "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones";
         zone.invalid(errors, detail);
     }
-    if !is_zone(text) {
+    if time_zone(text).is_none() {
         zone.invalid(errors, unknown);
     }
 }

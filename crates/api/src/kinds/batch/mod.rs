@@ -7,7 +7,6 @@ mod job_change;
 mod job_policies;
 mod job_spec;
 mod job_status;
-mod schedule;
 
 use std::sync::Arc;
 

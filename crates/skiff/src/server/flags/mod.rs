@@ -8,6 +8,7 @@ mod audit;
 mod authentication;
 mod authorization;
 mod encryption;
+mod images;
 mod network;
 
 use std::net::IpAddr;
@@ -22,6 +23,7 @@ use audit::AuditArgs;
 use authentication::AuthenticationArgs;
 use authorization::AuthorizationArgs;
 use encryption::EncryptionArgs;
+pub use images::ImageArgs;
 use network::NetworkArgs;
 
 #[derive(Debug, Args)]
@@ -55,6 +57,8 @@ pub struct ServerArgs {
     audit: AuditArgs,
     #[command(flatten)]
     encryption: EncryptionArgs,
+    #[command(flatten)]
+    pub images: ImageArgs,
     #[command(flatten)]
     pub starter: StarterArgs,
 }

@@ -1,12 +1,23 @@
-//! The schedules of CronJobs: five fields, a name for five, or a span of time.
+//! Reading schedules: five fields, a name for five, or a span of time.
 //!
-//! Text -> what is wrong with it, in the words of the cron library that upstream uses.
+//! Text -> schedule, or what is wrong with it, in the words of the cron library that upstream uses.
 //! Counterpart: `cron.ParseStandard`.
+
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-const MACROS: &[&str] =
-    &["@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly"];
+use super::{Fields, Schedule, When};
+
+const MACROS: &[(&str, &str)] = &[
+    ("@yearly", "0 0 1 1 *"),
+    ("@annually", "0 0 1 1 *"),
+    ("@monthly", "0 0 1 * *"),
+    ("@weekly", "0 0 * * 0"),
+    ("@daily", "0 0 * * *"),
+    ("@midnight", "0 0 * * *"),
+    ("@hourly", "0 * * * *"),
+];
 const MONTHS: &[&str] =
     &["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
 const DAYS: &[&str] = &["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
@@ -16,54 +27,72 @@ type Bounds = (u32, u32, &'static [&'static str]);
 const FIELDS: &[Bounds] =
     &[(0, 59, &[]), (0, 23, &[]), (1, 31, &[]), (1, 12, MONTHS), (0, 6, DAYS)];
 
-/// What is wrong with a schedule.
-pub fn schedule_fault(text: &str) -> Result<(), String> {
-    let text = without_zone(text)?;
-    match text.starts_with('@') {
-        true => descriptor(text),
-        false => fields(text),
+/// The schedule that a text means.
+pub fn schedule(text: &str) -> Result<Schedule, String> {
+    let (zone, text) = split_zone(text)?;
+    let when = match text.starts_with('@') {
+        true => descriptor(text)?,
+        false => fields(text).map(When::At)?,
+    };
+    Ok(Schedule { zone, when })
+}
+
+/// The zone that is known by exactly this name.
+pub fn time_zone(name: &str) -> Option<TimeZone> {
+    if name == "Local" {
+        return Some(TimeZone::system());
     }
+    TimeZone::get(name).ok().filter(|zone| zone.iana_name() == Some(name))
 }
 
-/// Whether a zone is known by exactly this name.
-pub fn is_zone(name: &str) -> bool {
-    name == "Local"
-        || TimeZone::get(name).is_ok_and(|zone| zone.iana_name().is_some_and(|known| known == name))
-}
-
-fn without_zone(text: &str) -> Result<&str, String> {
+fn split_zone(text: &str) -> Result<(Option<TimeZone>, &str), String> {
     let Some(zoned) = text.strip_prefix("TZ=").or_else(|| text.strip_prefix("CRON_TZ=")) else {
-        return Ok(text);
+        return Ok((None, text));
     };
     match zoned.split_once(' ') {
         // Upstream's library panics here, and the panic's text is the answer.
         None => {
             Err("invalid schedule format: runtime error: slice bounds out of range [:-1]".into())
         }
-        Some((zone, _)) if !is_zone(zone) => {
-            Err(format!("provided bad location {zone}: unknown time zone {zone}"))
-        }
-        Some((_, rest)) => Ok(rest.trim()),
+        Some((zone, rest)) => match time_zone(zone) {
+            Some(known) => Ok((Some(known), rest.trim())),
+            None => Err(format!("provided bad location {zone}: unknown time zone {zone}")),
+        },
     }
 }
 
-fn descriptor(text: &str) -> Result<(), String> {
-    match text.strip_prefix("@every ") {
-        Some(span) => {
-            duration(span).map_err(|fault| format!("failed to parse duration {text}: {fault}"))
-        }
-        None if MACROS.contains(&text) => Ok(()),
+fn descriptor(text: &str) -> Result<When, String> {
+    if let Some(span) = text.strip_prefix("@every ") {
+        let every = duration(span);
+        return every
+            .map(When::Every)
+            .map_err(|fault| format!("failed to parse duration {text}: {fault}"));
+    }
+    match MACROS.iter().find(|(name, _)| *name == text) {
+        Some((_, meaning)) => fields(meaning).map(When::At),
         None => Err(format!("unrecognized descriptor: {text}")),
     }
 }
 
-/// `1h30m`, as Go reads it.
-fn duration(text: &str) -> Result<(), String> {
-    const UNITS: &[&str] = &["ns", "us", "µs", "μs", "ms", "s", "m", "h"];
+/// `1h30m`, as Go reads it. Spans below a second, negative ones too, mean a second.
+fn duration(text: &str) -> Result<Duration, String> {
+    const UNITS: &[(&str, f64)] = &[
+        ("ns", 1e-9),
+        ("us", 1e-6),
+        ("µs", 1e-6),
+        ("μs", 1e-6),
+        ("ms", 1e-3),
+        ("s", 1.0),
+        ("m", 60.0),
+        ("h", 3600.0),
+    ];
+    let least = Duration::from_secs(1);
     let invalid = || format!("time: invalid duration {text:?}");
     let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
+    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
+    let mut seconds = 0.0;
     if rest == "0" {
-        return Ok(());
+        return Ok(least);
     }
     if rest.is_empty() {
         return Err(invalid());
@@ -77,18 +106,19 @@ fn duration(text: &str) -> Result<(), String> {
             return Err(invalid());
         }
         let (unit, after) = after.split_at(after.find(is_number).unwrap_or(after.len()));
-        match unit {
-            "" => return Err(format!("time: missing unit in duration {text:?}")),
-            unit if !UNITS.contains(&unit) => {
-                return Err(format!("time: unknown unit {unit:?} in duration {text:?}"));
-            }
-            _ => rest = after,
+        if unit.is_empty() {
+            return Err(format!("time: missing unit in duration {text:?}"));
         }
+        let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
+            return Err(format!("time: unknown unit {unit:?} in duration {text:?}"));
+        };
+        seconds += digits.parse::<f64>().map_err(|_| invalid())? * scale;
+        rest = after;
     }
-    Ok(())
+    Ok(Duration::try_from_secs_f64(sign * seconds).unwrap_or(least).max(least))
 }
 
-fn fields(text: &str) -> Result<(), String> {
+fn fields(text: &str) -> Result<Fields, String> {
     if text.is_empty() {
         return Err("empty spec string".to_owned());
     }
@@ -97,15 +127,24 @@ fn fields(text: &str) -> Result<(), String> {
         let shown = fields.join(" ");
         return Err(format!("expected exactly 5 fields, found {}: [{shown}]", fields.len()));
     }
-    for (field, bounds) in fields.iter().zip(FIELDS) {
-        let mut parts = field.split(',').filter(|part| !part.is_empty());
-        parts.try_for_each(|part| range(part, bounds))?;
+    let mut sets = [0; FIELDS.len()];
+    let mut any = [false; FIELDS.len()];
+    for (position, (field, bounds)) in fields.iter().zip(FIELDS).enumerate() {
+        for part in field.split(',').filter(|part| !part.is_empty()) {
+            let (set, all) = range(part, bounds)?;
+            sets[position] |= set;
+            any[position] |= all;
+        }
     }
-    Ok(())
+    let [minutes, hours, days, months, weekdays] = sets;
+    // A star leaves the day to the other of the two fields; without one, either may name it.
+    let either_day = !any[2] && !any[4];
+    Ok(Fields { minutes, hours, days, months, weekdays, either_day })
 }
 
 /// `*`, `5`, `1-5`, each with an optional `/step`; `5/2` goes from 5 to the end.
-fn range(part: &str, (least, most, names): &Bounds) -> Result<(), String> {
+/// The values as bits, and whether it is a star, of which every value counts.
+fn range(part: &str, (least, most, names): &Bounds) -> Result<(u64, bool), String> {
     let stepped: Vec<&str> = part.split('/').collect();
     let ends: Vec<&str> = stepped[0].split('-').collect();
     let (from, mut to) = match ends[..] {
@@ -131,7 +170,11 @@ fn range(part: &str, (least, most, names): &Bounds) -> Result<(), String> {
         _ if to > *most => format!("end of range ({to}) above maximum ({most})"),
         _ if from > to => format!("beginning of range ({from}) beyond end of range ({to})"),
         _ if step == 0 => "step of range should be a positive number".to_owned(),
-        _ => return Ok(()),
+        _ => {
+            let values = (from..=to).step_by(step as usize);
+            let is_star = matches!(ends[0], "*" | "?") && step == 1;
+            return Ok((values.fold(0, |set, value| set | 1 << value), is_star));
+        }
     };
     Err(format!("{fault}: {part}"))
 }
@@ -184,13 +227,13 @@ mod tests {
             ),
             ("@never", Some("unrecognized descriptor: @never")),
         ] {
-            assert_eq!(schedule_fault(text).err().as_deref(), fault, "{text}");
+            assert_eq!(schedule(text).err().as_deref(), fault, "{text}");
         }
     }
 
     #[test]
     fn zones_are_known_by_their_very_name() {
-        assert!(is_zone("Europe/Berlin") && is_zone("UTC"));
-        assert!(!is_zone("europe/berlin") && !is_zone("No/Where"));
+        assert!(time_zone("Europe/Berlin").is_some() && time_zone("UTC").is_some());
+        assert!(time_zone("europe/berlin").is_none() && time_zone("No/Where").is_none());
     }
 }

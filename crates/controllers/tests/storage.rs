@@ -1,0 +1,83 @@
+//! Claims, volumes and attribute classes that are deleted while something uses them, against the real API server.
+
+mod cluster;
+
+use cluster::{TestCluster, count};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
+use kube::api::DeleteParams;
+use serde_json::json;
+
+fn claim(class: Option<&str>) -> serde_json::Value {
+    json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},
+        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": "none", "volumeAttributesClassName": class}})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_in_use_goes_with_its_last_pod() {
+    let cluster = TestCluster::start("claim-in-use").await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user"}, "spec": {"nodeName": "n1",
+        "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "work:1"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    let left = claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    let left = left.left().expect("the claim stays for now");
+    assert_eq!(left.metadata.finalizers, Some(vec!["kubernetes.io/pvc-protection".to_owned()]));
+    // The class shows that the controllers have come by: it goes, and the claim does not.
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "fast"},
+        "driverName": "d.example.com", "parameters": {"speed": "high"}});
+    cluster.create_cluster::<VolumeAttributesClass>(class).await;
+    let classes = cluster.cluster_api::<VolumeAttributesClass>();
+    classes.delete("fast", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the class is gone", async |c| {
+            let classes = c.cluster_api::<VolumeAttributesClass>();
+            classes.get_opt("fast").await.expect("answered").is_none()
+        })
+        .await;
+    assert_eq!(count::<PersistentVolumeClaim>(&cluster, "default").await, 1);
+    let pods = cluster.api::<Pod>("default");
+    pods.delete("user", &DeleteParams::default().grace_period(0)).await.expect("accepted");
+    cluster
+        .eventually("the claim is gone", async |c| {
+            count::<PersistentVolumeClaim>(c, "default").await == 0
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_class_goes_with_the_last_claim_that_names_it_and_a_free_volume_at_once() {
+    let cluster = TestCluster::start("class-in-use").await;
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "VolumeAttributesClass", "metadata": {"name": "fast"},
+        "driverName": "d.example.com", "parameters": {"speed": "high"}});
+    cluster.create_cluster::<VolumeAttributesClass>(class).await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(Some("fast"))).await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "hostPath": {"path": "/tmp/pv"}}});
+    cluster.create_cluster::<PersistentVolume>(volume).await;
+    let classes = cluster.cluster_api::<VolumeAttributesClass>();
+    classes.delete("fast", &DeleteParams::default()).await.expect("accepted");
+    let volumes = cluster.cluster_api::<PersistentVolume>();
+    volumes.delete("pv", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the volume is gone", async |c| {
+            let volumes = c.cluster_api::<PersistentVolume>();
+            volumes.get_opt("pv").await.expect("answered").is_none()
+        })
+        .await;
+    assert!(classes.get_opt("fast").await.expect("answered").is_some(), "a claim names it");
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the class is gone", async |c| {
+            let classes = c.cluster_api::<VolumeAttributesClass>();
+            classes.get_opt("fast").await.expect("answered").is_none()
+        })
+        .await;
+    cluster.stop().await;
+}

@@ -1,0 +1,221 @@
+//! Brings the image of one container here, as its pull policy wants.
+//!
+//! Consumes a container and what the runtime has, decides whether to fetch, emits events and the
+//! image, or the reason why not. Counterpart: `pkg/kubelet/images/image_manager.go`; reasons and
+//! texts are upstream's.
+//! Invariant: no more pulls are under way than configured; the order of waiting is the order of
+//! asking.
+
+use std::{sync::Arc, time::Duration, time::Instant};
+
+use k8s_openapi::api::core::v1::Secret;
+use skiff_runtime::{AuthConfig, Error as RuntimeError, Image, PullImage, Reference};
+use tokio::sync::Semaphore;
+
+use super::keyring::Keyring;
+use crate::{
+    context::NodeContext,
+    events::EventType,
+    pod::desired::{DesiredContainer, DesiredPod},
+    step::StepError,
+};
+
+/// How many pulls the node makes at once.
+pub struct PullSlots(Semaphore);
+
+impl PullSlots {
+    /// One after another, or so many; `None` is without a limit.
+    pub fn new(serialize: bool, max_parallel: Option<usize>) -> Self {
+        let slots = if serialize { 1 } else { max_parallel.unwrap_or(Semaphore::MAX_PERMITS) };
+        PullSlots(Semaphore::new(slots))
+    }
+}
+
+/// The image of one container of one pod.
+pub struct Ensure<'a> {
+    pub ctx: &'a NodeContext,
+    pub pod: &'a DesiredPod,
+    pub container: &'a DesiredContainer,
+}
+
+// === impl Ensure ===
+
+impl Ensure<'_> {
+    /// What is present and not wanted anew is never fetched.
+    pub async fn run(&self) -> Result<Image, StepError> {
+        let name = self.container.image();
+        let reference = self.parse(name)?;
+        let policy = self.container.spec.image_pull_policy.as_deref();
+        if policy == Some("Always") {
+            return self.pull(name, &reference).await;
+        }
+        match (self.inspect(name).await?, policy) {
+            (Some(image), _) => {
+                let message = format!(
+                    "Container image {name:?} already present on machine and can be accessed by the pod"
+                );
+                self.event(EventType::Normal, "Pulled", message);
+                Ok(image)
+            }
+            (None, Some("Never")) => {
+                let message =
+                    format!("Container image {name:?} is not present with pull policy of Never");
+                self.event(EventType::Warning, "ErrImageNeverPull", message.clone());
+                Err(self.failed("ErrImageNeverPull", message))
+            }
+            (None, _) => self.pull(name, &reference).await,
+        }
+    }
+
+    fn parse(&self, name: &str) -> Result<Reference, StepError> {
+        Reference::parse(name).map_err(|error| {
+            let reason = match error {
+                RuntimeError::InvalidReference { reason, .. } => reason.to_owned(),
+                other => other.to_string(),
+            };
+            let message = format!(
+                "Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: \
+                 invalid reference format: {reason}"
+            );
+            self.event(EventType::Warning, "InspectFailed", message.clone());
+            self.failed("InvalidImageName", message)
+        })
+    }
+
+    async fn inspect(&self, name: &str) -> Result<Option<Image>, StepError> {
+        self.ctx.runtime.image_status(name).await.map_err(|error| {
+            let message = format!("Failed to inspect image {name:?}: {error}");
+            self.event(EventType::Warning, "InspectFailed", message.clone());
+            self.failed("ImageInspectError", message)
+        })
+    }
+
+    async fn pull(&self, name: &str, reference: &Reference) -> Result<Image, StepError> {
+        let credentials = self.credentials(reference).await?;
+        self.event(EventType::Normal, "Pulling", format!("Pulling image {name:?}"));
+        let asked = Instant::now();
+        let slot = self.ctx.pull_slots.0.acquire().await.expect("the semaphore is never closed");
+        let begun = Instant::now();
+        let pulled = self.pull_with(name, credentials).await;
+        drop(slot);
+        match pulled {
+            Ok(image) => {
+                let (took, waited) = (go_millis(begun.elapsed()), go_millis(asked.elapsed()));
+                let message = format!(
+                    "Successfully pulled image {name:?} in {took} ({waited} including waiting). \
+                     Image size: {} bytes.",
+                    image.size
+                );
+                self.event(EventType::Normal, "Pulled", message);
+                Ok(image)
+            }
+            Err(error) => {
+                let message = format!("Failed to pull image {name:?}: {error}");
+                self.event(EventType::Warning, "Failed", message);
+                Err(self.failed("ErrImagePull", error.to_string()))
+            }
+        }
+    }
+
+    /// One credential after the other; the last refusal is the one told.
+    async fn pull_with(
+        &self,
+        name: &str,
+        credentials: Vec<AuthConfig>,
+    ) -> Result<Image, RuntimeError> {
+        let mut tries: Vec<Option<AuthConfig>> = credentials.into_iter().map(Some).collect();
+        if tries.is_empty() {
+            tries.push(None);
+        }
+        let mut last = None;
+        for auth in tries {
+            let request = PullImage { reference: name.to_owned(), auth, progress: None };
+            match self.ctx.runtime.pull_image(request).await {
+                Ok(id) => {
+                    let image = self.ctx.runtime.image_status(&id).await?;
+                    return image.ok_or_else(|| RuntimeError::ImageNotFound(name.to_owned()));
+                }
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.expect("there was at least one try"))
+    }
+
+    async fn credentials(&self, reference: &Reference) -> Result<Vec<AuthConfig>, StepError> {
+        let secrets = self.pull_secrets().await;
+        let keyring = Keyring::from_secrets(secrets.iter().map(AsRef::as_ref))
+            .map_err(|error| self.failed("ErrImagePull", error.to_string()))?;
+        let mut found = keyring.lookup(&reference.name);
+        found.extend(self.ctx.credential_providers.credentials(&reference.name).await);
+        Ok(found)
+    }
+
+    /// Those that exist; the others are told of, and the pull goes on without them.
+    async fn pull_secrets(&self) -> Vec<Arc<Secret>> {
+        let (mut secrets, mut missing) = (Vec::new(), Vec::new());
+        let wanted = self.pod.spec().image_pull_secrets.iter().flatten();
+        for name in wanted.map(|reference| &reference.name).filter(|name| !name.is_empty()) {
+            match self.ctx.objects.secrets.get(&self.pod.key.namespace, name).await {
+                Ok(Some(secret)) => secrets.push(secret),
+                _ => missing.push(name.as_str()),
+            }
+        }
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            let reason = "FailedToRetrieveImagePullSecret";
+            self.ctx.recorder.pod(self.pod, EventType::Warning, reason, message);
+        }
+        secrets
+    }
+
+    fn event(&self, kind: EventType, reason: &'static str, message: impl Into<String>) {
+        self.ctx.recorder.container(self.pod, self.container, kind, reason, message);
+    }
+
+    /// Every failure of an image is told once more by its reason alone, as upstream.
+    fn failed(&self, reason: &'static str, message: String) -> StepError {
+        self.event(EventType::Warning, "Failed", format!("Error: {reason}"));
+        StepError::container(reason, message)
+    }
+}
+
+/// As Go prints a duration cut to milliseconds: `345ms`, `1.234s`, `2m3.5s`.
+fn go_millis(duration: Duration) -> String {
+    let millis = duration.as_millis();
+    if millis < 1000 {
+        return if millis == 0 { "0s".to_owned() } else { format!("{millis}ms") };
+    }
+    let (minutes, rest) = (millis / 60_000, millis % 60_000);
+    let fraction = format!("{:03}", rest % 1000);
+    let fraction = fraction.trim_end_matches('0');
+    let point = if fraction.is_empty() { "" } else { "." };
+    let seconds = format!("{}{point}{fraction}s", rest / 1000);
+    match (minutes / 60, minutes % 60) {
+        (0, 0) => seconds,
+        (0, minutes) => format!("{minutes}m{seconds}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_read_as_in_upstreams_events() {
+        for (millis, text) in [
+            (0, "0s"),
+            (345, "345ms"),
+            (1000, "1s"),
+            (1234, "1.234s"),
+            (1500, "1.5s"),
+            (123_500, "2m3.5s"),
+            (3_600_000, "1h0m0s"),
+        ] {
+            assert_eq!(go_millis(Duration::from_millis(millis)), text);
+        }
+    }
+}
