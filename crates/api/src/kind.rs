@@ -5,7 +5,6 @@
 //! garbage collection and protobuf are derived from them. Counterpart: `registry/*/strategy.go`
 //! and `rest.Storage`, which upstream writes once per kind.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -158,7 +157,7 @@ pub trait Strategy: Send + Sync {
 
     /// Whether generation starts at 1 on create.
     fn counts_generation(&self, kind: &KindDef) -> bool {
-        COUNTED.iter().any(|(group, name)| *group == kind.group && *name == kind.kind)
+        COUNTED.iter().any(|(group, name)| *name == kind.kind && *group == kind.group)
     }
 
     /// Faults of an object, apart from metadata, which is validated for every kind.
@@ -315,10 +314,14 @@ pub struct Column {
 /// The built-in and custom kinds that are served now. Cheap to clone; changed by building a new one.
 #[derive(Clone, Default)]
 pub struct Kinds {
-    by_resource: BTreeMap<(String, String, String), Arc<KindDef>>,
+    served: Shelf,
     /// Versions that are stored but not served.
-    hidden: BTreeMap<(String, String, String), Arc<KindDef>>,
+    hidden: Shelf,
 }
+
+/// Kinds by group, version and resource. In order, so that looking one up, as every request does, makes no key of its own.
+#[derive(Clone, Default)]
+struct Shelf(Vec<Arc<KindDef>>);
 
 // === impl Edition ===
 
@@ -372,8 +375,7 @@ impl fmt::Debug for KindDef {
 
 impl Kinds {
     pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
-        let key = (group.to_owned(), version.to_owned(), resource.to_owned());
-        self.by_resource.get(&key)
+        self.served.get((group, version, resource))
     }
 
     pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<KindDef>> {
@@ -382,43 +384,45 @@ impl Kinds {
 
     /// Every kind of a group and version, by resource name.
     pub fn in_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Arc<KindDef>> {
-        let from = (group.to_owned(), version.to_owned(), String::new());
-        let (group, version) = (from.0.clone(), from.1.clone());
-        self.by_resource
-            .range(from..)
-            .take_while(move |((g, v, _), _)| *g == group && *v == version)
-            .map(|(_, def)| def)
+        let Shelf(served) = &self.served;
+        let place =
+            |def: &Arc<KindDef>| (def.group.as_str(), def.version.as_str()).cmp(&(group, version));
+        let first = served.partition_point(|def| place(def).is_lt());
+        let count = served[first..].partition_point(|def| place(def).is_eq());
+        served[first..first + count].iter()
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<KindDef>> {
-        self.by_resource.values()
+        self.served.0.iter()
     }
 
     pub fn insert(&mut self, def: KindDef) {
-        self.by_resource.insert(key_of(&def), Arc::new(def));
+        self.served.insert(def);
     }
 
     /// Adds a version that objects are stored in although nobody is served it.
     pub fn insert_hidden(&mut self, def: KindDef) {
-        self.hidden.insert(key_of(&def), Arc::new(def));
+        self.hidden.insert(def);
     }
 
     pub fn remove(&mut self, group: &str, version: &str, resource: &str) {
-        self.by_resource.remove(&(group.to_owned(), version.to_owned(), resource.to_owned()));
+        if let Ok(at) = self.served.place_of((group, version, resource)) {
+            self.served.0.remove(at);
+        }
     }
 
     /// Removes every version of a custom resource.
     pub fn remove_custom(&mut self, group: &str, resource: &str) {
         let others =
             |def: &KindDef| !(def.custom && def.group == group && def.resource == resource);
-        self.by_resource.retain(|_, def| others(def));
-        self.hidden.retain(|_, def| others(def));
+        self.served.0.retain(|def| others(def));
+        self.hidden.0.retain(|def| others(def));
     }
 
     /// A version of a resource, served or not.
     pub fn defined(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
-        let key = (group.to_owned(), version.to_owned(), resource.to_owned());
-        self.by_resource.get(&key).or_else(|| self.hidden.get(&key))
+        let key = (group, version, resource);
+        self.served.get(key).or_else(|| self.hidden.get(key))
     }
 
     /// The kind in the version that its objects are stored in.
@@ -427,8 +431,28 @@ impl Kinds {
         if storage.version == kind.version && storage.group == kind.group {
             return kind.clone();
         }
-        let key = (storage.group.clone(), storage.version.clone(), kind.resource.clone());
-        self.by_resource.get(&key).or_else(|| self.hidden.get(&key)).unwrap_or(kind).clone()
+        self.defined(&storage.group, &storage.version, &kind.resource).unwrap_or(kind).clone()
+    }
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    fn place_of(&self, key: (&str, &str, &str)) -> Result<usize, usize> {
+        self.0.binary_search_by(|def| key_of(def).cmp(&key))
+    }
+
+    fn get(&self, key: (&str, &str, &str)) -> Option<&Arc<KindDef>> {
+        self.place_of(key).ok().map(|at| &self.0[at])
+    }
+
+    fn insert(&mut self, def: KindDef) {
+        let place = self.place_of(key_of(&def));
+        let def = Arc::new(def);
+        match place {
+            Ok(at) => self.0[at] = def,
+            Err(at) => self.0.insert(at, def),
+        }
     }
 }
 
@@ -440,8 +464,8 @@ impl FromIterator<KindDef> for Kinds {
     }
 }
 
-fn key_of(def: &KindDef) -> (String, String, String) {
-    (def.group.clone(), def.version.clone(), def.resource.clone())
+fn key_of(def: &KindDef) -> (&str, &str, &str) {
+    (&def.group, &def.version, &def.resource)
 }
 
 // === names ===

@@ -32,6 +32,8 @@ pub enum Error {
     DigestMismatch { archive: PathBuf, digest: String },
     #[error("image {reference:?} has no variant for {platform}")]
     NoMatchingPlatform { reference: String, platform: String },
+    #[error("line {line}: {reason}")]
+    Build { line: usize, reason: String },
     #[error("{kind} {id:?} is {state}, which {verb} does not allow")]
     WrongState { kind: &'static str, id: String, state: String, verb: &'static str },
     #[error("{what} is not valid: {reason}")]

@@ -176,3 +176,59 @@ fn a_deleted_namespace_takes_everything_with_it() {
     assert!(cluster.kubectl("get pods -A -o name -l app=kuard").ok().is_empty());
     cluster.kubectl("get namespace team").fails();
 }
+
+#[test]
+fn the_pods_of_a_stateful_set_come_in_order_and_keep_their_names() {
+    let host = Host::new("stateful-set");
+    let cluster = Cluster::start(&host);
+    let mut set = deployment("kuard", 2);
+    set["kind"] = "StatefulSet".into();
+    set["spec"]["serviceName"] = "kuard".into();
+    cluster.apply(&set);
+    cluster.wait_for_rollout("statefulset/kuard");
+    let born = |pod: &str| cluster.field(&format!("pod {pod}"), "{.status.startTime}");
+    assert!(born("kuard-0") <= born("kuard-1"));
+    let hostname = cluster.kubectl("exec kuard-1 -- hostname").ok();
+    assert_eq!(hostname.trim(), "kuard-1");
+
+    let first = cluster.field("pod kuard-0", "{.metadata.uid}");
+    cluster.kubectl("delete pod kuard-0").ok();
+    eventually("another of the same name", || {
+        let uid = cluster.field("pod kuard-0", "{.metadata.uid}");
+        !uid.is_empty() && uid != first
+    });
+    cluster.wait_until_ready("kuard-0");
+
+    cluster.kubectl("scale statefulset kuard --replicas=1").ok();
+    eventually("the last has gone", || {
+        let pods = cluster.get("pods -l app=kuard");
+        pods["items"].as_array().is_some_and(|pods| pods.len() == 1)
+    });
+    assert_eq!(cluster.field("pods -l app=kuard", "{.items[*].metadata.name}"), "kuard-0");
+}
+
+#[test]
+fn jobs_run_to_their_end_by_hand_and_by_the_clock_and_top_shows_what_is_used() {
+    let host = Host::new("jobs");
+    let cluster = Cluster::start(&host);
+    cluster.kubectl("create job once --image=kuard:blue -- true").ok();
+    cluster.kubectl("wait --for=condition=Complete job/once --timeout=30s").ok();
+    assert_eq!(cluster.field("job once", "{.status.succeeded}"), "1");
+
+    let every_second = "--schedule=@every 1s";
+    let tick = ["create", "cronjob", "tick", "--image=kuard:blue", every_second, "--", "true"];
+    cluster.kubectl_args(&tick).ok();
+    eventually("a job of the clock's has succeeded", || {
+        !cluster.field("cronjob tick", "{.status.lastSuccessfulTime}").is_empty()
+    });
+    cluster.kubectl("delete cronjob tick").ok();
+
+    cluster.apply(&deployment("kuard", 1));
+    cluster.wait_for_rollout("deployment/kuard");
+    eventually("the node and the pod are measured", || {
+        let nodes = cluster.kubectl("top nodes --no-headers");
+        let pods = cluster.kubectl("top pods --no-headers -l app=kuard");
+        let measured = |top: &e2e::Outcome| top.code == Some(0) && top.stdout.contains("Mi");
+        measured(&nodes) && measured(&pods)
+    });
+}

@@ -80,14 +80,22 @@ impl Embedded {
         }
     }
 
-    /// Removes images no container uses: those without a tag, or all of them.
+    /// Removes images no container uses: those without a tag, or all of them and what builds remember.
     pub async fn prune_images(&self, all: bool) -> Result<Vec<Image>> {
         let unused = self.images.list().into_iter().filter(|image| self.user_of(image).is_none());
         let chosen: Vec<ImageRecord> =
             unused.filter(|image| all || image.tags.is_empty()).collect();
+        if all {
+            self.images.builds.forget()?;
+        }
         for image in &chosen {
             self.remove_image(&image.id).await?;
         }
+        self.blocking(|this| {
+            this.collect_layers();
+            Ok(())
+        })
+        .await?;
         Ok(chosen.iter().map(ImageRecord::to_image).collect())
     }
 

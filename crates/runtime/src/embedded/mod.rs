@@ -7,6 +7,7 @@
 //! Invariant: memory is a cache of the directory tree (see [`record`]); what a kill -9 interrupts
 //! is either absent or complete to the next daemon.
 
+mod build;
 mod containers;
 mod exec;
 mod images;
@@ -28,9 +29,11 @@ use async_trait::async_trait;
 use tokio::{net::TcpStream, sync::broadcast};
 
 use self::{
+    build::is_build,
     record::{Container, Phase},
     sandboxes::Sandbox,
 };
+pub use build::{BuildNetwork, BuildOptions};
 pub use shim_client::ShimCommand;
 
 use crate::{
@@ -104,6 +107,7 @@ impl Embedded {
             this: this.clone(),
         });
         runtime.recover().await?;
+        runtime.remove_builds().await?;
         runtime.collect_layers();
         Ok(runtime)
     }
@@ -193,7 +197,8 @@ impl Runtime for Embedded {
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>> {
         let all: Vec<_> = self.sandboxes().values().cloned().collect();
-        Ok(all.iter().map(|sandbox| sandbox.record().status()).collect())
+        let records = all.iter().map(|sandbox| sandbox.record().clone());
+        Ok(records.filter(|one| !is_build(&one.config)).map(|one| one.status()).collect())
     }
 
     async fn update_pod_sandbox_resources(
@@ -233,8 +238,11 @@ impl Runtime for Embedded {
     }
 
     async fn list_containers(&self) -> Result<Vec<ContainerStatus>> {
+        let pods: HashSet<String> =
+            self.list_pod_sandboxes().await?.into_iter().map(|sandbox| sandbox.id).collect();
         let all: Vec<_> = self.containers().values().cloned().collect();
-        Ok(all.iter().map(|container| container.status()).collect())
+        let of_pods = all.iter().filter(|one| pods.contains(&one.record.sandbox_id));
+        Ok(of_pods.map(|container| container.status()).collect())
     }
 
     async fn update_container_resources(

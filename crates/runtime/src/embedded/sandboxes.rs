@@ -14,6 +14,7 @@ use nix::libc::SIGKILL;
 
 use super::{
     Embedded,
+    build::is_build,
     record::{SANDBOX_FILE, SandboxRecord, new_id},
     shim_client::{self, ShimClient},
 };
@@ -72,10 +73,10 @@ impl Sandbox {
     }
 }
 
-/// `None` on the node's network, where there is nothing to attach.
+/// `None` on the node's network, where there is nothing to attach, and on one of its own, which nothing leads to.
 fn attachment(record: &SandboxRecord) -> Option<Attachment> {
     let config = &record.config;
-    (config.linux.namespaces.network != NamespaceMode::Node).then(|| Attachment {
+    (config.linux.namespaces.network == NamespaceMode::Pod).then(|| Attachment {
         sandbox_id: record.id.clone(),
         metadata: config.metadata.clone(),
         netns: record.netns(),
@@ -290,9 +291,10 @@ impl Embedded {
 
 fn check(config: &PodSandboxConfig) -> Result<()> {
     let namespaces = &config.linux.namespaces;
-    let allowed = [NamespaceMode::Pod, NamespaceMode::Node];
+    let own = is_build(config).then_some(NamespaceMode::Container);
     for (kind, mode) in [("network", namespaces.network), ("ipc", namespaces.ipc)] {
-        if !allowed.contains(&mode) {
+        let allowed = [NamespaceMode::Pod, NamespaceMode::Node];
+        if !allowed.contains(&mode) && own != Some(mode) {
             let reason = format!("{kind} cannot be {mode:?}");
             return Err(Error::InvalidConfig { what: "sandbox namespace", reason });
         }

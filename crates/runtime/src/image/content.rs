@@ -99,12 +99,17 @@ impl ContentStore {
             file.write_all(&chunk[..read]).at("write", &scratch)?;
         }
         let digest = to_digest(hash.finalize().as_slice());
-        fs::rename(&scratch, self.path(&digest)).at("move image content to", &scratch)?;
+        self.adopt(&scratch, &digest)?;
         Ok(digest)
     }
 
+    /// Makes a file of [`Self::scratch`] the blob it turned out to be.
+    pub fn adopt(&self, scratch: &Path, digest: &str) -> Result<()> {
+        fs::rename(scratch, self.path(digest)).at("move image content to", scratch)
+    }
+
     /// A new file that is swept should its writer die.
-    fn scratch(&self) -> Result<(File, PathBuf)> {
+    pub fn scratch(&self) -> Result<(File, PathBuf)> {
         let path = self.root.join("ingest").join(format!("new-{}", random_name()));
         let file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
         Ok((file.at("create", &path)?, path))

@@ -15,7 +15,10 @@ use std::{
     io::{BufReader, Read},
     os::{
         fd::AsFd,
-        unix::{ffi::OsStrExt, fs::PermissionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, PermissionsExt},
+        },
     },
     path::{Component, Path, PathBuf},
 };
@@ -77,6 +80,38 @@ pub(super) fn unpack(
     })
 }
 
+/// Runs `look` with the layers as its root; what it changes there is thrown away with `<scratch>`.
+pub(super) fn view<T: Send>(
+    workspace: &Workspace<'_>,
+    look: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    confined(|| Confined::enter(workspace), look)
+}
+
+/// Runs `look` with `dir` as its root, so that no link leads out of it.
+pub(super) fn within<T: Send>(
+    dir: &Path,
+    look: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    confined(|| Confined::at(dir), look)
+}
+
+fn confined<T: Send>(
+    enter: impl FnOnce() -> io::Result<Confined> + Send,
+    look: impl FnOnce() -> io::Result<T> + Send,
+) -> io::Result<T> {
+    let work = || {
+        let root = enter()?;
+        let seen = look();
+        root.leave()?;
+        seen
+    };
+    std::thread::scope(|scope| {
+        let ended = scope.spawn(work).join();
+        ended.unwrap_or_else(|_| Err(io::Error::other("the thread in the image panicked")))
+    })
+}
+
 fn unpack_here(
     workspace: &Workspace<'_>,
     input: impl Read,
@@ -105,17 +140,7 @@ struct Confined {
 
 impl Confined {
     fn enter(workspace: &Workspace<'_>) -> io::Result<Self> {
-        unshare(CloneFlags::CLONE_NEWNS)?;
-        mount(
-            None::<&str>,
-            "/",
-            None::<&str>,
-            MsFlags::MS_REC | MsFlags::MS_PRIVATE,
-            None::<&str>,
-        )?;
-        umask(Mode::empty());
-        let outside =
-            open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        let outside = isolate()?;
         let scratch = workspace.layers_dir.join(workspace.scratch);
         fs::create_dir_all(scratch.join("fs"))?;
         let upper = scratch.join("fs");
@@ -136,6 +161,13 @@ impl Confined {
         Ok(Confined { outside, merged })
     }
 
+    fn at(dir: &Path) -> io::Result<Self> {
+        let outside = isolate()?;
+        chroot(dir)?;
+        chdir("/")?;
+        Ok(Confined { outside, merged: None })
+    }
+
     fn leave(self) -> io::Result<()> {
         fchdir(self.outside.as_fd())?;
         chroot(".")?;
@@ -144,6 +176,14 @@ impl Confined {
             None => Ok(()),
         }
     }
+}
+
+/// Gives the thread mounts of its own; answers the way back to its root.
+fn isolate() -> io::Result<std::os::fd::OwnedFd> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+    umask(Mode::empty());
+    Ok(open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?)
 }
 
 // === apply ===
@@ -183,7 +223,8 @@ impl Writer {
             };
         }
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent)?;
+            // The mask is off, for modes to be as they are written.
+            fs::DirBuilder::new().recursive(true).mode(0o755).create(parent)?;
         }
         self.create(entry, &path)?;
         self.written.insert(path);

@@ -7,6 +7,7 @@
 //! exactly as it came, and a layer is not fetched again to be put upon other layers.
 
 mod archive;
+pub(crate) mod build;
 mod config;
 mod content;
 mod export;
@@ -15,9 +16,10 @@ mod reference;
 mod registry;
 mod store;
 
+pub use build::context::{pack_context, unpack_context};
 pub(crate) use config::ImageConfig;
 pub(crate) use export::ChunkWriter;
 pub use reference::Reference;
 pub(crate) use registry::Registries;
 pub use registry::RegistryError;
-pub(crate) use store::{ImageRecord, ImageStore};
+pub(crate) use store::{Arrival, ImageRecord, ImageStore, LayerBlob, Stack};

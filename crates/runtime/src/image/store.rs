@@ -2,7 +2,7 @@
 //!
 //! Consumes archives, pulls, builds and removals, decides what is new and what nobody uses any
 //! more, emits [`ImageRecord`]s.
-//! Layout: `images.json` (the records; replaced whole, by rename), `content/` (see
+//! Layout: `images.json` (the records; replaced whole, by rename), `builds.json` ([`BuildCache`]), `content/` (see
 //! [`ContentStore`]), `layers/<name>/` (unpacked, shared), `layers/tmp-*` (being unpacked).
 //! Counterpart: containerd's metadata database and garbage collector.
 //! Invariant: `images.json` names only layers and blobs that are complete; anything it does not
@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     archive::{Archive, Candidate, LayerSource},
+    build::cache::BuildCache,
     config::{ConfigFile, Descriptor, ImageConfig, Manifest, media_type},
     content::{ContentStore, KeyedLocks, sweep},
     layer::{self, LayerError, Workspace, chain_id},
@@ -56,6 +57,8 @@ pub(crate) struct ImageRecord {
 pub(crate) struct ImageStore {
     root: PathBuf,
     pub(super) content: ContentStore,
+    /// What steps of builds made.
+    pub builds: BuildCache,
     records: Mutex<BTreeMap<String, ImageRecord>>,
     /// Read while blobs and layers come in, written while unused ones are deleted.
     arrivals: Arc<tokio::sync::RwLock<()>>,
@@ -67,11 +70,11 @@ pub(crate) struct ImageStore {
 
 /// Keeps what is on its way in from being collected. Work that goes on when its asker has gone holds
 /// one of its own.
-pub(super) type Arrival = tokio::sync::OwnedRwLockReadGuard<()>;
+pub(crate) type Arrival = tokio::sync::OwnedRwLockReadGuard<()>;
 
 /// A layer whose blob is in the content store.
-#[derive(Debug, Clone)]
-pub(super) struct LayerBlob {
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LayerBlob {
     /// Of the bytes as stored.
     pub digest: String,
     /// Of the uncompressed tar.
@@ -93,7 +96,7 @@ pub(super) struct Incoming {
 
 /// Unpacked layers, one upon the other.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Stack {
+pub(crate) struct Stack {
     /// Directory names, topmost first.
     pub names: Vec<String>,
     chain: Option<String>,
@@ -110,6 +113,7 @@ impl ImageStore {
         Ok(ImageStore {
             root: root.to_owned(),
             content: ContentStore::open(root.join("content"))?,
+            builds: BuildCache::open(root.join("builds.json"))?,
             records: Mutex::new(records),
             arrivals: Arc::default(),
             unpacking: KeyedLocks::default(),
@@ -118,7 +122,7 @@ impl ImageStore {
     }
 
     /// Announces that something comes in.
-    pub(super) async fn arrival(&self) -> Arc<Arrival> {
+    pub async fn arrival(&self) -> Arc<Arrival> {
         Arc::new(self.arrivals.clone().read_owned().await)
     }
 
@@ -254,9 +258,11 @@ impl ImageStore {
             .chain(in_use)
             .map(String::as_str)
             .collect();
+        let built = self.builds.blobs();
         let blobs: HashSet<&str> = records
             .values()
             .flat_map(|r| r.blobs.iter())
+            .chain(&built)
             .filter_map(|blob| blob.strip_prefix("sha256:"))
             .collect();
         sweep(&self.layers_dir(), |name, _| layers.contains(name));
@@ -377,6 +383,13 @@ impl ImageStore {
 
     fn records(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, ImageRecord>> {
         self.records.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Stack {
+    /// Names all the layers together; empty for none.
+    pub fn chain(&self) -> &str {
+        self.chain.as_deref().unwrap_or_default()
     }
 }
 

@@ -5,6 +5,7 @@
 //! passes: there is nothing it could look at.
 
 mod archive;
+mod build;
 mod exec;
 mod fixture;
 mod images;

@@ -3,6 +3,7 @@
 //! Work that takes long answers with a line of JSON per step ([`Progress`]), archives with their
 //! bytes, everything else with rows.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +14,10 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::{Method, Response, StatusCode};
 use serde::{Deserialize, Serialize};
-use skiff_runtime::{AuthConfig, Embedded, Image, ImageService, LayerProgress, PullImage};
+use skiff_runtime::{
+    AuthConfig, BuildOptions, Embedded, Image, ImageService, LayerProgress, PullImage,
+    unpack_context,
+};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
@@ -65,6 +69,7 @@ impl Images<'_> {
             }
             (&Method::POST, "/images/pull") => self.pull(body).await,
             (&Method::POST, "/images/push") => self.push(body).await,
+            (&Method::POST, "/images/build") => self.build(body).await,
             (&Method::GET, "/images/archive") => self.save(query.all("name")).await,
             (&Method::POST, "/images/tag") => {
                 self.runtime.tag_image(query.one("name")?, query.one("to")?)?;
@@ -95,7 +100,7 @@ impl Images<'_> {
     async fn pull(&self, body: Incoming) -> Answer {
         let PullRequest { image, auth } = read(body).await?;
         let runtime = self.runtime.clone();
-        Ok(long(move |progress| async move {
+        Ok(long(Progress::Layer, move |progress| async move {
             let request = PullImage { reference: image, auth, progress: Some(progress) };
             runtime.pull_image(request).await
         }))
@@ -104,9 +109,26 @@ impl Images<'_> {
     async fn push(&self, body: Incoming) -> Answer {
         let PullRequest { image, auth } = read(body).await?;
         let runtime = self.runtime.clone();
-        Ok(long(
-            move |progress| async move { runtime.push_image(&image, auth, Some(progress)).await },
-        ))
+        Ok(long(Progress::Layer, move |progress| async move {
+            runtime.push_image(&image, auth, Some(progress)).await
+        }))
+    }
+
+    /// The body is a line of options and a tar of files.
+    async fn build(&self, body: Incoming) -> Answer {
+        let sent = Scratch::receive(self.scratch, body).await.map_err(Error::Receive)?;
+        let context =
+            Scratch::directory(self.scratch).map_err(|error| Error::Receive(error.into()))?;
+        let runtime = self.runtime.clone();
+        let dir = context.0.clone();
+        let options = tokio::task::spawn_blocking(move || unpack(&sent.0, &dir))
+            .await
+            .map_err(|error| Error::Receive(error.into()))??;
+        Ok(long(Progress::Step, move |tell| async move {
+            let built = runtime.build_image(options, context.0.clone(), tell).await;
+            drop(context);
+            built
+        }))
     }
 
     /// What is wrong before the first byte is an error; later the connection breaks off.
@@ -128,14 +150,18 @@ impl Images<'_> {
 }
 
 /// Starts work and answers with its progress, line by line.
-fn long<F>(work: impl FnOnce(mpsc::UnboundedSender<LayerProgress>) -> F) -> Response<Body>
+fn long<T, F>(
+    step: fn(T) -> Progress,
+    work: impl FnOnce(mpsc::UnboundedSender<T>) -> F,
+) -> Response<Body>
 where
+    T: Send + 'static,
     F: Future<Output = skiff_runtime::Result<String>> + Send + 'static,
 {
     let (sender, receiver) = mpsc::unbounded_channel();
     let done = work(sender);
-    let steps = futures::stream::unfold(receiver, |mut receiver| async move {
-        Some((Progress::Layer(receiver.recv().await?), receiver))
+    let steps = futures::stream::unfold(receiver, move |mut receiver| async move {
+        Some((step(receiver.recv().await?), receiver))
     });
     let end = futures::stream::once(async move {
         match done.await {
@@ -150,6 +176,16 @@ where
         Ok::<_, std::io::Error>(Frame::data(Bytes::from(line)))
     });
     Response::new(StreamBody::new(lines).boxed_unsync())
+}
+
+/// Takes the parts of a build apart.
+fn unpack(sent: &Path, dir: &Path) -> Result<BuildOptions, Error> {
+    let broken = |error: std::io::Error| Error::Receive(error.into());
+    let mut sent = BufReader::new(std::fs::File::open(sent).map_err(broken)?);
+    let mut options = String::new();
+    sent.read_line(&mut options).map_err(broken)?;
+    unpack_context(sent, dir).map_err(broken)?;
+    serde_json::from_str(&options).map_err(|error| Error::Request(error.to_string()))
 }
 
 async fn read<T: serde::de::DeserializeOwned>(body: Incoming) -> Result<T, Error> {
@@ -196,7 +232,7 @@ impl Query {
     }
 }
 
-/// A file that is gone when it is dropped.
+/// A file or directory that is gone when it is dropped.
 struct Scratch(PathBuf);
 
 impl Scratch {
@@ -204,10 +240,8 @@ impl Scratch {
         dir: &Path,
         mut body: Incoming,
     ) -> Result<Scratch, Box<dyn std::error::Error + Send + Sync>> {
-        static NEXT: AtomicU64 = AtomicU64::new(0);
         tokio::fs::create_dir_all(dir).await?;
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let scratch = Scratch(dir.join(format!("archive-{}-{number}", std::process::id())));
+        let scratch = Scratch::named(dir, "archive");
         let mut file = tokio::fs::File::create(&scratch.0).await?;
         while let Some(frame) = body.frame().await {
             if let Ok(data) = frame?.into_data() {
@@ -217,12 +251,28 @@ impl Scratch {
         file.flush().await?;
         Ok(scratch)
     }
+
+    fn directory(dir: &Path) -> std::io::Result<Scratch> {
+        let scratch = Scratch::named(dir, "context");
+        std::fs::create_dir_all(&scratch.0)?;
+        Ok(scratch)
+    }
+
+    fn named(dir: &Path, what: &str) -> Scratch {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        Scratch(dir.join(format!("{what}-{}-{number}", std::process::id())))
+    }
 }
 
 impl Drop for Scratch {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_file(&self.0) {
-            tracing::warn!(path = %self.0.display(), %error, "cannot remove a received archive");
+        let removed = match self.0.is_dir() {
+            true => std::fs::remove_dir_all(&self.0),
+            false => std::fs::remove_file(&self.0),
+        };
+        if let Err(error) = removed {
+            tracing::warn!(path = %self.0.display(), %error, "cannot remove what was received");
         }
     }
 }

@@ -47,6 +47,8 @@ struct Head {
     ceiling: Revision,
     /// Whether `state` has forgotten history that the published state still has.
     trimmed: bool,
+    /// Whether the writer thread waits for work. While it writes it need not be woken, which is a system call.
+    asleep: bool,
     refusal: Option<Error>,
     closing: bool,
 }
@@ -105,6 +107,7 @@ impl Desk {
             queue: Vec::new(),
             ceiling,
             trimmed: false,
+            asleep: false,
             refusal: None,
             closing: false,
         };
@@ -131,8 +134,7 @@ impl Desk {
             };
         let (reply, settled) = oneshot::channel();
         head.queue.push(Pending { events, durable, reply });
-        drop(head);
-        self.work.notify_one();
+        self.wake(head);
         Decision { outcome, settled: Some(settled) }
     }
 
@@ -148,8 +150,7 @@ impl Desk {
         }
         head.state.compact(revision);
         head.trimmed = true;
-        drop(head);
-        self.work.notify_one();
+        self.wake(head);
         Ok(())
     }
 
@@ -158,8 +159,16 @@ impl Desk {
         let mut head = self.lock();
         head.refusal = Some(Error::Closed);
         head.closing = true;
+        self.wake(head);
+    }
+
+    /// Has the writer thread look at what was left on the desk.
+    fn wake(&self, mut head: MutexGuard<'_, Head>) {
+        let asleep = std::mem::take(&mut head.asleep);
         drop(head);
-        self.work.notify_one();
+        if asleep {
+            self.work.notify_one();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Head> {
@@ -204,15 +213,18 @@ impl Desk {
     }
 
     /// An idle store wakes only when its history expires.
-    fn sleep<'a>(&self, head: MutexGuard<'a, Head>) -> MutexGuard<'a, Head> {
+    fn sleep<'a>(&self, mut head: MutexGuard<'a, Head>) -> MutexGuard<'a, Head> {
         const POISONED: &str = "no transaction is decided half-way";
-        match head.state.next_expiry(&self.retention) {
+        head.asleep = true;
+        let mut head = match head.state.next_expiry(&self.retention) {
             None => self.work.wait(head).expect(POISONED),
             Some(expiry) => {
                 let left = expiry.saturating_sub(self.clock.now());
                 self.work.wait_timeout(head, left.max(EXPIRY_STEP)).expect(POISONED).0
             }
-        }
+        };
+        head.asleep = false;
+        head
     }
 
     fn publish(

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use futures::Stream;
 use http_body_util::combinators::BoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
@@ -109,14 +110,20 @@ pub fn empty() -> Body {
 }
 
 pub fn streamed(reader: impl AsyncRead + Unpin + Send + Sync + 'static) -> Body {
-    let chunks = futures::stream::try_unfold(reader, |mut reader| async move {
+    BodyExt::boxed(StreamBody::new(chunks(reader)))
+}
+
+/// What a reader yields, a piece at a time.
+pub fn chunks(
+    reader: impl AsyncRead + Unpin + Send + Sync + 'static,
+) -> impl Stream<Item = std::io::Result<Frame<Bytes>>> + Send + Sync {
+    futures::stream::try_unfold(reader, |mut reader| async move {
         let mut chunk = Vec::with_capacity(CHUNK);
         match reader.read_buf(&mut chunk).await? {
             0 => Ok(None),
             _ => Ok(Some((Frame::data(Bytes::from(chunk)), reader))),
         }
-    });
-    BodyExt::boxed(StreamBody::new(chunks))
+    })
 }
 
 /// `path?key=value&..`, escaped.

@@ -4,10 +4,13 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
+use super::build::BuildArgs;
 use crate::command::cluster::ClusterArgs;
 
 #[derive(Debug, Subcommand)]
 pub enum ImageCommand {
+    /// Build an image from a Dockerfile
+    Build(BuildArgs),
     /// Fetch images from their registries
     Pull {
         #[command(flatten)]
@@ -74,7 +77,7 @@ pub enum ImageCommand {
     Prune {
         #[command(flatten)]
         cluster: ClusterArgs,
-        /// Tagged ones too
+        /// Tagged ones too, and what builds remember
         #[arg(long, short)]
         all: bool,
     },

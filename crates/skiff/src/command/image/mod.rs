@@ -1,5 +1,6 @@
 //! `skiff image ..`: asks the running node over its socket.
 
+mod build;
 mod door;
 mod grammar;
 mod login;
@@ -29,6 +30,7 @@ pub fn run(command: ImageCommand) -> Done {
 
 async fn carry_out(command: ImageCommand) -> Result<()> {
     match command {
+        ImageCommand::Build(args) => build::build(args).await?,
         ImageCommand::Pull { cluster, credentials, images } => {
             let door = Door { cluster: cluster.name };
             for image in images {
