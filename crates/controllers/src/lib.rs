@@ -22,6 +22,7 @@ mod job;
 mod namespace;
 mod node_lifecycle;
 mod percentages;
+mod persistent_volume;
 mod pod;
 mod pod_control;
 mod pod_gc;
@@ -71,6 +72,8 @@ const CONTROLLERS: &[ControllerDef] = &[
     namespace::DEF,
     node_lifecycle::DEF,
     node_lifecycle::taint_eviction::DEF,
+    persistent_volume::CLAIMS,
+    persistent_volume::VOLUMES,
     pod_gc::DEF,
     replica_set::DEF,
     replica_set::REPLICATION_CONTROLLER,

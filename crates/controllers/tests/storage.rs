@@ -1,8 +1,8 @@
-//! Claims, volumes and attribute classes that are deleted while something uses them, against the real API server.
+//! Claims, volumes and attribute classes from their binding to their deletion, against the real API server.
 
 mod cluster;
 
-use cluster::{TestCluster, count};
+use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use kube::api::DeleteParams;
@@ -77,6 +77,38 @@ async fn a_class_goes_with_the_last_claim_that_names_it_and_a_free_volume_at_onc
         .eventually("the class is gone", async |c| {
             let classes = c.cluster_api::<VolumeAttributesClass>();
             classes.get_opt("fast").await.expect("answered").is_none()
+        })
+        .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_bound_on_both_sides_and_leaves_its_volume_released() {
+    let cluster = TestCluster::start("binding").await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "2Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "hostPath": {"path": "/tmp/pv"}}});
+    cluster.create_cluster::<PersistentVolume>(volume).await;
+    cluster
+        .eventually("the claim is bound", async |c| {
+            let claim = c.api::<PersistentVolumeClaim>("default").get("data").await.unwrap();
+            json_path(&claim, "/status/phase") == json!("Bound")
+        })
+        .await;
+    let claim = cluster.api::<PersistentVolumeClaim>("default").get("data").await.unwrap();
+    assert_eq!(json_path(&claim, "/spec/volumeName"), json!("pv"));
+    assert_eq!(json_path(&claim, "/status/capacity/storage"), json!("2Gi"));
+    let volumes = cluster.cluster_api::<PersistentVolume>();
+    let bound = volumes.get("pv").await.unwrap();
+    assert_eq!(json_path(&bound, "/spec/claimRef/uid"), json!(claim.metadata.uid));
+    assert_eq!(json_path(&bound, "/status/phase"), json!("Bound"));
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    claims.delete("data", &DeleteParams::default()).await.expect("accepted");
+    cluster
+        .eventually("the volume is released", async |c| {
+            let volume = c.cluster_api::<PersistentVolume>().get("pv").await.unwrap();
+            json_path(&volume, "/status/phase") == json!("Released")
         })
         .await;
     cluster.stop().await;

@@ -48,6 +48,8 @@ pub struct PodInfo {
     /// The workload it is a replica of.
     pub owner: Option<Owner>,
     pub claims: Vec<ClaimName>,
+    /// `spec.resourceClaims` is not empty.
+    pub claims_devices: bool,
     /// Volumes named in the pod itself that not every two pods of a node can share.
     pub disks: Vec<Disk>,
     pub tolerations: Vec<Toleration>,
@@ -130,6 +132,7 @@ impl PodInfo {
             spread: constraints.map(|constraint| Spread::of(constraint, own)).collect(),
             owner: Owner::of(&metadata),
             claims: claims(&spec, metadata.name.as_deref().unwrap_or_default()),
+            claims_devices: spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
             disks: spec.volumes.iter().flatten().filter_map(Disk::of).collect(),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             gates: spec.scheduling_gates.into_iter().flatten().map(|gate| gate.name).collect(),

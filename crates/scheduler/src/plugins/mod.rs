@@ -1,5 +1,6 @@
 //! One file per plugin, and the list that says which run and in which order.
 
+mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -36,6 +37,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
     &volume_zone::VolumeZone,
     &pod_topology_spread::PodTopologySpread,
     &inter_pod_affinity::InterPodAffinity,
+    &dynamic_resources::DynamicResources,
     &node_resources_balanced_allocation::NodeResourcesBalancedAllocation,
     &image_locality::ImageLocality,
 ];
