@@ -4,16 +4,17 @@
 
 #![no_main]
 
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use skiff_store::embedded;
+use skiff_store::embedded::{Config, Embedded, NoDisk, Retention};
 use skiff_store::{Error, EventKind, Expect, Key, KeyRange, RangeRequest, Revision, Store, Txn, Value};
 use tokio::runtime::Runtime;
 
-const WRITES: u64 = 1000;
-const COMPACTED: u64 = 200;
-const KEYS: u64 = 23;
+const WRITES: u64 = 120;
+const COMPACTED: u64 = 30;
+const KEYS: u64 = 11;
 
 /// One write of the history, as the store was told.
 struct Happening {
@@ -60,7 +61,7 @@ impl Asked {
             3 => KeyRange::prefix(std::str::from_utf8(name).ok()?),
             _ => KeyRange::prefix("/p/").starting_at(Key::from(start.max(end))),
         };
-        let revision = u64::from(u16::from_le_bytes([form[3], form[4]])) % (WRITES + 100);
+        let revision = u64::from(u16::from_le_bytes([form[3], form[4]])) % (WRITES + 20);
         Some(Asked { range, revision, limit: usize::from(form[5]) })
     }
 }
@@ -70,7 +71,11 @@ impl Asked {
 impl World {
     fn new() -> World {
         let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        let store = embedded::in_memory();
+        // What is not compacted on purpose stays for as long as the run lasts.
+        let retention = Retention { age: Duration::from_secs(u64::from(u32::MAX)), ..Retention::default() };
+        let config = Config { retention, snapshot_bytes: u64::MAX, ..Config::default() };
+        let (engine, _) = Embedded::open(Arc::new(NoDisk), config).expect("no disk, no error");
+        let store = Store::new(engine);
         let mut happened = Vec::new();
         let mut random = 1_u64;
         for _ in 0..WRITES {

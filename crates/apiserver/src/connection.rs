@@ -24,12 +24,10 @@ use tokio_rustls::TlsAcceptor;
 use crate::authn::x509;
 use crate::path::{self, Caller, Peer};
 use crate::server::Server;
-use crate::stalled::Impatient;
+use crate::stalled::{self, Impatient};
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 const HEADER_TIMEOUT: Duration = Duration::from_secs(32);
-/// How long a peer may leave what it is sent in its socket; lists that are read slowly go on, bit by bit.
-const WRITE_PATIENCE: Duration = Duration::from_secs(60);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How often the serving certificate is looked at.
 const RENEWAL_CHECK: Duration = Duration::from_secs(3600);
@@ -93,7 +91,7 @@ async fn connection(
         .map(|leaf| x509::shown(leaf, &server.authn.front_proxy_authorities))
         .map(Arc::new);
     let handed_over = Arc::new(AtomicBool::new(false));
-    let stream = Impatient::new(tls, WRITE_PATIENCE, handed_over.clone());
+    let stream = Impatient::new(tls, stalled::PATIENCE, handed_over.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         request.extensions_mut().insert(peer);
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));

@@ -5,6 +5,8 @@
 //! Invariant: the request takes the whole path as any other does; only the form of a successful answer differs. What
 //! an aggregated server or a pod answers to an upgrade is its own business.
 
+use std::sync::Arc;
+
 use bytes::{Buf, Bytes, BytesMut};
 use futures::StreamExt;
 use http::header::{CONNECTION, CONTENT_TYPE, UPGRADE};
@@ -17,6 +19,7 @@ use tokio::sync::mpsc;
 use crate::reply::{self, Body};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
+use crate::stalled::{self, Impatient};
 
 pub struct MessageSocket {
     negotiated: Negotiated,
@@ -85,6 +88,8 @@ impl MessageSocket {
 
     async fn run(self, body: Body, cut: Cut) -> Result<(), Error> {
         let io = hyper_util::rt::TokioIo::new(self.upgrade.await?);
+        // The connection gave up its own watch over the peer with the upgrade.
+        let io = Impatient::new(io, stalled::PATIENCE, Arc::default());
         let (sender, queue) = mpsc::channel(16);
         let text = cut == Cut::Lines;
         let feed = feed(body, cut, sender);

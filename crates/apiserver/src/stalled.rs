@@ -17,6 +17,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+/// How long a peer may leave what it is sent in its socket; lists that are read slowly go on, bit by bit.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a peer that is refused may go on sending before the socket is closed.
 const HEARING: Duration = Duration::from_millis(500);
 

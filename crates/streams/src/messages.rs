@@ -13,6 +13,7 @@ use bytes::Bytes;
 use fastwebsockets::Role;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::Error;
 use crate::mux::Closing;
@@ -31,22 +32,22 @@ where
 {
     let (incoming, mut writer) = split(io, Role::Server);
     let (pings, mut heard) = mpsc::channel(1);
-    let listener = tokio::spawn(listen(incoming, pings));
+    // However the sending ends, nothing of the connection outlives it.
+    let mut listener = JoinSet::new();
+    listener.spawn(listen(incoming, pings));
     let base64 = matches!(negotiated.protocol.framing, Framing::Messages(Codec::Base64));
-    let result = loop {
+    loop {
         tokio::select! {
             message = messages.recv() => match message {
                 Some(message) => send(&mut writer, &message, text, base64).await?,
-                None => break writer.close(Closing::Normal).await,
+                None => return Ok(writer.close(Closing::Normal).await?),
             },
             ping = heard.recv() => match ping {
                 Some(payload) => writer.pong(payload).await?,
-                None => break Ok(()),
+                None => return Ok(()),
             },
         }
-    };
-    listener.abort();
-    Ok(result?)
+    }
 }
 
 async fn send<IO>(

@@ -34,7 +34,7 @@ pub enum Endpoint {
     PortForward,
     /// An answer in messages that go one way.
     Messages,
-    /// The same for events, whatever protocols the client names: it gets none of them.
+    /// The same for events, which look alike whatever protocol the client names: it hears its own word back.
     Events,
 }
 
@@ -131,6 +131,8 @@ pub struct Negotiated {
     pub(crate) endpoint: Endpoint,
     pub(crate) protocol: Protocol,
     websocket_accept: Option<HeaderValue>,
+    /// What the client hears of the protocol; nothing if it named none.
+    agreed: Option<HeaderValue>,
 }
 
 /// Chooses the best protocol the client and this crate have in common.
@@ -148,10 +150,28 @@ pub fn negotiate<B>(request: &Request<B>, endpoint: Endpoint) -> Result<Negotiat
             Upgrade::Spdy => HEADER_PROTOCOL,
         },
     );
-    let asked =
-        asked.into_iter().filter(|name| endpoint != Endpoint::Events && !name.starts_with(BEARER));
-    let protocol = choose(endpoint, upgrade, asked.collect())?;
-    Ok(Negotiated { endpoint, protocol, websocket_accept })
+    let mut asked: Vec<String> =
+        asked.into_iter().filter(|name| !name.starts_with(BEARER)).collect();
+    let mut agreed = None;
+    if endpoint == Endpoint::Events {
+        agreed = only(std::mem::take(&mut asked))?;
+    }
+    let protocol = choose(endpoint, upgrade, asked)?;
+    if !protocol.name.is_empty() {
+        agreed = Some(HeaderValue::from_static(protocol.name));
+    }
+    Ok(Negotiated { endpoint, protocol, websocket_accept, agreed })
+}
+
+/// The one protocol a client may name where none is chosen from: browsers hang up unless they hear it back.
+fn only(asked: Vec<String>) -> Result<Option<HeaderValue>, Error> {
+    match &asked[..] {
+        [] => Ok(None),
+        [name] => HeaderValue::from_str(name)
+            .map(Some)
+            .map_err(|_| Error::BadHandshake("sec-websocket-protocol is malformed")),
+        _ => Err(Error::BadHandshake("one websocket protocol may be named")),
+    }
 }
 
 // === impl Negotiated ===
@@ -176,8 +196,8 @@ impl Negotiated {
         if let Some(accept) = &self.websocket_accept {
             headers.insert("sec-websocket-accept", accept.clone());
         }
-        if !self.protocol.name.is_empty() {
-            headers.insert(protocol_header, HeaderValue::from_static(self.protocol.name));
+        if let Some(agreed) = &self.agreed {
+            headers.insert(protocol_header, agreed.clone());
         }
         response
     }

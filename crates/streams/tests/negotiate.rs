@@ -58,6 +58,22 @@ fn the_clients_first_known_protocol_is_chosen() {
     check(&spdy(&["portforward.k8s.io"]), PortForward, "portforward.k8s.io");
 }
 
+/// Events look alike in every protocol, but a browser that named one hangs up unless it is named back.
+#[test]
+fn a_watch_hears_the_protocol_it_named() {
+    let named = |protocols: &[&str]| {
+        let negotiated = negotiate(&websocket(protocols), Endpoint::Events)?;
+        let response = negotiated.response();
+        let name = response.headers().get("sec-websocket-protocol");
+        Ok::<_, Error>(name.map(|name| name.to_str().unwrap().to_owned()))
+    };
+    assert_eq!(named(&[]).unwrap(), None);
+    assert_eq!(named(&["some.thing"]).unwrap().as_deref(), Some("some.thing"));
+    let with_token = "base64url.bearer.authorization.k8s.io.eHg, binary.k8s.io";
+    assert_eq!(named(&[with_token]).unwrap().as_deref(), Some("binary.k8s.io"));
+    assert_eq!(named(&["one, other"]).unwrap_err().status_code(), StatusCode::BAD_REQUEST);
+}
+
 #[test]
 fn refusals_have_upstreams_codes() {
     let check = |request: &Request<()>, endpoint, code: u16| {

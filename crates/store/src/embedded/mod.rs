@@ -58,15 +58,11 @@ pub struct Embedded {
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
-/// Opens the store in a directory, which is made if need be, and says in the log what was found. Blocks until the data
-/// is loaded.
+/// Opens the store in a directory, which is made if need be; the report says what was found. Blocks until the data is
+/// loaded.
 pub fn open(path: &Path, config: Config) -> Result<(Store, RecoveryReport), OpenError> {
     let disk = Directory::lock(path)?;
     let (engine, report) = Embedded::open(Arc::new(disk), config)?;
-    match report.found_damage() {
-        true => tracing::warn!("store recovered from damage: {report}"),
-        false => tracing::info!("store opened: {report}"),
-    }
     Ok((Store::new(engine), report))
 }
 

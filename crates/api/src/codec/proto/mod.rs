@@ -167,6 +167,15 @@ mod tests {
         decode(&bytes, Format::Protobuf, &Target::of(kind)).expect("reads back").object
     }
 
+    /// Raw JSON lost its last digit, another one with each reading.
+    #[test]
+    fn floating_numbers_are_read_to_their_last_digit() {
+        let text = r#"{"apiVersion":"apps/v1","kind":"ControllerRevision","metadata":{"name":"x"},"data":9.99999299996e39,"revision":1}"#;
+        let object: Value = serde_json::from_str(text).expect("JSON");
+        assert_eq!(object["data"].as_f64(), "9.99999299996e39".parse().ok());
+        assert_eq!(round("apps", "controllerrevisions", object.clone())["data"], object["data"]);
+    }
+
     #[test]
     fn bytes_are_those_of_gogo() {
         let body = "azhzAAoPCgJ2MRIJQ29uZmlnTWFwEkMKBwoFcHJvdG8SCQoFZW1wdHkSABIYCghmaWxlLnR4dBIMbGluZTEKbGluZTIKEgYKAWsSAXYaCwoDYmluEgQAAQL/GgAiAA==";
