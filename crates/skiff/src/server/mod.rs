@@ -14,6 +14,7 @@ mod identity;
 mod metrics;
 mod node;
 mod pod_network;
+mod private_file;
 mod serving;
 mod system_objects;
 mod terms;
@@ -75,7 +76,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     parts.serve_api(&api, listeners(&args, &terms)?);
     if let Some(path) = &args.write_kubeconfig {
         let url = args.starter.external_url.clone().unwrap_or_else(|| terms.local_url());
-        write_private(path, &api.admin_kubeconfig(&url, "skiff")?)?;
+        private_file::write(path, &api.admin_kubeconfig(&url, "skiff")?)?;
     }
     health.api.store(true, Ordering::Relaxed);
     announce(reporter, began, "API server");
@@ -136,18 +137,6 @@ fn scheduler_config(args: &ServerArgs) -> Result<SchedulerConfig> {
         .map_err(|error| format!("cannot read {}: {error}", path.display()))?;
     let config = SchedulerConfig::from_yaml(&text);
     Ok(config.map_err(|error| format!("{}: {error}", path.display()))?)
-}
-
-fn write_private(path: &std::path::Path, text: &str) -> std::io::Result<()> {
-    use std::io::Write;
-    use std::os::unix::fs::OpenOptionsExt;
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(path)?;
-    file.write_all(text.as_bytes())
 }
 
 async fn told_to_stop() -> std::io::Result<()> {
