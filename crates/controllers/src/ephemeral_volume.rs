@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use crate::claims::reference_to;
 use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Error, Key, Result, controller_of};
 
@@ -69,24 +70,13 @@ fn claims(pod: &Pod) -> impl Iterator<Item = PersistentVolumeClaim> {
         let metadata = ObjectMeta {
             name: Some(name),
             namespace: pod.metadata.namespace.clone(),
-            owner_references: Some(vec![owner(pod)]),
+            owner_references: Some(vec![reference_to(pod)]),
             labels: asked.labels,
             annotations: asked.annotations,
             ..ObjectMeta::default()
         };
         Some(PersistentVolumeClaim { metadata, spec: Some(template.spec.clone()), status: None })
     })
-}
-
-fn owner(pod: &Pod) -> OwnerReference {
-    OwnerReference {
-        api_version: "v1".into(),
-        kind: "Pod".into(),
-        name: pod.metadata.name.clone().unwrap_or_default(),
-        uid: pod.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
 }
 
 #[cfg(test)]

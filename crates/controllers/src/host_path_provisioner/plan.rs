@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
     LocalVolumeSource, Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm,
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec,
-    VolumeNodeAffinity,
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -14,7 +13,7 @@ use skiff_api::scheduling::{Labels, Requirement};
 use super::PROVISIONER;
 use crate::persistent_volume::facts::{
     self, PROVISIONED_BY, PROVISIONERS, SELECTED_NODE, annotation, claim_class, claim_spec,
-    volume_phase, volume_spec,
+    reclaim_policy, reference_of, volume_phase, volume_spec,
 };
 
 /// Keeps a volume until its directory is gone.
@@ -124,19 +123,10 @@ pub fn volume(
         finalizers: Some(vec![FINALIZER.to_owned()]),
         ..ObjectMeta::default()
     };
-    let claim_ref = ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("PersistentVolumeClaim".into()),
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        ..ObjectReference::default()
-    };
     let spec = PersistentVolumeSpec {
         access_modes: asked.access_modes.clone(),
         capacity,
-        claim_ref: Some(claim_ref),
+        claim_ref: Some(reference_of(claim)),
         local: Some(LocalVolumeSource { path: path.to_owned(), fs_type: None }),
         node_affinity: Some(only(node)),
         persistent_volume_reclaim_policy: class.reclaim_policy.clone(),
@@ -170,7 +160,7 @@ pub fn place(volume: &PersistentVolume) -> Option<(String, String)> {
 
 pub fn disposal(volume: &PersistentVolume) -> Disposal {
     let held = volume.metadata.finalizers.iter().flatten().any(|name| name == FINALIZER);
-    let deleted = spec_policy(volume) == "Delete";
+    let deleted = reclaim_policy(volume) == "Delete";
     match volume_phase(volume) {
         _ if !held || place(volume).is_none() => Disposal::Keep,
         "Released" | "Failed" if deleted => Disposal::Remove,
@@ -179,10 +169,6 @@ pub fn disposal(volume: &PersistentVolume) -> Disposal {
         _ if deleted => Disposal::Remove,
         _ => Disposal::LetGo,
     }
-}
-
-fn spec_policy(volume: &PersistentVolume) -> &str {
-    volume_spec(volume).persistent_volume_reclaim_policy.as_deref().unwrap_or("Retain")
 }
 
 /// Whoever else holds the volume back.

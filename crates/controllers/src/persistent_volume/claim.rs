@@ -7,14 +7,14 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{
-    ObjectReference, PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimStatus,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 
 use super::facts::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PROVISIONERS, SELECTED_NODE, annotation, best_match,
     claim_class, claim_ref, claim_spec, is_promised_to, misfit, names_no_class, promised_uid,
-    volume_name, volume_spec, waits_for_consumer,
+    reference_of, volume_name, volume_spec, waits_for_consumer,
 };
 
 /// Its volumes are made by hand only.
@@ -180,15 +180,7 @@ fn promised(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Persist
     if claim_ref(&volume).is_none() {
         mark(&mut volume.metadata.annotations, BOUND_BY_CONTROLLER);
     }
-    volume.spec.get_or_insert_default().claim_ref = Some(ObjectReference {
-        api_version: Some("v1".into()),
-        kind: Some("PersistentVolumeClaim".into()),
-        namespace: claim.metadata.namespace.clone(),
-        name: claim.metadata.name.clone(),
-        uid: claim.metadata.uid.clone(),
-        resource_version: claim.metadata.resource_version.clone(),
-        ..ObjectReference::default()
-    });
+    volume.spec.get_or_insert_default().claim_ref = Some(reference_of(claim));
     volume
 }
 

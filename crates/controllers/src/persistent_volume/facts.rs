@@ -88,6 +88,24 @@ pub fn promised_uid(volume: &PersistentVolume) -> Option<&str> {
     claim_ref(volume)?.uid.as_deref().filter(|uid| !uid.is_empty())
 }
 
+/// The claim's whole identity, as a volume that is promised to it holds it.
+pub fn reference_of(claim: &PersistentVolumeClaim) -> ObjectReference {
+    ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("PersistentVolumeClaim".into()),
+        namespace: claim.metadata.namespace.clone(),
+        name: claim.metadata.name.clone(),
+        uid: claim.metadata.uid.clone(),
+        resource_version: claim.metadata.resource_version.clone(),
+        ..ObjectReference::default()
+    }
+}
+
+/// What becomes of the volume's data after its claim.
+pub fn reclaim_policy(volume: &PersistentVolume) -> &str {
+    volume_spec(volume).persistent_volume_reclaim_policy.as_deref().unwrap_or("Retain")
+}
+
 pub fn volume_phase(volume: &PersistentVolume) -> &str {
     volume.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
 }

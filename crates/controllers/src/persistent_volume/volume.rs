@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Persis
 
 use super::claim::Told;
 use super::facts::{
-    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, claim_ref, promised_uid, volume_name,
-    volume_phase, volume_spec,
+    BOUND_BY_CONTROLLER, PROVISIONED_BY, annotation, claim_ref, promised_uid, reclaim_policy,
+    volume_name, volume_phase, volume_spec,
 };
 
 /// The volume as it should be, and what to tell about it.
@@ -35,18 +35,14 @@ pub fn plan(volume: &PersistentVolume, claim: Option<&PersistentVolumeClaim>) ->
 
 /// Made for its claim alone, and to be deleted after it.
 fn is_throwaway(volume: &PersistentVolume) -> bool {
-    annotation(&volume.metadata, PROVISIONED_BY).is_some() && policy(volume) == "Delete"
-}
-
-fn policy(volume: &PersistentVolume) -> &str {
-    volume_spec(volume).persistent_volume_reclaim_policy.as_deref().unwrap_or("Retain")
+    annotation(&volume.metadata, PROVISIONED_BY).is_some() && reclaim_policy(volume) == "Delete"
 }
 
 /// The claim is gone: what happens to the data is the policy's to say, and a provisioner's to do.
 fn released(volume: &PersistentVolume) -> Plan {
     let provisioned = annotation(&volume.metadata, PROVISIONED_BY).is_some();
     let foreign = volume_spec(volume).csi.is_some();
-    match policy(volume) {
+    match reclaim_policy(volume) {
         "Delete" if !provisioned && !foreign => {
             let why = "error getting deleter volume plugin: no deletable volume plugin matched";
             failed(volume, "VolumeFailedDelete", why)
