@@ -5,9 +5,9 @@
 //! an event's key: a write to a lease wakes no watcher of pods.
 //!
 //! Watchers beyond a number (`COHORT`) form another group of the same range. Groups that have something to take are woken
-//! in turn, and after each the next waits for as long as its watchers are busy (`WAKE_COST` each). So the more watchers
-//! there are, the more events each takes in one go, and the work comes evenly instead of in one heap
-//! that writers and other watchers would have to wait behind.
+//! in turn, and after each the next waits for as long as its watchers are busy, which is learnt from how they did in the
+//! turns before ([`Pace`]). So the more watchers there are, the more events each takes in one go, and the work comes
+//! evenly instead of in one heap that writers and other watchers would have to wait behind.
 //!
 //! A watcher that falls behind its ring reads history from the published state instead, step by step, and joins the ring
 //! again where history ends; one that falls behind history gets `Compacted`. So nobody's slowness costs more than a ring.
@@ -18,7 +18,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
@@ -26,8 +26,10 @@ use tokio::sync::Notify;
 use super::writer::Published;
 use crate::{BoxFuture, Error, Event, Events, Key, KeyRange, Revision, WatchSource};
 
-/// Roughly what waking one watcher costs, its work included. Paces the wake-ups of large groups.
-const WAKE_COST: Duration = Duration::from_micros(10);
+/// What waking one watcher costs, its work included: a first guess, and what it never is less or more than.
+const WAKE_COST: Duration = Duration::from_micros(20);
+const LEAST_COST: Duration = Duration::from_micros(2);
+const MOST_COST: Duration = Duration::from_micros(40);
 /// How many watchers are woken at a time.
 const COHORT: u32 = 100;
 /// A group of so few never waits for its turn.
@@ -69,6 +71,14 @@ struct Turns {
     waiting: VecDeque<Arc<Group>>,
     /// When those woken last are expected to be done.
     free: Instant,
+    pace: Pace,
+}
+
+/// What waking a watcher costs here and now: on a busy machine more, and with many events at a time, too.
+struct Pace {
+    cost: Duration,
+    /// The group woken last, and how many batches it will have given out when nearly all its watchers have taken theirs.
+    last: Option<(Weak<Group>, u64)>,
 }
 
 /// Watchers of one range, up to a cohort of them.
@@ -85,6 +95,8 @@ struct Ring {
     bytes: usize,
     /// The number of batches ever made, and so the number of the next one.
     next: u64,
+    /// How often a watcher took a batch.
+    taken: u64,
     /// Announced, but not yet made a batch: the group was woken a moment ago.
     pending: Vec<Arc<Event>>,
     /// The revision of the last event announced.
@@ -150,7 +162,7 @@ impl Hub {
 
     /// The announcer thread: hands events to groups and wakes them, at once or when their pace allows.
     pub fn run(&self, announcements: Receiver<Announcement>) {
-        let mut turns = Turns { waiting: VecDeque::new(), free: Instant::now() };
+        let mut turns = Turns::new();
         let mut shed = Instant::now();
         loop {
             let announcement = match turns.waiting.is_empty() {
@@ -222,6 +234,11 @@ pub(super) fn announcements() -> (Sender<Announcement>, Receiver<Announcement>) 
 // === impl Turns ===
 
 impl Turns {
+    fn new() -> Turns {
+        let pace = Pace { cost: WAKE_COST, last: None };
+        Turns { waiting: VecDeque::new(), free: Instant::now(), pace }
+    }
+
     /// Wakes whose turn it is; says when that was.
     fn wake(&mut self) -> Instant {
         let now = Instant::now();
@@ -229,12 +246,37 @@ impl Turns {
             let watchers = group.watchers();
             let stays = watchers > FEW && self.free > now;
             if !stays {
-                group.wake();
-                self.free = self.free.max(now) + WAKE_COST * watchers;
+                let cost = self.pace.wake(group);
+                self.free = self.free.max(now) + cost * watchers;
             }
             stays
         });
         now
+    }
+}
+
+// === impl Pace ===
+
+impl Pace {
+    /// Wakes the group. Learns from the large one before, which has had the time that it was expected to need.
+    fn wake(&mut self, group: &Arc<Group>) -> Duration {
+        let enough = group.wake();
+        if group.watchers() > FEW
+            && let Some((last, enough)) = self.last.replace((Arc::downgrade(group), enough))
+            && let Some(last) = last.upgrade()
+        {
+            self.learn(last.taken() >= enough);
+        }
+        self.cost
+    }
+
+    /// Dearer at once when watchers were late, cheaper bit by bit as long as they are not.
+    fn learn(&mut self, in_time: bool) {
+        let cost = match in_time {
+            true => self.cost - self.cost / 32,
+            false => self.cost + self.cost / 8,
+        };
+        self.cost = cost.clamp(LEAST_COST, MOST_COST);
     }
 }
 
@@ -301,10 +343,19 @@ impl Group {
         lock(&self.ring).watchers
     }
 
-    /// Makes what is pending a batch and wakes the watchers.
-    fn wake(&self) {
-        lock(&self.ring).make_batch();
+    fn taken(&self) -> u64 {
+        lock(&self.ring).taken
+    }
+
+    /// Makes what is pending a batch and wakes the watchers; says when nearly all of them will have taken it.
+    fn wake(&self) -> u64 {
+        let mut ring = lock(&self.ring);
+        ring.make_batch();
+        // A tenth may be stuck and hold nobody back.
+        let enough = ring.taken + u64::from(ring.watchers - ring.watchers / 10);
+        drop(ring);
         self.arrived.notify_waiters();
+        enough
     }
 }
 
@@ -419,11 +470,13 @@ impl Watcher {
             // Asked for before looking, so that it also hears of a batch made in between.
             let arrived = group.arrived.notified();
             {
-                let ring = lock(&group.ring);
+                let mut ring = lock(&group.ring);
                 match (ring.batch(self.cursor), &ring.ended) {
                     (Ok(Some(batch)), _) => {
                         self.cursor += 1;
-                        return Ok(self.unseen(batch));
+                        let events = self.unseen(batch);
+                        ring.taken += 1;
+                        return Ok(events);
                     }
                     (Ok(None), Some(error)) => return Err(error.clone()),
                     (Ok(None), None) => {}
@@ -516,11 +569,27 @@ mod tests {
             group
         };
         let waiting = VecDeque::from([group(COHORT), group(COHORT), group(FEW)]);
-        let mut turns = Turns { waiting, free: Instant::now() };
+        let mut turns = Turns { waiting, ..Turns::new() };
         let woken = turns.wake();
         assert_eq!(turns.waiting.len(), 1);
         assert_eq!(turns.waiting[0].watchers(), COHORT);
         assert!(turns.free >= woken + WAKE_COST * COHORT);
+    }
+
+    #[test]
+    fn groups_that_were_late_slow_the_pace_and_groups_in_time_quicken_it() {
+        let group = Arc::new(Group::new(KeyRange::prefix("/p/")));
+        lock(&group.ring).watchers = COHORT;
+        let mut pace = Pace { cost: WAKE_COST, last: None };
+        pace.wake(&group);
+        let late = pace.wake(&group);
+        assert!(late > WAKE_COST, "nobody took anything");
+        lock(&group.ring).taken += u64::from(COHORT - COHORT / 10);
+        assert!(pace.wake(&group) < late, "a tenth is not waited for");
+        for _ in 0..1000 {
+            pace.wake(&group);
+        }
+        assert_eq!(pace.cost, MOST_COST, "and no stuck group holds the others for ever");
     }
 
     #[test]
