@@ -51,6 +51,12 @@ fn a_node_killed_under_churn_restarts_no_container_and_leaks_none() {
     });
     println!("{rounds} kills, {} batches of pods", batches.load(Ordering::Relaxed));
 
+    eventually_within(PATIENCE, "every status says what became of the pod", || {
+        phases(&cluster).iter().all(|(kind, phase)| match kind.as_str() {
+            "runs" | "fails" => phase == "Running",
+            _ => phase == "Succeeded",
+        })
+    });
     eventually_within(PATIENCE, "the churn's pods are gone", || {
         delete(&cluster, "churn");
         cluster.field("pods -l churn", "{.items[*].metadata.name}").is_empty()
@@ -59,6 +65,7 @@ fn a_node_killed_under_churn_restarts_no_container_and_leaks_none() {
         let ready = cluster.field("pods", "{.items[*].status.containerStatuses[*].ready}");
         !ready.contains("false") && ready.split(' ').count() == 3
     });
+    assert_eq!(self::containers(&cluster), containers);
     let mut left = Traces::of(&cluster);
     eventually_within(PATIENCE, "nothing is left of the pods that are gone", || {
         left = Traces::of(&cluster);
@@ -95,6 +102,19 @@ fn churn(cluster: &Cluster<'_>, batch: u64) {
 
 fn delete(cluster: &Cluster<'_>, selector: &str) {
     cluster.kubectl(&format!("delete pods -l {selector} --wait=false --ignore-not-found"));
+}
+
+/// Kind and phase of the churn's pods that nobody has deleted.
+fn phases(cluster: &Cluster<'_>) -> Vec<(String, String)> {
+    let pods = cluster.get("pods -l churn");
+    let live = pods["items"].as_array().into_iter().flatten();
+    live.filter(|pod| pod["metadata"]["deletionTimestamp"].is_null())
+        .map(|pod| {
+            let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+            let kind = name.rsplit('-').next().unwrap_or_default().to_owned();
+            (kind, pod["status"]["phase"].as_str().unwrap_or_default().to_owned())
+        })
+        .collect()
 }
 
 fn restart(cluster: &Cluster<'_>) {

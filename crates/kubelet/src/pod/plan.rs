@@ -193,11 +193,11 @@ impl Planner<'_> {
         if self.seen.rejected.is_some() {
             return Some(Why::Rejected);
         }
-        if self.seen.ending.is_some() {
-            return Some(Why::EndedByNode);
-        }
         if self.pod.is_terminal() || has_completed(self.pod, self.seen) {
             return Some(Why::Completed);
+        }
+        if self.seen.ending.is_some() {
+            return Some(Why::EndedByNode);
         }
         let deadline = self.seen.start_time?.checked_add(self.pod.active_deadline()?).ok()?;
         if deadline <= self.now {
