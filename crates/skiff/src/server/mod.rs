@@ -81,7 +81,10 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     health.api.store(true, Ordering::Relaxed);
     announce(reporter, began, "API server");
 
-    metrics::run(&api, &clients).await?;
+    // An API alone has nothing to measure and nobody who asks.
+    if !(args.no_controllers && args.node.no_node) {
+        metrics::run(&api, &clients).await?;
+    }
     if !args.no_controllers {
         parts.run_controllers(&clients, &api, scheduler_config(&args)?);
         announce(reporter, began, "controllers and scheduler");
