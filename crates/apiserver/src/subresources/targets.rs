@@ -152,10 +152,11 @@ fn any_first<T>(items: &[T]) -> impl Iterator<Item = &T> {
     items[start..].iter().chain(&items[..start])
 }
 
+/// What is missing is told by the name of the resource that was asked for.
 async fn object(call: &Call, under: &str, name: &str) -> Result<Value, Status> {
-    let resource = under.trim_start_matches("services/").replace("specs", "services");
     let found = objects::find(&call.server, under, &call.info.namespace, name).await?;
-    found.ok_or_else(|| Status::not_found(&GroupResource::new("", resource), name))
+    let resource = GroupResource::new("", call.info.resource.as_str());
+    found.ok_or_else(|| Status::not_found(&resource, name))
 }
 
 #[cfg(test)]
