@@ -35,6 +35,7 @@ mod ownership;
 mod path;
 mod query;
 mod recent;
+mod remainder;
 mod reply;
 mod request_info;
 mod reviews;
