@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -80,9 +80,16 @@ where
         return proxy::run(call, parts, body).await;
     }
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let backend = pod_on_kubelet(call, sub, &query).await?;
+    let Some(backend) = pod_on_kubelet(call, sub, &query).await? else { return Ok(no_content()) };
     let answer = hand_on(call, &backend, parts, body, None).await;
     answer.map_err(|error| unreachable(&backend, &*error))
+}
+
+/// The log of a pod that no node has taken.
+fn no_content() -> Response<Body> {
+    let mut answer = Response::new(crate::reply::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
 }
 
 /// One request to the backend, which it knows by `host` or by its address, and what it answers.
@@ -111,12 +118,15 @@ where
 
 // === where to ===
 
-/// A stream of a pod's container, served by the kubelet of its node.
-async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Backend, Status> {
+/// A stream of a pod's container, served by the kubelet of its node; `None` if there is none yet, and that is an answer.
+async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Option<Backend>, Status> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let pod = object(call, "pods", namespace, name).await?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or("");
     let container = container_of(call, &pod, sub)?;
+    if node.is_empty() && sub == "log" {
+        return Ok(None);
+    }
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
@@ -126,7 +136,7 @@ async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Backend, 
         "portforward" => format!("/portForward/{namespace}/{name}{query}"),
         sub => format!("/{sub}/{namespace}/{name}/{container}{}", streams_query(query)),
     };
-    Ok(Backend { path_and_query: path, ..kubelet })
+    Ok(Some(Backend { path_and_query: path, ..kubelet }))
 }
 
 /// kubelets know `input`, `output` and `error` where the API says `stdin`, `stdout` and `stderr`.
