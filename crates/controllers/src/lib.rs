@@ -22,6 +22,7 @@ mod horizontal_pod_autoscaler;
 mod host_path_provisioner;
 mod job;
 mod namespace;
+mod node;
 mod node_lifecycle;
 mod percentages;
 mod persistent_volume;
@@ -127,6 +128,19 @@ pub fn service_account(controller: &str) -> String {
         service_account_tokens::NAME => READER.to_owned(),
         _ => format!("system:serviceaccount:kube-system:{controller}"),
     }
+}
+
+/// Who events of a controller say they are from, where that is not its own name.
+fn event_source(controller: &'static str) -> &'static str {
+    const SOURCES: &[(&str, &str)] = &[
+        ("daemon-set-controller", "daemonset-controller"),
+        ("disruption-controller", "controllermanager"),
+        ("endpointslice-controller", "endpoint-slice-controller"),
+        ("endpointslicemirroring-controller", "endpoint-slice-mirroring-controller"),
+        ("ephemeral-volume-controller", "ephemeral_volume"),
+        ("persistent-volume-binder", "persistentvolume-controller"),
+    ];
+    SOURCES.iter().find(|(name, _)| *name == controller).map_or(controller, |(_, source)| source)
 }
 
 /// The user that the shared reflectors read as.
