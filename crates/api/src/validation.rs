@@ -71,8 +71,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         [name] => (Vec::new(), name),
         ["", name] => (vec!["prefix part must be non-empty".to_owned()], name),
         [prefix, name] => {
-            let about_prefix = dns_subdomain(prefix);
-            (about_prefix.into_iter().map(|fault| format!("prefix part {fault}")).collect(), name)
+            // Keys are measured in bytes, names in characters.
+            let in_bytes = |fault: String| fault.replace("253 characters", "253 bytes");
+            let about_prefix = dns_subdomain(prefix).into_iter().map(in_bytes);
+            (about_prefix.map(|fault| format!("prefix part {fault}")).collect(), name)
         }
         _ => {
             return vec![format!(
