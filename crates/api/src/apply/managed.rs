@@ -70,6 +70,12 @@ impl Managed {
         entries.iter().map(Owner::decode).collect::<Option<_>>().map(Managed)
     }
 
+    /// Drops owners at versions of another group, which the object cannot be converted to.
+    pub fn forget_other_groups(&mut self, api_version: &str) {
+        let own = group_of(api_version);
+        self.0.retain(|owner| group_of(&owner.api_version) == own);
+    }
+
     /// Writes the entries: applies first, then by time.
     pub fn encode(mut self) -> Value {
         self.0.sort_by(|a, b| a.order().cmp(&b.order()));
@@ -180,6 +186,10 @@ impl Managed {
         self.0 = rest;
         self.0.append(&mut updaters);
     }
+}
+
+fn group_of(api_version: &str) -> &str {
+    api_version.rsplit_once('/').map_or("", |(group, _)| group)
 }
 
 // === impl Owner ===

@@ -288,7 +288,10 @@ fn claimed(old: Option<&Value>, new: &Value, manager: &Manager) -> Managed {
     match given.map(Vec::as_slice) {
         Some([]) => Managed::default(),
         Some([only]) if is_blank(only) => Managed::default(),
-        Some(given) => Managed::decode(given).unwrap_or_else(live),
+        Some(given) => Managed::decode(given).map_or_else(live, |mut given| {
+            given.forget_other_groups(&manager.api_version);
+            given
+        }),
         None => live(),
     }
 }

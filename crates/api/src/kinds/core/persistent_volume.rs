@@ -19,7 +19,7 @@ use crate::validation::{dns_label, dns_subdomain};
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{object, object_at, set, text};
+use crate::kinds::fill::{made_at, object, object_at, set, set_if_empty, text};
 use crate::kinds::volume::{access_modes, class_of, deleting_phase};
 use crate::time;
 
@@ -27,6 +27,9 @@ pub struct PersistentVolume;
 
 impl Strategy for PersistentVolume {
     fn default(&self, root: &mut Value) {
+        if let Some(status) = made_at(root, "/status") {
+            set_if_empty(status, "phase", "Pending");
+        }
         if let Some(spec) = object_at(root, "/spec") {
             set(spec, "persistentVolumeReclaimPolicy", "Retain");
             set(spec, "volumeMode", "Filesystem");
@@ -46,10 +49,16 @@ impl Strategy for PersistentVolume {
 
     fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
+        const MOVED: &str = "lastPhaseTransitionTime";
         let moved = text(object, "/status/phase") != text(old, "/status/phase");
-        if let Some(status) = object_at(object, "/status").filter(|_| moved) {
-            let now = time::format(time::now());
-            status.insert("lastPhaseTransitionTime".into(), now.into());
+        let before = old.pointer("/status").and_then(|status| status.get(MOVED)).cloned();
+        let Some(status) = object_at(object, "/status") else { return };
+        match status.get(MOVED) {
+            None if !moved => drop(before.map(|time| status.insert(MOVED.into(), time))),
+            given if moved && (given.is_none() || given == before.as_ref()) => {
+                status.insert(MOVED.into(), time::format(time::now()).into());
+            }
+            _ => {}
         }
     }
 
@@ -262,7 +271,6 @@ pub fn validate_inline_volume(name: &str, spec: &At, errors: &mut ErrorList) {
         let detail = format!("may not specify volumeMode other than Filesystem {INLINE}");
         mode.forbidden(errors, detail);
     }
-    attributes_class(spec, errors);
 }
 
 fn node_affinity(affinity: &At, errors: &mut ErrorList) {

@@ -8,11 +8,17 @@ use serde_json::{Value, json};
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{pairs, template_cell, template_warnings, validate_replica_counts};
+use crate::kinds::workload::{
+    named_template_warnings, pairs, template_cell, validate_replica_counts,
+};
 
 pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         if object.pointer("/spec/template").is_some_and(|template| !template.is_null()) {
             default_template(object, "/spec/template/spec");
@@ -70,7 +76,7 @@ impl Strategy for ReplicationController {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(object, old, "/spec/template")
+        named_template_warnings(object, old)
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

@@ -161,16 +161,11 @@ fn domain_of_segments(text: &str) -> Vec<String> {
 }
 
 fn ports(slice: &Value) -> String {
-    let ports = list(slice, "/ports");
-    if ports.is_empty() {
-        return "<unset>".to_owned();
-    }
-    let shown: Vec<String> = ports
-        .iter()
-        .filter(|port| port["port"].is_number())
-        .map(|port| port["port"].to_string())
-        .collect();
-    shorten(&shown)
+    let port = |port: &Value| match (port["port"].as_i64(), port["name"].as_str()) {
+        (Some(number), _) => number.to_string(),
+        (None, name) => name.unwrap_or("*").to_owned(),
+    };
+    shorten(&list(slice, "/ports").iter().map(port).collect::<Vec<_>>())
 }
 
 fn addresses(slice: &Value) -> String {

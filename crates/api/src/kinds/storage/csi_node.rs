@@ -13,7 +13,7 @@ use crate::validation::qualified_name;
 
 pub struct CSINode;
 
-const NODE_ID_MAX: usize = 192;
+const NODE_ID_MAX: usize = 256;
 
 impl Strategy for CSINode {
     fn allow_unconditional_update(&self) -> bool {

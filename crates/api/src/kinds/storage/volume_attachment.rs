@@ -26,6 +26,15 @@ impl Strategy for VolumeAttachment {
         for fault in dns_subdomain(node.text()) {
             node.invalid_as(errors, node.text(), fault);
         }
+        let status = root.child("status");
+        for error in ["attachError", "detachError"] {
+            let error = status.child(error);
+            error.child("errorCode").between(errors, 0..=i64::from(i32::MAX));
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate_update(object, old, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
