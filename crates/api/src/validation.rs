@@ -206,12 +206,16 @@ mod tests {
         assert_eq!(path_segment("a/b%"), ["may not contain '/'", "may not contain '%'"]);
         assert!(object_name(NameRule::DnsSubdomain, "web-", true).is_empty());
         assert!(!object_name(NameRule::DnsSubdomain, "web-", false).is_empty());
+        let masked = "the character before the hyphen of a prefix is not looked at";
+        assert!(object_name(NameRule::DnsSubdomain, "webX-", true).is_empty(), "{masked}");
     }
 
     #[test]
     fn label_keys_and_values() {
         assert!(label_key("example.com/Name_1").is_empty());
         assert_eq!(label_key("/x"), ["prefix part must be non-empty"]);
+        let long = format!("{}z/x", "z.".repeat(127));
+        assert_eq!(label_key(&long), ["prefix part must be no more than 253 bytes"]);
         let shape = label_key("a/b/c");
         assert!(shape[0].starts_with("a valid label key must consist of"), "{shape:?}");
         assert!(shape[0].ends_with("(e.g. 'example.com/MyName')"));

@@ -437,6 +437,16 @@ mod tests {
     }
 
     #[test]
+    fn bytes_are_read_from_numbers_too() {
+        let data = |text: &str| read("core.v1.Secret", text).0.map(|secret| secret["data"].clone());
+        assert_eq!(
+            data(r#"{"data":{"a":[120],"b":[]}}"#).ok(),
+            Some(json!({"a": "eA==", "b": ""}))
+        );
+        assert!(data(r#"{"data":{"a":[256]}}"#).is_err());
+    }
+
+    #[test]
     fn what_go_would_not_write_is_dropped_and_what_it_would_is_added() {
         let (value, findings) = read(
             "core.v1.Pod",

@@ -90,3 +90,38 @@ impl Strategy for Namespace {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::{check, check_status};
+
+    #[test]
+    fn finalizers_without_a_domain_are_the_systems() {
+        check("v1/namespaces", "spec: {finalizers: [orphan, a.b/c]}", &[]);
+        check(
+            "v1/namespaces",
+            "spec: {finalizers: [x]}",
+            &[
+                "spec.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_deleted_is_active() {
+        check_status(
+            "v1/namespaces",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {}",
+            &[],
+        );
+        check_status(
+            "v1/namespaces",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {phase: Gone}",
+            &[
+                "status.Phase: Invalid value: \"Gone\": may only be 'Active' if `deletionTimestamp` is empty",
+            ],
+        );
+    }
+}

@@ -3,7 +3,8 @@
 use super::persistent_volume_claim::{beta_class_warning, validate_access_modes};
 use crate::diff::diff;
 use crate::field::{ErrorList, Path};
-use crate::kinds::at::At;
+use crate::internal::printed;
+use crate::kinds::at::{At, IMMUTABLE};
 use crate::kinds::pod_spec::volume_sources::{
     CEPH_FS, GCE_DISK, Source, needs, source, validate_aws_disk, validate_azure_disk,
     validate_driver_name, validate_fc, validate_flex, validate_flocker, validate_host_path,
@@ -77,8 +78,10 @@ impl Strategy for PersistentVolume {
         let mode = At::new(mode.value, Path::new("volumeMode"));
         mode.unchanged(errors, &was.child("volumeMode"));
         let affinity = At::new(spec.child("nodeAffinity").value, Path::new("nodeAffinity"));
-        if was.has("nodeAffinity") {
-            affinity.unchanged(errors, &was.child("nodeAffinity"));
+        if was.has("nodeAffinity") && *affinity.value != *was.child("nodeAffinity").value {
+            let detail = format!("{IMMUTABLE}, except for updating from beta label to GA");
+            let shown = printed("*core.VolumeNodeAffinity", affinity.value);
+            errors.invalid_printed(&affinity.path, shown, &detail);
         }
         let class = spec.child("volumeAttributesClassName");
         if was.has("volumeAttributesClassName") && !class.is_set() {

@@ -61,12 +61,6 @@ impl Strategy for ReplicationController {
         validate_restarting_template(&template, "ReplicationController", errors);
     }
 
-    /// Upstream validates the spec once as a new one and once as a changed one.
-    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
-        self.validate(object, errors);
-        self.validate(object, errors);
-    }
-
     fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
         validate_replica_counts(&At::root(object).child("status"), errors);
     }

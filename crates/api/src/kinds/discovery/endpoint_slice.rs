@@ -179,9 +179,9 @@ fn addresses(slice: &Value) -> String {
 
 /// The first three, and how many more there are.
 fn shorten(items: &[String]) -> String {
-    match items.len() {
-        0 => "<unset>".to_owned(),
-        1..=3 => items.join(","),
-        more => format!("{} + {} more...", items[..3].join(","), more - 3),
+    match (items.len(), items.join(",")) {
+        (more @ 4.., _) => format!("{} + {} more...", items[..3].join(","), more - 3),
+        (_, shown) if shown.is_empty() => "<unset>".to_owned(),
+        (_, shown) => shown,
     }
 }

@@ -68,3 +68,20 @@ fn limit(value: &Value) -> String {
         number => number.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_status;
+
+    #[test]
+    fn conditions_of_a_budget_went_unseen() {
+        check_status(
+            "policy/v1/poddisruptionbudgets",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {conditions: [{type: A, status: Maybe, reason: R, lastTransitionTime: '2020-01-01T00:00:00Z'}]}",
+            &[
+                "status.conditions[0].status: Unsupported value: \"Maybe\": supported values: \"False\", \"True\", \"Unknown\"",
+            ],
+        );
+    }
+}

@@ -76,3 +76,24 @@ fn validate_source(source: &At, errors: &mut ErrorList) {
         (true, false) => validate_inline_volume("", &inline, errors),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_status;
+
+    #[test]
+    fn codes_of_errors_are_not_negative() {
+        let attachment = |status: &str| {
+            let source = "source: {persistentVolumeName: p}";
+            format!("spec: {{attacher: a.b, nodeName: node, {source}}}\nstatus: {{{status}}}")
+        };
+        check_status(
+            "storage.k8s.io/v1/volumeattachments",
+            &attachment("attached: false"),
+            &attachment("attached: false, attachError: {errorCode: -1}"),
+            &[
+                "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+            ],
+        );
+    }
+}
