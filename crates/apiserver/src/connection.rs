@@ -23,6 +23,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::authn::x509;
 use crate::path::{self, Caller, Peer};
+use crate::remainder::Remainder;
 use crate::server::Server;
 use crate::stalled::{self, Impatient};
 
@@ -97,7 +98,9 @@ async fn connection(
         let (server, caller) = (server.clone(), Caller::Remote(user.clone()));
         let handed_over = handed_over.clone();
         async move {
-            let response = path::handle(server, caller, request).await;
+            let (request, remainder) = Remainder::of(request);
+            let mut response = path::handle(server, caller, request).await;
+            remainder.settle(&mut response).await;
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
                 handed_over.store(true, Relaxed);
             }

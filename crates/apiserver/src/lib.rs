@@ -34,6 +34,7 @@ mod ownership;
 mod path;
 mod query;
 mod recent;
+mod remainder;
 mod reply;
 mod request_info;
 mod reviews;

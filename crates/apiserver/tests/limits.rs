@@ -49,6 +49,55 @@ async fn answer(serving: &Serving, request: &[u8]) -> String {
     String::from_utf8_lossy(&said[..length]).lines().next().unwrap_or_default().to_owned()
 }
 
+/// The head of the next answer on a connection, without its body.
+async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+    let mut said = Vec::new();
+    while !said.ends_with(b"\r\n\r\n") {
+        said.push(stream.read_u8().await.expect("the connection goes on"));
+    }
+    let said = String::from_utf8(said).expect("ASCII").to_ascii_lowercase();
+    let length = said.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().expect("a length"))];
+    stream.read_exact(&mut body).await.expect("the body");
+    said
+}
+
+// === bodies that nobody reads ===
+
+/// A request that is refused by its head alone.
+fn refused(body: usize) -> String {
+    format!(
+        "POST {CONFIG_MAPS} HTTP/1.1\r\nHost: localhost\r\nImpersonate-User: jane\r\nContent-Length: {body}\r\n\r\n"
+    )
+}
+
+#[tokio::test]
+async fn a_refusal_that_came_before_the_body_did_not_leave_the_connection_usable() {
+    let serving = serving().await;
+    let mut stream = serving.dial("http/1.1").await;
+    for _ in 0..2 {
+        stream.write_all(refused(3).as_bytes()).await.expect("a head");
+        stream.flush().await.expect("sent");
+        // Time to be refused in.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        stream.write_all(b"{} ").await.expect("a body");
+        let head = head(&mut stream).await;
+        assert!(head.starts_with("http/1.1 403"), "{head}");
+        assert!(!head.contains("connection: close"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_ends_after_its_answer_says_so() {
+    let serving = serving().await;
+    for body in [300 << 10, 4 << 20] {
+        let mut stream = serving.dial("http/1.1").await;
+        stream.write_all(refused(body).as_bytes()).await.expect("a head");
+        let head = head(&mut stream).await;
+        assert!(head.contains("connection: close"), "{head}");
+    }
+}
+
 // === sizes ===
 
 #[tokio::test]

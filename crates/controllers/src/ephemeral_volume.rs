@@ -65,10 +65,9 @@ fn claims(pod: &Pod) -> impl Iterator<Item = PersistentVolumeClaim> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.filter_map(|volume| {
         let template = volume.ephemeral.as_ref()?.volume_claim_template.as_ref()?;
-        let name = format!("{}-{}", pod.metadata.name.as_deref()?, volume.name);
         let asked = template.metadata.clone().unwrap_or_default();
         let metadata = ObjectMeta {
-            name: Some(name),
+            name: Some(pod::claim_of_ephemeral(pod, &volume.name)),
             namespace: pod.metadata.namespace.clone(),
             owner_references: Some(vec![reference_to(pod)]),
             labels: asked.labels,

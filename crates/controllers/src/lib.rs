@@ -22,6 +22,7 @@ mod horizontal_pod_autoscaler;
 mod host_path_provisioner;
 mod job;
 mod namespace;
+mod node;
 mod node_lifecycle;
 mod percentages;
 mod persistent_volume;

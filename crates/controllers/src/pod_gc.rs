@@ -15,8 +15,8 @@ use kube::Api;
 use kube::api::DeleteParams;
 use serde_json::json;
 
-use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Error, Key, Result};
+use crate::{node, pod};
 
 /// How long a node may be missing before its pods are orphans: it may be about to register again.
 const QUARANTINE: Duration = Duration::from_secs(40);
@@ -86,7 +86,7 @@ fn verdict(pod: &Pod, node: Option<Option<&Node>>) -> Verdict {
         None => Verdict::Keep,
         Some(None) => Verdict::Confirm,
         Some(Some(node))
-            if pod::is_terminating(pod) && is_out_of_service(node) && !is_ready(node) =>
+            if pod::is_terminating(pod) && is_out_of_service(node) && !node::is_ready(node) =>
         {
             Verdict::Delete("DeletionByPodGC: node is out of service")
         }
@@ -97,11 +97,6 @@ fn verdict(pod: &Pod, node: Option<Option<&Node>>) -> Verdict {
 fn is_out_of_service(node: &Node) -> bool {
     let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     taints.into_iter().any(|taint| taint.key == OUT_OF_SERVICE)
-}
-
-fn is_ready(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
 }
 
 /// Since when nodes are missing.

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, tim
 use k8s_openapi::api::core::v1::Taint;
 use rustls::{RootCertStore, server::ResolvesServerCert};
 
+use crate::{eviction::EvictionConfig, shutdown::ShutdownGrace};
+
 /// The Kubernetes release whose node agent this is.
 pub const KUBELET_VERSION: &str = "v1.36.0";
 
@@ -41,6 +43,11 @@ pub struct KubeletConfig {
     pub max_parallel_image_pulls: Option<usize>,
     pub credential_providers: Option<CredentialProviderPaths>,
     pub image_garbage: ImageGarbage,
+    pub eviction: EvictionConfig,
+    /// What pods get when the agent ends.
+    pub shutdown: ShutdownGrace,
+    /// Manifests of pods that this node runs by itself.
+    pub static_pod_path: Option<PathBuf>,
 }
 
 /// Programs that know credentials for images.
@@ -107,6 +114,9 @@ impl KubeletConfig {
                 min_age: Duration::from_secs(120),
                 max_age: Duration::ZERO,
             },
+            eviction: EvictionConfig::default(),
+            shutdown: ShutdownGrace::default(),
+            static_pod_path: None,
         }
     }
 

@@ -12,9 +12,12 @@ use crate::{
     allocation::Allocations,
     config::KubeletConfig,
     events::EventRecorder,
-    image::{credential_provider::CredentialProviders, pull::PullSlots},
+    eviction::Conditions,
+    image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots},
     node::machine::Machine,
     objects::ReferencedObjects,
+    pod::ending::Endings,
+    shutdown::Going,
     volume::token::TokenSource,
 };
 
@@ -32,4 +35,9 @@ pub struct NodeContext {
     pub pull_slots: PullSlots,
     pub credential_providers: CredentialProviders,
     pub allocations: Allocations,
+    pub images: ImageCollector,
+    /// What the node is short of.
+    pub conditions: Conditions,
+    pub endings: Endings,
+    pub going: Going,
 }

@@ -14,7 +14,9 @@ mod allocation;
 mod config;
 mod container;
 mod context;
+mod duration;
 mod events;
+mod eviction;
 mod image;
 mod logs;
 mod node;
@@ -23,7 +25,9 @@ mod orphans;
 mod pod;
 mod probe;
 mod server;
+mod shutdown;
 pub mod simulated;
+mod static_pods;
 mod step;
 mod volume;
 
@@ -46,11 +50,18 @@ pub use config::{
 };
 use context::NodeContext;
 use events::EventRecorder;
+use eviction::Conditions;
+pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
 pub use image::keyring::{Keyring, KeyringError};
-use image::{credential_provider::CredentialProviders, pull::PullSlots};
+use image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots};
 use node::machine::Machine;
 use objects::ReferencedObjects;
-use pod::manager::{PodIndex, PodManager};
+use pod::{
+    ending::Endings,
+    manager::{Inbox, PodIndex, PodManager},
+};
+use shutdown::Going;
+pub use shutdown::ShutdownGrace;
 use volume::token::TokenSource;
 
 /// The node agent, built but not yet running.
@@ -58,8 +69,7 @@ pub struct Kubelet {
     ctx: Arc<NodeContext>,
     index: PodIndex,
     tasks: JoinSet<()>,
-    changed: mpsc::UnboundedReceiver<String>,
-    granted: mpsc::UnboundedReceiver<String>,
+    inbox: Inbox,
 }
 
 // === impl Kubelet ===
@@ -81,7 +91,8 @@ impl Kubelet {
         tasks.spawn(follow_services(client.clone(), writer));
         let (notify, changed) = mpsc::unbounded_channel();
         let (notify_granted, granted) = mpsc::unbounded_channel();
-        let machine = Machine::read(&config.root_dir, config.max_pods);
+        let (endings, ended) = Endings::channel();
+        let machine = Machine::read(&config);
         let allocatable = Resources::of(&machine.allocatable());
         let ctx = Arc::new(NodeContext {
             allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted),
@@ -95,11 +106,17 @@ impl Kubelet {
                 config.max_parallel_image_pulls,
             ),
             credential_providers: credential_providers(&config)?,
+            images: ImageCollector::default(),
+            conditions: Conditions::default(),
+            going: Going::default(),
+            endings,
             config,
             client,
             runtime,
         });
-        Ok(Kubelet { ctx, index: PodIndex::default(), tasks, changed, granted })
+        let statics = follow_manifests(&mut tasks, &ctx.config);
+        let inbox = Inbox { changed, granted, ended, statics };
+        Ok(Kubelet { ctx, index: PodIndex::default(), tasks, inbox })
     }
 
     /// Serves the agent's API on `listener` from now on; needs [`KubeletConfig::serving`].
@@ -109,14 +126,17 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Runs until `shutdown` resolves. Pods are left running: the next start adopts them.
-    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+    /// Runs until `stop` resolves. Pods are left running and the next start adopts them, unless
+    /// [`KubeletConfig::shutdown`] grants them time to end.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
-        self.tasks.spawn(manager.run(self.changed, self.granted));
+        self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));
-        shutdown.await;
+        self.tasks.spawn(eviction::run(self.ctx.clone(), self.index.clone()));
+        stop.await;
+        shutdown::end_pods(&self.ctx, &self.index).await;
         self.tasks.shutdown().await;
     }
 }
@@ -128,6 +148,17 @@ fn credential_providers(config: &KubeletConfig) -> io::Result<CredentialProvider
             CredentialProviders::read(&given.config, &given.bin_dir).map_err(io::Error::other)
         }
     }
+}
+
+/// Pods of the directory of manifests, if there is one.
+fn follow_manifests(
+    tasks: &mut JoinSet<()>,
+    config: &KubeletConfig,
+) -> Option<mpsc::Receiver<static_pods::Pods>> {
+    let dir = config.static_pod_path.clone()?;
+    let (sender, pods) = mpsc::channel(1);
+    tasks.spawn(static_pods::directory::follow(dir, config.node_name.clone(), sender));
+    Some(pods)
 }
 
 /// Services feed only the environment variables of new containers.

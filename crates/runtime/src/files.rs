@@ -68,7 +68,7 @@ pub(crate) fn remove_tree(path: &Path) -> Result<()> {
 
 /// Bytes and inodes below a directory, without following links. What vanishes meanwhile counts
 /// nothing.
-pub(crate) fn disk_usage(dir: &Path) -> (u64, u64) {
+pub fn disk_usage(dir: &Path) -> (u64, u64) {
     let mut total = (0, 0);
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         let Ok(found) = entry.metadata() else { continue };

@@ -29,6 +29,7 @@ mod shim;
 pub use cri::*;
 pub use embedded::{BuildNetwork, BuildOptions, Embedded, EmbeddedConfig, ShimCommand};
 pub use error::{Error, Result};
+pub use files::disk_usage;
 pub use image::{Reference, RegistryError, pack_context, unpack_context};
 pub use network::{Attachment, LoopbackOnly, SandboxNetwork};
 pub use shim::{SHIM_COMMAND, shim_main, shim_main_if_asked};

@@ -37,7 +37,7 @@ use std::sync::Arc;
 use crate::kind::{GroupVersion, KindDef, Kinds, Strategy, Subresource};
 use crate::schema::{self, ResourceFacts, SubresourceFacts};
 
-pub use core::pod::qos_class;
+pub use core::pod::{api_reference, qos_class};
 pub use core::service::service_addresses;
 
 /// Every built-in kind.

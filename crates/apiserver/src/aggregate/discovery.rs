@@ -200,6 +200,15 @@ mod tests {
     }
 
     #[test]
+    fn another_servers_group_sent_that_of_the_api_services_to_the_end() {
+        let kinds = skiff_api::kinds::builtin();
+        let view =
+            view(vec![announced("apps", "v1", (17800, 15)), announced("w.test", "v1", (2000, 1))]);
+        let groups = groups(&view, &kinds);
+        assert_eq!((place(&groups, "apiregistration.k8s.io"), place(&groups, "apps")), (0, 1));
+    }
+
+    #[test]
     fn nothing_extra_leaves_the_documents_alone() {
         let kinds = skiff_api::kinds::builtin();
         let view = view(vec![announced("apps", "v1", (17800, 15))]);

@@ -158,9 +158,13 @@ impl View {
         self.remote.get(&(group.to_owned(), version.to_owned()))
     }
 
-    /// How far up a group is shown; what was not told stands where custom resources do.
+    /// How far up a group is shown; what was not told stands where custom resources do. The group of the APIServices
+    /// themselves, for which there is none, comes first.
     fn group_priority(&self, group: &str) -> i64 {
         const OF_CUSTOM_RESOURCES: i64 = 1000;
+        if group == "apiregistration.k8s.io" {
+            return i64::MAX;
+        }
         let of_group = self.services.iter().filter(|service| service.group == group);
         of_group.map(|service| service.group_priority).max().unwrap_or(OF_CUSTOM_RESOURCES)
     }

@@ -152,7 +152,7 @@ impl Pki {
         Ok(self.kubeconfig(
             server,
             context,
-            &self.identity(&Leaf::client("admin", "kubernetes-admin", &["system:masters"]))?,
+            &self.identity(&Leaf::client("admin", "admin", &["system:masters"]))?,
         ))
     }
 

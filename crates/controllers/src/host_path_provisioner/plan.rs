@@ -11,6 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use skiff_api::scheduling::{Labels, Requirement};
 
 use super::PROVISIONER;
+use crate::node;
 use crate::persistent_volume::facts::{
     self, PROVISIONED_BY, PROVISIONERS, SELECTED_NODE, annotation, claim_class, claim_spec,
     reclaim_policy, reference_of, volume_phase, volume_spec,
@@ -90,10 +91,8 @@ pub fn choose_node(
 }
 
 fn is_able(node: &Node) -> bool {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let mut ready = conditions.filter(|one| one.type_ == "Ready");
     let schedulable = node.spec.as_ref().is_none_or(|spec| spec.unschedulable != Some(true));
-    schedulable && ready.any(|one| one.status == "True")
+    schedulable && node::is_ready(node)
 }
 
 /// Within one of the class's topologies, if it names any.

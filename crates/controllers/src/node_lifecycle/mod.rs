@@ -18,6 +18,7 @@ use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
+use crate::node::{condition, ready_status};
 use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
 
@@ -142,14 +143,6 @@ impl Health {
 }
 
 // === decisions ===
-
-fn condition<'a>(node: &'a Node, type_: &str) -> Option<&'a NodeCondition> {
-    node.status.as_ref()?.conditions.as_ref()?.iter().find(|condition| condition.type_ == type_)
-}
-
-fn ready_status(node: &Node) -> &str {
-    condition(node, "Ready").map_or("Unknown", |ready| ready.status.as_str())
-}
 
 /// Whether the node's own agent has ever said how it is.
 fn reported(node: &Node) -> bool {

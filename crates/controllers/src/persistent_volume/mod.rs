@@ -134,16 +134,9 @@ async fn observe(ctx: &Ctx, claim: &PersistentVolumeClaim) -> Result<Observed> {
 fn waiting_pods(ctx: &Ctx, claim: &PersistentVolumeClaim) -> Vec<String> {
     let pods = ctx.lister::<Pod>().all();
     let uses = |pod: &&Arc<Pod>| {
-        let mut volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-        let names = |name: &str| claim.metadata.name.as_deref() == Some(name);
         pod.metadata.namespace == claim.metadata.namespace
             && pod::node_name(pod).is_none()
-            && volumes.any(|volume| {
-                volume
-                    .persistent_volume_claim
-                    .as_ref()
-                    .is_some_and(|source| names(&source.claim_name))
-            })
+            && pod::claims(pod).any(|name| Some(name) == claim.metadata.name)
     };
     pods.iter().filter(uses).filter_map(|pod| pod.metadata.name.clone()).collect()
 }

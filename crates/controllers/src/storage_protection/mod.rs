@@ -15,6 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::api::ListParams;
 
+use crate::pod;
 use crate::runtime::{Action, Caches, ControllerDef, Ctx, Delta, Error, Key, Object, Result};
 
 const CLAIM: &str = "kubernetes.io/pvc-protection";
@@ -76,7 +77,7 @@ fn plan(meta: &ObjectMeta, finalizer: &str) -> Option<Op> {
 fn claims_of_pod(caches: &Caches, delta: &Delta<Pod>) -> Vec<Key> {
     let keys = delta.sides().flat_map(|pod| {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        users::claims_of_pod(pod).map(move |claim| Key::new(namespace, claim))
+        pod::claims(pod).map(move |claim| Key::new(namespace, claim))
     });
     leaving::<PersistentVolumeClaim>(caches, keys)
 }

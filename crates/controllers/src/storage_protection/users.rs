@@ -5,15 +5,7 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 
-/// The claims a pod names, and those that are made for its ephemeral volumes.
-pub fn claims_of_pod(pod: &Pod) -> impl Iterator<Item = String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    volumes.filter_map(|volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(source), _) => Some(source.claim_name.clone()),
-        (None, Some(_)) => Some(claim_name(pod, &volume.name)),
-        (None, None) => None,
-    })
-}
+use crate::pod;
 
 /// A pod without a node does not count: no node starts a pod whose claim is being deleted.
 pub fn uses_claim(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
@@ -28,12 +20,8 @@ pub fn uses_claim(pod: &Pod, claim: &PersistentVolumeClaim) -> bool {
         named.is_some_and(|source| source.claim_name == name)
             || (volume.ephemeral.is_some()
                 && owns(pod, claim)
-                && claim_name(pod, &volume.name) == name)
+                && pod::claim_of_ephemeral(pod, &volume.name) == name)
     })
-}
-
-fn claim_name(pod: &Pod, volume: &str) -> String {
-    format!("{}-{volume}", pod.metadata.name.as_deref().unwrap_or_default())
 }
 
 /// Whether a claim was made for this pod, rather than being there before under the same name.
@@ -86,7 +74,7 @@ mod tests {
         assert!(uses_claim(&pod("nodeName: n,", made), &claim));
         assert!(!uses_claim(&pod("nodeName: n,", made), &foreign), "somebody else's");
         assert!(!uses_claim(&pod("nodeName: n,", "{name: v, emptyDir: {}}"), &claim));
-        let claims: Vec<String> = claims_of_pod(&pod("", &format!("{named}, {made}"))).collect();
+        let claims: Vec<String> = pod::claims(&pod("", &format!("{named}, {made}"))).collect();
         assert_eq!(claims, ["p-data", "p-data"]);
     }
 

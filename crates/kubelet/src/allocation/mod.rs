@@ -149,6 +149,11 @@ impl Allocations {
         }
     }
 
+    /// Whether the pod has a place here: it was admitted, and something of it may still run.
+    pub fn holds(&self, uid: &str) -> bool {
+        self.held.lock().expect("no holder panics").contains_key(uid)
+    }
+
     /// Grants the wish if it fits beside the other pods and has been recorded.
     fn try_resize(
         &self,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use skiff_runtime::{FilesystemUsage, Image};
+use tokio::sync::Mutex;
 
 use crate::{config::ImageGarbage, context::NodeContext, events::EventType};
 
@@ -33,9 +34,32 @@ struct Verdict {
     short: Option<u64>,
 }
 
+/// What is known of the images here. Shared; a collection holds it to its end, so that two never overlap.
+pub struct ImageCollector {
+    collector: Mutex<Collector>,
+    began: Instant,
+}
+
 #[derive(Default)]
 struct Collector {
     seen: HashMap<String, Seen>,
+}
+
+// === impl ImageCollector ===
+
+impl Default for ImageCollector {
+    fn default() -> Self {
+        ImageCollector { collector: Mutex::default(), began: Instant::now() }
+    }
+}
+
+/// Removes every image that nobody uses and that is not too young, unless images are to stay whatever happens.
+pub async fn remove_unused(ctx: &NodeContext) -> Result<(), String> {
+    let terms = ImageGarbage { low_threshold: 0, high_threshold: 0, ..ctx.config.image_garbage };
+    if ctx.config.image_garbage.high_threshold >= 100 {
+        return Ok(());
+    }
+    collect(ctx, &terms).await.map(drop)
 }
 
 /// Runs for ever; not at all where neither fullness nor age ends an image.
@@ -44,10 +68,17 @@ pub async fn run(ctx: Arc<NodeContext>) {
     if terms.high_threshold >= 100 && terms.max_age.is_zero() {
         return;
     }
-    let (mut collector, began) = (Collector::default(), Instant::now());
     let mut failed_before = false;
     loop {
-        let result = collector.collect(&ctx, &terms, began).await;
+        let result = match collect(&ctx, &terms).await {
+            Ok(Some(shortage)) => {
+                let name = &ctx.config.node_name;
+                let reason = "FreeDiskSpaceFailed";
+                ctx.recorder.node(name, EventType::Warning, reason, shortage.clone());
+                Err(shortage)
+            }
+            result => result.map(drop),
+        };
         if let Err(message) = &result {
             tracing::warn!(message, "images not collected");
             if failed_before {
@@ -60,6 +91,12 @@ pub async fn run(ctx: Arc<NodeContext>) {
     }
 }
 
+/// Removes what the terms say; a message if that freed less than they want.
+async fn collect(ctx: &NodeContext, terms: &ImageGarbage) -> Result<Option<String>, String> {
+    let mut collector = ctx.images.collector.lock().await;
+    collector.collect(ctx, terms, ctx.images.began).await
+}
+
 // === impl Collector ===
 
 impl Collector {
@@ -68,7 +105,7 @@ impl Collector {
         ctx: &NodeContext,
         terms: &ImageGarbage,
         began: Instant,
-    ) -> Result<(), String> {
+    ) -> Result<Option<String>, String> {
         let failed = |error: skiff_runtime::Error| error.to_string();
         let images = ctx.runtime.list_images().await.map_err(failed)?;
         let containers = ctx.runtime.list_containers().await.map_err(failed)?;
@@ -89,21 +126,15 @@ impl Collector {
             ctx.runtime.remove_image(id).await.map_err(failed)?;
             self.seen.remove(id);
         }
-        match verdict.short {
-            None => Ok(()),
-            Some(freed) => {
-                let message = format!(
-                    "Insufficient free disk space on the node's image filesystem ({}% of {} used). \
-                     Failed to free sufficient space by deleting unused images (freed {freed} bytes). \
-                     Investigate disk usage, as it could be used by active images, logs, volumes, or other data.",
-                    look.used_percent(),
-                    binary_size(usage.capacity_bytes)
-                );
-                let name = &ctx.config.node_name;
-                ctx.recorder.node(name, EventType::Warning, "FreeDiskSpaceFailed", message.clone());
-                Err(message)
-            }
-        }
+        Ok(verdict.short.map(|freed| {
+            format!(
+                "Insufficient free disk space on the node's image filesystem ({}% of {} used). \
+                 Failed to free sufficient space by deleting unused images (freed {freed} bytes). \
+                 Investigate disk usage, as it could be used by active images, logs, volumes, or other data.",
+                look.used_percent(),
+                binary_size(usage.capacity_bytes)
+            )
+        }))
     }
 
     fn notice(&mut self, images: &[Image], used: &BTreeSet<String>, now: Instant) {

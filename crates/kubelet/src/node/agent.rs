@@ -16,20 +16,15 @@ use kube::{
 use serde_json::json;
 
 use super::{
-    lease, machine,
+    lease,
     status::{Readings, labels, node, same, status},
 };
 use crate::{context::NodeContext, events::EventType};
 
 const REPORT_EVERY: Duration = Duration::from_secs(300);
-/// Memory and disk are looked at this often; a look is two small reads.
+/// The runtime is asked this often whether it is there; what the node is short of is told as soon as it is known.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
-const MEMORY_THRESHOLD: u64 = 100 << 20;
-/// The disk presses when less than both is free. Differs from upstream, which looks at the share
-/// alone: a tenth of a laptop's disk is more than many clusters ever use.
-const DISK_THRESHOLD_PERCENT: u64 = 10;
-const DISK_THRESHOLD: u64 = 2 << 30;
 
 /// Runs for ever.
 pub async fn run(ctx: Arc<NodeContext>) {
@@ -40,6 +35,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
     let mut reported = registered.status.take().unwrap_or_default();
     announce(&ctx, &NodeStatus::default(), &reported);
     let mut due = tokio::time::Instant::now();
+    let mut conditions = ctx.conditions.subscribe();
     loop {
         let wanted =
             status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
@@ -56,7 +52,12 @@ pub async fn run(ctx: Arc<NodeContext>) {
                 }
             }
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::select! {
+            // The sender is the context's, which is alive.
+            _ = conditions.changed() => {}
+            () = ctx.going.begins() => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
     }
 }
 
@@ -98,19 +99,13 @@ async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube:
 async fn readings(ctx: &NodeContext) -> Readings {
     let (version, images) = tokio::join!(ctx.runtime.version(), ctx.runtime.list_images());
     let runtime_error = version.as_ref().err().or(images.as_ref().err()).map(ToString::to_string);
-    let (size, free) = machine::disk(&ctx.config.root_dir);
     Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
         runtime_error,
-        memory_pressure: machine::meminfo("MemAvailable")
-            .is_some_and(|free| free < MEMORY_THRESHOLD),
-        disk_pressure: presses(size, free),
+        conditions: ctx.conditions.now(),
+        going: ctx.going.is_going(),
     }
-}
-
-fn presses(size: u64, free: u64) -> bool {
-    size > 0 && free < DISK_THRESHOLD && free * 100 < size * DISK_THRESHOLD_PERCENT
 }
 
 /// An event for every condition that flipped.
@@ -142,19 +137,5 @@ fn announce(ctx: &NodeContext, before: &NodeStatus, now: &NodeStatus) {
             reason,
             format!("Node {name} status is now: {reason}"),
         );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_large_disk_with_room_for_gigabytes_does_not_press() {
-        let gib = 1 << 30;
-        assert!(!presses(252 * gib, 18 * gib));
-        assert!(presses(252 * gib, gib));
-        assert!(!presses(5 * gib, gib), "a small disk that is a fifth free");
-        assert!(!presses(0, 0), "a disk that cannot be read");
     }
 }

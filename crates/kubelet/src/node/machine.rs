@@ -4,15 +4,16 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-/// Kept back from pods so that the machine stays reachable, as upstream's default hard eviction does.
-const MEMORY_EVICTION_BYTES: u64 = 100 << 20;
-const DISK_EVICTION_FRACTION: u64 = 10;
+use crate::{config::KubeletConfig, eviction::Signal};
 
 #[derive(Debug, Clone)]
 pub struct Machine {
     pub cpus: usize,
     pub memory_bytes: u64,
     pub disk_bytes: u64,
+    /// Kept back from pods, so that the machine stays reachable: below this they are evicted.
+    pub reserved_memory: u64,
+    pub reserved_disk: u64,
     pub hugepages: BTreeMap<String, u64>,
     pub max_pods: u32,
     pub machine_id: String,
@@ -26,15 +27,20 @@ pub struct Machine {
 // === impl Machine ===
 
 impl Machine {
-    pub fn read(root_dir: &Path, max_pods: u32) -> Self {
+    pub fn read(config: &KubeletConfig) -> Self {
+        let memory_bytes = meminfo("MemTotal").unwrap_or(0);
+        let disk_bytes = disk(&config.root_dir).0;
+        let eviction = &config.eviction;
         let uname = nix::sys::utsname::uname().ok();
         let release = uname.as_ref().map(|u| u.release().to_string_lossy().into_owned());
         Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            memory_bytes: meminfo("MemTotal").unwrap_or(0),
-            disk_bytes: disk(root_dir).0,
+            memory_bytes,
+            disk_bytes,
+            reserved_memory: eviction.reserved(Signal::MemoryAvailable, memory_bytes),
+            reserved_disk: eviction.reserved(Signal::NodefsAvailable, disk_bytes),
             hugepages: hugepages(),
-            max_pods,
+            max_pods: config.max_pods,
             machine_id: line("/etc/machine-id"),
             system_uuid: line("/sys/class/dmi/id/product_uuid"),
             boot_id: line("/proc/sys/kernel/random/boot_id"),
@@ -50,9 +56,9 @@ impl Machine {
 
     /// What pods may be given in total.
     pub fn allocatable(&self) -> BTreeMap<String, Quantity> {
-        let memory = self.memory_bytes.saturating_sub(MEMORY_EVICTION_BYTES);
+        let memory = self.memory_bytes.saturating_sub(self.reserved_memory);
         let mut resources = self.resources(memory, 0);
-        let disk = self.disk_bytes - self.disk_bytes / DISK_EVICTION_FRACTION;
+        let disk = self.disk_bytes.saturating_sub(self.reserved_disk);
         resources.insert("ephemeral-storage".into(), number(disk));
         resources
     }

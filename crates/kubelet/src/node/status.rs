@@ -3,7 +3,7 @@
 //! Consumes configuration, machine and pressure, emits labels and `v1.NodeStatus`. Counterpart:
 //! `pkg/kubelet/nodestatus/setters.go`. Pure; reasons and messages are upstream's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::{
@@ -16,7 +16,10 @@ use k8s_openapi::{
 use skiff_runtime::{Image, Version};
 
 use super::machine::Machine;
-use crate::config::{KUBELET_VERSION, KubeletConfig};
+use crate::{
+    config::{KUBELET_VERSION, KubeletConfig},
+    eviction::Condition,
+};
 
 /// Upstream reports the largest fifty.
 const MAX_IMAGES: usize = 50;
@@ -29,8 +32,9 @@ pub struct Readings {
     pub runtime: Option<Version>,
     /// Why the runtime cannot be used, if it cannot.
     pub runtime_error: Option<String>,
-    pub memory_pressure: bool,
-    pub disk_pressure: bool,
+    pub conditions: BTreeSet<Condition>,
+    /// The node is about to end.
+    pub going: bool,
 }
 
 pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
@@ -134,33 +138,32 @@ fn node_info(machine: &Machine, readings: &Readings) -> NodeSystemInfo {
 }
 
 fn conditions(readings: &Readings, previous: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
-    let ready = match &readings.runtime_error {
+    let going = readings.going.then(|| "node is shutting down".to_owned());
+    let down = readings.runtime_error.as_ref().map(|e| format!("container runtime is down: {e}"));
+    let ready = match going.or(down) {
         None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
-        Some(error) => {
-            ("Ready", false, "KubeletNotReady", format!("container runtime is down: {error}"))
-        }
+        Some(why) => ("Ready", false, "KubeletNotReady", why),
     };
-    let pressure = |kind, on: bool, reasons: (&'static str, &'static str), texts: (&str, &str)| {
-        let (reason, text) = if on { (reasons.0, texts.0) } else { (reasons.1, texts.1) };
-        (kind, on, reason, text.to_owned())
-    };
+    let pressure =
+        |condition: Condition, reasons: (&'static str, &'static str), what: (&str, &str)| {
+            let on = readings.conditions.contains(&condition);
+            let (reason, what) = if on { (reasons.0, what.0) } else { (reasons.1, what.1) };
+            (condition.name(), on, reason, format!("kubelet has {what}"))
+        };
     let memory = pressure(
-        "MemoryPressure",
-        readings.memory_pressure,
+        Condition::Memory,
         ("KubeletHasInsufficientMemory", "KubeletHasSufficientMemory"),
-        ("kubelet has insufficient memory available", "kubelet has sufficient memory available"),
+        ("insufficient memory available", "sufficient memory available"),
     );
     let disk = pressure(
-        "DiskPressure",
-        readings.disk_pressure,
+        Condition::Disk,
         ("KubeletHasDiskPressure", "KubeletHasNoDiskPressure"),
-        ("kubelet has disk pressure", "kubelet has no disk pressure"),
+        ("disk pressure", "no disk pressure"),
     );
     let pid = pressure(
-        "PIDPressure",
-        false,
+        Condition::Pid,
         ("KubeletHasInsufficientPID", "KubeletHasSufficientPID"),
-        ("kubelet has insufficient PID available", "kubelet has sufficient PID available"),
+        ("insufficient PID available", "sufficient PID available"),
     );
     [memory, disk, pid, ready].map(|c| condition(c, previous, now)).into()
 }
@@ -205,7 +208,7 @@ mod tests {
             conditions: Some(conditions(&Readings::default(), &NodeStatus::default(), t0)),
             ..NodeStatus::default()
         };
-        let readings = Readings { memory_pressure: true, ..Readings::default() };
+        let readings = Readings { conditions: [Condition::Memory].into(), ..Readings::default() };
         let second = conditions(&readings, &first, t1);
         let changed: Vec<&str> = second
             .iter()

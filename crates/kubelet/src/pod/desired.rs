@@ -59,12 +59,7 @@ pub enum RestartPolicy {
 
 impl DesiredPod {
     pub fn new(object: Arc<Pod>) -> Self {
-        let meta = &object.metadata;
-        let key = PodKey {
-            namespace: meta.namespace.clone().unwrap_or_default(),
-            name: meta.name.clone().unwrap_or_default(),
-            uid: meta.uid.clone().unwrap_or_default(),
-        };
+        let key = PodKey::of(&object);
         let spec = object.spec.clone().unwrap_or_default();
         let restart_policy =
             RestartPolicy::parse(spec.restart_policy.as_deref()).unwrap_or(RestartPolicy::Always);
@@ -235,6 +230,17 @@ impl RestartPolicy {
 }
 
 // === impl PodKey ===
+
+impl PodKey {
+    pub fn of(pod: &Pod) -> Self {
+        let meta = &pod.metadata;
+        PodKey {
+            namespace: meta.namespace.clone().unwrap_or_default(),
+            name: meta.name.clone().unwrap_or_default(),
+            uid: meta.uid.clone().unwrap_or_default(),
+        }
+    }
+}
 
 /// As upstream's messages name a pod: `name_namespace(uid)`.
 impl fmt::Display for PodKey {

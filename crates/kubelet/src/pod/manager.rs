@@ -23,13 +23,35 @@ use tokio::{
     task::{Id, JoinSet},
 };
 
-use super::worker::{Adopted, Event, PodWorker, newest_sandbox};
-use crate::{context::NodeContext, orphans};
+use super::{
+    ending::Ending,
+    worker::{Adopted, Event, PodWorker, newest_sandbox},
+};
+use crate::{
+    context::NodeContext,
+    orphans,
+    static_pods::{
+        FullName, Pods, full_name, is_mirror,
+        workers::{StaticWorkers, deleted},
+    },
+};
 
 const RETRY_AFTER: Duration = Duration::from_millis(500);
 
 /// The pods of this node as last seen, for those who only read: the agent's API and node status.
 pub type PodIndex = Arc<RwLock<BTreeMap<String, Arc<Pod>>>>;
+
+/// What other parts of the agent have to say to workers, by uid.
+pub struct Inbox {
+    /// ConfigMaps or Secrets of the pod have changed.
+    pub changed: mpsc::UnboundedReceiver<String>,
+    /// The pod's waiting resize may begin.
+    pub granted: mpsc::UnboundedReceiver<String>,
+    /// The node ends the pod.
+    pub ended: mpsc::UnboundedReceiver<(String, Ending)>,
+    /// All pods that the node runs by itself, whenever that changes; `None` where it runs none.
+    pub statics: Option<mpsc::Receiver<Pods>>,
+}
 
 pub struct PodManager {
     ctx: Arc<NodeContext>,
@@ -40,6 +62,7 @@ pub struct PodManager {
     /// Uids named by the list under way.
     listed: BTreeSet<String>,
     synced: bool,
+    statics: StaticWorkers,
 }
 
 // === impl PodManager ===
@@ -54,15 +77,17 @@ impl PodManager {
             uids: HashMap::new(),
             listed: BTreeSet::new(),
             synced: false,
+            statics: StaticWorkers::default(),
         }
     }
 
-    /// `changed` names pods whose ConfigMaps or Secrets have changed, `granted` those whose waiting resize may begin.
-    pub async fn run(
-        mut self,
-        mut changed: mpsc::UnboundedReceiver<String>,
-        mut granted: mpsc::UnboundedReceiver<String>,
-    ) {
+    pub async fn run(mut self, mut inbox: Inbox) {
+        if let Some(statics) = &mut inbox.statics {
+            self.statics.keep_mirrors(self.ctx.clone());
+            // Before anything is taken for an orphan.
+            let first = statics.recv().await.unwrap_or_default();
+            self.set_statics(first).await;
+        }
         let mut events = self.ctx.runtime.events();
         let api: Api<Pod> = Api::all(self.ctx.client.clone());
         let config = watcher::Config::default()
@@ -80,8 +105,10 @@ impl PodManager {
                     Err(broadcast::error::RecvError::Lagged(_)) => self.tell_all(|| Event::Relist),
                     Err(broadcast::error::RecvError::Closed) => return,
                 },
-                Some(uid) = changed.recv() => self.tell(&uid, Event::ObjectsChanged),
-                Some(uid) = granted.recv() => self.tell(&uid, Event::Granted),
+                Some(uid) = inbox.changed.recv() => self.tell(&uid, Event::ObjectsChanged),
+                Some(uid) = inbox.granted.recv() => self.tell(&uid, Event::Granted),
+                Some((uid, ending)) = inbox.ended.recv() => self.tell(&uid, Event::Ended(ending)),
+                Some(pods) = next(&mut inbox.statics) => self.set_statics(pods).await,
                 Some(ended) = self.tasks.join_next_with_id() => self.worker_ended(ended).await,
             }
         }
@@ -96,6 +123,7 @@ impl PodManager {
             }
             watcher::Event::InitDone => self.list_done().await,
             watcher::Event::Apply(pod) => self.apply(pod).await,
+            watcher::Event::Delete(pod) if is_mirror(&pod) => self.mirror_gone(&pod),
             watcher::Event::Delete(pod) => self.remove(&pod.metadata.uid.unwrap_or_default()),
         }
     }
@@ -103,6 +131,9 @@ impl PodManager {
     async fn apply(&mut self, pod: Pod) {
         let Some(uid) = pod.metadata.uid.clone() else { return };
         let pod = Arc::new(pod);
+        if is_mirror(&pod) {
+            return self.mirror_seen(pod);
+        }
         self.index.write().expect("no writer panics").insert(uid.clone(), pod.clone());
         if self.workers.contains_key(&uid) {
             self.tell(&uid, Event::Desired(pod));
@@ -118,15 +149,55 @@ impl PodManager {
 
     /// Pods that vanished while nobody watched, and what they left behind.
     async fn list_done(&mut self) {
-        let gone: Vec<String> =
-            self.workers.keys().filter(|uid| !self.listed.contains(*uid)).cloned().collect();
-        for uid in gone {
+        let own = &self.statics;
+        let gone = self.workers.keys().filter(|uid| !self.listed.contains(*uid) && !own.runs(uid));
+        for uid in gone.cloned().collect::<Vec<String>>() {
             self.remove(&uid);
+        }
+        for mirror in self.statics.list_done(&self.listed) {
+            self.tell_mirrored(&mirror, None);
         }
         if !self.synced {
             self.synced = true;
             let known = self.workers.keys().cloned().collect();
             tokio::spawn(orphans::remove(self.ctx.clone(), known));
+        }
+    }
+
+    /// Ends the pods whose files are gone, and starts those that are new. One of the same name as another that still
+    /// ends has to wait for it.
+    async fn set_statics(&mut self, pods: Pods) {
+        for ended in self.statics.set(pods) {
+            let uid = ended.metadata.uid.clone().unwrap_or_default();
+            self.tell(&uid, Event::Desired(Arc::new(deleted(&ended))));
+        }
+        self.start_statics().await;
+    }
+
+    async fn start_statics(&mut self) {
+        for pod in self.statics.startable() {
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            self.index.write().expect("no writer panics").insert(uid.clone(), pod.clone());
+            self.start_worker(uid, pod.clone()).await;
+            self.tell_mirrored(&full_name(&pod), self.statics.mirror(&pod));
+        }
+    }
+
+    fn mirror_seen(&mut self, mirror: Arc<Pod>) {
+        let name = full_name(&mirror);
+        self.statics.mirror_seen(mirror.clone());
+        self.tell_mirrored(&name, Some(mirror));
+    }
+
+    fn mirror_gone(&mut self, mirror: &Pod) {
+        if self.statics.mirror_gone(mirror) {
+            self.tell_mirrored(&full_name(mirror), None);
+        }
+    }
+
+    fn tell_mirrored(&self, name: &FullName, mirror: Option<Arc<Pod>>) {
+        if let Some(uid) = self.statics.running(name) {
+            self.tell(uid, Event::Mirror(mirror));
         }
     }
 
@@ -181,6 +252,10 @@ impl PodManager {
         let id = ended.as_ref().map_or_else(|error| error.id(), |(id, ())| *id);
         let Some(uid) = self.uids.remove(&id) else { return };
         self.workers.remove(&uid);
+        if self.statics.ended(&uid) {
+            self.index.write().expect("no writer panics").remove(&uid);
+            return self.start_statics().await;
+        }
         let pod = self.index.read().expect("no writer panics").get(&uid).cloned();
         match (ended, pod) {
             (Err(error), Some(pod)) if error.is_panic() => {
@@ -190,4 +265,8 @@ impl PodManager {
             (_, Some(_)) | (_, None) => {}
         }
     }
+}
+
+async fn next(statics: &mut Option<mpsc::Receiver<Pods>>) -> Option<Pods> {
+    statics.as_mut()?.recv().await
 }

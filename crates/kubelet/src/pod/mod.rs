@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod desired;
+pub mod ending;
 pub mod manager;
 pub mod observed;
 pub mod plan;

@@ -13,7 +13,8 @@ use skiff_runtime::{ContainerState, ContainerStatus, PodSandboxState, PodSandbox
 
 use super::{
     backoff::Backoff,
-    desired::DesiredContainer,
+    desired::{DesiredContainer, DesiredPod},
+    ending::Ending,
     plan::{Stage, StepKey},
 };
 use crate::allocation::{Pending, Rejection};
@@ -38,6 +39,8 @@ pub struct Observed {
     pub replaced: BTreeSet<String>,
     /// Why the pod may not run here.
     pub rejected: Option<Rejection>,
+    /// The node ends the pod.
+    pub ending: Option<Ending>,
     /// When the pod's object last changed.
     pub changed_at: Option<Timestamp>,
     pub start_time: Option<Timestamp>,
@@ -135,6 +138,12 @@ impl Observed {
 
     pub fn running(&self) -> impl Iterator<Item = &ContainerStatus> {
         self.containers.iter().filter(|c| is_running(c))
+    }
+
+    /// What the pod's containers get to end: what its object grants, or the node if that is less.
+    pub fn grace(&self, pod: &DesiredPod) -> SignedDuration {
+        let most = self.ending.as_ref().map_or(SignedDuration::MAX, |ending| ending.grace);
+        pod.grace().min(most)
     }
 
     pub fn health_of(&self, container: &ContainerStatus) -> Health {

@@ -44,6 +44,8 @@ pub enum Why {
     DeadlineExceeded,
     /// The node would not take it.
     Rejected,
+    /// The node cannot go on with it: see [`Observed::ending`].
+    EndedByNode,
 }
 
 /// One lane of work. At most one step per lane is in flight.
@@ -193,6 +195,9 @@ impl Planner<'_> {
         }
         if self.pod.is_terminal() || has_completed(self.pod, self.seen) {
             return Some(Why::Completed);
+        }
+        if self.seen.ending.is_some() {
+            return Some(Why::EndedByNode);
         }
         let deadline = self.seen.start_time?.checked_add(self.pod.active_deadline()?).ok()?;
         if deadline <= self.now {
@@ -401,7 +406,8 @@ impl Planner<'_> {
 
     fn terminating(&mut self) {
         let since = self.seen.terminating_since.unwrap_or(self.now);
-        let grace = if self.seen.removed { SignedDuration::ZERO } else { self.pod.grace() };
+        let grace =
+            if self.seen.removed { SignedDuration::ZERO } else { self.seen.grace(self.pod) };
         let left = grace.saturating_sub(self.now.duration_since(since)).max(SignedDuration::ZERO);
         if self.seen.running().next().is_some() {
             return self.kill_all(left, "Stopping container");
@@ -487,6 +493,7 @@ mod tests {
     use super::*;
     use crate::pod::{
         backoff::{Backoff, CONTAINER, SETUP},
+        ending::Ending,
         observed::{Failure, Health, Unhealthy, Volumes},
     };
 
@@ -525,6 +532,8 @@ mod tests {
         started_ago: Option<i64>,
         terminating_for: Option<i64>,
         removed: bool,
+        /// The node ends the pod with so many seconds of grace.
+        ended: Option<i64>,
     }
 
     fn now() -> Timestamp {
@@ -660,6 +669,12 @@ mod tests {
             start_time: seen.started_ago.map(ago),
             terminating_since: seen.terminating_for.map(ago),
             removed: seen.removed,
+            ending: seen.ended.map(|grace| Ending {
+                reason: "Evicted",
+                message: String::new(),
+                grace: SignedDuration::from_secs(grace),
+                disruption: true,
+            }),
             ..Observed::default()
         }
     }

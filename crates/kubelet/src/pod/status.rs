@@ -42,6 +42,9 @@ pub struct StatusContext<'a> {
 }
 
 pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> PodStatus {
+    if seen.containers.is_empty() && is_over(ctx.previous) {
+        return ctx.previous.clone();
+    }
     if let Some(rejection) = &seen.rejected {
         return rejected(pod, rejection, ctx);
     }
@@ -66,9 +69,24 @@ pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> Pod
         ..PodStatus::default()
     };
     set_addresses(&mut status, pod, seen, ctx);
-    set_reason(&mut status, seen.stage);
+    set_reason(&mut status, seen, ctx.previous);
     status.conditions = Some(conditions(pod, seen, &status, ctx));
     status
+}
+
+/// The status is that of a pod of which nothing is left to see: what was reported last stands.
+fn is_over(status: &PodStatus) -> bool {
+    let all = [
+        &status.init_container_statuses,
+        &status.container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    let ended = |c: &ApiContainerStatus| c.state.as_ref().is_some_and(|s| s.terminated.is_some());
+    is_terminal(status) && all.into_iter().flatten().flatten().all(ended)
+}
+
+fn is_terminal(status: &PodStatus) -> bool {
+    matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"))
 }
 
 /// A pod that never came to run here has no containers to speak of.
@@ -103,14 +121,23 @@ fn set_addresses(
     }
 }
 
-fn set_reason(status: &mut PodStatus, stage: Stage) {
-    if let Stage::Terminating(Why::DeadlineExceeded) | Stage::Terminated(Why::DeadlineExceeded) =
-        stage
-    {
-        status.reason = Some("DeadlineExceeded".into());
-        status.message =
-            Some("Pod was active on the node longer than the specified deadline".into());
-    }
+/// Why the pod failed, if the node knows. What was told once stays, also when this agent was not the one to tell it.
+fn set_reason(status: &mut PodStatus, seen: &Observed, previous: &PodStatus) {
+    let (reason, message) = match (seen.stage, &seen.ending) {
+        (
+            Stage::Terminating(Why::DeadlineExceeded) | Stage::Terminated(Why::DeadlineExceeded),
+            _,
+        ) => (
+            Some("DeadlineExceeded".into()),
+            Some("Pod was active on the node longer than the specified deadline".into()),
+        ),
+        (Stage::Terminated(Why::EndedByNode), Some(ending)) => {
+            (Some(ending.reason.into()), Some(ending.message.clone()))
+        }
+        _ if is_terminal(previous) => (previous.reason.clone(), previous.message.clone()),
+        _ => return,
+    };
+    (status.reason, status.message) = (reason, message);
 }
 
 // === the phase ===
@@ -122,7 +149,7 @@ fn phase(pod: &DesiredPod, seen: &Observed, previous: &PodStatus) -> &'static st
         _ => {}
     }
     match seen.stage {
-        Stage::Terminated(Why::DeadlineExceeded) => "Failed",
+        Stage::Terminated(Why::DeadlineExceeded | Why::EndedByNode) => "Failed",
         Stage::Terminated(_) | Stage::Gone => phase_at_the_end(pod, seen),
         // Terminal phases wait until nothing runs any more, so that a Job never counts a pod that still works.
         Stage::Terminating(_) if has_completed(pod, seen) => "Running",
@@ -387,8 +414,18 @@ fn conditions(
     ]
     .into_iter()
     .map(|(kind, verdict)| verdict.condition(kind, pod, ctx))
+    .chain(disruption(pod, seen, ctx))
     .chain(resize::conditions(seen, ctx))
     .collect()
+}
+
+/// Told with the end and not before: a pod that still runs has not been disrupted.
+fn disruption(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> Option<PodCondition> {
+    let ending = seen.ending.as_ref().filter(|ending| ending.disruption)?;
+    let (reason, message) = (Some("TerminationByKubelet"), Some(ending.message.clone()));
+    let verdict = Verdict { status: true, reason, message };
+    (seen.stage == Stage::Terminated(Why::EndedByNode))
+        .then(|| verdict.condition("DisruptionTarget", pod, ctx))
 }
 
 fn incomplete_init<'a>(pod: &'a DesiredPod, seen: &Observed) -> Vec<&'a str> {
@@ -484,5 +521,84 @@ impl Verdict {
             status: status.into(),
             type_: kind.into(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use jiff::SignedDuration;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::pod::ending::Ending;
+
+    fn told(seen: &Observed, previous: Value) -> Value {
+        let pod = json!({
+            "metadata": { "name": "p", "namespace": "ns", "uid": "u" },
+            "spec": { "containers": [{ "name": "c", "image": "i" }] },
+        });
+        let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod")));
+        let previous = serde_json::from_value(previous).expect("a status");
+        let ctx = StatusContext {
+            node_ips: &[],
+            now: Timestamp::UNIX_EPOCH,
+            previous: &previous,
+            termination_message: &|_| None,
+        };
+        serde_json::to_value(status(&pod, seen, &ctx)).expect("a status serializes")
+    }
+
+    fn evicted(stage: Stage) -> Observed {
+        let ending = Ending {
+            reason: "Evicted",
+            message: "The node was low on resource: memory. ".into(),
+            grace: SignedDuration::ZERO,
+            disruption: true,
+        };
+        Observed { stage, ending: Some(ending), ..Observed::default() }
+    }
+
+    fn disruption(status: &Value) -> Option<&Value> {
+        let conditions = status["conditions"].as_array().expect("there are some");
+        conditions.iter().find(|c| c["type"] == "DisruptionTarget")
+    }
+
+    #[test]
+    fn an_evicted_pod_fails_once_nothing_of_it_runs() {
+        let ending = told(&evicted(Stage::Terminating(Why::EndedByNode)), json!({}));
+        assert_eq!((&ending["phase"], &ending["reason"]), (&json!("Pending"), &Value::Null));
+        assert_eq!(disruption(&ending), None);
+        let ended = told(&evicted(Stage::Terminated(Why::EndedByNode)), json!({}));
+        assert_eq!((&ended["phase"], &ended["reason"]), (&json!("Failed"), &json!("Evicted")));
+        assert_eq!(ended["message"], "The node was low on resource: memory. ");
+        let condition = disruption(&ended).expect("it was not the pod's fault");
+        assert_eq!(condition["reason"], "TerminationByKubelet");
+        assert_eq!(condition["message"], ended["message"]);
+    }
+
+    #[test]
+    fn what_was_told_of_an_ended_pod_stands_when_nothing_is_left_to_see() {
+        let state = json!({ "terminated": { "exitCode": 1, "reason": "Error" } });
+        let previous = json!({
+            "phase": "Failed", "reason": "Evicted", "message": "low",
+            "containerStatuses": [{
+                "name": "c", "image": "i", "imageID": "", "ready": false, "restartCount": 2, "state": state,
+            }],
+        });
+        let seen = Observed { stage: Stage::Terminated(Why::Completed), ..Observed::default() };
+        assert_eq!(told(&seen, previous.clone()), previous);
+    }
+
+    #[test]
+    fn a_pod_that_others_failed_keeps_their_reason_while_its_containers_end() {
+        let running = json!({ "name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": 0,
+            "state": { "running": {} } });
+        let previous = json!({ "phase": "Failed", "reason": "NodeLost", "message": "gone", "containerStatuses": [running] });
+        let seen = Observed { stage: Stage::Terminating(Why::Completed), ..Observed::default() };
+        let status = told(&seen, previous);
+        assert_eq!((&status["phase"], &status["reason"]), (&json!("Failed"), &json!("NodeLost")));
+        assert!(status["containerStatuses"][0]["state"]["running"].is_null(), "{status}");
     }
 }

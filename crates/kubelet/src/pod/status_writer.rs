@@ -31,6 +31,7 @@ struct Numbered {
 
 /// One per pod; writing happens in a task of its own, which ends with the writer.
 pub struct StatusWriter {
+    uid: String,
     desired: watch::Sender<Numbered>,
     written: watch::Receiver<u64>,
     task: JoinHandle<()>,
@@ -45,7 +46,13 @@ impl StatusWriter {
         let (done, written) = watch::channel(0);
         let api = Api::namespaced(client, &key.namespace);
         let patcher = Patcher { api, key: key.clone(), known, wanted, done };
-        StatusWriter { desired, written, task: tokio::spawn(patcher.run()) }
+        let uid = key.uid.clone();
+        StatusWriter { uid, desired, written, task: tokio::spawn(patcher.run()) }
+    }
+
+    /// Of the object it writes to.
+    pub fn uid(&self) -> &str {
+        &self.uid
     }
 
     pub fn write(&self, status: PodStatus) {

@@ -18,7 +18,8 @@ use tokio::{
 
 use super::{
     backoff::{Backoff, CONTAINER},
-    desired::{DesiredPod, RestartPolicy, Role},
+    desired::{DesiredPod, PodKey, RestartPolicy, Role},
+    ending::Ending,
     observed::{Failure, Health, Observed, Volumes, finished_at, is_running},
     plan::{Action, Plan, Stage, StepKey, plan},
     resize,
@@ -32,6 +33,7 @@ use crate::{
     logs::termination,
     objects::{References, references},
     probe::{ProbeSet, Verdict},
+    static_pods::is_static,
     step::{self, Outcome, StepError, StepInput},
 };
 
@@ -51,6 +53,10 @@ pub enum Event {
     ObjectsChanged,
     /// There is room now for the resize that waited.
     Granted,
+    /// The node cannot go on with the pod.
+    Ended(Ending),
+    /// What the API server shows of a pod that the node runs by itself is another now, or nothing.
+    Mirror(Option<Arc<Pod>>),
 }
 
 /// What the runtime already held of a pod when its worker was made.
@@ -70,7 +76,8 @@ pub struct PodWorker {
     /// For steps and probes to report back.
     sender: mpsc::UnboundedSender<Event>,
     probes: ProbeSet,
-    writer: StatusWriter,
+    /// None while nobody but this node knows the pod.
+    writer: Option<StatusWriter>,
     reported: PodStatus,
     /// How long a stop may take; shrinks with a more impatient deletion.
     grace: watch::Sender<SignedDuration>,
@@ -99,7 +106,9 @@ impl PodWorker {
             ..Observed::default()
         };
         let probes = ProbeSet::new(ctx.clone(), sender.clone());
-        let writer = StatusWriter::spawn(ctx.client.clone(), &pod.key, reported.clone());
+        let known = !is_static(&object);
+        let writer =
+            known.then(|| StatusWriter::spawn(ctx.client.clone(), &pod.key, reported.clone()));
         let grace = watch::channel(SignedDuration::MAX).0;
         PodWorker {
             ctx,
@@ -152,7 +161,15 @@ impl PodWorker {
             true => self.node().await,
             false => None,
         };
-        match self.ctx.allocations.admit(&self.object, node.as_ref(), runs) {
+        let conditions = &self.ctx.conditions;
+        let welcome = if runs {
+            Ok(())
+        } else {
+            self.ctx.going.admit().and_then(|()| conditions.admit(&self.object))
+        };
+        let admitted =
+            welcome.and_then(|()| self.ctx.allocations.admit(&self.object, node.as_ref(), runs));
+        match admitted {
             Ok(()) => {
                 self.pod =
                     Arc::new(DesiredPod::new(self.ctx.allocations.grant(self.object.clone()).pod))
@@ -271,8 +288,11 @@ impl PodWorker {
             sandbox: self.seen.sandbox.clone(),
             containers: self.seen.containers.clone(),
             grace: self.grace.subscribe(),
-            flushed: matches!(action, Action::DeletePod)
-                .then(|| Box::pin(self.writer.flushed()) as _),
+            flushed: self
+                .writer
+                .as_ref()
+                .filter(|_| matches!(action, Action::DeletePod))
+                .map(|writer| Box::pin(writer.flushed()) as _),
         };
         let ctx = self.ctx.clone();
         let sender = self.sender.clone();
@@ -335,6 +355,8 @@ impl PodWorker {
             Event::Probe(verdict) => self.probed(verdict),
             Event::StepDone(key, result) => self.step_done(key, *result).await,
             Event::Granted => self.desire(self.object.clone()),
+            Event::Ended(ending) => self.end(ending),
+            Event::Mirror(mirror) => self.mirror(mirror),
             Event::ObjectsChanged => {
                 self.seen.volumes.content_changed();
                 self.seen.failures.retain(|_, f| !f.repairable);
@@ -352,10 +374,34 @@ impl PodWorker {
             self.seen.volumes.content_changed();
         }
         if pod.deletion_requested().is_some() {
-            self.grace.send_replace(pod.grace());
+            self.grace.send_replace(self.seen.grace(&pod));
         }
         self.pod = Arc::new(pod);
         self.hold_references();
+    }
+
+    /// The first decision stands, and so does the end of a pod that has come to it by itself.
+    fn end(&mut self, ending: Ending) {
+        let ended = matches!(self.seen.stage, Stage::Terminated(_) | Stage::Gone);
+        if self.seen.ending.is_none() && !ended {
+            self.seen.ending = Some(ending);
+            self.grace.send_replace(self.seen.grace(&self.pod));
+        }
+    }
+
+    /// The status goes to the mirror pod, which may be a new one.
+    fn mirror(&mut self, mirror: Option<Arc<Pod>>) {
+        let known = self.writer.as_ref().map(|writer| writer.uid().to_owned());
+        let uid = mirror.as_ref().and_then(|mirror| mirror.metadata.uid.clone());
+        if uid == known {
+            return;
+        }
+        self.writer = mirror.map(|mirror| {
+            let status = mirror.status.clone().unwrap_or_default();
+            let writer = StatusWriter::spawn(self.ctx.client.clone(), &PodKey::of(&mirror), status);
+            writer.write(self.reported.clone());
+            writer
+        });
     }
 
     fn hold_references(&self) {
@@ -377,6 +423,8 @@ impl PodWorker {
     async fn runtime_event(&mut self, event: ContainerEvent) {
         match event.kind {
             ContainerEventKind::SandboxStopped => self.relist().await,
+            // What an ended pod leaves may be removed to make room; it is still what its status tells of.
+            ContainerEventKind::Deleted if matches!(self.seen.stage, Stage::Terminated(_)) => {}
             ContainerEventKind::Deleted => self.forget_container(&event.container_id),
             ContainerEventKind::Created | ContainerEventKind::Started => {}
             ContainerEventKind::Stopped { .. } => self.look_at_container(&event.container_id).await,
@@ -486,7 +534,7 @@ impl PodWorker {
             Outcome::ContainerStopped { id } => self.look_at_container(&id).await,
             Outcome::ContainerRemoved { id } => self.forget_container(&id),
             // The watch tells when the object is gone; until then there is nothing to do.
-            Outcome::PodDeleted => {}
+            Outcome::PodDeleted => self.seen.removed |= is_static(&self.object),
             Outcome::PodRemoved => self.seen.stage = Stage::Gone,
         }
     }
@@ -523,7 +571,9 @@ impl PodWorker {
         let status = status(&self.pod, &self.seen, &ctx);
         if status != self.reported {
             self.announce_backoffs(&status);
-            self.writer.write(status.clone());
+            if let Some(writer) = &self.writer {
+                writer.write(status.clone());
+            }
             self.reported = status;
         }
     }

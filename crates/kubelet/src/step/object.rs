@@ -8,11 +8,15 @@ use kube::{
 };
 
 use super::{Outcome, StepError, StepInput};
-use crate::{context::NodeContext, orphans::remove_dir, volume};
+use crate::{context::NodeContext, orphans::remove_dir, static_pods::is_static, volume};
 
+/// A pod that the node runs by itself has no object; its mirror is seen to by others.
 pub async fn delete(ctx: &NodeContext, mut input: StepInput) -> Result<Outcome, StepError> {
     if let Some(flushed) = input.flushed.take() {
         flushed.await;
+    }
+    if is_static(&input.pod.object) {
+        return Ok(Outcome::PodDeleted);
     }
     let key = &input.pod.key;
     let api: Api<k8s_openapi::api::core::v1::Pod> =

@@ -1,6 +1,6 @@
 //! `emptyDir` volumes, on disk or in memory. Counterpart: `pkg/volume/emptydir`.
 //!
-//! Differs from upstream: the medium `HugePages` is refused; a size limit on disk is not enforced by eviction yet.
+//! Differs from upstream: the medium `HugePages` is refused. A limit of size on disk is kept by eviction.
 
 use std::os::unix::fs::PermissionsExt;
 

@@ -147,6 +147,11 @@ async fn host_path_of(
     Ok(plugin.set_up(&VolumeRequest { ctx, pod, volume, dir }).await?.path)
 }
 
+/// Where a volume with a place of its own is, whether it has been set up or not.
+pub fn dir_of(pod_dir: &Path, volume: &Volume) -> Option<PathBuf> {
+    Some(volume_dir(pod_dir, plugin_for(volume).ok()?, volume))
+}
+
 fn plugin_for(volume: &Volume) -> Result<&'static dyn VolumePlugin, VolumeError> {
     let found = PLUGINS.into_iter().find(|p| p.claims(volume));
     found.ok_or_else(|| VolumeError::Unsupported(source_name(volume)))

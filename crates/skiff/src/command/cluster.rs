@@ -29,6 +29,9 @@ pub struct StartArgs {
     /// How image registries are reached [default: /etc/skiff/registries.yaml]
     #[arg(long, value_name = "FILE")]
     pub registries: Option<PathBuf>,
+    /// A further argument of `skiff server`, as in --server-arg=--eviction-hard=memory.available<1Gi; may be repeated
+    #[arg(long, value_name = "ARG", allow_hyphen_values = true)]
+    pub server_arg: Vec<String>,
 }
 
 pub fn start(args: StartArgs) -> Done {
@@ -42,7 +45,7 @@ pub fn start(args: StartArgs) -> Done {
         name: name.clone(),
         bind_address: args.bind_address,
         port: args.port,
-        server_args: [keep_images].into_iter().chain(registries).collect(),
+        server_args: [keep_images].into_iter().chain(registries).chain(args.server_arg).collect(),
     };
     block_on(async {
         let started = skiff_cluster::start(options, |phase, at| {

@@ -81,7 +81,10 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     health.api.store(true, Ordering::Relaxed);
     announce(reporter, began, "API server");
 
-    metrics::run(&api, &clients).await?;
+    // An API alone has nothing to measure and nobody who asks.
+    if !(args.no_controllers && args.node.no_node) {
+        metrics::run(&api, &clients).await?;
+    }
     if !args.no_controllers {
         parts.run_controllers(&clients, &api, scheduler_config(&args)?);
         announce(reporter, began, "controllers and scheduler");
@@ -108,7 +111,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     tracing::info!(after = ?began.elapsed(), "ready");
 
     told_to_stop().await?;
-    parts.stop().await;
+    parts.stop(terms.shutdown.total).await;
     api.close().await?;
     Ok(())
 }
@@ -218,9 +221,10 @@ impl Parts {
         self.spawn_until_stop(skiff_kubelet::simulated::run(clients.simulated_nodes()));
     }
 
-    async fn stop(mut self) {
+    /// `grace` is what the node's pods get, for as long as which the API goes on.
+    async fn stop(mut self, grace: Duration) {
         self.clients.cancel();
-        let _ = tokio::time::timeout(DRAIN, drain(&mut self.running)).await;
+        let _ = tokio::time::timeout(DRAIN + grace, drain(&mut self.running)).await;
         self.api.cancel();
         let _ = tokio::time::timeout(DRAIN, drain(&mut self.serving)).await;
     }

@@ -140,6 +140,9 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     config.pod_cidr = Some(terms.pod_cidr.to_string());
     config.port = KUBELET_PORT;
     terms.images.apply(&mut config);
+    config.eviction = terms.eviction.clone();
+    config.shutdown = terms.shutdown;
+    config.static_pod_path = terms.static_pod_path.clone();
     config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
     Ok(config)
 }

@@ -2,13 +2,15 @@
 
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::PathBuf;
+use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skiff_apiserver::ApiServerConfig;
+use skiff_kubelet::{EvictionConfig, ShutdownGrace};
 use tokio::net::TcpListener;
 
 use super::Result;
-use super::flags::{ImageArgs, ServerArgs};
+use super::flags::{ImageArgs, NodeArgs, ServerArgs};
 
 /// Decided once, before anything runs.
 pub struct Terms {
@@ -25,6 +27,9 @@ pub struct Terms {
     pub cluster_dns: Ipv4Addr,
     pub cgroup_root: String,
     pub images: ImageArgs,
+    pub eviction: EvictionConfig,
+    pub static_pod_path: Option<PathBuf>,
+    pub shutdown: ShutdownGrace,
     listener: std::net::TcpListener,
 }
 
@@ -36,6 +41,10 @@ enum Error {
         "running pods needs root to make namespaces, cgroups and mounts: use sudo, or --no-node"
     )]
     NotRoot,
+    #[error(
+        "--shutdown-grace-period-critical-pods {critical} must not exceed --shutdown-grace-period {total}"
+    )]
+    TooCritical { total: u64, critical: u64 },
     #[error("--cluster-cidr: {0} is too small for a node's /24")]
     TooSmall(Ipv4Net),
 }
@@ -69,6 +78,13 @@ impl Terms {
             cluster_dns: Ipv4Addr::from(u32::from(service_cidr.network()) + 10),
             cgroup_root: node.cgroup_root.clone(),
             images: args.images.checked()?,
+            eviction: args.eviction.config()?,
+            shutdown: shutdown(node)?,
+            static_pod_path: node
+                .pod_manifest_path
+                .as_ref()
+                .map(std::path::absolute)
+                .transpose()?,
             listener,
         })
     }
@@ -87,6 +103,17 @@ impl Terms {
             IpAddr::V4(host) => format!("https://{host}:{}", self.api.port),
             IpAddr::V6(host) => format!("https://[{host}]:{}", self.api.port),
         }
+    }
+}
+
+fn shutdown(args: &NodeArgs) -> std::result::Result<ShutdownGrace, Error> {
+    let (total, critical) = (args.shutdown_grace_period, args.shutdown_grace_period_critical_pods);
+    match critical <= total {
+        true => Ok(ShutdownGrace {
+            total: Duration::from_secs(total),
+            critical: Duration::from_secs(critical),
+        }),
+        false => Err(Error::TooCritical { total, critical }),
     }
 }
 

@@ -4,7 +4,10 @@
 
 mod cells;
 mod changes;
+mod references;
 mod status;
+
+pub use references::api_reference;
 
 use crate::field::ErrorList;
 use crate::kinds::at::At;

@@ -12,8 +12,12 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+
+/// As much as TLS sends in one piece. The TLS library alone would ask the socket for 4 KB at a time.
+const RECORD: usize = 17 << 10;
 
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -92,6 +96,7 @@ impl Target {
         tcp.set_nodelay(true).map_err(failed)?;
         let name = ServerName::try_from(self.host.clone())
             .map_err(|error| Error::Kubeconfig(error.to_string()))?;
+        let tcp = BufReader::with_capacity(RECORD, tcp);
         let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
         let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
         tokio::spawn(connection);

@@ -14,7 +14,7 @@ use memchr::memmem::Finder;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use super::connection::Target;
+use super::connection::{Connection, Target};
 use super::cpu::{Meter, Spent};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -60,18 +60,28 @@ pub async fn run(
         let body = open(target, &watch).await?;
         listening.spawn(listen(body, epoch, total, delays.clone()));
     }
+    let mut connections = Vec::new();
+    for _ in 0..WRITERS {
+        connections.push(target.connect().await?);
+    }
     let meter = meter.start();
     let began = Instant::now();
     let mut writing = JoinSet::new();
-    for writer in 0..WRITERS {
+    for (writer, connection) in (0..).zip(connections) {
         let pace = Pace { began, first: writer, step: WRITERS, rate };
-        writing.spawn(write(target.clone(), path.clone(), epoch, pace, total));
+        writing.spawn(write(connection, path.clone(), epoch, pace, total));
     }
     while let Some(done) = writing.join_next().await {
         done.expect("no writer panics")?;
     }
     let took = began.elapsed();
-    let all_heard = async { while listening.join_next().await.is_some() {} };
+    // Kept to the end: a thousand goodbyes would hold up what others still wait for.
+    let mut content = Vec::new();
+    let all_heard = async {
+        while let Some(watch) = listening.join_next().await {
+            content.push(watch);
+        }
+    };
     // Whoever has not heard everything by then never will.
     let _ = tokio::time::timeout(PATIENCE, all_heard).await;
     let cpu = meter.spent();
@@ -90,8 +100,13 @@ async fn open(target: &Target, path: &str) -> Result<Incoming> {
     Ok(connection.send(Method::GET, path, Bytes::new()).await?.into_body())
 }
 
-/// Reads until every change has come.
-async fn listen(mut body: Incoming, epoch: Instant, expected: u64, delays: Arc<Mutex<Histogram>>) {
+/// Reads until every change has come; gives the watch back, open.
+async fn listen(
+    mut body: Incoming,
+    epoch: Instant,
+    expected: u64,
+    delays: Arc<Mutex<Histogram>>,
+) -> Incoming {
     let mark = Finder::new(MARK);
     let mut heard = Vec::new();
     let mut rest: Vec<u8> = Vec::new();
@@ -106,6 +121,7 @@ async fn listen(mut body: Incoming, epoch: Instant, expected: u64, delays: Arc<M
         let mut delays = delays.lock().expect("no watcher panics");
         heard.iter().for_each(|sent| delays.count(now.saturating_sub(*sent)));
     }
+    body
 }
 
 /// Shows the whole lines of a stream, one or many at a time; what is left of the last one waits in `rest`.
@@ -141,13 +157,12 @@ struct Pace {
 }
 
 async fn write(
-    target: Target,
+    mut connection: Connection,
     path: Arc<str>,
     epoch: Instant,
     pace: Pace,
     total: u64,
 ) -> Result<()> {
-    let mut connection = target.connect().await?;
     for number in (u64::from(pace.first)..total).step_by(pace.step as usize) {
         let due = pace.began + Duration::from_secs_f64(number as f64 / f64::from(pace.rate));
         tokio::time::sleep_until(due.into()).await;

@@ -8,6 +8,7 @@ mod audit;
 mod authentication;
 mod authorization;
 mod encryption;
+mod eviction;
 mod images;
 mod network;
 
@@ -23,6 +24,7 @@ use audit::AuditArgs;
 use authentication::AuthenticationArgs;
 use authorization::AuthorizationArgs;
 use encryption::EncryptionArgs;
+use eviction::EvictionArgs;
 pub use images::ImageArgs;
 use network::NetworkArgs;
 
@@ -60,6 +62,8 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub images: ImageArgs,
     #[command(flatten)]
+    pub eviction: EvictionArgs,
+    #[command(flatten)]
     pub starter: StarterArgs,
 }
 
@@ -75,6 +79,15 @@ pub struct NodeArgs {
     /// Address of this node [default: that of the default route]
     #[arg(long)]
     pub node_ip: Option<IpAddr>,
+    /// Manifests of pods that this node runs by itself: a directory of files in YAML or JSON
+    #[arg(long, value_name = "DIR")]
+    pub pod_manifest_path: Option<PathBuf>,
+    /// Seconds pods get to end when the server is told to stop, the critical ones last; 0 leaves them running
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_grace_period: u64,
+    /// The part of --shutdown-grace-period that is kept for critical pods
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    pub shutdown_grace_period_critical_pods: u64,
     /// Parent of all pod cgroups
     #[arg(long, default_value = "/", hide = true)]
     pub cgroup_root: String,

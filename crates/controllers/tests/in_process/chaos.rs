@@ -2,10 +2,6 @@
 //!
 //! A workload is a row of `workloads`: how it begins, how it is changed, and how it must end.
 
-mod cluster;
-
-use cluster::TestCluster;
-use cluster::chaos::Chaos;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
 use k8s_openapi::api::core::v1::{Pod, ReplicationController};
@@ -13,6 +9,9 @@ use kube::Resource;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use skiff_controllers::runtime::Object;
+
+use crate::cluster::TestCluster;
+use crate::cluster::chaos::Chaos;
 
 /// Its objects, from first to last: the second state is asked for before the first is reached.
 struct Workload {

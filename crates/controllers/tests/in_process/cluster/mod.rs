@@ -1,9 +1,8 @@
 //! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end.
 
-#![allow(dead_code, reason = "each test binary uses its part")]
-
 pub mod chaos;
-#[path = "../../src/testing.rs"]
+#[allow(dead_code, reason = "the crate's own tests use the rest")]
+#[path = "../../../src/testing.rs"]
 pub mod testing;
 
 use std::path::PathBuf;

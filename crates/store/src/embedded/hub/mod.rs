@@ -5,9 +5,9 @@
 //! an event's key: a write to a lease wakes no watcher of pods.
 //!
 //! Watchers beyond a number (`COHORT`) form another group of the same range. Groups that have something to take are woken
-//! in turn, and after each the next waits for as long as its watchers are busy (`WAKE_COST` each). So the more watchers
-//! there are, the more events each takes in one go, and the work comes evenly instead of in one heap
-//! that writers and other watchers would have to wait behind.
+//! in turn, and after each the next waits for as long as its watchers are busy, which is learnt from how they did in the
+//! turns before ([`Turns`]). So the more watchers there are, the more events each takes in one go, and the work comes
+//! evenly instead of in one heap that writers and other watchers would have to wait behind.
 //!
 //! A watcher that falls behind its ring reads history from the published state instead, step by step, and joins the ring
 //! again where history ends; one that falls behind history gets `Compacted`. So nobody's slowness costs more than a ring.
@@ -15,31 +15,26 @@
 //! Counterpart: etcd's watchable store (synced and unsynced watchers), and the dispatch of the API server's watch cache.
 //! Invariant: a state is published before its events are announced, so what a ring no longer has, history does.
 
-use std::collections::{HashMap, VecDeque};
+mod group;
+mod turns;
+
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use tokio::sync::Notify;
+use group::{Behind, Group, RING_AGE};
+use turns::Turns;
+
+#[cfg(test)]
+pub(super) use group::MILESTONE_EVERY;
 
 use super::writer::Published;
-use crate::{BoxFuture, Error, Event, Events, Key, KeyRange, Revision, WatchSource};
+use crate::{BoxFuture, Error, Events, Key, KeyRange, Revision, WatchSource};
 
-/// Roughly what waking one watcher costs, its work included. Paces the wake-ups of large groups.
-const WAKE_COST: Duration = Duration::from_micros(10);
 /// How many watchers are woken at a time.
 const COHORT: u32 = 100;
-/// A group of so few never waits for its turn.
-const FEW: u32 = 8;
-/// What a ring may hold before the slowest watchers have to read history.
-const RING_BATCHES: usize = 256;
-const RING_BYTES: usize = 4 << 20;
-/// Watchers have long taken a batch of this age; who has not reads history. Looked for at most this often, too.
-const RING_AGE: Duration = Duration::from_secs(5);
-/// How often a group notes how far its watchers were, and how many such notes it keeps: as long as history usually is.
-pub(super) const MILESTONE_EVERY: Duration = Duration::from_secs(1);
-const MILESTONES: usize = 512;
 /// How many events of history a watcher looks at in one step.
 const REPLAY_STEP: usize = 4096;
 
@@ -62,49 +57,6 @@ struct Groups {
     by_key: HashMap<Key, Vec<Arc<Group>>>,
     others: Vec<Arc<Group>>,
     ended: Option<Error>,
-}
-
-/// Groups with something to take, and who is next.
-struct Turns {
-    waiting: VecDeque<Arc<Group>>,
-    /// When those woken last are expected to be done.
-    free: Instant,
-}
-
-/// Watchers of one range, up to a cohort of them.
-struct Group {
-    range: KeyRange,
-    ring: Mutex<Ring>,
-    arrived: Notify,
-}
-
-#[derive(Default)]
-struct Ring {
-    watchers: u32,
-    batches: VecDeque<Batch>,
-    bytes: usize,
-    /// The number of batches ever made, and so the number of the next one.
-    next: u64,
-    /// Announced, but not yet made a batch: the group was woken a moment ago.
-    pending: Vec<Arc<Event>>,
-    /// The revision of the last event announced.
-    last: Revision,
-    milestones: VecDeque<Milestone>,
-    ended: Option<Error>,
-}
-
-struct Batch {
-    events: Events,
-    bytes: usize,
-    at: Instant,
-}
-
-/// Whoever was given the range's event at `last` was given everything up to `reached`, for the range was silent in between.
-/// A watcher that then misses a burst need not go further back than this.
-struct Milestone {
-    last: Revision,
-    reached: Revision,
-    at: Instant,
 }
 
 /// One watcher: where it is, and whether it reads the ring or history.
@@ -150,13 +102,13 @@ impl Hub {
 
     /// The announcer thread: hands events to groups and wakes them, at once or when their pace allows.
     pub fn run(&self, announcements: Receiver<Announcement>) {
-        let mut turns = Turns { waiting: VecDeque::new(), free: Instant::now() };
+        let mut turns = Turns::new();
         let mut shed = Instant::now();
         loop {
-            let announcement = match turns.waiting.is_empty() {
-                true => announcements.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                false => {
-                    announcements.recv_timeout(turns.free.saturating_duration_since(Instant::now()))
+            let announcement = match turns.next() {
+                None => announcements.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(due) => {
+                    announcements.recv_timeout(due.saturating_duration_since(Instant::now()))
                 }
             };
             match announcement {
@@ -183,7 +135,7 @@ impl Hub {
                 let mut ring = lock(&group.ring);
                 if ring.pending.is_empty() {
                     ring.note_milestone(reached);
-                    turns.waiting.push_back(group.clone());
+                    turns.add(group);
                 }
                 ring.pending.push(event.clone());
                 ring.last = event.revision();
@@ -217,25 +169,6 @@ impl Hub {
 
 pub(super) fn announcements() -> (Sender<Announcement>, Receiver<Announcement>) {
     std::sync::mpsc::channel()
-}
-
-// === impl Turns ===
-
-impl Turns {
-    /// Wakes whose turn it is; says when that was.
-    fn wake(&mut self) -> Instant {
-        let now = Instant::now();
-        self.waiting.retain(|group| {
-            let watchers = group.watchers();
-            let stays = watchers > FEW && self.free > now;
-            if !stays {
-                group.wake();
-                self.free = self.free.max(now) + WAKE_COST * watchers;
-            }
-            stays
-        });
-        now
-    }
 }
 
 // === impl Groups ===
@@ -290,85 +223,6 @@ fn aligned_prefix(range: &KeyRange) -> Option<&Key> {
     range.as_prefix().filter(|prefix| prefix.ends_with('/'))
 }
 
-// === impl Group ===
-
-impl Group {
-    fn new(range: KeyRange) -> Group {
-        Group { range, ring: Mutex::default(), arrived: Notify::new() }
-    }
-
-    fn watchers(&self) -> u32 {
-        lock(&self.ring).watchers
-    }
-
-    /// Makes what is pending a batch and wakes the watchers.
-    fn wake(&self) {
-        lock(&self.ring).make_batch();
-        self.arrived.notify_waiters();
-    }
-}
-
-// === impl Ring ===
-
-impl Ring {
-    fn make_batch(&mut self) {
-        if self.pending.is_empty() {
-            return;
-        }
-        let bytes = self.pending.iter().map(|event| event.entry.weight() + event.weight()).sum();
-        let events = self.pending.drain(..).collect();
-        self.batches.push_back(Batch { events, bytes, at: Instant::now() });
-        self.bytes += bytes;
-        self.next += 1;
-        while self.batches.len() > RING_BATCHES || self.bytes > RING_BYTES && self.batches.len() > 1
-        {
-            self.drop_oldest();
-        }
-    }
-
-    /// Lets go of old batches, which would keep versions in memory that history has long forgotten.
-    fn shed(&mut self, now: Instant) {
-        while self.batches.front().is_some_and(|oldest| now >= oldest.at + RING_AGE) {
-            self.drop_oldest();
-        }
-    }
-
-    fn drop_oldest(&mut self) {
-        if let Some(oldest) = self.batches.pop_front() {
-            self.bytes -= oldest.bytes;
-        }
-    }
-
-    fn note_milestone(&mut self, reached: Revision) {
-        let at = Instant::now();
-        if self.milestones.back().is_some_and(|newest| at < newest.at + MILESTONE_EVERY) {
-            return;
-        }
-        self.milestones.push_back(Milestone { last: self.last, reached, at });
-        if self.milestones.len() > MILESTONES {
-            self.milestones.pop_front();
-        }
-    }
-
-    /// What a watcher has been given everything up to, if the last event it was given is at `position`.
-    fn reached_at(&self, position: Revision) -> Revision {
-        let passed = self.milestones.iter().rev().find(|milestone| milestone.last <= position);
-        passed.map_or(position, |milestone| milestone.reached.max(position))
-    }
-
-    /// The batch with this number, unless it is still to come.
-    fn batch(&self, number: u64) -> Result<Option<&Events>, Behind> {
-        let oldest = self.next - self.batches.len() as u64;
-        match number.checked_sub(oldest) {
-            None => Err(Behind),
-            Some(index) => Ok(self.batches.get(index as usize).map(|batch| &batch.events)),
-        }
-    }
-}
-
-/// The ring no longer has what the watcher needs.
-struct Behind;
-
 // === impl Watcher ===
 
 impl WatchSource for Watcher {
@@ -419,11 +273,13 @@ impl Watcher {
             // Asked for before looking, so that it also hears of a batch made in between.
             let arrived = group.arrived.notified();
             {
-                let ring = lock(&group.ring);
+                let mut ring = lock(&group.ring);
                 match (ring.batch(self.cursor), &ring.ended) {
                     (Ok(Some(batch)), _) => {
                         self.cursor += 1;
-                        return Ok(self.unseen(batch));
+                        let events = self.unseen(batch);
+                        ring.taken += 1;
+                        return Ok(events);
                     }
                     (Ok(None), Some(error)) => return Err(error.clone()),
                     (Ok(None), None) => {}
@@ -463,27 +319,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::EventKind;
-    use crate::embedded::transaction::tombstone;
-
-    fn sealed(ring: &mut Ring, revision: u64) {
-        let entry = Arc::new(tombstone(&Key::from("/a"), &Default::default(), Revision(revision)));
-        let at = Duration::ZERO;
-        ring.pending.push(Arc::new(Event { kind: EventKind::Delete, entry, replaced: None, at }));
-        ring.make_batch();
-    }
-
-    #[test]
-    fn a_ring_sheds_what_is_old_and_tells_who_needed_it() {
-        let mut ring = Ring::default();
-        sealed(&mut ring, 1);
-        assert!(matches!(ring.batch(0), Ok(Some(_))));
-        ring.shed(Instant::now() + RING_AGE);
-        assert!(ring.batch(0).is_err() && ring.bytes == 0);
-        assert!(matches!(ring.batch(1), Ok(None)));
-        sealed(&mut ring, 2);
-        assert!(matches!(ring.batch(1), Ok(Some(batch)) if batch[0].revision() == Revision(2)));
-    }
 
     #[test]
     fn watchers_beyond_a_cohort_form_another_group_of_their_range() {
@@ -506,27 +341,5 @@ mod tests {
         assert_eq!(heard(&groups), 1);
         groups.remove(&joined[COHORT as usize]);
         assert_eq!((heard(&groups), groups.by_prefix.len()), (0, 0));
-    }
-
-    #[test]
-    fn a_large_group_waits_for_those_woken_before_it_and_a_small_one_does_not() {
-        let group = |watchers| {
-            let group = Arc::new(Group::new(KeyRange::prefix("/p/")));
-            lock(&group.ring).watchers = watchers;
-            group
-        };
-        let waiting = VecDeque::from([group(COHORT), group(COHORT), group(FEW)]);
-        let mut turns = Turns { waiting, free: Instant::now() };
-        let woken = turns.wake();
-        assert_eq!(turns.waiting.len(), 1);
-        assert_eq!(turns.waiting[0].watchers(), COHORT);
-        assert!(turns.free >= woken + WAKE_COST * COHORT);
-    }
-
-    #[test]
-    fn a_ring_holds_no_more_than_its_size() {
-        let mut ring = Ring::default();
-        (1..=RING_BATCHES as u64 + 1).for_each(|revision| sealed(&mut ring, revision));
-        assert!(ring.batch(0).is_err() && ring.batch(1).is_ok());
     }
 }

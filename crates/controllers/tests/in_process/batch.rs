@@ -2,13 +2,12 @@
 //!
 //! Containers come to their end when the test says so; everything else is as in a cluster.
 
-mod cluster;
-
-use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::core::v1::{Event, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
+
+use crate::cluster::{TestCluster, count, json_path};
 
 fn job(name: &str, spec: Value) -> Value {
     let mut job =

@@ -4,7 +4,11 @@
 //! `frontend/dockerfile/parser` and `instructions`.
 //! Invariant: what is not understood is an error with its line, never skipped.
 
+mod lines;
+
 use std::collections::BTreeMap;
+
+use lines::{Heredoc, split};
 
 #[derive(Debug, Clone, PartialEq)]
 pub struct Line {
@@ -86,20 +90,6 @@ pub struct ParseError {
 
 type Parsed<T> = Result<T, ParseError>;
 
-/// One instruction before it is understood.
-struct Raw {
-    number: usize,
-    text: String,
-    heredocs: Vec<Heredoc>,
-}
-
-struct Heredoc {
-    name: String,
-    content: String,
-    /// Its name stands without quotes.
-    expands: bool,
-}
-
 /// All instructions of a Dockerfile; the first but ARG is FROM.
 pub fn parse(text: &str) -> Parsed<Vec<Line>> {
     let mut lines = Vec::new();
@@ -118,91 +108,6 @@ pub fn parse(text: &str) -> Parsed<Vec<Line>> {
         true => Ok(lines),
         false => Err(ParseError { line: 1, reason: "the Dockerfile has no FROM".into() }),
     }
-}
-
-// === lines ===
-
-/// Joins continued lines, drops comments, takes here-documents in.
-fn split(text: &str) -> Parsed<Vec<Raw>> {
-    let escape = escape_of(text);
-    let mut found = Vec::new();
-    let mut lines = text.lines().enumerate().map(|(at, line)| (at + 1, line));
-    while let Some((number, first)) = lines.next() {
-        if is_comment(first) || first.trim().is_empty() {
-            continue;
-        }
-        let mut whole = String::new();
-        let mut line = first;
-        loop {
-            match line.trim_end().strip_suffix(escape) {
-                Some(part) => whole.push_str(part),
-                None => {
-                    whole.push_str(line);
-                    break;
-                }
-            }
-            // Comments and empty lines inside of an instruction do not end it.
-            match lines.find(|(_, line)| !is_comment(line) && !line.trim().is_empty()) {
-                Some((_, next)) => line = next,
-                None => break,
-            }
-        }
-        let heredocs = heredocs(number, whole.trim(), &mut lines)?;
-        found.push(Raw { number, text: whole.trim().to_owned(), heredocs });
-    }
-    Ok(found)
-}
-
-fn is_comment(line: &str) -> bool {
-    line.trim_start().starts_with('#')
-}
-
-/// `# escape=` among the directives before anything else.
-fn escape_of(text: &str) -> char {
-    for line in text.lines() {
-        let Some(directive) = line.trim().strip_prefix('#') else { break };
-        let Some((key, value)) = directive.split_once('=') else { break };
-        if key.trim().eq_ignore_ascii_case("escape") {
-            return value.trim().chars().next().unwrap_or('\\');
-        }
-    }
-    '\\'
-}
-
-fn heredocs<'a>(
-    number: usize,
-    text: &str,
-    lines: &mut impl Iterator<Item = (usize, &'a str)>,
-) -> Parsed<Vec<Heredoc>> {
-    let word = text.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
-    if !matches!(word.as_str(), "RUN" | "COPY" | "ADD") {
-        return Ok(Vec::new());
-    }
-    let markers = text.split_whitespace().filter_map(|word| word.strip_prefix("<<"));
-    let mut found = Vec::new();
-    for marker in markers.filter(|marker| !marker.starts_with('<')) {
-        let (strips_tabs, name) = match marker.strip_prefix('-') {
-            Some(name) => (true, name),
-            None => (false, marker),
-        };
-        let expands = !name.starts_with(['"', '\'']);
-        let name = name.trim_matches(['"', '\'']).to_owned();
-        let mut content = String::new();
-        loop {
-            let Some((_, line)) = lines.next() else {
-                let reason = format!("the here-document {name} has no end");
-                return Err(ParseError { line: number, reason });
-            };
-            let line = if strips_tabs { line.trim_start_matches('\t') } else { line };
-            if line == name {
-                break;
-            }
-            content.push_str(line);
-            content.push('\n');
-        }
-        found.push(Heredoc { name, content, expands });
-    }
-    Ok(found)
 }
 
 // === instructions ===

@@ -1,12 +1,11 @@
 //! Claims, volumes and attribute classes from their binding to their deletion, against the real API server.
 
-mod cluster;
-
-use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
 use kube::api::DeleteParams;
 use serde_json::json;
+
+use crate::cluster::{TestCluster, count, json_path};
 
 fn claim(class: Option<&str>) -> serde_json::Value {
     json!({"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "data"},

@@ -2,9 +2,6 @@
 //!
 //! Against the real API server in one process, under the default roles.
 
-mod cluster;
-
-use cluster::TestCluster;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, ServiceAccount};
@@ -13,6 +10,8 @@ use kube::api::{DeleteParams, PostParams};
 use rcgen::{CertificateParams, DnType, KeyPair};
 use serde_json::json;
 use skiff_apiserver::UserInfo;
+
+use crate::cluster::TestCluster;
 
 /// The request of a kubelet that has nothing yet but a bootstrap token.
 fn node_request(name: &str, organization: &str) -> CertificateSigningRequest {

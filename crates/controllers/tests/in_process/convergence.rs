@@ -2,9 +2,6 @@
 //!
 //! Each test drives the cluster as a user would and waits for the state that upstream would reach.
 
-mod cluster;
-
-use cluster::{TestCluster, count, json_path};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
@@ -14,6 +11,8 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use serde_json::json;
+
+use crate::cluster::{TestCluster, count, json_path};
 
 fn web(replicas: i32, image: &str) -> serde_json::Value {
     json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "web"}, "spec": {

@@ -1,0 +1,35 @@
+//! An end that the node decides on, whatever the pod's object says.
+//!
+//! Counterpart: `KillPodOptions` with the status function that goes with it.
+
+use jiff::SignedDuration;
+use tokio::sync::mpsc;
+
+/// Why the node ends a pod, and how: the pod fails with this reason and message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ending {
+    pub reason: &'static str,
+    pub message: String,
+    /// The most that the pod's containers get; their own grace may be less.
+    pub grace: SignedDuration,
+    /// The pod did nothing wrong: it gets the condition `DisruptionTarget`.
+    pub disruption: bool,
+}
+
+/// Where those who end pods say so: the uid, and how. Cheap to clone.
+#[derive(Clone)]
+pub struct Endings(mpsc::UnboundedSender<(String, Ending)>);
+
+// === impl Endings ===
+
+impl Endings {
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<(String, Ending)>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Endings(sender), receiver)
+    }
+
+    pub fn end(&self, uid: &str, ending: Ending) {
+        // Nobody listens only when the agent shuts down.
+        let _ = self.0.send((uid.to_owned(), ending));
+    }
+}
