@@ -7,7 +7,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
-use skiff_api::codec::Format;
+use serde_json::Value;
+use skiff_api::codec::{self, Decoded, Format, Target};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kinds::legacy::is_legacy;
 use skiff_api::patch::Strictness;
@@ -107,6 +108,34 @@ impl Call {
 
     pub fn take_warnings(&self) -> Vec<String> {
         std::mem::take(&mut *self.warnings.lock().expect("no panic while held"))
+    }
+
+    /// The body as an order or a question, which is never stored; findings are handled as the client asked.
+    pub fn decode_order(&self, target: &Target<'_>) -> Result<Value, Status> {
+        let validation = self.write_options("CreateOptions")?.validation;
+        let decoded = codec::decode(&self.body, self.body_format()?, target)?;
+        self.accept(decoded, target, validation)
+    }
+
+    /// Strict findings refuse, warn or pass.
+    pub fn accept(
+        &self,
+        decoded: Decoded,
+        target: &Target<'_>,
+        validation: FieldValidation,
+    ) -> Result<Value, Status> {
+        match validation {
+            FieldValidation::Ignore => {}
+            FieldValidation::Warn => {
+                decoded.strict.iter().for_each(|finding| self.warn(finding.as_str()))
+            }
+            FieldValidation::Strict => {
+                if let Some(refused) = target.strict_error(&decoded.strict) {
+                    return Err(refused);
+                }
+            }
+        }
+        Ok(decoded.object)
     }
 
     /// The kind that the path names, at the version it names.

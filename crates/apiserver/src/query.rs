@@ -47,7 +47,7 @@ impl Query {
 
     pub fn int(&self, key: &str) -> Result<Option<i64>, Status> {
         match self.get(key) {
-            None | Some("") => Ok(None),
+            None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|error| {
                 Status::bad_request(format!(
                     "strconv.ParseInt: parsing {text:?}: {}",
@@ -122,5 +122,7 @@ mod tests {
     fn numbers_are_refused_in_gos_words() {
         let refused = Query::parse("limit=abc").int("limit").unwrap_err();
         assert_eq!(refused.message, r#"strconv.ParseInt: parsing "abc": invalid syntax"#);
+        let empty = Query::parse("limit=").int("limit").unwrap_err();
+        assert_eq!(empty.message, r#"strconv.ParseInt: parsing "": invalid syntax"#);
     }
 }

@@ -90,8 +90,6 @@ impl RequestInfo {
                 "delete" => self.verb = "deletecollection".to_owned(),
                 _ => {}
             }
-        } else if self.verb == "get" && self.subresource.is_empty() && query.flag("watch") {
-            self.verb = "watch".to_owned();
         }
         if matches!(self.verb.as_str(), "list" | "watch" | "deletecollection")
             && self.name.is_empty()
@@ -156,6 +154,16 @@ mod tests {
         check(Method::GET, "/api/v1/pods", ["list", "", "v1", "", "pods", "", ""]);
         check(Method::GET, "/api/v1/pods?watch=true", ["watch", "", "v1", "", "pods", "", ""]);
         check(Method::GET, "/api/v1/watch/pods", ["watch", "", "v1", "", "pods", "", ""]);
+        check(
+            Method::GET,
+            "/api/v1/namespaces/x/pods/p?watch=true",
+            ["get", "", "v1", "x", "pods", "p", ""],
+        );
+        check(
+            Method::GET,
+            "/api/v1/watch/namespaces/x/pods/p",
+            ["watch", "", "v1", "x", "pods", "p", ""],
+        );
         check(
             Method::DELETE,
             "/apis/apps/v1/namespaces/x/deployments",

@@ -65,15 +65,17 @@ pub struct Conflicts<'a> {
 // === impl Managed ===
 
 impl Managed {
-    /// Reads the entries; `None` if any is malformed.
+    /// Reads the entries; `None` if any is malformed. Of two that say who they are alike the later counts.
     pub fn decode(entries: &[Value]) -> Option<Managed> {
-        entries.iter().map(Owner::decode).collect::<Option<_>>().map(Managed)
-    }
-
-    /// Drops owners at versions of another group, which the object cannot be converted to.
-    pub fn forget_other_groups(&mut self, api_version: &str) {
-        let own = group_of(api_version);
-        self.0.retain(|owner| group_of(&owner.api_version) == own);
+        let mut owners: Vec<Owner> = Vec::with_capacity(entries.len());
+        for owner in entries.iter().map(Owner::decode) {
+            let owner = owner?;
+            match owners.iter_mut().find(|known| known.is_same_as(&owner)) {
+                Some(known) => *known = owner,
+                None => owners.push(owner),
+            }
+        }
+        Some(Managed(owners))
     }
 
     /// Writes the entries: applies first, then by time.
@@ -188,10 +190,6 @@ impl Managed {
     }
 }
 
-fn group_of(api_version: &str) -> &str {
-    api_version.rsplit_once('/').map_or("", |(group, _)| group)
-}
-
 // === impl Owner ===
 
 impl Owner {
@@ -246,6 +244,12 @@ impl Owner {
             && (operation == Operation::Apply || self.api_version == manager.api_version)
     }
 
+    fn is_same_as(&self, other: &Owner) -> bool {
+        (self.operation, &self.manager, &self.subresource)
+            == (other.operation, &other.manager, &other.subresource)
+            && (self.operation == Operation::Apply || self.api_version == other.api_version)
+    }
+
     fn order(&self) -> (Operation, &str, &str, &str, &str) {
         (self.operation, &self.time, &self.manager, &self.api_version, &self.subresource)
     }
@@ -283,6 +287,16 @@ mod tests {
         let bucket = managed.0.iter().find(|o| o.manager == MERGED_UPDATERS).expect("a bucket");
         assert_eq!(bucket.set.paths(), [".a0", ".a1", ".a2", ".a3"]);
         assert_eq!(bucket.time, "2026-01-01T00:00:03Z");
+    }
+
+    #[test]
+    fn an_entry_that_comes_twice_counts_as_it_came_last() {
+        let entry = |field: &str| {
+            json!({"manager": "m", "operation": "Apply", "apiVersion": "v1",
+            "fieldsType": "FieldsV1", "fieldsV1": {(format!("f:{field}")): {}}})
+        };
+        let managed = Managed::decode(&[entry("a"), entry("b")]).expect("well-formed");
+        assert_eq!(managed.encode(), json!([entry("b")]));
     }
 
     #[test]

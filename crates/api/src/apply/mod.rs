@@ -16,7 +16,9 @@ pub use typed::{atomics, check, merge};
 
 use crate::codec::{self, Target};
 use crate::kind::KindDef;
+use crate::kinds::legacy;
 use crate::meta::{meta, meta_mut};
+use crate::schema;
 use crate::status::{Cause, Details, Reason, Status};
 
 use managed::{Conflicts, Managed, Operation, Owner};
@@ -40,7 +42,7 @@ pub struct Manager {
 /// Records a create (`old` is `None`), update or patch in the object's `managedFields`. To be called
 /// with the object decoded and defaulted, before admission changes it.
 pub fn track(kind: &KindDef, old: Option<&Value>, new: &mut Value, manager: &Manager) {
-    let mut managed = claimed(old, new, manager);
+    let mut managed = claimed(kind, old, new, manager);
     clear(new);
     if managed.is_empty() && old.is_some() {
         return;
@@ -279,7 +281,7 @@ fn blank(kind: &KindDef) -> Value {
 
 /// The entries a write starts from: those in the request, unless they are missing, malformed or not
 /// the client's to set; `[]` and `[{}]` reset them.
-fn claimed(old: Option<&Value>, new: &Value, manager: &Manager) -> Managed {
+fn claimed(kind: &KindDef, old: Option<&Value>, new: &Value, manager: &Manager) -> Managed {
     let live = || old.and_then(|old| Managed::decode(entries(old))).unwrap_or_default();
     if !manager.subresource.is_empty() {
         return live();
@@ -288,12 +290,26 @@ fn claimed(old: Option<&Value>, new: &Value, manager: &Manager) -> Managed {
     match given.map(Vec::as_slice) {
         Some([]) => Managed::default(),
         Some([only]) if is_blank(only) => Managed::default(),
-        Some(given) => Managed::decode(given).map_or_else(live, |mut given| {
-            given.forget_other_groups(&manager.api_version);
-            given
-        }),
+        Some(given) => match Managed::decode(given) {
+            Some(mut managed) => {
+                managed.0.retain(|owner| is_served(kind, &owner.api_version));
+                managed
+            }
+            None => live(),
+        },
         None => live(),
     }
+}
+
+/// Fields at a version that a built-in kind does not have belong to nobody.
+fn is_served(kind: &KindDef, api_version: &str) -> bool {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    kind.custom
+        || api_version == kind.api_version()
+        || legacy::is_legacy(kind)
+        || schema::resources().iter().any(|served| {
+            served.group == group && served.version == version && served.kind == kind.kind
+        })
 }
 
 fn is_blank(entry: &Value) -> bool {

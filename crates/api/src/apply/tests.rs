@@ -92,6 +92,19 @@ fn an_update_takes_fields_and_apply_conflicts_with_it() {
 }
 
 #[test]
+fn fields_at_a_version_that_a_kind_does_not_have_belong_to_nobody() {
+    let kind = kind("", "configmaps");
+    let live = config_map(json!({"a": "1"}));
+    for version in ["v9", "", "apps/v1"] {
+        let mut new = live.clone();
+        new["metadata"]["managedFields"] = json!([{"manager": "x", "operation": "Apply", "apiVersion": version,
+            "fieldsType": "FieldsV1", "fieldsV1": {"f:data": {"f:a": {}}}}]);
+        track(&kind, Some(&live), &mut new, &manager("editor", &kind, 2));
+        assert_eq!(new["metadata"].get("managedFields"), None, "{version}");
+    }
+}
+
+#[test]
 fn a_created_object_is_owned_as_upstream_records_it() {
     let kind = kind("apps", "deployments");
     let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "mini"},

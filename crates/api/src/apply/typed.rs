@@ -474,6 +474,8 @@ fn add_fields_on_the_way(set: &mut Set, shape: Shape<'_>) {
 
 // === check ===
 
+const NUMERIC: &str = "numeric (int or float)";
+
 /// Faults of an applied configuration, each with its path, as upstream's typed validation prints them.
 pub fn check(config: &Value, schema: &StructSchema) -> Vec<String> {
     let mut faults = Vec::new();
@@ -521,7 +523,7 @@ fn check_value(value: &Value, schema: &Schema, at: &str, faults: &mut Vec<String
         }
         (Schema::Bool, other) if !other.is_boolean() => faults.push(expected(at, "boolean", other)),
         (Schema::Int32 | Schema::Int64 | Schema::Double, other) if !other.is_number() => {
-            faults.push(expected(at, "numeric (int or float)", other));
+            faults.push(expected(at, NUMERIC, other));
         }
         _ => {}
     }
@@ -532,18 +534,14 @@ fn check_list(list: &[Value], schema: &Schema, items: &Schema, at: &str, faults:
     let mut seen: Vec<String> = Vec::new();
     for (index, item) in list.iter().enumerate() {
         let step = match shape {
-            Shape::KeyedList(keys, of) => {
-                let found = keys_of(item, keys, of);
-                if let Some(missing) = keys.iter().find(|key| !found.contains_key(*key)) {
-                    faults.push(format!(
-                        "{at}: element {index}: associative list with keys has an element that omits key field {missing:?} (and doesn't have default value)"
-                    ));
-                    continue;
-                }
-                key_step(found)
-            }
-            Shape::SetList => value_step(item),
-            _ => format!("i:{index}"),
+            Shape::KeyedList(keys, of) => keyed_item(item, keys, of),
+            Shape::SetList => set_item(item).map_err(str::to_owned),
+            _ => Ok(format!("i:{index}")),
+        };
+        let step = match step {
+            Ok(step) => step,
+            // Without a step there is no saying where, so the rest of the list goes unchecked.
+            Err(why) => return faults.push(format!("{at}: element {index}: {why}")),
         };
         let place = format!("{at}{}", printed(&step));
         if seen.contains(&step) {
@@ -554,10 +552,44 @@ fn check_list(list: &[Value], schema: &Schema, items: &Schema, at: &str, faults:
     }
 }
 
-/// The value is shown as the reference implementation's debug output shows it.
+/// The step to an entry that is known by its keys, of which it must have one at least.
+fn keyed_item(item: &Value, keys: &[String], items: &Schema) -> Result<String, String> {
+    match item {
+        Value::Null => Err("associative list with keys may not have a null element".to_owned()),
+        Value::Object(_) => match keys_of(item, keys, items) {
+            found if found.is_empty() => {
+                let names: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+                Err(format!(
+                    "associative list with keys has an element that omits all key fields [{}] (and doesn't have default values for any key fields)",
+                    names.join(" ")
+                ))
+            }
+            found => Ok(key_step(found)),
+        },
+        _ => Err("associative list with keys may not have non-map elements".to_owned()),
+    }
+}
+
+/// The step to an entry that is known by its value.
+fn set_item(item: &Value) -> Result<String, &'static str> {
+    match item {
+        Value::Null => Err("associative list without keys has an element that's an explicit null"),
+        Value::Object(_) => Err("associative list without keys has an element that's a map type"),
+        Value::Array(_) => Err("not supported: associative list with lists as elements"),
+        scalar => Ok(value_step(scalar)),
+    }
+}
+
+/// The value is shown as the reference implementation shows it: each type in a way of its own.
 fn expected(at: &str, wanted: &str, found: &Value) -> String {
     let shown = crate::patch::go_syntax(found);
-    format!("{at}: expected {wanted}, got &value.valueUnstructured{{Value:{shown}}}")
+    match wanted {
+        "string" => {
+            format!("{at}: expected string, got &value.valueUnstructured{{Value:{shown}}}")
+        }
+        NUMERIC => format!("{at}: expected {NUMERIC}, got {}", crate::patch::go_type(found)),
+        _ => format!("{at}: expected {wanted}, got &{{{shown}}}"),
+    }
 }
 
 #[cfg(test)]
@@ -619,6 +651,43 @@ mod tests {
                 // An entry without a name has an empty one.
                 ".spec.containers: duplicate entries for key [name=\"a\"]",
             ]
+        );
+    }
+
+    #[test]
+    fn entries_that_no_step_leads_to_end_the_check_of_their_list() {
+        for (spec, wanted) in [
+            (
+                json!({"containers": [null, {"name": 1}]}),
+                ".spec.containers: element 0: associative list with keys may not have a null element",
+            ),
+            (
+                json!({"containers": ["x"]}),
+                ".spec.containers: element 0: associative list with keys may not have non-map elements",
+            ),
+            (json!({"containers": {"x": 1}}), ".spec.containers: expected list, got &{map[x:1]}"),
+            (json!({"hostNetwork": "true"}), ".spec.hostNetwork: expected boolean, got &{true}"),
+            (
+                json!({"priority": "1"}),
+                ".spec.priority: expected numeric (int or float), got string",
+            ),
+        ] {
+            assert_eq!(check(&json!({"spec": spec}), pod()), [wanted]);
+        }
+        let node = struct_named("core.v1.Node").expect("known");
+        let faults = |cidrs: Value| check(&json!({"spec": {"podCIDRs": cidrs}}), node);
+        let of_set = |why: &str| [format!(".spec.podCIDRs: element 0: {why}")];
+        assert_eq!(
+            faults(json!([null, null])),
+            of_set("associative list without keys has an element that's an explicit null")
+        );
+        assert_eq!(
+            faults(json!([{}])),
+            of_set("associative list without keys has an element that's a map type")
+        );
+        assert_eq!(
+            faults(json!([[]])),
+            of_set("not supported: associative list with lists as elements")
         );
     }
 }

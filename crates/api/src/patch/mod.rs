@@ -188,6 +188,19 @@ pub fn go_syntax(value: &Value) -> String {
     }
 }
 
+/// A value's type as Go's `%T` names it.
+pub fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
 /// A float as Go's `%v` prints it: short, with an exponent when it is very large or small.
 fn go_float(float: f64) -> String {
     let size = float.abs();

@@ -203,7 +203,11 @@ fn bad_format(what: &str) -> PatchError {
 }
 
 fn unknown_directive(patch: &Object) -> PatchError {
-    let directive = go_syntax(&patch[DIRECTIVE]);
+    let directive = match &patch[DIRECTIVE] {
+        Value::String(text) => text.clone(),
+        // Where a text is printed, Go shows anything else with its type.
+        other => format!("%!s({}={})", super::go_type(other), go_syntax(other)),
+    };
     let shown = go_syntax(&Value::Object(patch.clone()));
     PatchError::Unusable(format!("unknown patch type: {directive} in map: {shown}"))
 }
@@ -287,6 +291,14 @@ mod tests {
             (
                 json!({"spec": {"containers": [{"name": "one", "$patch": "explode"}]}}),
                 "unknown patch type: explode in map: map[$patch:explode name:one]",
+            ),
+            (
+                json!({"spec": {"containers": [{"name": "one", "$patch": 1}]}}),
+                "unknown patch type: %!s(int64=1) in map: map[$patch:1 name:one]",
+            ),
+            (
+                json!({"spec": {"$setElementOrder/foo": []}}),
+                "unable to find api field in struct PodSpec for the json field \"foo\"",
             ),
             (
                 json!({"metadata": {"$setElementOrder/finalizers": "x"}}),

@@ -34,6 +34,8 @@ pub fn pod_total(pod: &Value, field: &str) -> Amounts {
     }
     list("containers").iter().for_each(|container| add(&mut running, &of(container)));
     raise(&mut running, &peak);
+    // What a pod as a whole is given goes before the sum of its containers.
+    running.extend(amounts(&pod["spec"]["resources"][field]));
     add(&mut running, &amounts(&pod["spec"]["overhead"]));
     running
 }

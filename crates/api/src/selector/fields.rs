@@ -46,8 +46,7 @@ impl FieldRequirement {
                 let (field, value, equal) = split_term(part).ok_or_else(|| {
                     format!("invalid selector: '{text}'; can't understand '{part}'")
                 })?;
-                let value = unescape(value)
-                    .ok_or_else(|| format!("invalid field selector value: {value:?}"))?;
+                let value = unescape(value)?;
                 Ok(FieldRequirement { field: field.to_owned(), value, equal })
             })
             .collect()
@@ -64,9 +63,10 @@ impl Fields {
                     "invalid selector: '{text}'; can't understand '{part}'"
                 ))
             })?;
-            let value = unescape(value).ok_or_else(|| {
-                Status::bad_request(format!("invalid field selector value: {value:?}"))
-            })?;
+            let value = unescape(value).map_err(Status::bad_request)?;
+            if field.is_empty() && value.is_empty() {
+                continue;
+            }
             let pointer = pointer_of(field, kind)
                 .ok_or_else(|| Status::bad_request(unsupported(field, kind)))?;
             let (pointer, instead) = match pointer.split_once('|') {
@@ -197,17 +197,24 @@ fn split_term(term: &str) -> Option<(&str, &str, bool)> {
 }
 
 /// `\\`, `\,` and `\=` stand for themselves; nothing else may be escaped.
-fn unescape(value: &str) -> Option<String> {
+fn unescape(value: &str) -> Result<String, String> {
+    let fault = |what: String| Err(format!("invalid field selector: {what}"));
     let mut out = String::new();
     let mut characters = value.chars();
     while let Some(c) = characters.next() {
         match c {
-            '\\' => out.push(characters.next().filter(|c| "\\,=".contains(*c))?),
-            ',' | '=' => return None,
+            '\\' => match characters.next() {
+                Some(escaped @ ('\\' | ',' | '=')) => out.push(escaped),
+                other => {
+                    let other = other.map(String::from).unwrap_or_default();
+                    return fault(format!("invalid escape sequence: \\{other}"));
+                }
+            },
+            ',' | '=' => return fault(format!("unescaped character in value: {}", u32::from(c))),
             c => out.push(c),
         }
     }
-    Some(out)
+    Ok(out)
 }
 
 #[cfg(test)]
@@ -284,6 +291,9 @@ mod tests {
                 "metadata.name>one",
                 "invalid selector: 'metadata.name>one'; can't understand 'metadata.name>one'",
             ),
+            ("metadata.name=a\\", "invalid field selector: invalid escape sequence: \\"),
+            ("metadata.name=\\x", "invalid field selector: invalid escape sequence: \\x"),
+            ("metadata.name=a=b", "invalid field selector: unescaped character in value: 61"),
             (
                 "data.n=1",
                 "\"data.n\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
@@ -291,6 +301,7 @@ mod tests {
         ] {
             assert_eq!(parse(text, "configmaps").unwrap_err().message, message);
         }
+        assert!(parse("=", "configmaps").expect("selects everything").is_everything());
     }
 
     #[test]

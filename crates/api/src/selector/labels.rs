@@ -171,10 +171,12 @@ impl fmt::Display for Requirement {
 
 /// Faults of one requirement, several in brackets.
 fn check(key: &str, operator: Operator, values: &[String]) -> Result<(), String> {
-    let mut faults: Vec<String> = label_key(key)
-        .into_iter()
-        .map(|fault| format!("<nil>: Invalid value: {key:?}: {fault}"))
-        .collect();
+    let mut faults = Vec::new();
+    let about = |place: &str, text: &str, found: &[String]| {
+        (!found.is_empty())
+            .then(|| format!("{place}: Invalid value: {text:?}: {}", found.join("; ")))
+    };
+    faults.extend(about("<nil>", key, &label_key(key)));
     match operator {
         Operator::In | Operator::NotIn if values.is_empty() => {
             faults.push(
@@ -195,11 +197,7 @@ fn check(key: &str, operator: Operator, values: &[String]) -> Result<(), String>
         _ => {}
     }
     for (at, value) in values.iter().enumerate() {
-        let place = format!("values[{at}][{key}]");
-        let found = label_value(value);
-        faults.extend(
-            found.into_iter().map(|fault| format!("{place}: Invalid value: {value:?}: {fault}")),
-        );
+        faults.extend(about(&format!("values[{at}][{key}]"), value, &label_value(value)));
     }
     match faults.len() {
         0 => Ok(()),
@@ -473,6 +471,11 @@ mod tests {
         let slash = Labels::parse("t=a/b").unwrap_err().message;
         let start = "unable to parse requirement: values[0][t]: Invalid value: \"a/b\": a valid label must be an empty string";
         assert!(slash.starts_with(start), "{slash}");
+        let both = Labels::parse("a/").unwrap_err().message;
+        let start = "unable to parse requirement: <nil>: Invalid value: \"a/\": name part must be non-empty; name part must consist";
+        assert!(both.starts_with(start), "{both}");
+        let long = Labels::parse(&format!("{}/x", "a".repeat(254))).unwrap_err().message;
+        assert!(long.ends_with(": prefix part must be no more than 253 bytes"), "{long}");
         let key = Labels::parse("a/b/c=d").unwrap_err().message;
         assert!(key.starts_with("unable to parse requirement: <nil>: Invalid value: \"a/b/c\": a valid label key must"), "{key}");
     }

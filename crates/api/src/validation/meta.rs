@@ -193,6 +193,24 @@ fn what_anyone_may_set(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
     let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
     validate_annotations(annotations, errors, &at.child("annotations"));
     owner_references(object, errors, at);
+    managers(object, errors, &at.child("managedFields"));
+}
+
+const LONGEST_MANAGER: usize = 128;
+const LONGEST_SUBRESOURCE: usize = 256;
+
+/// Malformed entries never get here; what is well-formed has bounds.
+fn managers(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
+    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    for (index, entry) in entries.into_iter().flatten().enumerate() {
+        let place = at.index(index);
+        for (field, longest) in [("manager", LONGEST_MANAGER), ("subresource", LONGEST_SUBRESOURCE)]
+        {
+            if text(entry, field).len() > longest {
+                errors.too_long(&place.child(field), longest);
+            }
+        }
+    }
 }
 
 fn names(rule: NameRule, object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
@@ -389,6 +407,18 @@ mod tests {
             found,
             [
                 r#"metadata.finalizers[0]: Invalid value: "plain": name is neither a standard finalizer name nor is it fully qualified"#
+            ]
+        );
+    }
+
+    #[test]
+    fn managers_have_short_names() {
+        let entry = json!({"manager": "m".repeat(129), "subresource": "s".repeat(257)});
+        assert_eq!(
+            faults(json!({"name": "a", "namespace": "n", "managedFields": [{}, entry]})),
+            [
+                "metadata.managedFields[1].manager: Too long: may not be more than 128 bytes",
+                "metadata.managedFields[1].subresource: Too long: may not be more than 256 bytes",
             ]
         );
     }

@@ -9,6 +9,7 @@ use rcgen::PublicKeyData;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use super::impersonation::LastModes;
 use super::keys::{CheckingKey, KeyError, SigningKey};
 use super::oidc::JwtIssuers;
 use super::webhook::TokenWebhook;
@@ -22,6 +23,7 @@ pub struct Authentication {
     pub token_file: Option<TokenFile>,
     pub webhook: Option<TokenWebhook>,
     pub jwt: JwtIssuers,
+    pub impersonations: LastModes,
     /// Whose certificates are accepted from clients, in DER.
     pub client_authorities: Vec<CertificateDer<'static>>,
     /// Those of them that certify proxies.
@@ -63,6 +65,7 @@ impl Authentication {
             token_file: token_file.transpose()?,
             webhook: webhook.transpose()?,
             jwt: JwtIssuers::new(config.authentication.jwt.clone()),
+            impersonations: LastModes::default(),
             client_authorities,
             front_proxy_authorities: proxies.iter().map(|der| der.to_vec()).collect(),
         })

@@ -3,10 +3,11 @@
 //! Headers -> the identity asked for -> the modes that may grant it, narrowest first. A constrained mode asks twice: for
 //! `impersonate-on:<mode>:<verb>` on the request itself, and for `impersonate:<mode>` on every part of the identity;
 //! the unconstrained `impersonate` comes last. Counterpart: `endpoints/filters/impersonation`.
-//! Differs from upstream: nothing is cached, a decision costs no more than a look-up. Invariant: the real user is
+//! Differs from upstream: decisions are not cached, as one costs no more than a look-up. Invariant: the real user is
 //! authorised for every single part of the identity that is taken on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use http::HeaderMap;
 use skiff_api::validation::dns_subdomain;
@@ -39,6 +40,13 @@ enum Mode {
     Legacy,
 }
 
+/// By which mode each user last became somebody else; it is tried first, so its refusal is the one told.
+#[derive(Default)]
+pub struct LastModes(Mutex<HashMap<String, Mode>>);
+
+/// So many users are remembered.
+const MOST_USERS: usize = 10_000;
+
 const MODES: &[Mode] = &[
     Mode::AssociatedNode,
     Mode::ArbitraryNode,
@@ -56,10 +64,16 @@ pub async fn impersonated(
 ) -> Result<Option<UserInfo>, Status> {
     let Some(wanted) = read(headers)? else { return Ok(None) };
     let attempt = Attempt { server, user, wanted: &wanted, request: request() };
+    let last_modes = &server.authn.impersonations;
+    let last = last_modes.of(&user.name);
+    let others = MODES.iter().copied().filter(|mode| Some(*mode) != last);
     let mut refusal = None;
-    for mode in MODES.iter().filter(|mode| mode.fits(&wanted, user)) {
-        match attempt.check(*mode).await {
-            Ok(()) => return Ok(Some(complete(*mode, wanted))),
+    for mode in last.into_iter().chain(others).filter(|mode| mode.fits(&wanted, user)) {
+        match attempt.check(mode).await {
+            Ok(()) => {
+                last_modes.remember(&user.name, mode);
+                return Ok(Some(complete(mode, wanted)));
+            }
             Err(status) => refusal = refusal.or(Some(status)),
         }
     }
@@ -139,6 +153,26 @@ fn complete(mode: Mode, mut wanted: UserInfo) -> UserInfo {
 fn node_of(user: &str) -> Option<&str> {
     let name = user.strip_prefix(NODE_USER_PREFIX)?;
     dns_subdomain(name).is_empty().then_some(name)
+}
+
+// === impl LastModes ===
+
+impl LastModes {
+    fn of(&self, user: &str) -> Option<Mode> {
+        self.known().get(user).copied()
+    }
+
+    fn remember(&self, user: &str, mode: Mode) {
+        let mut known = self.known();
+        if known.len() >= MOST_USERS && !known.contains_key(user) {
+            known.clear();
+        }
+        known.insert(user.to_owned(), mode);
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Mode>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 // === impl Mode ===
@@ -347,6 +381,17 @@ mod tests {
             "requested &user.DefaultInfo{Name:\"\", UID:\"\", Groups:[]string{\"devs\"}, \
              Extra:map[string][]string(nil)} without impersonating a user name"
         );
+    }
+
+    #[test]
+    fn a_users_last_mode_is_remembered_for_a_bounded_number_of_users() {
+        let modes = LastModes::default();
+        modes.remember("joe", Mode::Legacy);
+        modes.remember("joe", Mode::UserInfo);
+        assert_eq!((modes.of("joe"), modes.of("jane")), (Some(Mode::UserInfo), None));
+        (0..MOST_USERS).for_each(|at| modes.remember(&format!("u{at}"), Mode::Legacy));
+        assert!(modes.known().len() <= MOST_USERS);
+        assert_eq!(modes.of(&format!("u{}", MOST_USERS - 1)), Some(Mode::Legacy));
     }
 
     #[test]

@@ -10,8 +10,8 @@ mod rules;
 use std::sync::Arc;
 
 use http::StatusCode;
-use serde_json::Value;
-use skiff_api::codec::{self, Target};
+use serde_json::{Value, json};
+use skiff_api::codec::Target;
 use skiff_api::field::ErrorList;
 use skiff_api::{GroupKind, KindDef, Status};
 
@@ -47,7 +47,11 @@ pub fn of(kind: &KindDef) -> Option<Review> {
 
 impl Review {
     pub async fn create(self, call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
-        let mut object = codec::decode(&call.body, call.body_format()?, &Target::of(&kind))?.object;
+        let mut object = call.decode_order(&Target::of(&kind))?;
+        if self == Review::SelfSubject {
+            // Nothing is asked but who is asking: what else was sent is not looked at.
+            object = json!({ "kind": object["kind"], "apiVersion": object["apiVersion"], "metadata": {} });
+        }
         crate::ownership::track_review(call, &kind, &mut object)?;
         match self {
             Review::SelfSubjectAccess => access::of_self(call, &mut object).await?,

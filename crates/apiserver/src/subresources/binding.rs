@@ -4,7 +4,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use skiff_api::codec::{self, Target};
+use skiff_api::codec::Target;
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::{meta, meta_mut};
 use skiff_api::{GroupResource, Reason, Status};
@@ -17,7 +17,7 @@ use crate::verbs::write::{Proposed, Write};
 /// `pod` is empty for a POST to `bindings`, where the object names it.
 pub async fn run(call: &Call, pod: &str) -> Result<Reply, Status> {
     let target = Target::known("", "v1", "Binding").ok_or_else(Status::no_such_path)?;
-    let mut binding = codec::decode(&call.body, call.body_format()?, &target)?.object;
+    let mut binding = call.decode_order(&target)?;
     let kind =
         call.server.kinds().get("", "v1", "pods").cloned().ok_or_else(Status::no_such_path)?;
     let part = kind.subresource("binding").ok_or_else(Status::no_such_path)?;
@@ -63,14 +63,7 @@ fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
     let name = meta(&pod).name().to_owned();
     let refuse =
         |why: &str| Err(Status::conflict(&GroupResource::new("", "pods/binding"), &name, why));
-    let uid = meta(binding).uid();
-    if !uid.is_empty() && uid != meta(&pod).uid() {
-        let why = format!(
-            "Precondition failed: UID in precondition: {uid}, UID in object meta: {}",
-            meta(&pod).uid()
-        );
-        return refuse(&why);
-    }
+    check_preconditions(&pod, binding)?;
     if meta(&pod).deletion_timestamp().is_some() {
         return refuse(&format!("pod {name} is being deleted, cannot be assigned to a host"));
     }
@@ -84,6 +77,26 @@ fn bound(mut pod: Value, binding: &Value) -> Result<Value, Status> {
     copy_annotations(&mut pod, binding);
     set_scheduled(&mut pod);
     Ok(pod)
+}
+
+/// A binding that says which pod it means is of no other, in the words of upstream's store.
+fn check_preconditions(pod: &Value, binding: &Value) -> Result<(), Status> {
+    let (asked, live) = (meta(binding), meta(pod));
+    let pairs = [
+        ("UID", asked.uid(), live.uid()),
+        ("ResourceVersion", asked.resource_version(), live.resource_version()),
+    ];
+    match pairs.into_iter().find(|(_, asked, live)| !asked.is_empty() && asked != live) {
+        None => Ok(()),
+        Some((what, asked, found)) => {
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: /registry/pods/{}/{}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: {what} in precondition: {asked}, {what} in object meta: {found}",
+                live.namespace(),
+                live.name()
+            );
+            Err(Status::conflict(&GroupResource::new("", "pods"), live.name(), &why))
+        }
+    }
 }
 
 fn copy_annotations(pod: &mut Value, binding: &Value) {

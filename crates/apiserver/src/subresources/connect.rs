@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::request::Parts;
-use http::{Request, Response, Uri};
+use http::{Request, Response, StatusCode, Uri};
 use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -65,7 +65,7 @@ where
     B::Error: Into<BoxError>,
 {
     connect_options::admit(call).await?;
-    let backend = backend(call, &parts).await?;
+    let Some(backend) = backend(call, &parts).await? else { return Ok(no_content()) };
     tracing::debug!(?backend, "connecting");
     let io =
         connect(&call.server, &backend).await.map_err(|error| unreachable(&backend, &error))?;
@@ -77,9 +77,17 @@ where
     answer.map_err(|error| unreachable(&backend, &*error))
 }
 
+/// The log of a pod that no node has taken.
+fn no_content() -> Response<Body> {
+    let mut answer = Response::new(crate::reply::empty());
+    *answer.status_mut() = StatusCode::NO_CONTENT;
+    answer
+}
+
 // === where to ===
 
-async fn backend(call: &Call, parts: &Parts) -> Result<Backend, Status> {
+/// `None` if there is nothing to connect to yet, and that is an answer.
+async fn backend(call: &Call, parts: &Parts) -> Result<Option<Backend>, Status> {
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let info = &call.info;
     match (info.resource.as_str(), info.subresource.as_str()) {
@@ -89,23 +97,26 @@ async fn backend(call: &Call, parts: &Parts) -> Result<Backend, Status> {
             kubelet.path_and_query = format!("/{}{query}", info.rest.join("/"));
             match port.and_then(|port| port.parse().ok()) {
                 Some(port) if port != KUBELET_PORT => {
-                    Ok(Backend { port, scheme: Scheme::Http, ..kubelet })
+                    Ok(Some(Backend { port, scheme: Scheme::Http, ..kubelet }))
                 }
-                _ => Ok(kubelet),
+                _ => Ok(Some(kubelet)),
             }
         }
-        ("pods", "proxy") => pod_target(call, &query).await,
-        ("services", _) => service_target(call, &query).await,
+        ("pods", "proxy") => pod_target(call, &query).await.map(Some),
+        ("services", _) => service_target(call, &query).await.map(Some),
         (_, sub) => pod_on_kubelet(call, sub, &query).await,
     }
 }
 
 /// A stream of a pod's container, served by the kubelet of its node.
-async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Backend, Status> {
+async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Option<Backend>, Status> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let pod = object(call, "pods", namespace, name).await?;
     let node = pod["spec"]["nodeName"].as_str().unwrap_or("");
     let container = container_of(call, &pod, sub)?;
+    if node.is_empty() && sub == "log" {
+        return Ok(None);
+    }
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {name} does not have a host assigned")));
     }
@@ -115,7 +126,7 @@ async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Backend, 
         "portforward" => format!("/portForward/{namespace}/{name}{query}"),
         sub => format!("/{sub}/{namespace}/{name}/{container}{}", streams_query(query)),
     };
-    Ok(Backend { path_and_query: path, ..kubelet })
+    Ok(Some(Backend { path_and_query: path, ..kubelet }))
 }
 
 /// kubelets know `input`, `output` and `error` where the API says `stdin`, `stdout` and `stderr`.

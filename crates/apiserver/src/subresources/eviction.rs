@@ -27,10 +27,12 @@ const MOST_WAITING: usize = 2000;
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let target = Target::known("policy", "v1", "Eviction").ok_or_else(Status::no_such_path)?;
     let body = as_v1(&call.body);
-    let mut eviction = codec::decode(&body, call.body_format()?, &target)?.object;
+    let validation = call.write_options("CreateOptions")?.validation;
+    let decoded = codec::decode(&body, call.body_format()?, &target)?;
+    let mut eviction = call.accept(decoded, &target, validation)?;
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let given = meta(&eviction).name();
-    if !given.is_empty() && given != name {
+    if given != name {
         return Err(Status::bad_request("name in URL does not match name in Eviction object"));
     }
     let part = kind.subresource("eviction").ok_or_else(Status::no_such_path)?;
@@ -45,7 +47,9 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
         take_permission(call, &pod, options.dry_run).await?;
     }
     if !options.dry_run {
-        mark(call, &kind, name).await?;
+        mark(call, &kind, name, &options).await?;
+        // The mark itself changed the revision that the client asked for.
+        options.resource_version = None;
     }
     delete::one_in(call, &kind, namespace, name, &options).await?;
     Ok(Reply::Value {
@@ -75,11 +79,17 @@ fn needs_permission(pod: &Value) -> bool {
 /// Says in the pod's status why it goes, for those who count its failures.
 ///
 /// Nobody owns the condition: it is written beneath the tracking of fields.
-async fn mark(call: &Call, kind: &KindDef, name: &str) -> Result<(), Status> {
+async fn mark(
+    call: &Call,
+    kind: &KindDef,
+    name: &str,
+    options: &DeleteOptions,
+) -> Result<(), Status> {
     loop {
         let key = kind.key(&call.info.namespace, name);
         let Some(entry) = objects::read(&call.server, &key).await? else { return Ok(()) };
         let mut pod = decode_stored(&entry.value)?;
+        options.check_preconditions(kind, &pod)?;
         let revision = meta(&pod).resource_version().parse().map_err(Status::internal)?;
         let now = skiff_api::time::format(skiff_api::time::now());
         let mut condition = json!({
@@ -141,9 +151,8 @@ async fn take_permission(call: &Call, pod: &Value, dry_run: bool) -> Result<(), 
             [] => return Ok(()),
             [one] => one.clone(),
             _ => {
-                return Err(Status::internal(
-                    "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.",
-                ));
+                let why = "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+                return Err(Status::new(500, Reason::Unknown, why));
             }
         };
         if costs_nothing(pod, &budget) {

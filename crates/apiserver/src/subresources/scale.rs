@@ -8,11 +8,12 @@ use std::sync::Arc;
 use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_api::age;
+use skiff_api::apply;
 use skiff_api::codec::{self, Target, decode_stored};
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::kind::ScalePaths;
 use skiff_api::meta::meta;
-use skiff_api::patch::{Patch, PatchError, Strictness};
+use skiff_api::patch::{Patch, PatchError};
 use skiff_api::selector::Labels;
 use skiff_api::table::{IncludeObject, head_of_object};
 use skiff_api::{GroupKind, KindDef, Status};
@@ -53,15 +54,24 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
             if !had_count {
                 before["spec"]["replicas"] = NO_COUNT.into();
             }
-            let scale = asked(call, &kind, before.clone())?;
+            let manager = ownership::manager(&write);
+            let place = paths.spec_replicas.as_str();
+            let scale = match applied(&write)? {
+                Some(config) => {
+                    let how = (manager, write.options.force);
+                    scale_owners::apply(&kind, &mut current, place, &before, &config, how)?
+                }
+                None => {
+                    let scale = asked(&write, before.clone())?;
+                    scale_owners::settle(&kind, &mut current, place, &before, &scale, manager);
+                    scale
+                }
+            };
             check(&kind, &scale, name)?;
             if !had_count && scale["spec"]["replicas"] == NO_COUNT {
                 let why = format!("the spec replicas field {:?} cannot be empty", dotted(&paths));
                 return Err(Status::bad_request(why));
             }
-            let manager = ownership::manager(&write);
-            let place = paths.spec_replicas.as_str();
-            scale_owners::settle(&kind, &mut current, place, &before, &scale, manager);
             let revision = meta(&scale).resource_version().to_owned();
             set_at(
                 &mut current,
@@ -72,6 +82,10 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
             let named = !revision.is_empty() && (call.info.verb == "update" || revision != live);
             let revision = if named { revision } else { live };
             crate::verbs::write::set(&mut current, "resourceVersion", revision.into());
+            let uid = meta(&scale).uid();
+            if call.info.verb == "update" && !uid.is_empty() {
+                crate::verbs::write::set(&mut current, "uid", uid.into());
+            }
             Ok(Proposed { object: current, owned: true, fixed: named })
         })
         .await?;
@@ -92,25 +106,38 @@ impl Facet for ScalePaths {
     }
 }
 
+/// The configuration of a server-side apply, if the request is one.
+fn applied(write: &Write<'_>) -> Result<Option<Value>, Status> {
+    let (call, kind) = (write.call, &write.kind);
+    if call.info.verb != "patch" || media_type(call) != "application/apply-patch+yaml" {
+        return Ok(None);
+    }
+    if kind.custom {
+        let target =
+            Target::known("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_path)?;
+        return Err(not_applicable(call, &target));
+    }
+    let (config, _) = apply::decode_config(&call.body, &scale_owners::scale_of(kind))?;
+    Ok(Some(config))
+}
+
+fn media_type(call: &Call) -> &str {
+    call.header(http::header::CONTENT_TYPE).split(';').next().unwrap_or("").trim()
+}
+
 /// The Scale that the body is, or that it makes of the current one.
-fn asked(call: &Call, kind: &KindDef, before: Value) -> Result<Value, Status> {
+fn asked(write: &Write<'_>, before: Value) -> Result<Value, Status> {
+    let call = write.call;
     let target = Target::known("autoscaling", "v1", "Scale").ok_or_else(Status::no_such_path)?;
     if call.info.verb == "update" {
-        return Ok(codec::decode(&call.body, call.body_format()?, &target)?.object);
+        return write.accept(codec::decode(&call.body, call.body_format()?, &target)?, &target);
     }
-    let given = call.header(http::header::CONTENT_TYPE);
-    let given = given.split(';').next().unwrap_or("").trim();
-    if given == "application/apply-patch+yaml" {
-        if kind.custom {
-            return Err(not_applicable(call, &target));
-        }
-        return Ok(codec::decode(&call.body, codec::Format::Yaml, &target)?.object);
-    }
+    let given = media_type(call);
     let language = patch::language(given)
         .ok_or_else(|| crate::call::unsupported_media_type(given, PATCHES))?;
-    let patch =
-        Patch::read(language, &call.body, Strictness::Report).map_err(PatchError::into_status)?;
-    Ok(patch.apply(before, &target)?.object)
+    let patch = Patch::read(language, &call.body, write.options.validation.strictness())
+        .map_err(PatchError::into_status)?;
+    write.accept(patch.apply(before, &target)?, &target)
 }
 
 /// Upstream takes an applied Scale of a custom kind for an object of that kind.

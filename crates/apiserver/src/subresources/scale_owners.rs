@@ -5,9 +5,9 @@
 //! written anew; an applier that keeps it stays as it was.
 
 use serde_json::{Map, Value, json};
-use skiff_api::KindDef;
 use skiff_api::apply::{self, Manager};
 use skiff_api::schema::struct_ref;
+use skiff_api::{KindDef, Status};
 
 use crate::verbs::write::set;
 
@@ -25,18 +25,45 @@ pub fn settle(
     let entries = seen(entries(object), pointer);
     let (mut old, mut new) = (old.clone(), new.clone());
     set(&mut old, "managedFields", of_scale(&entries, pointer).into());
-    let Some(schema) = struct_ref("autoscaling.v1.Scale") else { return };
-    let scale = KindDef {
+    let manager = Manager { api_version: SCALE.to_owned(), ..manager };
+    apply::track(&scale_of(kind), Some(&old), &mut new, &manager);
+    put_back(kind, object, pointer, &entries, &new);
+}
+
+/// Applies a configuration to the Scale of `object`, which was `old`; the new Scale, or the conflicts over the count.
+pub fn apply(
+    kind: &KindDef,
+    object: &mut Value,
+    pointer: &str,
+    old: &Value,
+    config: &Value,
+    (manager, force): (Manager, bool),
+) -> Result<Value, Status> {
+    let entries = seen(entries(object), pointer);
+    let mut old = old.clone();
+    set(&mut old, "managedFields", of_scale(&entries, pointer).into());
+    let manager = Manager { api_version: SCALE.to_owned(), ..manager };
+    let new = apply::apply(&scale_of(kind), Some(&old), config, &manager, force)?;
+    put_back(kind, object, pointer, &entries, &new);
+    Ok(new)
+}
+
+/// The Scale of a kind, as a kind.
+pub fn scale_of(kind: &KindDef) -> KindDef {
+    let schema = struct_ref("autoscaling.v1.Scale").expect("the Scale is among the facts");
+    KindDef {
         group: "autoscaling".to_owned(),
         version: "v1".to_owned(),
         kind: "Scale".to_owned(),
         custom: false,
         schema,
+        subresources: Vec::new(),
         ..kind.clone()
-    };
-    let manager = Manager { api_version: SCALE.to_owned(), ..manager };
-    apply::track(&scale, Some(&old), &mut new, &manager);
-    let settled = of_object(&entries, self::entries(&new), pointer, &kind.api_version());
+    }
+}
+
+fn put_back(kind: &KindDef, object: &mut Value, pointer: &str, entries: &[Value], scale: &Value) {
+    let settled = of_object(entries, self::entries(scale), pointer, &kind.api_version());
     match settled.is_empty() {
         true => crate::verbs::write::remove(object, "managedFields"),
         false => set(object, "managedFields", settled.into()),

@@ -5,7 +5,7 @@
 
 use http::StatusCode;
 use serde_json::{Value, json};
-use skiff_api::codec::{self, Target};
+use skiff_api::codec::Target;
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::meta;
 use skiff_api::{GroupKind, GroupResource, Status};
@@ -27,7 +27,7 @@ const EXTENDED: i64 = 365 * 24 * 60 * 60;
 pub async fn run(call: &Call) -> Result<Reply, Status> {
     let target = Target::known("authentication.k8s.io", "v1", "TokenRequest")
         .ok_or_else(Status::no_such_path)?;
-    let mut request = codec::decode(&call.body, call.body_format()?, &target)?.object;
+    let mut request = call.decode_order(&target)?;
     let resource = call.kind()?;
     let part = resource.subresource("token").ok_or_else(Status::no_such_path)?;
     let mut admitted = Request::of_part(call, &resource, part, Operation::Create);

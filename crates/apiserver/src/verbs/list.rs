@@ -39,17 +39,17 @@ fn limit(query: &Query) -> Result<usize, Status> {
     Ok(if cached { 0 } else { usize::try_from(asked).unwrap_or(0) })
 }
 
-/// Every selected entry as of now; for verbs that act on a collection.
-pub async fn all(call: &Call, kind: &Arc<KindDef>) -> Result<Vec<Arc<Entry>>, Status> {
+/// The page that the request selects, as it is stored; for verbs that act on a collection.
+pub async fn selected_page(call: &Call, kind: &Arc<KindDef>) -> Result<Page, Status> {
     let selection = Selection::read(call, kind)?;
-    Ok(page(call, kind, &selection, 0).await?.entries)
+    page(call, kind, &selection, limit(&call.query)?).await
 }
 
-struct Page {
-    entries: Vec<Arc<Entry>>,
-    revision: Revision,
-    token: String,
-    remaining: Option<i64>,
+pub struct Page {
+    pub entries: Vec<Arc<Entry>>,
+    pub revision: Revision,
+    pub token: String,
+    pub remaining: Option<i64>,
 }
 
 async fn page(

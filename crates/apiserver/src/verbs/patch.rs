@@ -26,7 +26,7 @@ pub async fn run(
 ) -> Result<Reply, Status> {
     let given = call.header(CONTENT_TYPE).split(';').next().unwrap_or("").trim();
     let language = language(given).filter(|it| !(kind.custom && *it == Language::Strategic));
-    let applies = matches!(given, "application/apply-patch+yaml" | "application/apply-patch+json");
+    let applies = given == "application/apply-patch+yaml";
     if language.is_none() && !applies {
         return Err(unsupported(&kind));
     }

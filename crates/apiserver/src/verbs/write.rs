@@ -25,7 +25,7 @@ use skiff_store::{Entry, Error, Expect, Txn};
 
 use crate::admission::{self, Operation, Request};
 use crate::authz::escalation;
-use crate::call::{Call, FieldValidation, WriteOptions};
+use crate::call::{Call, WriteOptions};
 use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
@@ -70,10 +70,10 @@ pub struct Outcome {
     pub created: bool,
 }
 
-/// How often another name is drawn for `generateName`.
 /// When an owner that is named twice is found in what plugins and webhooks have made of an object.
 const AFTER_ADMISSION: &str = " after mutating admission happens";
 
+/// How often another name is drawn for `generateName`.
 const NAME_ATTEMPTS: usize = 8;
 
 // === impl Write ===
@@ -106,18 +106,7 @@ impl<'a> Write<'a> {
 
     /// Strict findings refuse, warn or pass.
     pub fn accept(&self, decoded: Decoded, target: &Target<'_>) -> Result<Value, Status> {
-        match self.options.validation {
-            FieldValidation::Ignore => {}
-            FieldValidation::Warn => {
-                decoded.strict.iter().for_each(|finding| self.call.warn(finding.as_str()))
-            }
-            FieldValidation::Strict => {
-                if let Some(refused) = target.strict_error(&decoded.strict) {
-                    return Err(refused);
-                }
-            }
-        }
-        Ok(decoded.object)
+        self.call.accept(decoded, target, self.options.validation)
     }
 
     /// Defaults, then the version that is stored.

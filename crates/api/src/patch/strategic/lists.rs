@@ -100,6 +100,14 @@ pub fn ordered_lists(
         patch.keys().filter(|key| key.starts_with(ELEMENT_ORDER)).cloned().collect();
     for directive in directives {
         let name = &directive[ELEMENT_ORDER.len()..];
+        if let Level::Struct(of) = level
+            && of.field(name).is_none()
+        {
+            let of = of.name.rsplit('.').next().unwrap_or_default();
+            return Err(PatchError::Unusable(format!(
+                "unable to find api field in struct {of} for the json field {name:?}"
+            )));
+        }
         let order = expect_list(patch.remove(&directive).unwrap_or_default())?;
         let old = list_in(original, name)?;
         let new = list_in(patch, name)?;

@@ -50,7 +50,7 @@ fn plural(word: &str, count: usize) -> String {
 }
 
 fn quoted(list: &[String]) -> String {
-    list.iter().map(|text| format!("{text:?}")).collect::<Vec<_>>().join(", ")
+    list.iter().map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(", ")
 }
 
 pub fn host_namespaces(pod: &Pod<'_>) -> Option<String> {
