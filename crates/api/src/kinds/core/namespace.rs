@@ -7,13 +7,18 @@ use crate::validation::qualified_name;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, NameRule, Strategy, keep};
-use crate::kinds::fill::{made, text};
+use crate::kinds::fill::{made, made_at, set_if_empty, text};
 use crate::meta::{meta, meta_mut};
 
 pub struct Namespace;
 
+const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
+
 impl Strategy for Namespace {
     fn default(&self, object: &mut Value) {
+        if let Some(status) = made_at(object, "/status") {
+            set_if_empty(status, "phase", "Active");
+        }
         let name = meta(object).name().to_owned();
         let label = "kubernetes.io/metadata.name";
         if name.is_empty() || meta(object).label(label) == Some(&name) {
@@ -47,13 +52,26 @@ impl Strategy for Namespace {
         let finalizers = finalizers.child("finalizers");
         for finalizer in finalizers.items() {
             let name = finalizer.text();
-            let faults = qualified_name(name);
-            let plain = faults.is_empty() && !name.contains('/') && name != "kubernetes";
-            faults.into_iter().for_each(|fault| finalizers.invalid_as(errors, name, fault));
-            if plain {
+            for fault in qualified_name(name) {
+                finalizers.invalid_as(errors, name, fault);
+            }
+            if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
                 let detail = "name is neither a standard finalizer name nor is it fully qualified";
                 finalizers.invalid_as(errors, name, detail);
             }
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        let phase = text(object, "/status/phase");
+        let (wanted, is_empty) = match meta(object).deletion_timestamp() {
+            None => ("Active", "is empty"),
+            Some(_) => ("Terminating", "is not empty"),
+        };
+        if phase != wanted {
+            let detail = format!("may only be '{wanted}' if `deletionTimestamp` {is_empty}");
+            let root = At::root(object);
+            root.child("status").child("Phase").invalid_as(errors, phase, detail);
         }
     }
 
@@ -70,5 +88,40 @@ impl Strategy for Namespace {
             "Status" => text(object, "/status/phase").into(),
             _ => Value::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::{check, check_status};
+
+    #[test]
+    fn finalizers_without_a_domain_are_the_systems() {
+        check("v1/namespaces", "spec: {finalizers: [orphan, a.b/c]}", &[]);
+        check(
+            "v1/namespaces",
+            "spec: {finalizers: [x]}",
+            &[
+                "spec.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_deleted_is_active() {
+        check_status(
+            "v1/namespaces",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {}",
+            &[],
+        );
+        check_status(
+            "v1/namespaces",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {phase: Gone}",
+            &[
+                "status.Phase: Invalid value: \"Gone\": may only be 'Active' if `deletionTimestamp` is empty",
+            ],
+        );
     }
 }
