@@ -33,7 +33,7 @@ impl Triggers {
     pub fn take(&self, service: &Service, pods: &[Arc<Pod>]) -> Option<Timestamp> {
         let now = Seen {
             created: service.metadata.creation_timestamp.as_ref().map(|time| time.0),
-            pods: pods.iter().filter_map(|pod| changed(pod)).collect(),
+            pods: pods.iter().filter_map(changed).collect(),
         };
         let mut known = self.known();
         let seen = known.entry(Key::of(service)).or_default();
