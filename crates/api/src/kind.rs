@@ -309,6 +309,9 @@ pub struct Column {
     pub format: String,
     /// 0 is shown always, 1 only with `-o wide`.
     pub priority: i32,
+    /// Left out where the column shows what every object has.
+    #[serde(default)]
+    pub description: String,
 }
 
 /// The built-in and custom kinds that are served now. Cheap to clone; changed by building a new one.

@@ -25,7 +25,9 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         Err(unknown) => return unknown_kind(call, unknown),
     };
     check_scope(call, &kind)?;
-    warn_of_deprecation(call, &kind);
+    if !call.info.subresource.is_empty() || kind.has_verb(&call.info.verb) {
+        warn_of_deprecation(call, &kind);
+    }
     if call.info.subresource.is_empty() {
         resource(call, kind, method, media).await
     } else {
@@ -133,6 +135,8 @@ fn check_method(method: &Method, collection: bool, kind: &KindDef) -> Result<(),
         (true, &Method::PUT | &Method::PATCH) | (false, &Method::POST) => {
             Err(Status::method_not_allowed())
         }
+        // Routes are for one method each, and built-in kinds have none for this one.
+        (_, &Method::HEAD) if !kind.custom => Err(Status::method_not_allowed()),
         _ => Ok(()),
     }
 }
@@ -160,6 +164,9 @@ async fn subresource(
             false => Status::no_such_path(),
         });
     };
+    if !info.rest.is_empty() {
+        return Err(Status::no_such_path());
+    }
     if !sub.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }
