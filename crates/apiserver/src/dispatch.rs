@@ -24,6 +24,9 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         Ok(kind) => kind,
         Err(unknown) => return unknown_kind(call, unknown),
     };
+    if kind.custom && is_misplaced(call, &kind) {
+        return Ok(nonresource::not_found());
+    }
     check_scope(call, &kind)?;
     if !call.info.subresource.is_empty() || kind.has_verb(&call.info.verb) {
         warn_of_deprecation(call, &kind);
@@ -82,10 +85,19 @@ fn unknown_kind(call: &Call, unknown: Status) -> Result<Reply, Status> {
     }
 }
 
+fn is_in_namespace(call: &Call) -> bool {
+    !call.info.namespace.is_empty() && call.info.resource != "namespaces"
+}
+
+/// A path into a namespace for a kind that lives in none.
+fn is_misplaced(call: &Call, kind: &KindDef) -> bool {
+    !kind.namespaced && is_in_namespace(call)
+}
+
 /// Namespaced objects live in a namespace, others do not.
 fn check_scope(call: &Call, kind: &KindDef) -> Result<(), Status> {
     let info = &call.info;
-    let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+    let in_namespace = is_in_namespace(call);
     let names_object = !info.name.is_empty()
         && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
     match (kind.namespaced, in_namespace) {
