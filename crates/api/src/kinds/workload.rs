@@ -8,6 +8,7 @@ use super::pod_spec::validate::Context;
 use super::pod_spec::warnings::warn_pod;
 use super::selectors::{is_everything, validate_label_selector};
 use crate::field::{ErrorList, Path};
+use crate::meta::meta;
 use crate::validation::validate_annotations;
 
 /// `Containers`, `Images` and `Pod Labels` of the template at a pointer.
@@ -176,10 +177,15 @@ const NOT_IN_TEMPLATES: &[(&str, &str)] = &[
     ("managedFields", "managedFields"),
 ];
 
-/// Warnings about the template at a pointer; none where an update leaves it as it was.
+/// Warnings about the template at a pointer; none where an update leaves the object's generation as it was, or the
+/// template of an object that has none.
 pub fn template_warnings(object: &Value, old: Option<&Value>, pointer: &str) -> Vec<String> {
     let template = object.pointer(pointer);
-    if old.is_some_and(|old| old.pointer(pointer) == template) {
+    let is_as_before = |old: &Value| match meta(old).generation() {
+        0 => old.pointer(pointer) == template,
+        generation => generation == meta(object).generation(),
+    };
+    if old.is_some_and(is_as_before) {
         return Vec::new();
     }
     let mut warnings = Vec::new();

@@ -1,7 +1,7 @@
 //! Namespace: born Active with the `kubernetes` finalizer in its spec, which holds it back until
 //! the namespace controller has emptied it.
 
-use crate::field::ErrorList;
+use crate::field::{ErrorList, Path};
 use crate::kinds::at::At;
 use crate::validation::qualified_name;
 use serde_json::{Value, json};
@@ -57,6 +57,20 @@ impl Strategy for Namespace {
         }
     }
 
+    /// The phase says nothing that the time of deletion does not.
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        let phase = text(object, "/status/phase");
+        let (wanted, detail) = match meta(object).deletion_timestamp() {
+            None => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
+            Some(_) => {
+                ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty")
+            }
+        };
+        if phase != wanted {
+            errors.invalid(&Path::new("status").child("Phase"), phase, detail);
+        }
+    }
+
     fn name_rule(&self) -> NameRule {
         NameRule::DnsLabel
     }
@@ -70,5 +84,40 @@ impl Strategy for Namespace {
             "Status" => text(object, "/status/phase").into(),
             _ => Value::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_phase_agrees_with_the_time_of_deletion() {
+        let faults = |object: Value| {
+            let mut errors = ErrorList::default();
+            Namespace.validate_status_update(&object, &Value::Null, &mut errors);
+            errors
+                .0
+                .iter()
+                .map(|error| format!("{}: {}", error.field, error.body()))
+                .collect::<Vec<_>>()
+        };
+        let deleted = json!({ "name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z" });
+        let of =
+            |meta: &Value, phase: &str| json!({ "metadata": meta, "status": { "phase": phase } });
+        assert!(faults(of(&json!({ "name": "n" }), "Active")).is_empty());
+        assert!(faults(of(&deleted, "Terminating")).is_empty());
+        assert_eq!(
+            faults(of(&json!({ "name": "n" }), "Terminating")),
+            [
+                "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
+            ]
+        );
+        assert_eq!(
+            faults(of(&deleted, "Active")),
+            [
+                "status.Phase: Invalid value: \"Active\": may only be 'Terminating' if `deletionTimestamp` is not empty"
+            ]
+        );
     }
 }
