@@ -22,7 +22,6 @@ mod expression;
 mod flow_control;
 mod follow;
 mod health;
-mod leftover;
 mod list_body;
 mod message_socket;
 mod metrics;

@@ -27,7 +27,6 @@ use crate::authz::{self, Attributes};
 use crate::call::Call;
 use crate::config::Anonymous;
 use crate::deadline;
-use crate::leftover;
 use crate::message_socket::MessageSocket;
 use crate::query::Query;
 use crate::reply::{self, Body, BoxError};
@@ -120,32 +119,23 @@ impl<'a> Passage<'a> {
             Ok(limit) => limit,
             Err(status) => return self.refusal(&status),
         };
-        let waits = leftover::comes_unasked(request.body(), request.headers());
-        let mut unread = None;
-        let request = request.map(|body| unread = Some(body));
-        let walk = self.walk(caller, query, request, &mut unread);
+        let walk = self.walk(caller, query, request);
         let walked = match limit {
             Some(limit) if self.begun.elapsed() >= limit => return deadline::passed(),
             Some(limit) => tokio::time::timeout(limit, walk).await,
             None => Ok(walk.await),
         };
-        let answer = match walked {
+        match walked {
             Ok(answer) => answer.unwrap_or_else(|status| self.refusal(&status)),
             Err(_) => deadline::passed(),
-        };
-        if let Some(body) = unread.filter(|_| waits) {
-            leftover::skip(body).await;
         }
-        answer
     }
 
-    /// `body` is taken by whoever reads it.
     async fn walk<B>(
         &self,
         caller: &Caller,
         query: Query,
-        request: Request<()>,
-        body: &mut Option<B>,
+        request: Request<B>,
     ) -> Result<Response<Body>, Status>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -174,10 +164,8 @@ impl<'a> Passage<'a> {
             Err(refused) => return Ok(refused.response()),
         };
         let _in_flight = server.metrics.requests.begin(info);
-        let mut response = self
-            .serve(user, query, request, body)
-            .await
-            .unwrap_or_else(|status| self.refusal(&status));
+        let mut response =
+            self.serve(user, query, request).await.unwrap_or_else(|status| self.refusal(&status));
         if let Some(admitted) = &admitted {
             admitted.mark(response.headers_mut());
         }
@@ -189,8 +177,7 @@ impl<'a> Passage<'a> {
         &self,
         user: UserInfo,
         query: Query,
-        request: Request<()>,
-        body: &mut Option<B>,
+        request: Request<B>,
     ) -> Result<Response<Body>, Status>
     where
         B: http_body::Body<Data = Bytes> + Send + 'static,
@@ -198,8 +185,7 @@ impl<'a> Passage<'a> {
     {
         let Passage { server, info, .. } = self;
         self.authorize(&user, &query).await?;
-        let (mut parts, ()) = request.into_parts();
-        let body = body.take().expect("nobody has read the body before");
+        let (mut parts, body) = request.into_parts();
         if let Some(remote) = server.aggregator.remote(info) {
             return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
         }
