@@ -36,6 +36,7 @@ use crate::openapi::Documents;
 use crate::path::{self, Caller};
 use crate::pki::{Leaf, Pki, PkiError};
 use crate::reply::{Body, BoxError};
+use crate::typed::TypedService;
 use crate::user::UserInfo;
 use crate::webhook::WebhookClient;
 use crate::{bootstrap, connection, custom, storage};
@@ -130,6 +131,11 @@ impl ApiServer {
     /// A client path for a part of this process acting as `user`: no socket, no TLS, the same code from there on.
     pub fn local(&self, user: UserInfo) -> LocalService {
         LocalService { server: self.server.clone(), caller: Caller::Known(user) }
+    }
+
+    /// As [`ApiServer::local`], for clients that decode what they get into types.
+    pub fn typed(&self, user: UserInfo) -> TypedService {
+        TypedService(self.local(user))
     }
 
     /// As [`ApiServer::local`], for requests that still have to prove who they are from: by a token in their headers, or not at

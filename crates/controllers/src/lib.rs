@@ -130,6 +130,19 @@ pub fn service_account(controller: &str) -> String {
     }
 }
 
+/// Who events of a controller say they are from, where that is not its own name.
+fn event_source(controller: &'static str) -> &'static str {
+    const SOURCES: &[(&str, &str)] = &[
+        ("daemon-set-controller", "daemonset-controller"),
+        ("disruption-controller", "controllermanager"),
+        ("endpointslice-controller", "endpoint-slice-controller"),
+        ("endpointslicemirroring-controller", "endpoint-slice-mirroring-controller"),
+        ("ephemeral-volume-controller", "ephemeral_volume"),
+        ("persistent-volume-binder", "persistentvolume-controller"),
+    ];
+    SOURCES.iter().find(|(name, _)| *name == controller).map_or(controller, |(_, source)| source)
+}
+
 /// The user that the shared reflectors read as.
 pub const READER: &str = "system:kube-controller-manager";
 

@@ -8,10 +8,12 @@
 //! Invariant: no input, from a client or an upstream server, makes it panic or answer for another name.
 
 mod forward;
+mod metrics;
 mod records;
 mod server;
 #[cfg(test)]
 mod tests;
 pub mod zone;
 
+pub use metrics::Metrics;
 pub use server::{DnsConfig, DnsServer, Error, Status};

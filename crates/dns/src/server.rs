@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, RwLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::{FutureExt, StreamExt};
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
@@ -24,6 +24,7 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::forward::{self, Forwarder};
+use crate::metrics::Metrics;
 use crate::records::Recorder;
 use crate::zone::{Answer, Zone};
 
@@ -76,6 +77,7 @@ pub struct DnsServer {
     udp: Vec<Arc<UdpSocket>>,
     tcp: Vec<TcpListener>,
     status: watch::Sender<Status>,
+    metrics: Arc<Metrics>,
 }
 
 /// What answers questions; shared by all sockets.
@@ -84,10 +86,11 @@ struct Responder {
     forwarder: Forwarder,
     waiting: Arc<Semaphore>,
     status: watch::Receiver<Status>,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Transport {
+pub(crate) enum Transport {
     Udp,
     Tcp,
 }
@@ -114,7 +117,7 @@ impl DnsServer {
             udp.push(Arc::new(socket));
             tcp.push(TcpListener::bind(chosen).await.map_err(failed)?);
         }
-        Ok(Self { udp, tcp, status: watch::Sender::default() })
+        Ok(Self { udp, tcp, status: watch::Sender::default(), metrics: Arc::default() })
     }
 
     pub fn local_addresses(&self) -> Vec<SocketAddr> {
@@ -123,6 +126,10 @@ impl DnsServer {
 
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.subscribe()
+    }
+
+    pub fn metrics(&self) -> Arc<Metrics> {
+        self.metrics.clone()
     }
 
     /// Serves until the future is dropped.
@@ -138,6 +145,7 @@ impl DnsServer {
             forwarder,
             waiting: Arc::new(Semaphore::new(MAX_WAITING)),
             status: self.status.subscribe(),
+            metrics: self.metrics,
         });
         let mut tasks = JoinSet::new();
         for socket in self.udp {
@@ -199,14 +207,19 @@ async fn serve_udp(socket: Arc<UdpSocket>, responder: Arc<Responder>) {
                 continue;
             }
         };
+        let asked = Instant::now();
         match responder.answer(&buffer[..length], Transport::Udp) {
-            Outcome::Reply(reply) => send(&socket, &reply, peer).await,
+            Outcome::Reply(reply) => {
+                responder.metrics.answered(&reply, asked.elapsed());
+                send(&socket, &reply, peer).await;
+            }
             Outcome::Ignore => {}
             Outcome::Forward(query) => {
                 let (socket, responder, bytes) =
                     (socket.clone(), responder.clone(), buffer[..length].to_vec());
                 tokio::spawn(async move {
                     let reply = responder.forward(&query, &bytes, Transport::Udp).await;
+                    responder.metrics.answered(&reply, asked.elapsed());
                     send(&socket, &reply, peer).await;
                 });
             }
@@ -253,11 +266,13 @@ async fn serve_stream(mut stream: TcpStream, responder: &Responder) -> io::Resul
             length => vec![0; usize::from(length?)],
         };
         timeout(TCP_IDLE, stream.read_exact(&mut query)).await.map_err(io::Error::other)??;
+        let asked = Instant::now();
         let reply = match responder.answer(&query, Transport::Tcp) {
             Outcome::Reply(reply) => reply,
             Outcome::Forward(message) => responder.forward(&message, &query, Transport::Tcp).await,
             Outcome::Ignore => return Ok(()),
         };
+        responder.metrics.answered(&reply, asked.elapsed());
         let length = u16::try_from(reply.len()).map_err(io::Error::other)?;
         stream.write_all(&[&length.to_be_bytes(), &reply[..]].concat()).await?;
     }
@@ -274,6 +289,7 @@ impl Responder {
         if query.metadata.message_type == MessageType::Response {
             return Outcome::Ignore;
         }
+        self.metrics.asked(transport, query.queries.first().map(Query::query_type));
         let mut response = response_to(&query);
         match self.fill(&query, &mut response) {
             Some(()) => Outcome::Reply(encode(response, &query, transport)),

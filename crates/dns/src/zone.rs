@@ -15,8 +15,8 @@ use skiff_services::ServiceKey;
 
 use crate::records::{Entry, address_data, child};
 
-/// Seconds a record may be kept: short, since endpoints come and go.
-pub const TTL: u32 = 5;
+/// Seconds a record may be kept: what CoreDNS is set to by the usual ways to install it.
+pub const TTL: u32 = 30;
 
 const SPECIFICATION_VERSION: &str = "1.1.0";
 /// How many CNAMEs are followed inside the zone before a loop is assumed.

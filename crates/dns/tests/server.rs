@@ -109,7 +109,7 @@ async fn cluster_names_over_udp() {
     );
     assert_eq!(
         (reply.answers[0].ttl, reply.answers[0].data.to_string()),
-        (5, "10.96.0.50".to_string())
+        (30, "10.96.0.50".to_string())
     );
 
     let missing = server.udp(&query("none.default.svc.cluster.local.", RecordType::A)).await;

@@ -31,4 +31,6 @@ fn services_and_headless_pods_have_names() {
     let got = cluster.kubectl("exec client -- wget -qO- http://web/healthy").ok();
     assert_eq!(got, "ok");
     assert!(ask("nobody.default.svc.cluster.local").contains("NXDOMAIN"));
+    let told = cluster.kubectl("exec client -- wget -qO- http://10.96.0.10:9153/metrics").ok();
+    assert!(told.contains(r#"coredns_dns_responses_total{rcode="NXDOMAIN""#), "{told}");
 }

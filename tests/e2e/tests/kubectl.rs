@@ -68,6 +68,18 @@ fn everyday_verbs_work() {
 }
 
 #[test]
+fn links_of_a_page_behind_a_proxy_lead_through_it() {
+    let host = Host::new("proxied-page");
+    let cluster = Cluster::start(&host);
+    cluster.kubectl_with("apply -f -", &kuard_pod("one").to_string()).ok();
+    cluster.kubectl("wait --for=condition=Ready pod/one --timeout=60s").ok();
+    let proxy = "/api/v1/namespaces/default/pods/one:8080/proxy";
+    let page = cluster.kubectl(&format!("get --raw {proxy}/")).ok();
+    assert!(page.contains(&format!(r#"href="{proxy}/-/env""#)), "{page}");
+    cluster.kubectl(&format!("get --raw {proxy}/-/env")).ok();
+}
+
+#[test]
 fn custom_resources_are_resources() {
     let host = Host::new("crd");
     let cluster = Cluster::start(&host);

@@ -1,7 +1,7 @@
-//! Subresources that lead out of the server: logs, exec, attach, port-forward and proxies.
+//! Subresources that lead out of the server: logs, exec, attach, port-forward, and the ground of proxies.
 //!
-//! Path -> [`Backend`] (the kubelet, pod or service behind it) -> one HTTP exchange handed through, upgrades spliced.
-//! Counterpart: `pkg/registry/core/pod/rest` and `kubelet/client`. Invariant: bytes of a stream are never looked at here,
+//! Path -> [`Backend`] (the kubelet of the pod's node) -> one HTTP exchange handed through, upgrades spliced. Proxies are in
+//! [`proxy`]. Counterpart: `pkg/registry/core/pod/rest` and `kubelet/client`. Invariant: bytes of a stream are never looked at here,
 //! and the client's credentials never reach the backend.
 
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use skiff_api::{GroupResource, Status};
 
-use super::connect_options;
+use super::{connect_options, proxy};
 use crate::call::Call;
 use crate::objects;
 use crate::pki::Leaf;
@@ -31,24 +31,34 @@ const CONNECT: &[(&str, &[&str])] = &[
     ("services", &["proxy"]),
 ];
 
-const KUBELET_PORT: u16 = 10250;
+pub const KUBELET_PORT: u16 = 10250;
 
 /// Where a connection leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Backend {
-    host: String,
-    port: u16,
-    scheme: Scheme,
-    path_and_query: String,
+pub struct Backend {
+    pub host: String,
+    pub port: u16,
+    pub scheme: Scheme,
+    pub path_and_query: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Scheme {
+pub enum Scheme {
     Http,
     /// Anything that speaks TLS: pods and services are proxied without knowing their CA, as upstream does.
     Https,
     /// A kubelet of this cluster: its certificate is checked and ours is shown.
     Kubelet,
+}
+
+impl Scheme {
+    pub fn default_port(self) -> u16 {
+        match self {
+            Scheme::Http => 80,
+            Scheme::Https => 443,
+            Scheme::Kubelet => KUBELET_PORT,
+        }
+    }
 }
 
 pub fn is_connect(info: &RequestInfo) -> bool {
@@ -65,15 +75,13 @@ where
     B::Error: Into<BoxError>,
 {
     connect_options::admit(call).await?;
-    let Some(backend) = backend(call, &parts).await? else { return Ok(no_content()) };
-    tracing::debug!(?backend, "connecting");
-    let io =
-        connect(&call.server, &backend).await.map_err(|error| unreachable(&backend, &error))?;
-    let request = outgoing(&backend, parts, body)?;
-    let answer = match request.headers().contains_key(UPGRADE) {
-        true => upgrade(request, io).await,
-        false => exchange(request, io).await,
-    };
+    let sub = call.info.subresource.as_str();
+    if sub == "proxy" {
+        return proxy::run(call, parts, body).await;
+    }
+    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let Some(backend) = pod_on_kubelet(call, sub, &query).await? else { return Ok(no_content()) };
+    let answer = hand_on(call, &backend, parts, body, None).await;
     answer.map_err(|error| unreachable(&backend, &*error))
 }
 
@@ -84,31 +92,33 @@ fn no_content() -> Response<Body> {
     answer
 }
 
-// === where to ===
-
-/// `None` if there is nothing to connect to yet, and that is an answer.
-async fn backend(call: &Call, parts: &Parts) -> Result<Option<Backend>, Status> {
-    let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-    let info = &call.info;
-    match (info.resource.as_str(), info.subresource.as_str()) {
-        ("nodes", _) => {
-            let (node, port) = split_port(&info.name);
-            let mut kubelet = kubelet(call, node).await?;
-            kubelet.path_and_query = format!("/{}{query}", info.rest.join("/"));
-            match port.and_then(|port| port.parse().ok()) {
-                Some(port) if port != KUBELET_PORT => {
-                    Ok(Some(Backend { port, scheme: Scheme::Http, ..kubelet }))
-                }
-                _ => Ok(Some(kubelet)),
-            }
-        }
-        ("pods", "proxy") => pod_target(call, &query).await.map(Some),
-        ("services", _) => service_target(call, &query).await.map(Some),
-        (_, sub) => pod_on_kubelet(call, sub, &query).await,
+/// One request to the backend, which it knows by `host` or by its address, and what it answers.
+pub async fn hand_on<B>(
+    call: &Call,
+    backend: &Backend,
+    parts: Parts,
+    body: B,
+    host: Option<&str>,
+) -> Result<Response<Body>, BoxError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    tracing::debug!(?backend, "connecting");
+    let io = connect(&call.server, backend).await?;
+    let mut request = outgoing(backend, parts, body)?;
+    if let Some(host) = host.filter(|host| !host.is_empty()) {
+        request.headers_mut().insert(HOST, host.parse()?);
+    }
+    match request.headers().contains_key(UPGRADE) {
+        true => upgrade(request, io).await,
+        false => exchange(request, io).await,
     }
 }
 
-/// A stream of a pod's container, served by the kubelet of its node.
+// === where to ===
+
+/// A stream of a pod's container, served by the kubelet of its node; `None` if there is none yet, and that is an answer.
 async fn pod_on_kubelet(call: &Call, sub: &str, query: &str) -> Result<Option<Backend>, Status> {
     let (namespace, name) = (call.info.namespace.as_str(), call.info.name.as_str());
     let pod = object(call, "pods", namespace, name).await?;
@@ -189,7 +199,7 @@ fn container_of(call: &Call, pod: &Value, sub: &str) -> Result<String, Status> {
     }
 }
 
-async fn kubelet(call: &Call, node: &str) -> Result<Backend, Status> {
+pub async fn kubelet(call: &Call, node: &str) -> Result<Backend, Status> {
     let object = object(call, "minions", "", node).await.map_err(|status| match status.code {
         404 => Status::not_found(&GroupResource::new("", "nodes"), node),
         _ => status,
@@ -218,84 +228,6 @@ async fn kubelet(call: &Call, node: &str) -> Result<Backend, Status> {
     })
 }
 
-/// `[scheme:]name[:port]` names a pod's port.
-async fn pod_target(call: &Call, query: &str) -> Result<Backend, Status> {
-    let (scheme, name, port) = target_name(&call.info.name);
-    let pod = object(call, "pods", &call.info.namespace, name).await?;
-    let address = pod["status"]["podIP"].as_str().unwrap_or("");
-    if address.is_empty() {
-        return Err(Status::bad_request("address not allowed"));
-    }
-    let first = || {
-        pod["spec"]["containers"]
-            .as_array()?
-            .iter()
-            .find_map(|container| container["ports"][0]["containerPort"].as_u64())
-    };
-    let number = if port.is_empty() { first() } else { port.parse().ok() };
-    let port = number.and_then(|number| u16::try_from(number).ok()).unwrap_or(80);
-    Ok(Backend { host: address.to_owned(), port, scheme, path_and_query: rest(call, query) })
-}
-
-/// `[scheme:]name[:port]` names a service's port; one of its ready endpoints answers.
-async fn service_target(call: &Call, query: &str) -> Result<Backend, Status> {
-    let (scheme, name, port) = target_name(&call.info.name);
-    let service = object(call, "services/specs", &call.info.namespace, name).await?;
-    let ports = service["spec"]["ports"].as_array().cloned().unwrap_or_default();
-    let chosen = ports.iter().find(|entry| {
-        port.is_empty()
-            || entry["name"] == port
-            || entry["port"].as_u64().is_some_and(|number| number.to_string() == port)
-    });
-    let unavailable =
-        || Status::unavailable(format!("no endpoints available for service {:?}", call.info.name));
-    let chosen = chosen.ok_or_else(unavailable)?;
-    let endpoints = object(call, "services/endpoints", &call.info.namespace, name)
-        .await
-        .map_err(|_| unavailable())?;
-    for subset in endpoints["subsets"].as_array().into_iter().flatten() {
-        let same = |entry: &&Value| ports.len() == 1 || entry["name"] == chosen["name"];
-        let number = subset["ports"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(same)
-            .and_then(|entry| entry["port"].as_u64());
-        let addresses = subset["addresses"].as_array().cloned().unwrap_or_default();
-        let at = usize::from(uuid::Uuid::new_v4().as_bytes()[0]) % addresses.len().max(1);
-        if let (Some(number), Some(host)) =
-            (number, addresses.get(at).and_then(|address| address["ip"].as_str()))
-        {
-            let port = u16::try_from(number).unwrap_or(80);
-            return Ok(Backend {
-                host: host.to_owned(),
-                port,
-                scheme,
-                path_and_query: rest(call, query),
-            });
-        }
-    }
-    Err(unavailable())
-}
-
-fn target_name(text: &str) -> (Scheme, &str, &str) {
-    let parts: Vec<&str> = text.split(':').collect();
-    match parts.as_slice() {
-        ["https", name, port] => (Scheme::Https, name, port),
-        [_, name, port] => (Scheme::Http, name, port),
-        [name, port] => (Scheme::Http, name, port),
-        _ => (Scheme::Http, text, ""),
-    }
-}
-
-fn split_port(text: &str) -> (&str, Option<&str>) {
-    text.split_once(':').map_or((text, None), |(name, port)| (name, Some(port)))
-}
-
-fn rest(call: &Call, query: &str) -> String {
-    format!("/{}{query}", call.info.rest.join("/"))
-}
-
 async fn object(call: &Call, under: &str, namespace: &str, name: &str) -> Result<Value, Status> {
     let found = objects::find(&call.server, under, namespace, name).await?;
     found.ok_or_else(|| {
@@ -320,15 +252,12 @@ async fn connect(server: &Server, backend: &Backend) -> Result<Box<dyn Io>, BoxE
 }
 
 /// The client's request, addressed to the backend, without what was meant for this server only.
-fn outgoing<B>(backend: &Backend, mut parts: Parts, body: B) -> Result<Request<Body>, Status>
+fn outgoing<B>(backend: &Backend, mut parts: Parts, body: B) -> Result<Request<Body>, BoxError>
 where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    parts.uri = backend
-        .path_and_query
-        .parse::<Uri>()
-        .map_err(|error| Status::bad_request(error.to_string()))?;
+    parts.uri = backend.path_and_query.parse::<Uri>()?;
     parts.version = http::Version::HTTP_11;
     parts.headers.remove(AUTHORIZATION);
     let impersonation: Vec<_> = parts
@@ -342,7 +271,7 @@ where
         parts.headers.remove(CONNECTION);
     }
     let host = format!("{}:{}", backend.host, backend.port);
-    parts.headers.insert(HOST, host.parse().map_err(Status::internal)?);
+    parts.headers.insert(HOST, host.parse()?);
     Ok(Request::from_parts(parts, body.map_err(Into::into).boxed_unsync()))
 }
 
@@ -363,7 +292,7 @@ async fn upgrade(request: Request<Body>, io: Box<dyn Io>) -> Result<Response<Bod
     Ok(response.map(|body| body.map_err(BoxError::from).boxed_unsync()))
 }
 
-fn unreachable(backend: &Backend, error: &dyn std::fmt::Display) -> Status {
+pub fn unreachable(backend: &Backend, error: &dyn std::fmt::Display) -> Status {
     let Backend { host, port, .. } = backend;
     Status::internal(format!("error dialing backend: {host}:{port}: {error}"))
 }
@@ -377,12 +306,5 @@ mod tests {
         let query =
             "?command=sh&command=-c&container=web&stdin=true&stdout=true&stderr=false&tty=true";
         assert_eq!(streams_query(query), "?command=sh&command=-c&input=1&output=1&tty=1");
-    }
-
-    #[test]
-    fn targets_name_scheme_and_port() {
-        assert_eq!(target_name("web"), (Scheme::Http, "web", ""));
-        assert_eq!(target_name("web:8080"), (Scheme::Http, "web", "8080"));
-        assert_eq!(target_name("https:web:"), (Scheme::Https, "web", ""));
     }
 }

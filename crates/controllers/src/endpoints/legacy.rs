@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::trigger::{self, Triggers};
 use super::{HEADLESS, ResolvedPort};
 use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
@@ -40,13 +41,21 @@ enum Op {
 
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let present = ctx.lister::<Endpoints>().get(&key);
+    let triggers = ctx.memory::<Triggers>();
     let Some(service) = ctx.lister::<Service>().get(&key) else {
+        triggers.forget(&key);
         return remove_leftover(&ctx, present).await;
     };
     if super::selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
         return Ok(Action::Done);
     }
-    match plan(&service, &super::selected_pods(&ctx, &service), present.as_deref()) {
+    let pods = super::selected_pods(&ctx, &service);
+    let trigger = triggers.take(&service, &pods);
+    let mut op = plan(&service, &pods, present.as_deref());
+    if let Some(Op::Create(endpoints) | Op::Update(endpoints)) = &mut op {
+        trigger::mark(&mut endpoints.metadata, trigger);
+    }
+    match op {
         Some(Op::Create(endpoints)) => drop(ctx.create(&endpoints).await?),
         Some(Op::Update(endpoints)) => drop(ctx.update(&endpoints).await?),
         None => {}

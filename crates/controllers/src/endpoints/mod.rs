@@ -7,6 +7,7 @@
 pub mod legacy;
 pub mod mirroring;
 pub mod slices;
+mod trigger;
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::trigger::{self, Triggers};
 use super::{Family, HEADLESS, MANAGED_BY, ResolvedPort, SERVICE_NAME};
 use crate::pod;
 use crate::runtime::{Action, ControllerDef, Ctx, Key, Result};
@@ -42,7 +43,11 @@ enum Op {
 }
 
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
-    let Some(service) = ctx.lister::<Service>().get(&key) else { return Ok(Action::Done) };
+    let triggers = ctx.memory::<Triggers>();
+    let Some(service) = ctx.lister::<Service>().get(&key) else {
+        triggers.forget(&key);
+        return Ok(Action::Done);
+    };
     if super::selector(&service).is_none() || service.metadata.deletion_timestamp.is_some() {
         // Slices of a Service without selector are the user's; those of a deleted one are the garbage collector's.
         return Ok(Action::Done);
@@ -54,7 +59,11 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     };
     let pods = super::selected_pods(&ctx, &service);
     let slices = slices_of(&ctx, &service);
-    for op in plan(&service, &pods, &slices, &zone) {
+    let trigger = triggers.take(&service, &pods);
+    for mut op in plan(&service, &pods, &slices, &zone) {
+        if let Op::Create(slice) | Op::Update(slice) = &mut op {
+            trigger::mark(&mut slice.metadata, trigger);
+        }
         match op {
             Op::Create(slice) => drop(ctx.create(slice.as_ref()).await?),
             Op::Update(slice) => drop(ctx.update(slice.as_ref()).await?),

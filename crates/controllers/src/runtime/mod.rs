@@ -200,8 +200,12 @@ pub async fn run_all(
     edges::start_reflectors(&caches, &reader, &shutdown, &mut tasks);
     for (def, queue, synced) in controllers {
         let client = client_for(&crate::service_account(def.name));
-        let (recorder, recording) =
-            events::recorder(client.clone(), def.name, config.clock, shutdown.clone());
+        let (recorder, recording) = events::recorder(
+            client.clone(),
+            crate::event_source(def.name),
+            config.clock,
+            shutdown.clone(),
+        );
         tasks.spawn(recording);
         let ctx = Arc::new(Ctx {
             client,

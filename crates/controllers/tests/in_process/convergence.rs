@@ -38,6 +38,29 @@ async fn namespaces_are_furnished() {
     cluster.stop().await;
 }
 
+/// Such a condition is valid, and is stored as it came.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_without_a_time_stops_no_other_service() {
+    let cluster = TestCluster::start("timeless").await;
+    let service = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name}, "spec": {"selector": {"app": name}, "ports": [{"port": 80}]}})
+    };
+    cluster.create::<Service>("default", service("timeless")).await;
+    let condition = json!({"type": "Told", "status": "True", "reason": "Test", "message": "", "lastTransitionTime": null});
+    let status = Patch::Merge(json!({"status": {"conditions": [condition]}}));
+    let services = cluster.api::<Service>("default");
+    services.patch_status("timeless", &PatchParams::default(), &status).await.expect("accepted");
+    cluster.create::<Service>("default", service("later")).await;
+    cluster
+        .eventually("slices of the later service", async |c| {
+            let ours = ListParams::default().labels("kubernetes.io/service-name=later");
+            !c.api::<EndpointSlice>("default").list(&ours).await.unwrap().items.is_empty()
+        })
+        .await;
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_runs_rolls_scales_and_is_collected() {
     let cluster = TestCluster::start("deployment").await;

@@ -47,6 +47,6 @@ impl Clients {
     }
 
     fn of(&self, user: UserInfo) -> Client {
-        Client::new(self.api.local(user), "default")
+        Client::new(self.api.typed(user), "default")
     }
 }

@@ -9,6 +9,7 @@
 //! Every part but the first is an ordinary Kubernetes client. The way down is the way up reversed;
 //! pods run on.
 
+mod dns_metrics;
 pub mod flags;
 mod identity;
 mod metrics;

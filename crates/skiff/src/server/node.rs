@@ -19,7 +19,7 @@ use tokio::net::TcpListener;
 use super::identity::Clients;
 use super::pod_network::{PodNetworkPlugin, forget_all_but};
 use super::terms::Terms;
-use super::{Parts, Result, serving, system_objects};
+use super::{Parts, Result, dns_metrics, serving, system_objects};
 use crate::node_socket::Health;
 
 const BRIDGE: &str = "skiff0";
@@ -35,6 +35,7 @@ pub struct Node {
     kubelet_listener: TcpListener,
     proxy: ServiceProxy,
     dns: DnsServer,
+    dns_metrics: TcpListener,
 }
 
 impl Node {
@@ -68,6 +69,7 @@ impl Node {
         })
         .await?;
         let dns = DnsServer::bind(&[SocketAddr::new(network.gateway().into(), DNS_PORT)]).await?;
+        let dns_metrics = TcpListener::bind((network.gateway(), dns_metrics::PORT)).await?;
         let client = clients.node(&terms.node_name);
         let config = kubelet_config(terms, api)?;
         let kubelet = Kubelet::build(config, client, runtime.clone())?;
@@ -80,6 +82,7 @@ impl Node {
             kubelet_listener,
             proxy,
             dns,
+            dns_metrics,
         })
     }
 
@@ -105,6 +108,7 @@ impl Node {
         let mut proxied = self.proxy.status();
         parts.spawn_until_stop(self.proxy.run(clients.user("system:kube-proxy")));
         let mut answered = self.dns.status();
+        parts.spawn_until_stop(dns_metrics::serve(self.dns_metrics, self.dns.metrics()));
         parts.spawn_until_stop(answer_dns(self.dns, clients, terms.cluster_domain.clone()));
 
         wait_until_ready(clients.node(&self.name), &self.name).await?;

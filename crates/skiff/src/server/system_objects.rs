@@ -14,6 +14,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 use skiff_controllers::{HOST_PATH_PROVISIONER, HOST_PATH_PROVISIONER_USER};
 
+use super::dns_metrics;
 use super::terms::Terms;
 
 const NAMESPACE: &str = "kube-system";
@@ -210,5 +211,6 @@ fn ports(port: u16) -> Value {
     json!([
         { "name": "dns", "protocol": "UDP", "port": port },
         { "name": "dns-tcp", "protocol": "TCP", "port": port },
+        { "name": "metrics", "protocol": "TCP", "port": dns_metrics::PORT },
     ])
 }

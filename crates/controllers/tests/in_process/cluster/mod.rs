@@ -47,9 +47,9 @@ impl TestCluster {
             ApiServer::build(ApiServerConfig::new(&data_dir)).await.expect("the API server starts");
         let client_for = {
             let server = server.clone();
-            move |user: &str| Client::new(server.local(identity(user)), "default")
+            move |user: &str| Client::new(server.typed(identity(user)), "default")
         };
-        let client = Client::new(server.local(UserInfo::system("test")), "default");
+        let client = Client::new(server.typed(UserInfo::system("test")), "default");
         let shutdown = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let config = skiff_scheduler::SchedulerConfig::default();
@@ -94,7 +94,7 @@ impl TestCluster {
         &self,
         user: UserInfo,
     ) -> Api<K> {
-        Api::all(Client::new(self.server.local(user), "default"))
+        Api::all(Client::new(self.server.typed(user), "default"))
     }
 
     /// Whose token it is, by what the server says.
