@@ -39,17 +39,19 @@ struct Field {
 
 /// Lets every fault of an object of this kind show its value as upstream prints it.
 pub fn print_values(kind: &GroupKind, errors: &mut ErrorList) {
-    let structured = |value: &Value| matches!(value, Value::Object(_) | Value::Array(_));
     for error in &mut errors.0 {
-        let Some(value) = error.bad_value.as_ref().filter(|value| structured(value)) else {
+        let Some(value) = error.bad_value.as_ref().filter(|_| error.printed.is_none()) else {
             continue;
         };
-        if error.printed.is_none()
-            && let Some(of) = type_at(kind, &error.field)
-        {
+        match (value, type_at(kind, &error.field)) {
             // A fault of one of the members may be reported at the list.
-            let of = if value.is_object() { of.trim_start_matches("[]") } else { of };
-            error.printed = Some(printed(of, value));
+            (Value::Object(_), Some(of)) => {
+                error.printed = Some(printed(of.trim_start_matches("[]"), value));
+            }
+            (Value::Array(_), Some(of)) => error.printed = Some(printed(of, value)),
+            // A field that cannot be absent is shown as empty.
+            (Value::Null, Some("s")) => error.printed = Some(printed("s", value)),
+            _ => {}
         }
     }
 }

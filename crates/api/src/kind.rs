@@ -12,6 +12,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::field::ErrorList;
+use crate::kinds::fill::object_at;
+use crate::kinds::pod_spec::drop_disabled_fields;
 use crate::schema::StructRef;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -128,6 +130,11 @@ pub trait Strategy: Send + Sync {
     /// Defaults that depend on other fields or that are no static fact. Runs after the static
     /// defaults, on create, update and on read of objects stored by an older release.
     fn default(&self, _object: &mut Value) {}
+
+    /// The pointer to the PodSpec of the Pods that the kind is, or has made of a template.
+    fn pod_spec(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Clears what a client may not set on create (status), sets what the server sets.
     /// The default drops `status` if the kind has a status subresource.
@@ -341,6 +348,26 @@ impl Edition {
 // === impl KindDef ===
 
 impl KindDef {
+    /// What becomes of a new object before it is validated: [`Strategy::prepare_for_create`],
+    /// without fields of features that are off.
+    pub fn prepare_for_create(&self, object: &mut Value) {
+        self.drop_disabled_fields(object);
+        self.strategy.prepare_for_create(self, object);
+    }
+
+    /// As [`KindDef::prepare_for_create`], for an update of the whole object.
+    pub fn prepare_for_update(&self, object: &mut Value, old: &Value) {
+        self.drop_disabled_fields(object);
+        self.strategy.prepare_for_update(self, object, old);
+    }
+
+    fn drop_disabled_fields(&self, object: &mut Value) {
+        let spec = self.strategy.pod_spec().and_then(|pointer| object_at(object, pointer));
+        if let Some(spec) = spec {
+            drop_disabled_fields(spec);
+        }
+    }
+
     /// `v1` or `apps/v1`.
     pub fn api_version(&self) -> String {
         join_version(&self.group, &self.version)

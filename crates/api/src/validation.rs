@@ -26,7 +26,7 @@ const WILDCARD_FORMAT: &str = "a wildcard DNS-1123 subdomain must start with '*.
 
 /// Faults of a DNS label: `[a-z0-9]([-a-z0-9]*[a-z0-9])?`, at most 63.
 pub fn dns_label(text: &str) -> Vec<String> {
-    let mut faults = name_too_long(text, DNS_LABEL_MAX);
+    let mut faults = name_too_long(text, DNS_LABEL_MAX, "characters");
     if !is_label(text) {
         let subdomain = is_subdomain(text);
         faults.push(match subdomain {
@@ -39,7 +39,7 @@ pub fn dns_label(text: &str) -> Vec<String> {
 
 /// Faults of a DNS subdomain: labels joined by dots, at most 253.
 pub fn dns_subdomain(text: &str) -> Vec<String> {
-    let mut faults = name_too_long(text, DNS_SUBDOMAIN_MAX);
+    let mut faults = name_too_long(text, DNS_SUBDOMAIN_MAX, "characters");
     if !is_subdomain(text) {
         faults.push(SUBDOMAIN_FORMAT.to_owned());
     }
@@ -48,7 +48,7 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
 
 /// Faults of a DNS-1035 label: a DNS label that starts with a letter.
 pub fn dns_1035_label(text: &str) -> Vec<String> {
-    let mut faults = name_too_long(text, DNS_LABEL_MAX);
+    let mut faults = name_too_long(text, DNS_LABEL_MAX, "characters");
     if !is_label(text) || !text.starts_with(|c: char| c.is_ascii_lowercase()) {
         faults.push(LABEL_1035_FORMAT.to_owned());
     }
@@ -57,7 +57,7 @@ pub fn dns_1035_label(text: &str) -> Vec<String> {
 
 /// Faults of `*.example.com`.
 pub fn wildcard_dns_subdomain(text: &str) -> Vec<String> {
-    let mut faults = name_too_long(text, DNS_SUBDOMAIN_MAX);
+    let mut faults = name_too_long(text, DNS_SUBDOMAIN_MAX, "characters");
     if !text.strip_prefix("*.").is_some_and(is_subdomain) {
         faults.push(WILDCARD_FORMAT.to_owned());
     }
@@ -71,10 +71,12 @@ pub fn qualified_name(text: &str) -> Vec<String> {
         [name] => (Vec::new(), name),
         ["", name] => (vec!["prefix part must be non-empty".to_owned()], name),
         [prefix, name] => {
-            // Keys are measured in bytes, names in characters.
-            let in_bytes = |fault: String| fault.replace("253 characters", "253 bytes");
-            let about_prefix = dns_subdomain(prefix).into_iter().map(in_bytes);
-            (about_prefix.map(|fault| format!("prefix part {fault}")).collect(), name)
+            // Counted in bytes here, and in characters where a subdomain stands alone.
+            let mut about_prefix = name_too_long(prefix, DNS_SUBDOMAIN_MAX, "bytes");
+            if !is_subdomain(prefix) {
+                about_prefix.push(SUBDOMAIN_FORMAT.to_owned());
+            }
+            (about_prefix.into_iter().map(|fault| format!("prefix part {fault}")).collect(), name)
         }
         _ => {
             return vec![format!(
@@ -116,8 +118,12 @@ pub fn path_segment(text: &str) -> Vec<String> {
 
 /// Faults of an object's name. A generated name's prefix may end in `-`.
 pub fn object_name(rule: NameRule, name: &str, is_prefix: bool) -> Vec<String> {
+    // Upstream masks the character before the hyphen as well.
     let masked = match name.strip_suffix('-') {
-        Some(start) if is_prefix && !start.is_empty() => format!("{start}a"),
+        Some(start) if is_prefix && !start.is_empty() => {
+            let last = start.char_indices().next_back().map_or(0, |(at, _)| at);
+            format!("{}a", &start[..last])
+        }
         _ => name.to_owned(),
     };
     match rule {
@@ -160,9 +166,9 @@ pub fn port_name(text: &str) -> Vec<String> {
     faults
 }
 
-fn name_too_long(text: &str, max: usize) -> Vec<String> {
+fn name_too_long(text: &str, max: usize, unit: &str) -> Vec<String> {
     match text.len() > max {
-        true => vec![format!("must be no more than {max} characters")],
+        true => vec![format!("must be no more than {max} {unit}")],
         false => Vec::new(),
     }
 }
@@ -200,12 +206,16 @@ mod tests {
         assert_eq!(path_segment("a/b%"), ["may not contain '/'", "may not contain '%'"]);
         assert!(object_name(NameRule::DnsSubdomain, "web-", true).is_empty());
         assert!(!object_name(NameRule::DnsSubdomain, "web-", false).is_empty());
+        let masked = "the character before the hyphen of a prefix is not looked at";
+        assert!(object_name(NameRule::DnsSubdomain, "webX-", true).is_empty(), "{masked}");
     }
 
     #[test]
     fn label_keys_and_values() {
         assert!(label_key("example.com/Name_1").is_empty());
         assert_eq!(label_key("/x"), ["prefix part must be non-empty"]);
+        let long = format!("{}z/x", "z.".repeat(127));
+        assert_eq!(label_key(&long), ["prefix part must be no more than 253 bytes"]);
         let shape = label_key("a/b/c");
         assert!(shape[0].starts_with("a valid label key must consist of"), "{shape:?}");
         assert!(shape[0].ends_with("(e.g. 'example.com/MyName')"));

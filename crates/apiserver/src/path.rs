@@ -371,7 +371,7 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
 fn add_warnings(call: &Call, headers: &mut HeaderMap) {
     for text in call.take_warnings() {
         let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
             headers.append("warning", value);
         }
     }

@@ -19,7 +19,7 @@ use crate::reply::BoxError;
 
 /// The most that is read of an answered request, and for how long.
 const FORGIVEN: usize = 256 << 10;
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// A request's body, which comes back if it is not read to its end.
 pub struct Lent<B: Body + Unpin> {

@@ -14,7 +14,6 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
 use serde_json::json;
 use skiff_apiserver::{ApiServer, UserInfo};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tower::Service;
 
@@ -136,35 +135,6 @@ async fn a_connection_that_never_speaks_holds_nobody_back() {
     let response = connection.send_request(get("/version")).await.expect("an answer");
     assert_eq!(response.status(), StatusCode::OK);
     drop(silent);
-}
-
-/// The head of the next answer on a connection, read with its body.
-async fn answer(stream: &mut (impl AsyncRead + Unpin)) -> String {
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(stream.read_u8().await.expect("the connection stays open"));
-    }
-    let head = String::from_utf8(head).expect("text").to_lowercase();
-    let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next());
-    let length = length.and_then(|text| text.parse().ok()).expect("a length");
-    stream.read_exact(&mut vec![0; length]).await.expect("the body");
-    head
-}
-
-#[tokio::test]
-async fn a_connection_outlives_a_request_that_was_refused_before_its_body_came() {
-    let serving = serving().await;
-    let mut stream = serving.dial("http/1.1").await;
-    let head = format!(
-        "POST {CONFIG_MAPS} HTTP/1.1\r\nHost: localhost\r\nImpersonate-User: nobody\r\nContent-Length: 2\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await.expect("sent");
-    stream.flush().await.expect("sent");
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    stream.write_all(b"{}").await.expect("sent");
-    assert!(answer(&mut stream).await.starts_with("http/1.1 403"));
-    stream.write_all(b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("sent");
-    assert!(answer(&mut stream).await.starts_with("http/1.1 200"));
 }
 
 // === what is open ===

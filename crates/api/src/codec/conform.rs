@@ -236,6 +236,11 @@ pub fn scalar(node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, Type
         (Schema::Bool, Node::Bool(truth)) => Ok(Value::Bool(truth)),
         (Schema::Int32 | Schema::Int64, Node::Number(text)) => integer(&text, schema, at),
         (Schema::Double, number @ Node::Number(_)) => Ok(number.into_value()),
+        // Go reads bytes from a list of numbers as well.
+        (Schema::Bytes, Node::List(items)) if items.iter().all(|item| byte(item).is_some()) => {
+            let bytes: Vec<u8> = items.iter().filter_map(byte).collect();
+            Ok(base64::Engine::encode(&base64::engine::general_purpose::STANDARD, bytes).into())
+        }
         (Schema::Bytes, Node::String(text)) => base64_text(&text).map(Value::String),
         (Schema::Time, Node::String(text)) => {
             time::canonical(&text).map(Value::String).map_err(TypeError)
@@ -254,6 +259,13 @@ pub fn scalar(node: Node, schema: &Schema, at: &Place<'_>) -> Result<Value, Type
         (Schema::Time | Schema::MicroTime, other) => Err(at.unmarshal(other.type_name(), "string")),
         (Schema::IntOrString, other) => Err(at.unmarshal(other.type_name(), "int32")),
         (_, other) => Err(at.mismatch(other.type_name(), schema)),
+    }
+}
+
+fn byte(node: &Node) -> Option<u8> {
+    match node {
+        Node::Number(text) => text.parse().ok(),
+        _ => None,
     }
 }
 
@@ -422,6 +434,16 @@ mod tests {
             let error = read(kind, text).0.expect_err(text);
             assert_eq!(error.to_string(), message);
         }
+    }
+
+    #[test]
+    fn bytes_are_read_from_numbers_too() {
+        let data = |text: &str| read("core.v1.Secret", text).0.map(|secret| secret["data"].clone());
+        assert_eq!(
+            data(r#"{"data":{"a":[120],"b":[]}}"#).ok(),
+            Some(json!({"a": "eA==", "b": ""}))
+        );
+        assert!(data(r#"{"data":{"a":[256]}}"#).is_err());
     }
 
     #[test]

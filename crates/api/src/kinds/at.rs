@@ -292,7 +292,7 @@ pub mod tests {
     pub fn check_update(path: &str, old: &str, new: &str, faults: &[&str]) {
         let kind = kind_at(path);
         let (old, mut new) = (created(&kind, old), read(&kind, new));
-        kind.strategy.prepare_for_update(&kind, &mut new, &old);
+        kind.prepare_for_update(&mut new, &old);
         let mut errors = ErrorList::default();
         kind.strategy.validate_update(&new, &old, &mut errors);
         compare(&kind, &new.to_string(), errors, faults);
@@ -341,7 +341,7 @@ pub mod tests {
 
     fn created(kind: &KindDef, yaml: &str) -> Value {
         let mut object = read(kind, yaml);
-        kind.strategy.prepare_for_create(kind, &mut object);
+        kind.prepare_for_create(&mut object);
         object
     }
 

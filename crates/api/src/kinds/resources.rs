@@ -94,7 +94,7 @@ pub fn is_extended(name: &str) -> bool {
 }
 
 /// What more may be requested of than is limited.
-fn may_be_overcommitted(name: &str) -> bool {
+pub fn may_be_overcommitted(name: &str) -> bool {
     is_native(name) && !is_huge_page(name)
 }
 

@@ -9,7 +9,7 @@ use super::pod_spec::warnings::warn_pod;
 use super::selectors::{is_everything, validate_label_selector};
 use crate::field::{ErrorList, Path};
 use crate::meta::meta;
-use crate::validation::validate_annotations;
+use crate::validation::{dns_label, validate_annotations};
 
 /// `Containers`, `Images` and `Pod Labels` of the template at a pointer.
 pub fn template_cell(object: &Value, template: &str, column: &str) -> Value {
@@ -115,12 +115,13 @@ pub fn validate_counts(
     for field in capped {
         let count = status.child(field);
         if count.int() > total {
-            count.invalid(errors, "cannot be greater than status.replicas");
+            count.invalid_as(errors, count.int(), "cannot be greater than status.replicas");
         }
     }
     let available = status.child("availableReplicas");
     if available.int() > status.child("readyReplicas").int() {
-        available.invalid(errors, format!("cannot be greater than {ready}"));
+        let detail = format!("cannot be greater than {ready}");
+        available.invalid_as(errors, available.int(), detail);
     }
 }
 
@@ -176,6 +177,27 @@ const NOT_IN_TEMPLATES: &[(&str, &str)] = &[
     ("finalizers", "finalizers"),
     ("managedFields", "managedFields"),
 ];
+
+/// A new object whose name becomes part of host names.
+pub fn warn_name(name: &str, warnings: &mut Vec<String>) {
+    let faults = dns_label(name);
+    if !faults.is_empty() {
+        warnings.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            faults.join(" ")
+        ));
+    }
+}
+
+/// What there is to say of workloads whose names and templates are all that matters.
+pub fn named_template_warnings(object: &Value, old: Option<&Value>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if old.is_none() {
+        warn_name(meta(object).name(), &mut warnings);
+    }
+    warnings.extend(template_warnings(object, old, "/spec/template"));
+    warnings
+}
 
 /// Warnings about the template at a pointer; none where an update leaves the object's generation as it was, or the
 /// template of an object that has none.

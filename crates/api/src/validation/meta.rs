@@ -24,46 +24,75 @@ const FIXED: &[(&str, bool)] = &[
 ];
 
 /// The groups whose kinds take any finalizer that is a qualified name.
-const ANY_FINALIZER: &[&str] =
-    &["admissionregistration.k8s.io", "apiextensions.k8s.io", "apiregistration.k8s.io"];
-
-/// The kinds whose updates are held against the rules of new objects, and not those of changes.
-const ONLY_AS_NEW: &[(&str, &str)] = &[
-    ("", "LimitRange"),
-    ("", "PersistentVolume"),
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy"),
-    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding"),
-    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration"),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy"),
-    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding"),
-    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration"),
-    ("discovery.k8s.io", "EndpointSlice"),
-    ("flowcontrol.apiserver.k8s.io", "FlowSchema"),
-    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration"),
-    ("storage.k8s.io", "CSINode"),
-    ("storage.k8s.io", "VolumeAttachment"),
+const ANY_FINALIZER: &[&str] = &[
+    "admissionregistration.k8s.io",
+    "apiextensions.k8s.io",
+    "apiregistration.k8s.io",
+    "node.k8s.io",
 ];
 
-/// The kinds whose updates are held against both.
-const ALSO_AS_NEW: &[(&str, &str)] = &[
-    ("", "ConfigMap"),
-    ("", "Endpoints"),
-    ("", "PersistentVolumeClaim"),
-    ("", "Secret"),
-    ("", "Service"),
-    ("", "ServiceAccount"),
-    ("apiregistration.k8s.io", "APIService"),
-    ("apps", "ControllerRevision"),
-    ("batch", "Job"),
-    ("certificates.k8s.io", "CertificateSigningRequest"),
-    ("networking.k8s.io", "Ingress"),
-    ("networking.k8s.io", "IngressClass"),
-    ("rbac.authorization.k8s.io", "ClusterRole"),
-    ("rbac.authorization.k8s.io", "ClusterRoleBinding"),
-    ("rbac.authorization.k8s.io", "Role"),
-    ("rbac.authorization.k8s.io", "RoleBinding"),
-    ("storage.k8s.io", "VolumeAttributesClass"),
+/// What a kind holds the metadata of a changed object against, after the generic layer did.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// The rules of new objects.
+    New,
+    /// The rules of changes.
+    Change,
+}
+
+const AS_NEW: &[Pass] = &[Pass::New];
+const NEW_FIRST: &[Pass] = &[Pass::New, Pass::Change];
+const NEW_LAST: &[Pass] = &[Pass::Change, Pass::New];
+
+/// The kinds that do not just hold their updates against the rules of changes.
+const PASSES: &[(&str, &str, &[Pass])] = &[
+    ("", "ConfigMap", NEW_LAST),
+    ("", "Endpoints", NEW_LAST),
+    ("", "Event", &[]),
+    ("", "LimitRange", AS_NEW),
+    ("", "Node", NEW_FIRST),
+    ("", "PersistentVolume", &[Pass::New, Pass::New]),
+    ("", "PersistentVolumeClaim", NEW_LAST),
+    ("", "Pod", NEW_LAST),
+    ("", "Secret", NEW_LAST),
+    ("", "ServiceAccount", NEW_LAST),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicy", AS_NEW),
+    ("admissionregistration.k8s.io", "MutatingAdmissionPolicyBinding", AS_NEW),
+    ("admissionregistration.k8s.io", "MutatingWebhookConfiguration", AS_NEW),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicy", AS_NEW),
+    ("admissionregistration.k8s.io", "ValidatingAdmissionPolicyBinding", AS_NEW),
+    ("admissionregistration.k8s.io", "ValidatingWebhookConfiguration", AS_NEW),
+    ("apiregistration.k8s.io", "APIService", NEW_LAST),
+    ("apps", "ControllerRevision", NEW_LAST),
+    ("batch", "Job", NEW_FIRST),
+    ("certificates.k8s.io", "CertificateSigningRequest", NEW_FIRST),
+    ("discovery.k8s.io", "EndpointSlice", AS_NEW),
+    ("flowcontrol.apiserver.k8s.io", "FlowSchema", AS_NEW),
+    ("flowcontrol.apiserver.k8s.io", "PriorityLevelConfiguration", AS_NEW),
+    ("networking.k8s.io", "IPAddress", NEW_FIRST),
+    ("networking.k8s.io", "Ingress", NEW_LAST),
+    ("networking.k8s.io", "IngressClass", NEW_LAST),
+    ("node.k8s.io", "RuntimeClass", NEW_FIRST),
+    ("policy", "PodDisruptionBudget", &[]),
+    ("rbac.authorization.k8s.io", "ClusterRole", NEW_FIRST),
+    ("rbac.authorization.k8s.io", "ClusterRoleBinding", NEW_FIRST),
+    ("rbac.authorization.k8s.io", "Role", NEW_FIRST),
+    ("rbac.authorization.k8s.io", "RoleBinding", NEW_FIRST),
+    ("resource.k8s.io", "DeviceClass", NEW_FIRST),
+    ("resource.k8s.io", "ResourceClaim", NEW_FIRST),
+    ("resource.k8s.io", "ResourceClaimTemplate", NEW_FIRST),
+    ("storage.k8s.io", "CSINode", AS_NEW),
+    ("storage.k8s.io", "CSIStorageCapacity", NEW_FIRST),
+    ("storage.k8s.io", "StorageClass", NEW_FIRST),
+    ("storage.k8s.io", "VolumeAttachment", AS_NEW),
+    ("storage.k8s.io", "VolumeAttributesClass", NEW_LAST),
 ];
+
+fn passes(kind: &KindDef) -> &'static [Pass] {
+    let listed =
+        |row: &&(&str, &str, _)| !kind.custom && (row.0, row.1) == (&*kind.group, &*kind.kind);
+    PASSES.iter().find(listed).map_or(&[Pass::Change], |row| row.2)
+}
 
 /// Drops owner references that say what an earlier one does; the uids of those, as a warning shows
 /// them.
@@ -120,17 +149,15 @@ pub fn validate_kind_meta_update(
     old: &Value,
     errors: &mut ErrorList,
 ) {
-    let listed = |kinds: &[(&str, &str)]| {
-        !kind.custom && kinds.contains(&(kind.group.as_str(), kind.kind.as_str()))
-    };
-    let only_as_new = listed(ONLY_AS_NEW);
-    if !only_as_new {
-        let at = Path::new("metadata");
-        change(object, old, errors, &at);
-        standard_finalizers(kind, object, errors, &at);
-    }
-    if only_as_new || listed(ALSO_AS_NEW) {
-        validate_meta(kind, object, errors);
+    let at = Path::new("metadata");
+    for pass in passes(kind) {
+        match pass {
+            Pass::New => validate_meta(kind, object, errors),
+            Pass::Change => {
+                change(object, old, errors, &at);
+                standard_finalizers(kind, object, errors, &at);
+            }
+        }
     }
 }
 

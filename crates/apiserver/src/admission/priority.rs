@@ -19,12 +19,17 @@ impl Plugin for Priority {
     }
 
     fn handles(&self, request: &Request<'_>) -> bool {
-        request.creates("", "pods") || request.is("scheduling.k8s.io", "priorityclasses")
+        let writes = matches!(request.operation, Operation::Create | Operation::Update);
+        (writes && request.is("", "pods")) || request.is("scheduling.k8s.io", "priorityclasses")
     }
 
     async fn mutate(&self, request: &Request<'_>, object: &mut Value) -> Result<(), Status> {
-        match request.kind.resource.as_str() {
-            "pods" => resolve(request, object).await,
+        match (request.kind.resource.as_str(), request.old) {
+            ("pods", None) => resolve(request, object).await,
+            ("pods", Some(old)) => {
+                keep_resolved(object, old);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
@@ -40,6 +45,16 @@ impl Plugin for Priority {
             only_default(request, object).await?;
         }
         Ok(())
+    }
+}
+
+/// What was decided when the Pod was made holds for those who do not speak of it.
+fn keep_resolved(pod: &mut Value, old: &Value) {
+    for field in ["priority", "preemptionPolicy"] {
+        let decided = old.pointer("/spec").and_then(|spec| spec.get(field));
+        if let (None, Some(decided)) = (pod["spec"].get(field), decided) {
+            pod["spec"][field] = decided.clone();
+        }
     }
 }
 

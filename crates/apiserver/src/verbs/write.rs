@@ -70,6 +70,9 @@ pub struct Outcome {
     pub created: bool,
 }
 
+/// When an owner that is named twice is found in what plugins and webhooks have made of an object.
+const AFTER_ADMISSION: &str = " after mutating admission happens";
+
 /// How often another name is drawn for `generateName`.
 const NAME_ATTEMPTS: usize = 8;
 
@@ -163,13 +166,14 @@ impl<'a> Write<'a> {
             ));
         }
         wipe_system_meta(&mut object);
-        self.name_owners_once(&mut object);
+        self.name_owners_once(&mut object, "");
         if !owned {
             ownership::track(self, &mut object, None)?;
         }
         crate::custom::refuse_new_objects(&self.kind, meta(&object).name())?;
         let mut request = Request::new(self, Operation::Create, None);
         admission::mutate(&mut request, &mut object).await?;
+        self.name_owners_once(&mut object, AFTER_ADMISSION);
         fill_new_meta(&mut object);
         let allocation = self.assign(&mut object, None)?;
         self.prepare_new(&mut object);
@@ -192,7 +196,7 @@ impl<'a> Write<'a> {
     fn prepare_new(&self, object: &mut Value) {
         let strategy = &self.stored.strategy;
         strategy.warnings_before_create(object).into_iter().for_each(|text| self.call.warn(text));
-        strategy.prepare_for_create(&self.stored, object);
+        self.stored.prepare_for_create(object);
         // Where changes are not counted, the number is whatever the client says.
         if strategy.counts_generation(&self.stored) {
             set(object, "generation", 1.into());
@@ -253,12 +257,12 @@ impl<'a> Write<'a> {
 
     // --- shared ---
 
-    /// An owner that is named twice is kept once, with a warning.
-    fn name_owners_once(&self, object: &mut Value) {
+    /// An owner that is named twice is kept once, with a warning that says `when` it was found.
+    fn name_owners_once(&self, object: &mut Value, when: &str) {
         let repeated = drop_repeated_owners(object);
         if !repeated.is_empty() {
             self.call.warn(format!(
-                ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+                ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
                 repeated.join(", ")
             ));
         }

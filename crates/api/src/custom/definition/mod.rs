@@ -129,12 +129,13 @@ impl Checked<'_> {
     }
 
     fn name(&self, errors: &mut ErrorList) {
-        let (spec, name) = (&self.object["spec"], meta(self.object).name());
-        if !name.is_empty()
-            && name != format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"))
-        {
-            let detail = "must be spec.names.plural+\".\"+spec.group";
-            errors.invalid(&Path::new("metadata").child("name"), name, detail);
+        let (spec, meta) = (&self.object["spec"], meta(self.object));
+        let wanted = format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"));
+        for (field, name) in [("generateName", meta.generate_name()), ("name", meta.name())] {
+            if !name.is_empty() && name != wanted {
+                let detail = "must be spec.names.plural+\".\"+spec.group";
+                errors.invalid(&Path::new("metadata").child(field), name, detail);
+            }
         }
     }
 

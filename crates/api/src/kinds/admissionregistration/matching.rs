@@ -31,16 +31,16 @@ pub fn validate_selectors(holder: &At, errors: &mut ErrorList) {
 
 /// `matchConstraints` and `matchResources` of policies.
 pub fn validate_match_resources(resources: &At, errors: &mut ErrorList) {
+    let policy = resources.child("matchPolicy");
+    match policy.is_set() {
+        true => policy.one_of(errors, POLICIES),
+        false => policy.required(errors, ""),
+    }
     for selector in ["namespaceSelector", "objectSelector"] {
         match resources.has(selector) {
             true => validate_label_selector(&resources.child(selector), errors),
             false => resources.child(selector).required(errors, ""),
         }
-    }
-    let policy = resources.child("matchPolicy");
-    match policy.is_set() {
-        true => policy.one_of(errors, POLICIES),
-        false => policy.required(errors, ""),
     }
     for field in ["resourceRules", "excludeResourceRules"] {
         for rule in resources.child(field).items() {

@@ -12,7 +12,8 @@ use super::matching::{
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{Object, list, object as object_in, object_at, set, text};
+use crate::kinds::conditions::validate_conditions as validate_status_conditions;
+use crate::kinds::fill::{Object, list, made_at, object as object_in, object_at, set, text};
 use crate::kinds::rules::one_line;
 use crate::kinds::selectors::validate_label_selector;
 use crate::meta::meta;
@@ -32,7 +33,7 @@ pub struct Binding {
 
 impl Strategy for ValidatingPolicy {
     fn default(&self, object: &mut Value) {
-        if let Some(spec) = object_at(object, "/spec") {
+        if let Some(spec) = made_at(object, "/spec") {
             default_policy(spec);
         }
     }
@@ -60,6 +61,19 @@ impl Strategy for ValidatingPolicy {
             validate_validation(&validation, &scope, errors);
         }
         validate_audits(meta(object).name(), &audits, &scope, errors);
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
+        let root = At::root(object);
+        let status = root.child("status");
+        let checking = status.child("typeChecking");
+        for warning in checking.child("expressionWarnings").items() {
+            warning.child("warning").needed(errors);
+            if warning.text_of("fieldRef").trim().is_empty() {
+                warning.child("fieldRef").required(errors, "");
+            }
+        }
+        validate_status_conditions(&status.child("conditions"), errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -136,7 +150,7 @@ fn validate_audits(policy: &str, audits: &At, scope: &Scope, errors: &mut ErrorL
 
 impl Strategy for MutatingPolicy {
     fn default(&self, object: &mut Value) {
-        if let Some(spec) = object_at(object, "/spec") {
+        if let Some(spec) = made_at(object, "/spec") {
             default_policy(spec);
         }
     }
@@ -354,14 +368,18 @@ fn param_ref(binding: &Value) -> String {
 
 fn validate_params(params: &At, errors: &mut ErrorList) {
     let (name, selector) = (params.child("name"), params.child("selector"));
-    match (name.is_empty(), selector.is_set()) {
-        (false, true) => {
-            name.forbidden(errors, "name and selector are mutually exclusive");
-            selector.forbidden(errors, "name and selector are mutually exclusive");
-        }
-        (true, false) => params.required(errors, "one of name or selector must be specified"),
-        (false, false) => name.obeys(errors, path_segment),
-        (true, true) => validate_label_selector(&selector, errors),
+    let (named, selected) = (!name.is_empty(), selector.is_set());
+    name.obeys_if_set(errors, path_segment);
+    if named && selected {
+        name.forbidden(errors, "name and selector are mutually exclusive");
+    }
+    if selected {
+        validate_label_selector(&selector, errors);
+    }
+    match (named, selected) {
+        (true, true) => selector.forbidden(errors, "name and selector are mutually exclusive"),
+        (false, false) => params.required(errors, "one of name or selector must be specified"),
+        _ => {}
     }
     let action = params.child("parameterNotFoundAction");
     action.needed_one_of(errors, &["Deny", "Allow"]);

@@ -218,6 +218,9 @@ impl<'a> Url<'a> {
         let (text, fragment) = text.split_once('#').unwrap_or((text, ""));
         let (scheme, rest) = scheme(text)?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        if let Some(escape) = bad_escape(rest) {
+            return Err(format!("invalid URL escape {escape:?}"));
+        }
         let Some(rest) = rest.strip_prefix("//") else {
             let segment = rest.split('/').next().unwrap_or_default();
             if scheme.is_empty() && segment.contains(':') {
@@ -233,6 +236,16 @@ impl<'a> Url<'a> {
         }
         Ok(Url { scheme, user, host, query, fragment })
     }
+}
+
+/// The first percent sign without two digits behind it, and what stands there instead.
+fn bad_escape(text: &str) -> Option<&str> {
+    text.match_indices('%').map(|(at, _)| &text[at..]).find_map(|escape| {
+        let fine =
+            escape.len() > 2 && escape.bytes().skip(1).take(2).all(|b| b.is_ascii_hexdigit());
+        let shown = escape.char_indices().nth(3).map_or(escape.len(), |(end, _)| end);
+        (!fine).then(|| &escape[..shown])
+    })
 }
 
 /// What a host may hold beside letters and digits.
@@ -266,6 +279,8 @@ mod tests {
         assert_eq!(parsed("https:opaque").host, "");
         let refused = |text| Url::parse(text).unwrap_err();
         assert_eq!(refused(":x"), "missing protocol scheme");
+        assert_eq!(refused("5%"), r#"invalid URL escape "%""#);
+        assert_eq!(refused("https://a/%zz1"), r#"invalid URL escape "%zz""#);
         assert_eq!(refused("1:x"), "first path segment in URL cannot contain colon");
         assert_eq!(refused("https://a b/"), r#"invalid character " " in host name"#);
     }

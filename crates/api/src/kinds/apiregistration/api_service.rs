@@ -6,7 +6,6 @@ use crate::field::ErrorList;
 use crate::kind::{KindDef, NameRule, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{list, object, object_at, set, text};
-use crate::meta::meta;
 use crate::validation::{dns_1035_label, dns_subdomain, path_segment, port_number};
 
 pub struct APIService;
@@ -121,11 +120,14 @@ fn available(service: &Value) -> String {
 }
 
 fn validate_name(root: &At, spec: &At, errors: &mut ErrorList) {
-    let name = meta(root.value).name();
     let wanted = format!("{}.{}", spec.text_of("version"), spec.text_of("group"));
-    if name != wanted && !name.is_empty() && path_segment(name).is_empty() {
-        let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
-        root.child("metadata").child("name").invalid_as(errors, name, detail);
+    for field in ["generateName", "name"] {
+        let meta = root.child("metadata");
+        let name = meta.child(field);
+        if name.text() != wanted && !name.is_empty() && path_segment(name.text()).is_empty() {
+            let detail = format!("must be `spec.version+\".\"+spec.group`: {wanted:?}");
+            name.invalid(errors, detail);
+        }
     }
 }
 

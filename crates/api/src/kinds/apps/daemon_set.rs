@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy, keep, keep_all_but_status};
-use crate::kinds::fill::{int, made, object_at, set};
+use crate::kinds::fill::{int, made, object as object_in, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
     pairs, validate_collision_count, validate_selector_unchanged, workload_cell,
@@ -24,6 +24,10 @@ pub struct DaemonSet;
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         // Counted from 0 until the object is stored, so that its writer owns the annotation.
         if meta(object).annotation(TEMPLATE_GENERATION).is_none() {
@@ -38,6 +42,10 @@ impl Strategy for DaemonSet {
             && let Some(rolling) = made(strategy, "rollingUpdate")
         {
             set(rolling, "maxUnavailable", 1);
+            set(rolling, "maxSurge", 0);
+        } else if let Some(rolling) = object_in(strategy, "rollingUpdate") {
+            // Upstream's internal type cannot leave them out.
+            set(rolling, "maxUnavailable", 0);
             set(rolling, "maxSurge", 0);
         }
     }

@@ -3,7 +3,7 @@
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate::validate_controlled_template;
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
-use crate::kinds::workload::template_warnings;
+use crate::kinds::workload::named_template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
@@ -18,6 +18,10 @@ use crate::kinds::workload::{
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         default_template(object, "/spec/template/spec");
         let Some(spec) = object_at(object, "/spec") else { return };
@@ -80,7 +84,7 @@ impl Strategy for Deployment {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(object, old, "/spec/template")
+        named_template_warnings(object, old)
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

@@ -2,7 +2,7 @@
 
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate::validate_controlled_template;
-use crate::kinds::workload::template_warnings;
+use crate::kinds::workload::named_template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
@@ -16,6 +16,10 @@ use crate::kinds::workload::{
 pub struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         default_template(object, "/spec/template/spec");
         if let Some(spec) = object_at(object, "/spec") {
@@ -46,7 +50,7 @@ impl Strategy for ReplicaSet {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(object, old, "/spec/template")
+        named_template_warnings(object, old)
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

@@ -27,6 +27,10 @@ const ONLY_THESE_CHANGE: &str = "updates to statefulset spec for fields other th
 pub struct StatefulSet;
 
 impl Strategy for StatefulSet {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, root: &mut Value) {
         default_template(root, "/spec/template/spec");
         let Some(spec) = object_at(root, "/spec") else { return };

@@ -11,11 +11,15 @@ use crate::age;
 use crate::kind::Strategy;
 use crate::kinds::fill::{count, flag, object_at, set, text};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{label_selector, template_cell, template_warnings};
+use crate::kinds::workload::{label_selector, template_cell, template_warnings, warn_name};
 
 pub struct CronJob;
 
 impl Strategy for CronJob {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/jobTemplate/spec/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         default_template(object, "/spec/jobTemplate/spec/template/spec");
         if let Some(spec) = object_at(object, "/spec/jobTemplate/spec") {
@@ -45,7 +49,7 @@ impl Strategy for CronJob {
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
         let mut warnings = Vec::new();
         if old.is_none() {
-            job::warn_name(meta(object).name(), &mut warnings);
+            warn_name(meta(object).name(), &mut warnings);
         }
         if old.is_none_or(|old| old["spec"] != object["spec"]) {
             let spec = &object["spec"]["jobTemplate"]["spec"];

@@ -15,7 +15,7 @@ use crate::kinds::fill::{
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::pod_spec::validate::validate_selected;
 use crate::kinds::selectors::validate_label_selector;
-use crate::kinds::workload::{template_warnings, workload_cell};
+use crate::kinds::workload::{template_warnings, warn_name, workload_cell};
 use crate::meta::{meta, meta_mut};
 use crate::selector::Labels;
 use crate::validation::dns_label;
@@ -23,6 +23,10 @@ use crate::validation::dns_label;
 pub struct Job;
 
 impl Strategy for Job {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, root: &mut Value) {
         default_template(root, "/spec/template/spec");
         if let Some(spec) = object_at(root, "/spec") {
@@ -261,16 +265,6 @@ fn pod_hostname(job: &Value, spec: &At, errors: &mut ErrorList) {
 }
 
 // === warnings ===
-
-pub(super) fn warn_name(name: &str, warnings: &mut Vec<String>) {
-    let faults = dns_label(name);
-    if !faults.is_empty() {
-        warnings.push(format!(
-            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
-            faults.join(" ")
-        ));
-    }
-}
 
 /// Indexes that are done are listed in the status, which has its limits.
 pub(super) fn warn_spec(spec: &Value, path: &str, warnings: &mut Vec<String>) {

@@ -210,7 +210,8 @@ impl Report<'_> {
         if ends && self.is.is_finished() && terminating.int() > 0 {
             terminating.invalid(errors, "terminating>0 is invalid for finished job");
         }
-        if (self.changed("ready") || self.changed("active")) && ready.int() > active.int() {
+        let touched = self.changed("ready") || self.changed("active");
+        if touched && ready.is_set() && ready.int() > active.int() {
             ready.invalid(errors, "cannot set more ready pods than active");
         }
     }

@@ -15,8 +15,8 @@ use crate::field::{ErrorList, Path};
 use crate::kind::{KindDef, NameRule, Strategy, keep, keep_all_but_status};
 use crate::kinds::at::At;
 use crate::kinds::fill::{int, list, text};
+use crate::kinds::signer::validate_signer_name;
 use crate::time;
-use crate::validation::{dns_subdomain, path_segment};
 
 pub struct CertificateSigningRequest;
 
@@ -182,31 +182,10 @@ fn validate_usages(usages: &At, errors: &mut ErrorList) {
 }
 
 fn validate_signer(signer: &At, errors: &mut ErrorList) {
-    if !signer.needed(errors) {
-        return;
-    }
     if signer.text() == "kubernetes.io/legacy-unknown" {
         return signer.invalid(errors, "the legacy signerName is not allowed via this API version");
     }
-    let detail = "must be a fully qualified domain and path of the form 'example.com/signer-name'";
-    let (domain, path) = match signer.text().split('/').collect::<Vec<_>>()[..] {
-        [domain, path] => (domain, path),
-        _ => return signer.invalid(errors, detail),
-    };
-    let faults = dns_subdomain(domain);
-    if faults.is_empty() && !domain.contains('.') {
-        signer.invalid_as(
-            errors,
-            domain,
-            "should be a domain with at least two segments separated by dots",
-        );
-    }
-    faults.into_iter().for_each(|fault| signer.invalid_as(errors, domain, fault));
-    for part in path.split('.') {
-        for fault in dns_subdomain(part).into_iter().chain(path_segment(part)) {
-            signer.invalid_as(errors, path, fault);
-        }
-    }
+    validate_signer_name(signer, errors);
 }
 
 fn validate_conditions(conditions: &At, errors: &mut ErrorList) {
@@ -219,7 +198,7 @@ fn validate_conditions(conditions: &At, errors: &mut ErrorList) {
             (_, "") => status.required(errors, ""),
             ("Approved" | "Denied" | "Failed", "True") => {}
             ("Approved" | "Denied" | "Failed", _) => status.not_supported(errors, &["True"]),
-            _ => status.one_of(errors, &["True", "False", "Unknown"]),
+            _ => status.one_of(errors, &["False", "True", "Unknown"]),
         }
         if !of.is_empty() && !seen.insert(of.text()) {
             of.duplicate(errors);

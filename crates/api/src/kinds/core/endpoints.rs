@@ -60,6 +60,9 @@ impl Strategy for Endpoints {
 
 /// The first three `ip:port`, and how many more there are.
 fn addresses(endpoints: &Value) -> String {
+    if list(endpoints, "/subsets").is_empty() {
+        return "<none>".to_owned();
+    }
     let mut shown = Vec::new();
     let mut total = 0;
     for subset in list(endpoints, "/subsets") {
@@ -76,10 +79,9 @@ fn addresses(endpoints: &Value) -> String {
         total += targets.len();
         shown.extend(targets.into_iter().take(3usize.saturating_sub(shown.len())));
     }
-    match (shown.is_empty(), total - shown.len()) {
-        (true, _) => "<none>".to_owned(),
-        (false, 0) => shown.join(","),
-        (false, more) => format!("{} + {more} more...", shown.join(",")),
+    match total - shown.len() {
+        0 => shown.join(","),
+        more => format!("{} + {more} more...", shown.join(",")),
     }
 }
 

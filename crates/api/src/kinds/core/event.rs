@@ -149,9 +149,9 @@ fn in_core_form(event: &Value) -> Value {
 }
 
 fn times(event: &Value) -> i64 {
-    match int(event, "/series/count") {
-        Some(count) => count,
-        None => int(event, "/count").filter(|count| *count > 0).unwrap_or(1),
+    match event.get("series") {
+        Some(series) => int(series, "/count").unwrap_or(0),
+        None => int(event, "/count").filter(|count| *count != 0).unwrap_or(1),
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Counterparts: `SetDefaults_LimitRangeItem`, `ValidateLimitRange`.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use serde_json::Value;
 
@@ -10,7 +10,9 @@ use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
 use crate::kinds::fill::{Object, each, made, object_at};
-use crate::kinds::resources::{quantity, validate_container_resource_name, validate_resource_name};
+use crate::kinds::resources::{
+    may_be_overcommitted, quantity, validate_container_resource_name, validate_resource_name,
+};
 use crate::quantity::Quantity;
 use crate::validation::qualified_name;
 
@@ -70,13 +72,50 @@ fn validate_type(of: &At, errors: &mut ErrorList) {
     faults.into_iter().for_each(|fault| of.invalid_as(errors, of.text(), fault));
 }
 
-const FIELDS: &[&str] = &["max", "min", "default", "defaultRequest", "maxLimitRequestRatio"];
+type Amounts = BTreeMap<&'static str, BTreeMap<String, Quantity>>;
 
 fn validate_item(item: &At, of: &str, errors: &mut ErrorList) {
-    let mut amounts: BTreeMap<&str, BTreeMap<String, Quantity>> = BTreeMap::new();
-    for field in FIELDS {
-        let given = item.child(field);
-        for (name, at) in given.entries() {
+    let mut amounts = Amounts::new();
+    take_amounts(item, of, &["max", "min"], &mut amounts, errors);
+    let defaults = ["default", "defaultRequest"];
+    match of {
+        "Pod" => {
+            for field in defaults {
+                if !item.child(field).is_empty() {
+                    let detail = "may not be specified when `type` is 'Pod'";
+                    item.child(field).forbidden(errors, detail);
+                }
+            }
+        }
+        _ => take_amounts(item, of, &defaults, &mut amounts, errors),
+    }
+    if of == "PersistentVolumeClaim" {
+        let bounded = |field: &str| item.child(field).has("storage");
+        if !bounded("min") && !bounded("max") {
+            let detail =
+                "either minimum or maximum storage value is required, but neither was provided";
+            item.child("limits").required(errors, detail);
+        }
+    }
+    take_amounts(item, of, &["maxLimitRequestRatio"], &mut amounts, errors);
+    let names: BTreeSet<&String> = amounts.values().flat_map(BTreeMap::keys).collect();
+    for name in names {
+        let of = |field: &str| amounts.get(field).and_then(|amounts| amounts.get(name)).copied();
+        compare(item, name, of, errors);
+        validate_ratio(item, name, of, errors);
+        validate_overcommit(item, name, of, errors);
+    }
+}
+
+fn take_amounts(
+    item: &At,
+    of: &str,
+    fields: &[&'static str],
+    amounts: &mut Amounts,
+    errors: &mut ErrorList,
+) {
+    for field in fields {
+        for (name, at) in item.child(field).entries() {
             match of {
                 "Pod" | "Container" => validate_container_resource_name(name, &at, errors),
                 _ => drop(validate_resource_name(name, &at, errors)),
@@ -85,26 +124,6 @@ fn validate_item(item: &At, of: &str, errors: &mut ErrorList) {
                 amounts.entry(field).or_default().insert(name.to_owned(), amount);
             }
         }
-    }
-    if of == "Pod" {
-        for field in ["default", "defaultRequest"] {
-            if !item.child(field).is_empty() {
-                item.child(field).forbidden(errors, "may not be specified when `type` is 'Pod'");
-            }
-        }
-    }
-    if of == "PersistentVolumeClaim" {
-        let bounded = |field: &str| amounts.get(field).is_some_and(|m| m.contains_key("storage"));
-        if !bounded("min") && !bounded("max") {
-            let detail =
-                "either minimum or maximum storage value is required, but neither was provided";
-            item.child("limits").required(errors, detail);
-        }
-    }
-    let names: HashSet<&String> = amounts.values().flat_map(BTreeMap::keys).collect();
-    for name in names {
-        let of = |field: &str| amounts.get(field).and_then(|amounts| amounts.get(name)).copied();
-        compare(item, name, of, errors);
     }
 }
 
@@ -136,13 +155,73 @@ fn compare(item: &At, name: &str, of: impl Fn(&str) -> Option<Quantity>, errors:
             errors.invalid(&place.path.key(name), shown.to_string(), detail);
         }
     }
-    let ratio = of("maxLimitRequestRatio");
-    if let Some(ratio) = ratio.filter(|ratio| *ratio < Quantity::from_units(1)) {
-        let place = item.child("maxLimitRequestRatio");
-        errors.invalid(
-            &place.path.key(name),
-            ratio.to_string(),
-            format!("ratio {ratio} is less than 1"),
+}
+
+/// How far a limit may pass its request: at least as far as it is, at most as far as the bounds are
+/// apart.
+fn validate_ratio(
+    item: &At,
+    name: &str,
+    of: impl Fn(&str) -> Option<Quantity>,
+    errors: &mut ErrorList,
+) {
+    let Some(ratio) = of("maxLimitRequestRatio") else { return };
+    let place = item.child("maxLimitRequestRatio");
+    let mut refuse = |detail: String| {
+        errors.invalid(&place.path.key(name), ratio.to_string(), detail);
+    };
+    if ratio < Quantity::from_units(1) {
+        refuse(format!("ratio {ratio} is less than 1"));
+    }
+    if let (Some(min), Some(max)) = (of("min"), of("max")) {
+        let apart = max.milli() as f64 / min.milli() as f64;
+        if ratio.milli() as f64 / 1000.0 > apart {
+            refuse(format!("ratio {ratio} is greater than max/min = {apart:.6}"));
+        }
+    }
+}
+
+/// What cannot be overcommitted is limited to what is requested.
+fn validate_overcommit(
+    item: &At,
+    name: &str,
+    of: impl Fn(&str) -> Option<Quantity>,
+    errors: &mut ErrorList,
+) {
+    let (Some(limit), Some(request)) = (of("default"), of("defaultRequest")) else { return };
+    if !may_be_overcommitted(name) && limit != request {
+        let place = item.child("defaultRequest");
+        let detail =
+            format!("default value {limit} must equal to defaultRequest value {request} in {name}");
+        errors.invalid(&place.path.key(name), request.to_string(), detail);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check;
+
+    const PATH: &str = "v1/limitranges";
+
+    #[test]
+    fn a_ratio_beyond_the_bounds_went_unseen() {
+        check(
+            PATH,
+            "spec: {limits: [{type: Container, min: {cpu: 1}, max: {cpu: 2}, maxLimitRequestRatio: {cpu: 10}}]}",
+            &[
+                "spec.limits[0].maxLimitRequestRatio[cpu]: Invalid value: \"10\": ratio 10 is greater than max/min = 2.000000",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_overcommitted_is_requested_as_it_is_limited() {
+        check(
+            PATH,
+            "spec: {limits: [{type: Container, default: {a.b/gpu: 2}, defaultRequest: {a.b/gpu: 1}}]}",
+            &[
+                "spec.limits[0].defaultRequest[a.b/gpu]: Invalid value: \"1\": default value 2 must equal to defaultRequest value 1 in a.b/gpu",
+            ],
         );
     }
 }

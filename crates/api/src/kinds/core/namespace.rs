@@ -1,19 +1,24 @@
 //! Namespace: born Active with the `kubernetes` finalizer in its spec, which holds it back until
 //! the namespace controller has emptied it.
 
-use crate::field::{ErrorList, Path};
+use crate::field::ErrorList;
 use crate::kinds::at::At;
 use crate::validation::qualified_name;
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, NameRule, Strategy, keep};
-use crate::kinds::fill::{made, text};
+use crate::kinds::fill::{made, made_at, set_if_empty, text};
 use crate::meta::{meta, meta_mut};
 
 pub struct Namespace;
 
+const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
+
 impl Strategy for Namespace {
     fn default(&self, object: &mut Value) {
+        if let Some(status) = made_at(object, "/status") {
+            set_if_empty(status, "phase", "Active");
+        }
         let name = meta(object).name().to_owned();
         let label = "kubernetes.io/metadata.name";
         if name.is_empty() || meta(object).label(label) == Some(&name) {
@@ -47,27 +52,26 @@ impl Strategy for Namespace {
         let finalizers = finalizers.child("finalizers");
         for finalizer in finalizers.items() {
             let name = finalizer.text();
-            let faults = qualified_name(name);
-            let plain = faults.is_empty() && !name.contains('/') && name != "kubernetes";
-            faults.into_iter().for_each(|fault| finalizers.invalid_as(errors, name, fault));
-            if plain {
+            for fault in qualified_name(name) {
+                finalizers.invalid_as(errors, name, fault);
+            }
+            if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name) {
                 let detail = "name is neither a standard finalizer name nor is it fully qualified";
                 finalizers.invalid_as(errors, name, detail);
             }
         }
     }
 
-    /// The phase says nothing that the time of deletion does not.
     fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
         let phase = text(object, "/status/phase");
-        let (wanted, detail) = match meta(object).deletion_timestamp() {
-            None => ("Active", "may only be 'Active' if `deletionTimestamp` is empty"),
-            Some(_) => {
-                ("Terminating", "may only be 'Terminating' if `deletionTimestamp` is not empty")
-            }
+        let (wanted, is_empty) = match meta(object).deletion_timestamp() {
+            None => ("Active", "is empty"),
+            Some(_) => ("Terminating", "is not empty"),
         };
         if phase != wanted {
-            errors.invalid(&Path::new("status").child("Phase"), phase, detail);
+            let detail = format!("may only be '{wanted}' if `deletionTimestamp` {is_empty}");
+            let root = At::root(object);
+            root.child("status").child("Phase").invalid_as(errors, phase, detail);
         }
     }
 
@@ -89,35 +93,35 @@ impl Strategy for Namespace {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::kinds::at::tests::{check, check_status};
 
     #[test]
-    fn a_phase_agrees_with_the_time_of_deletion() {
-        let faults = |object: Value| {
-            let mut errors = ErrorList::default();
-            Namespace.validate_status_update(&object, &Value::Null, &mut errors);
-            errors
-                .0
-                .iter()
-                .map(|error| format!("{}: {}", error.field, error.body()))
-                .collect::<Vec<_>>()
-        };
-        let deleted = json!({ "name": "n", "deletionTimestamp": "2026-01-01T00:00:00Z" });
-        let of =
-            |meta: &Value, phase: &str| json!({ "metadata": meta, "status": { "phase": phase } });
-        assert!(faults(of(&json!({ "name": "n" }), "Active")).is_empty());
-        assert!(faults(of(&deleted, "Terminating")).is_empty());
-        assert_eq!(
-            faults(of(&json!({ "name": "n" }), "Terminating")),
-            [
-                "status.Phase: Invalid value: \"Terminating\": may only be 'Active' if `deletionTimestamp` is empty"
-            ]
+    fn finalizers_without_a_domain_are_the_systems() {
+        check("v1/namespaces", "spec: {finalizers: [orphan, a.b/c]}", &[]);
+        check(
+            "v1/namespaces",
+            "spec: {finalizers: [x]}",
+            &[
+                "spec.finalizers: Invalid value: \"x\": name is neither a standard finalizer name nor is it fully qualified",
+            ],
         );
-        assert_eq!(
-            faults(of(&deleted, "Active")),
-            [
-                "status.Phase: Invalid value: \"Active\": may only be 'Terminating' if `deletionTimestamp` is not empty"
-            ]
+    }
+
+    #[test]
+    fn a_namespace_that_is_not_deleted_is_active() {
+        check_status(
+            "v1/namespaces",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {}",
+            &[],
+        );
+        check_status(
+            "v1/namespaces",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {phase: Gone}",
+            &[
+                "status.Phase: Invalid value: \"Gone\": may only be 'Active' if `deletionTimestamp` is empty",
+            ],
         );
     }
 }

@@ -91,7 +91,7 @@ impl Strategy for Node {
             "Internal-IP" => address(object, "InternalIP").into(),
             "External-IP" => address(object, "ExternalIP").into(),
             "OS-Image" => known(text(object, "/status/nodeInfo/osImage")).into(),
-            "Kernel-Version" => known(text(object, "/status/nodeInfo/kernelVersion")).into(),
+            "Kernel-Version" => kernel(object).into(),
             "Container-Runtime" => {
                 known(text(object, "/status/nodeInfo/containerRuntimeVersion")).into()
             }
@@ -122,6 +122,15 @@ fn drop_unless_in_use(object: &mut Value, old: &Value, holder: &str, field: &str
 
 fn known(value: &str) -> &str {
     if value.is_empty() { "<unknown>" } else { value }
+}
+
+/// The version, and the architecture behind it.
+fn kernel(node: &Value) -> String {
+    let version = known(text(node, "/status/nodeInfo/kernelVersion"));
+    match text(node, "/status/nodeInfo/architecture") {
+        "" => version.to_owned(),
+        architecture => format!("{version} ({architecture})"),
+    }
 }
 
 fn status_text(node: &Value) -> String {

@@ -3,7 +3,8 @@
 use super::persistent_volume_claim::{beta_class_warning, validate_access_modes};
 use crate::diff::diff;
 use crate::field::{ErrorList, Path};
-use crate::kinds::at::At;
+use crate::internal::printed;
+use crate::kinds::at::{At, IMMUTABLE};
 use crate::kinds::pod_spec::volume_sources::{
     CEPH_FS, GCE_DISK, Source, needs, source, validate_aws_disk, validate_azure_disk,
     validate_driver_name, validate_fc, validate_flex, validate_flocker, validate_host_path,
@@ -19,7 +20,7 @@ use crate::validation::{dns_label, dns_subdomain};
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{object, object_at, set, text};
+use crate::kinds::fill::{made_at, object, object_at, set, set_if_empty, text};
 use crate::kinds::volume::{access_modes, class_of, deleting_phase};
 use crate::time;
 
@@ -27,6 +28,9 @@ pub struct PersistentVolume;
 
 impl Strategy for PersistentVolume {
     fn default(&self, root: &mut Value) {
+        if let Some(status) = made_at(root, "/status") {
+            set_if_empty(status, "phase", "Pending");
+        }
         if let Some(spec) = object_at(root, "/spec") {
             set(spec, "persistentVolumeReclaimPolicy", "Retain");
             set(spec, "volumeMode", "Filesystem");
@@ -46,10 +50,16 @@ impl Strategy for PersistentVolume {
 
     fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep(object, old, "spec");
+        const MOVED: &str = "lastPhaseTransitionTime";
         let moved = text(object, "/status/phase") != text(old, "/status/phase");
-        if let Some(status) = object_at(object, "/status").filter(|_| moved) {
-            let now = time::format(time::now());
-            status.insert("lastPhaseTransitionTime".into(), now.into());
+        let before = old.pointer("/status").and_then(|status| status.get(MOVED)).cloned();
+        let Some(status) = object_at(object, "/status") else { return };
+        match status.get(MOVED) {
+            None if !moved => drop(before.map(|time| status.insert(MOVED.into(), time))),
+            given if moved && (given.is_none() || given == before.as_ref()) => {
+                status.insert(MOVED.into(), time::format(time::now()).into());
+            }
+            _ => {}
         }
     }
 
@@ -68,8 +78,10 @@ impl Strategy for PersistentVolume {
         let mode = At::new(mode.value, Path::new("volumeMode"));
         mode.unchanged(errors, &was.child("volumeMode"));
         let affinity = At::new(spec.child("nodeAffinity").value, Path::new("nodeAffinity"));
-        if was.has("nodeAffinity") {
-            affinity.unchanged(errors, &was.child("nodeAffinity"));
+        if was.has("nodeAffinity") && *affinity.value != *was.child("nodeAffinity").value {
+            let detail = format!("{IMMUTABLE}, except for updating from beta label to GA");
+            let shown = printed("*core.VolumeNodeAffinity", affinity.value);
+            errors.invalid_printed(&affinity.path, shown, &detail);
         }
         let class = spec.child("volumeAttributesClassName");
         if was.has("volumeAttributesClassName") && !class.is_set() {
@@ -262,7 +274,6 @@ pub fn validate_inline_volume(name: &str, spec: &At, errors: &mut ErrorList) {
         let detail = format!("may not specify volumeMode other than Filesystem {INLINE}");
         mode.forbidden(errors, detail);
     }
-    attributes_class(spec, errors);
 }
 
 fn node_affinity(affinity: &At, errors: &mut ErrorList) {

@@ -64,7 +64,10 @@ impl Strategy for PersistentVolumeClaim {
         match column {
             "Status" => deleting_phase(object).into(),
             "Volume" => text(object, "/spec/volumeName").into(),
-            "Capacity" if bound => text(object, "/status/capacity/storage").into(),
+            "Capacity" if bound => match text(object, "/status/capacity/storage") {
+                "" => "0".into(),
+                capacity => capacity.into(),
+            },
             "Access Modes" if bound => access_modes(object, "/status/accessModes").into(),
             "Capacity" | "Access Modes" => "".into(),
             "StorageClass" => class_of(object).into(),

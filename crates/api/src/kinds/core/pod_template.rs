@@ -13,6 +13,10 @@ use crate::kinds::workload::template_cell;
 pub struct PodTemplate;
 
 impl Strategy for PodTemplate {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         default_template(object, "/template/spec");
     }

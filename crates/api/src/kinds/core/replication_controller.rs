@@ -8,11 +8,17 @@ use serde_json::{Value, json};
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::fill::{int, object_at, set};
 use crate::kinds::pod_spec::default_template;
-use crate::kinds::workload::{pairs, template_cell, template_warnings, validate_replica_counts};
+use crate::kinds::workload::{
+    named_template_warnings, pairs, template_cell, validate_replica_counts,
+};
 
 pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
+    fn pod_spec(&self) -> Option<&'static str> {
+        Some("/spec/template/spec")
+    }
+
     fn default(&self, object: &mut Value) {
         if object.pointer("/spec/template").is_some_and(|template| !template.is_null()) {
             default_template(object, "/spec/template/spec");
@@ -55,12 +61,6 @@ impl Strategy for ReplicationController {
         validate_restarting_template(&template, "ReplicationController", errors);
     }
 
-    /// Upstream validates the spec once as a new one and once as a changed one.
-    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
-        self.validate(object, errors);
-        self.validate(object, errors);
-    }
-
     fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
         validate_replica_counts(&At::root(object).child("status"), errors);
     }
@@ -70,7 +70,7 @@ impl Strategy for ReplicationController {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        template_warnings(object, old, "/spec/template")
+        named_template_warnings(object, old)
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {

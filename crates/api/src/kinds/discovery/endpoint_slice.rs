@@ -161,16 +161,11 @@ fn domain_of_segments(text: &str) -> Vec<String> {
 }
 
 fn ports(slice: &Value) -> String {
-    let ports = list(slice, "/ports");
-    if ports.is_empty() {
-        return "<unset>".to_owned();
-    }
-    let shown: Vec<String> = ports
-        .iter()
-        .filter(|port| port["port"].is_number())
-        .map(|port| port["port"].to_string())
-        .collect();
-    shorten(&shown)
+    let port = |port: &Value| match (port["port"].as_i64(), port["name"].as_str()) {
+        (Some(number), _) => number.to_string(),
+        (None, name) => name.unwrap_or("*").to_owned(),
+    };
+    shorten(&list(slice, "/ports").iter().map(port).collect::<Vec<_>>())
 }
 
 fn addresses(slice: &Value) -> String {
@@ -184,9 +179,9 @@ fn addresses(slice: &Value) -> String {
 
 /// The first three, and how many more there are.
 fn shorten(items: &[String]) -> String {
-    match items.len() {
-        0 => "<unset>".to_owned(),
-        1..=3 => items.join(","),
-        more => format!("{} + {} more...", items[..3].join(","), more - 3),
+    match (items.len(), items.join(",")) {
+        (more @ 4.., _) => format!("{} + {} more...", items[..3].join(","), more - 3),
+        (_, shown) if shown.is_empty() => "<unset>".to_owned(),
+        (_, shown) => shown,
     }
 }

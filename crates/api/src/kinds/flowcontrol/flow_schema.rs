@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
-use crate::kinds::fill::{int, list, object_at, set_if_empty, text};
+use crate::kinds::fill::{int, list, made_at, set_if_empty, text};
 use crate::meta::meta;
 use crate::validation::{dns_label, dns_subdomain};
 
@@ -17,7 +17,7 @@ const VERBS: &[&str] =
 
 impl Strategy for FlowSchema {
     fn default(&self, object: &mut Value) {
-        if let Some(spec) = object_at(object, "/spec") {
+        if let Some(spec) = made_at(object, "/spec") {
             set_if_empty(spec, "matchingPrecedence", 1000);
         }
     }

@@ -42,6 +42,7 @@ impl Strategy for RuntimeClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         root.child("handler").unchanged(errors, &old.child("handler"));
     }
@@ -51,5 +52,22 @@ impl Strategy for RuntimeClass {
             "Handler" => text(object, "/handler").into(),
             _ => Value::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_update;
+
+    #[test]
+    fn only_the_handler_of_a_changed_class_was_looked_at() {
+        check_update(
+            "node.k8s.io/v1/runtimeclasses",
+            "handler: h",
+            "handler: h\nscheduling: {tolerations: [{key: a, operator: In}]}",
+            &[
+                "scheduling.tolerations[0].operator: Unsupported value: \"In\": supported values: \"Equal\", \"Exists\"",
+            ],
+        );
     }
 }

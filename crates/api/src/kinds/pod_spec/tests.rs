@@ -187,3 +187,29 @@ fn a_selector_that_is_not_there_selects_nothing() {
         ],
     );
 }
+
+#[test]
+fn templates_kept_fields_of_features_that_are_off() {
+    let spec = "{initContainers: [{name: i, image: i, lifecycle: {stopSignal: SIGINT}}], containers: [{name: c, image: i}]}";
+    let template = format!("{{metadata: {{labels: {{a: b}}}}, spec: {spec}}}");
+    check(
+        "apps/v1/deployments",
+        &format!("spec: {{selector: {{matchLabels: {{a: b}}}}, template: {template}}}"),
+        &[],
+    );
+}
+
+#[test]
+fn the_image_of_a_volume_may_be_left_out_of_a_template() {
+    let spec = "{containers: [{name: c, image: i}], volumes: [{name: v, image: {}}]}";
+    check("v1/podtemplates", &format!("template: {{spec: {spec}}}"), &[]);
+    let fault = "spec.volumes[0].image.reference: Required value";
+    check(
+        PATH,
+        &format!(
+            "metadata: {{name: p}}
+spec: {spec}"
+        ),
+        &[fault],
+    );
+}

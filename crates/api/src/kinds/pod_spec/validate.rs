@@ -39,7 +39,7 @@ pub enum Context {
 
 pub fn validate_pod_spec(spec: &At, context: Context, errors: &mut ErrorList) {
     let list = spec.child("volumes");
-    let volumes = validate_volumes(&list, errors);
+    let volumes = validate_volumes(&list, context, errors);
     validate_claims(&spec.child("resourceClaims"), errors);
     let around = surroundings(spec, &volumes);
     validate_containers(spec, &around, errors);

@@ -10,6 +10,7 @@ use serde_json::Value;
 use super::projected::{
     validate_config_map, validate_downward, validate_projected, validate_secret,
 };
+use super::validate::Context;
 use super::volume_sources::{
     CEPH_FS, GCE_DISK, Source, needs, source, validate_aws_disk, validate_azure_disk,
     validate_driver_name, validate_fc, validate_flex, validate_flocker, validate_git_repo,
@@ -60,10 +61,18 @@ const SOURCES: &[Source] = &[
     source("image", image),
 ];
 
-pub fn validate_volumes<'v>(list: &At<'v, '_>, errors: &mut ErrorList) -> Volumes<'v> {
+pub fn validate_volumes<'v>(
+    list: &At<'v, '_>,
+    context: Context,
+    errors: &mut ErrorList,
+) -> Volumes<'v> {
     let mut sound = Volumes::new();
     for (volume, value) in list.items().zip(list.list()) {
         let mut faults = ErrorList::default();
+        let image = volume.child("image");
+        if context == Context::Pod && image.is_set() {
+            image.child("reference").needed(&mut faults);
+        }
         validate_source(&volume, SOURCES, &mut faults);
         let name = volume.child("name");
         let text = value.get("name").and_then(Value::as_str).unwrap_or_default();
@@ -140,8 +149,8 @@ fn ephemeral(at: &At, errors: &mut ErrorList) {
     }
 }
 
+/// A template may leave the reference to whoever makes Pods of it; see [`validate_volumes`].
 fn image(at: &At, errors: &mut ErrorList) {
-    at.child("reference").needed(errors);
     let policy = at.child("pullPolicy");
     policy.needed_one_of(errors, &["Always", "IfNotPresent", "Never"]);
 }

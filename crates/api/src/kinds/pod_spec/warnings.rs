@@ -15,16 +15,21 @@ use crate::kinds::resources::warn_fractional;
 use crate::kinds::rules::ip_warning;
 use crate::validation::label_value;
 
-const VOLUMES: &[(&str, &str)] = &[
-    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
-    ("gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
-    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("flocker", "deprecated in v1.22, non-functional in v1.25+"),
-    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
-    ("quobyte", "deprecated in v1.22, non-functional in v1.25+"),
-    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+/// Sources on their way out: field, what upstream calls it, and since when.
+const VOLUMES: &[(&str, &str, &str)] = &[
+    (
+        "photonPersistentDisk",
+        "photonPersistentDisk",
+        "deprecated in v1.11, non-functional in v1.16+",
+    ),
+    ("gitRepo", "gitRepo", "deprecated in v1.11, and disabled by default in v1.33+"),
+    ("scaleIO", "scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("flocker", "flocker", "deprecated in v1.22, non-functional in v1.25+"),
+    ("storageos", "storageOS", "deprecated in v1.22, non-functional in v1.25+"),
+    ("quobyte", "quobyte", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("cephfs", "cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("rbd", "rbd", "deprecated in v1.28, non-functional in v1.31+"),
 ];
 
 /// Node labels that have been renamed.
@@ -194,13 +199,14 @@ fn pod_affinity(spec: &At, warnings: &mut Vec<String>) {
 
 fn volumes(spec: &At, warnings: &mut Vec<String>) {
     for volume in spec.child("volumes").items() {
-        for (source, text) in VOLUMES {
+        for (source, shown, text) in VOLUMES {
             if *source == "cephfs" && volume.has("ephemeral") {
                 let source = volume.child("ephemeral");
                 let template = source.child("volumeClaimTemplate");
                 warn_claim_spec(&template.child("spec"), warnings);
             }
-            warn_if_set(&volume.child(source), text, warnings);
+            let at = volume.child(source);
+            warn_if_set(&At::new(at.value, volume.path.child(shown)), text, warnings);
         }
     }
 }

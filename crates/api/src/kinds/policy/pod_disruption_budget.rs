@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
+use crate::kinds::conditions::validate_conditions;
 use crate::kinds::fill::int;
 use crate::kinds::rules::{validate_at_most_100_percent, validate_int_or_percent};
 use crate::kinds::selectors::validate_label_selector;
@@ -44,7 +45,10 @@ impl Strategy for PodDisruptionBudget {
     fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut ErrorList) {
         const COUNTS: &[&str] =
             &["disruptionsAllowed", "currentHealthy", "desiredHealthy", "expectedPods"];
-        At::root(object).child("status").not_negative_each(errors, COUNTS);
+        let root = At::root(object);
+        let status = root.child("status");
+        validate_conditions(&status.child("conditions"), errors);
+        status.not_negative_each(errors, COUNTS);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -62,5 +66,22 @@ fn limit(value: &Value) -> String {
         Value::Null => "N/A".to_owned(),
         Value::String(percent) => percent.clone(),
         number => number.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_status;
+
+    #[test]
+    fn conditions_of_a_budget_went_unseen() {
+        check_status(
+            "policy/v1/poddisruptionbudgets",
+            "metadata: {name: x}",
+            "metadata: {name: x}\nstatus: {conditions: [{type: A, status: Maybe, reason: R, lastTransitionTime: '2020-01-01T00:00:00Z'}]}",
+            &[
+                "status.conditions[0].status: Unsupported value: \"Maybe\": supported values: \"False\", \"True\", \"Unknown\"",
+            ],
+        );
     }
 }

@@ -109,9 +109,9 @@ fn subjects(binding: &Value, kind: &str) -> String {
     let names: Vec<String> = list(binding, "/subjects")
         .iter()
         .filter(|subject| text(subject, "/kind") == kind)
-        .map(|subject| match (kind, text(subject, "/namespace")) {
-            ("ServiceAccount", space) if !space.is_empty() => {
-                format!("{space}/{}", text(subject, "/name"))
+        .map(|subject| match kind {
+            "ServiceAccount" => {
+                format!("{}/{}", text(subject, "/namespace"), text(subject, "/name"))
             }
             _ => text(subject, "/name").to_owned(),
         })

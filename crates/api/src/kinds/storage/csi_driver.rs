@@ -66,9 +66,19 @@ impl Strategy for CSIDriver {
         self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         let (spec, was) = (root.child("spec"), old.child("spec"));
-        for field in ["attachRequired", "volumeLifecycleModes"] {
-            spec.child(field).unchanged(errors, &was.child(field));
+        // Upstream misspells the first.
+        for (field, shown) in [
+            ("attachRequired", "attachedRequired"),
+            ("volumeLifecycleModes", "volumeLifecycleModes"),
+        ] {
+            let given = At::new(spec.child(field).value, spec.path.child(shown));
+            given.unchanged(errors, &was.child(field));
         }
+    }
+
+    /// Counted from the first change on.
+    fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
+        object.get("spec") != old.get("spec")
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

@@ -27,9 +27,28 @@ impl Strategy for CSIStorageCapacity {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate(object, errors);
         let (root, old) = (At::root(object), At::root(old));
         for field in ["nodeTopology", "storageClassName"] {
             root.child(field).unchanged(errors, &old.child(field));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_update;
+
+    #[test]
+    fn a_changed_topology_may_be_no_selector_either() {
+        check_update(
+            "storage.k8s.io/v1/csistoragecapacities",
+            "storageClassName: s",
+            "storageClassName: s\nnodeTopology: {matchLabels: {/x: z}}",
+            &[
+                "nodeTopology.matchLabels: Invalid value: \"/x\": prefix part must be non-empty",
+                "nodeTopology: Invalid value: {\"matchLabels\":{\"/x\":\"z\"}}: field is immutable",
+            ],
+        );
     }
 }

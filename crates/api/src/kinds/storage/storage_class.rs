@@ -30,11 +30,14 @@ impl Strategy for StorageClass {
         if provisioner.needed(errors) {
             let lower = provisioner.text().to_lowercase();
             for fault in qualified_name(&lower) {
-                provisioner.invalid(errors, fault);
+                provisioner.invalid_as(errors, lower.as_str(), fault);
             }
         }
         validate_parameters(&root.child("parameters"), true, errors);
-        root.child("reclaimPolicy").one_of_if_set(errors, &["Delete", "Retain"]);
+        let policy = root.child("reclaimPolicy");
+        if !policy.is_empty() {
+            policy.one_of(errors, &["Delete", "Retain"]);
+        }
         let modes = ["Immediate", "WaitForFirstConsumer"];
         let mode = root.child("volumeBindingMode");
         match mode.is_set() {

@@ -26,6 +26,15 @@ impl Strategy for VolumeAttachment {
         for fault in dns_subdomain(node.text()) {
             node.invalid_as(errors, node.text(), fault);
         }
+        let status = root.child("status");
+        for error in ["attachError", "detachError"] {
+            let error = status.child(error);
+            error.child("errorCode").between(errors, 0..=i64::from(i32::MAX));
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        self.validate_update(object, old, errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
@@ -65,5 +74,26 @@ fn validate_source(source: &At, errors: &mut ErrorList) {
         }
         (false, true) => name.obeys(errors, dns_subdomain),
         (true, false) => validate_inline_volume("", &inline, errors),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_status;
+
+    #[test]
+    fn codes_of_errors_are_not_negative() {
+        let attachment = |status: &str| {
+            let source = "source: {persistentVolumeName: p}";
+            format!("spec: {{attacher: a.b, nodeName: node, {source}}}\nstatus: {{{status}}}")
+        };
+        check_status(
+            "storage.k8s.io/v1/volumeattachments",
+            &attachment("attached: false"),
+            &attachment("attached: false, attachError: {errorCode: -1}"),
+            &[
+                "status.attachError.errorCode: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+            ],
+        );
     }
 }

@@ -25,11 +25,13 @@ impl Strategy for VolumeAttributesClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
-        self.validate(object, errors);
-        let (root, old) = (At::root(object), At::root(old));
+        let root = At::root(object);
         for field in ["driverName", "parameters"] {
-            root.child(field).unchanged(errors, &old.child(field));
+            if object.get(field) != old.get(field) {
+                root.child(field).forbidden(errors, format!("updates to {field} are forbidden."));
+            }
         }
+        self.validate(object, errors);
     }
 
     fn cell(&self, object: &Value, column: &str, _now: i64) -> Value {
@@ -37,5 +39,23 @@ impl Strategy for VolumeAttributesClass {
             "DriverName" => text(object, "/driverName").into(),
             _ => Value::Null,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::kinds::at::tests::check_update;
+
+    #[test]
+    fn a_class_in_use_is_not_changed() {
+        check_update(
+            "storage.k8s.io/v1/volumeattributesclasses",
+            "driverName: d\nparameters: {a: b}",
+            "driverName: e\nparameters: {a: c}",
+            &[
+                "driverName: Forbidden: updates to driverName are forbidden.",
+                "parameters: Forbidden: updates to parameters are forbidden.",
+            ],
+        );
     }
 }

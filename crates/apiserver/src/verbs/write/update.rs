@@ -12,7 +12,7 @@ use skiff_api::{GroupKind, Reason, Status};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
 use super::metadata::{carry_meta, keep_settled_meta, remove, set};
-use super::{Outcome, Proposed, Write};
+use super::{AFTER_ADMISSION, Outcome, Proposed, Write};
 use crate::admission::{self, Operation, Request};
 use crate::authz::escalation;
 use crate::network::Allocation;
@@ -70,7 +70,7 @@ impl Write<'_> {
         let name = meta(&old).name().to_owned();
         let mut object = self.to_stored(proposed.object)?;
         if self.call.info.verb == "update" {
-            self.name_owners_once(&mut object);
+            self.name_owners_once(&mut object, "");
         }
         self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
@@ -81,6 +81,7 @@ impl Write<'_> {
         let old_shown = old_part.as_ref().unwrap_or(&old);
         let mut request = Request::new(self, Operation::Update, Some(old_shown));
         self.mutate(&mut request, &mut object).await?;
+        self.name_owners_once(&mut object, AFTER_ADMISSION);
         let allocation = self.assign(&mut object, Some(&old))?;
         self.prepare_change(&mut object, &old);
         self.refuse_faults(&object, Some(&old)).await?;
@@ -165,7 +166,7 @@ impl Write<'_> {
         let (strategy, kind) = (&self.stored.strategy, &self.stored);
         match self.subresource.as_str() {
             "" => {
-                strategy.prepare_for_update(kind, object, old);
+                kind.prepare_for_update(object, old);
                 self.call.server.network.drop_by_type(kind, object, old);
             }
             "status" => {
