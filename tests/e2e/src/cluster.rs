@@ -120,12 +120,18 @@ impl<'a> Cluster<'a> {
         SocketAddr::new(self.node_address(), port)
     }
 
-    /// The process of the server.
-    pub fn server_pid(&self) -> i32 {
+    /// The process that holds the node's namespaces.
+    pub fn holder_pid(&self) -> i32 {
         let node = self.host.dir().join("root/clusters").join(&self.name).join("cluster.json");
         let state: Value = serde_json::from_slice(&std::fs::read(node).expect("it is running"))
             .expect("the state is JSON");
         let holder = state["node"]["pid"].as_i64().expect("the node has a process");
+        i32::try_from(holder).expect("a process id")
+    }
+
+    /// The process of the server.
+    pub fn server_pid(&self) -> i32 {
+        let holder = self.holder_pid();
         let children = std::fs::read_to_string(format!("/proc/{holder}/task/{holder}/children"));
         let children = children.expect("the node is running");
         let servers = children.split_whitespace().filter_map(|pid| pid.parse().ok());

@@ -84,6 +84,41 @@ fn stop_keeps_what_start_resumes() {
 }
 
 #[test]
+fn stop_with_a_grace_period_ends_pods_and_the_critical_ones_last() {
+    let host = Host::new("grace");
+    let cluster = Cluster::start_with(
+        &host,
+        &[
+            "--server-arg=--shutdown-grace-period=12",
+            "--server-arg=--shutdown-grace-period-critical-pods=6",
+        ],
+    );
+    for (name, class) in [("plain", ""), ("critical", "system-node-critical")] {
+        let mut pod = kuard_pod(name);
+        pod["spec"]["priorityClassName"] = class.into();
+        pod["spec"]["terminationGracePeriodSeconds"] = 2.into();
+        pod["spec"]["containers"][0]["command"] = serde_json::json!(["sleep", "100000"]);
+        cluster.apply(&pod);
+        cluster.wait_until_ready(name);
+    }
+    cluster.skiff(&["stop"]).ok();
+    cluster.skiff(&["start"]).ok();
+    let ended = |pod: &str| {
+        let pod = format!("pod {pod}");
+        assert_eq!(cluster.field(&pod, "{.status.phase} {.status.reason}"), "Failed Terminated");
+        assert_eq!(
+            cluster.field(&pod, "{.status.message}"),
+            "Pod was terminated in response to imminent node shutdown."
+        );
+        cluster.field(&pod, "{.status.containerStatuses[0].state.terminated.finishedAt}")
+    };
+    let (plain, critical) = (ended("plain"), ended("critical"));
+    assert!(plain < critical, "{plain} is not before {critical}");
+    let ready = "{.items[0].status.conditions[?(@.type==\"Ready\")].status}";
+    eventually("the node is ready again", || cluster.field("nodes", ready) == "True");
+}
+
+#[test]
 fn two_clusters_live_side_by_side() {
     let host = Host::new("two");
     let (one, other) = (Cluster::start(&host), Cluster::start(&host));

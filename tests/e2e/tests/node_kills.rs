@@ -77,6 +77,36 @@ fn a_node_killed_under_churn_restarts_no_container_and_leaks_none() {
     });
 }
 
+#[test]
+fn a_node_of_which_only_files_are_left_brings_its_pods_back() {
+    let host = Host::new("node-reboot");
+    let cluster = Cluster::start(&host);
+    cluster.apply(&deployment("stable", 2));
+    cluster.apply(&with_sidecar("sidecar"));
+    cluster.wait_for_rollout("deployment/stable");
+    cluster.wait_until_ready("sidecar");
+    let before = containers(&cluster);
+
+    let holder = cluster.holder_pid();
+    let processes = processes(&cluster.name);
+    assert!(processes.len() >= 3, "the pods' processes are in its cgroups: {processes:?}");
+    for pid in [holder, cluster.server_pid()].into_iter().chain(processes) {
+        // Some die with another that went before them.
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+    cluster.skiff(&["start"]).ok();
+    cluster.wait_for_rollout("deployment/stable");
+    cluster.wait_until_ready("sidecar");
+    eventually_within(PATIENCE, "every container has been started once more", || {
+        let now = containers(&cluster);
+        let again = |(name, id): (&String, &String)| {
+            now.get(name).is_some_and(|now| now != id && now.ends_with(" 1"))
+        };
+        now.len() == before.len() && before.iter().all(again)
+    });
+    assert_eq!(cluster.kubectl("exec sidecar -c kuard -- echo alive").ok(), "alive\n");
+}
+
 /// Makes a batch of pods that end in different ways, and deletes an older one. The server may be away: then the next
 /// batch is as good.
 fn churn(cluster: &Cluster<'_>, batch: u64) {
@@ -245,4 +275,12 @@ fn cgroups(cluster: &str) -> BTreeSet<String> {
         }
     }
     found
+}
+
+/// Everything that runs in the node's cgroups.
+fn processes(cluster: &str) -> BTreeSet<i32> {
+    let lists = cgroups(cluster).into_iter().map(|dir| read(&Path::new(&dir).join("cgroup.procs")));
+    lists
+        .flat_map(|list| list.lines().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }

@@ -50,7 +50,7 @@ fn a_static_pod_follows_its_file_and_not_its_mirror() {
         !now.is_empty() && now != first
     });
     cluster.wait_until_ready(&name);
-    assert_eq!(cluster.kubectl(&format!("exec {name} -- printenv A")).ok(), "b\n");
+    assert_eq!(cluster.kubectl_args(&["exec", &name, "--", "sh", "-c", "echo $A"]).ok(), "b\n");
 
     std::fs::remove_file(manifests.join("kuard.json")).expect("it is there");
     eventually("the mirror pod is gone", || uid().is_empty());
