@@ -156,6 +156,9 @@ pub trait Strategy: Send + Sync {
         keep_all_but_status(object, old);
     }
 
+    /// What a change through another subresource that writes one part brings along.
+    fn prepare_for_part_update(&self, _part: &str, _object: &mut Value, _old: &Value) {}
+
     /// Whether `metadata.generation` counts changes of this kind, and whether the objects differ in
     /// what counts: by default everything outside of metadata and status, for kinds with a status.
     fn generation_changes(&self, kind: &KindDef, object: &Value, old: &Value) -> bool {
@@ -316,6 +319,9 @@ pub struct Column {
     pub format: String,
     /// 0 is shown always, 1 only with `-o wide`.
     pub priority: i32,
+    /// Left out where the column shows what every object has.
+    #[serde(default)]
+    pub description: String,
 }
 
 /// The built-in and custom kinds that are served now. Cheap to clone; changed by building a new one.

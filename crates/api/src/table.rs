@@ -117,6 +117,7 @@ fn columns(kind: &KindDef) -> impl Iterator<Item = &Column> {
             of: of.to_owned(),
             format: format.to_owned(),
             priority: 0,
+            description: String::new(),
         };
         [column("Name", "string", "name"), column("Created At", "date", "")]
     });
@@ -131,9 +132,31 @@ fn column_value(column: &Column) -> Value {
         "name": column.name,
         "type": column.of,
         "format": column.format,
-        "description": "",
+        "description": words(column),
         "priority": column.priority,
     })
+}
+
+/// What every object has, in the words of its metadata.
+const NAME: &str = "Name must be unique within a namespace. Is required when creating resources, although some \
+    resources may allow a client to request the generation of an appropriate name automatically. \
+    Name is primarily intended for creation idempotence and configuration definition. Cannot be \
+    updated. More info: https://kubernetes.io/docs/concepts/overview/\
+    working-with-objects/names#names";
+const BORN: &str = "CreationTimestamp is a timestamp representing the server time when this object was created. It \
+    is not guaranteed to be set in happens-before order across separate operations. Clients may not \
+    set this value. It is represented in RFC3339 form and is in UTC.\n\
+    \n\
+    Populated by the system. Read-only. Null for lists. More info: \
+    https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata";
+
+/// What a column shows, in words.
+fn words(column: &Column) -> &str {
+    match (column.description.as_str(), column.name.as_str()) {
+        ("", "Name") if column.format == "name" => NAME,
+        ("", "Age" | "Created At") => BORN,
+        (words, _) => words,
+    }
 }
 
 #[cfg(test)]
@@ -150,6 +173,18 @@ mod tests {
         assert_eq!(partial(kind, &object)["metadata"], json!({"name": "d"}));
         let object = json!({"metadata": {"annotations": {generation: "1", "mine": "yes"}}});
         assert_eq!(partial(kind, &object)["metadata"]["annotations"], json!({"mine": "yes"}));
+    }
+
+    #[test]
+    fn columns_say_what_they_show() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("apps", "v1", "deployments").expect("served");
+        let shown = table(kind, [], json!({}), IncludeObject::None, true, 0);
+        let words =
+            |at: usize| shown["columnDefinitions"][at]["description"].as_str().expect("text");
+        assert!(words(0).starts_with("Name must be unique"));
+        assert_eq!(words(1), "Number of the pod with ready state");
+        assert!(words(4).starts_with("CreationTimestamp is"));
     }
 
     #[test]

@@ -24,8 +24,13 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         Ok(kind) => kind,
         Err(unknown) => return unknown_kind(call, unknown),
     };
+    if kind.custom && is_misplaced(call, &kind) {
+        return Ok(nonresource::not_found());
+    }
     check_scope(call, &kind)?;
-    warn_of_deprecation(call, &kind);
+    if !call.info.subresource.is_empty() || kind.has_verb(&call.info.verb) {
+        warn_of_deprecation(call, &kind);
+    }
     if call.info.subresource.is_empty() {
         resource(call, kind, method, media).await
     } else {
@@ -80,10 +85,19 @@ fn unknown_kind(call: &Call, unknown: Status) -> Result<Reply, Status> {
     }
 }
 
+fn is_in_namespace(call: &Call) -> bool {
+    !call.info.namespace.is_empty() && call.info.resource != "namespaces"
+}
+
+/// A path into a namespace for a kind that lives in none.
+fn is_misplaced(call: &Call, kind: &KindDef) -> bool {
+    !kind.namespaced && is_in_namespace(call)
+}
+
 /// Namespaced objects live in a namespace, others do not.
 fn check_scope(call: &Call, kind: &KindDef) -> Result<(), Status> {
     let info = &call.info;
-    let in_namespace = !info.namespace.is_empty() && info.resource != "namespaces";
+    let in_namespace = is_in_namespace(call);
     let names_object = !info.name.is_empty()
         && !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection");
     match (kind.namespaced, in_namespace) {
@@ -133,6 +147,8 @@ fn check_method(method: &Method, collection: bool, kind: &KindDef) -> Result<(),
         (true, &Method::PUT | &Method::PATCH) | (false, &Method::POST) => {
             Err(Status::method_not_allowed())
         }
+        // Routes are for one method each, and built-in kinds have none for this one.
+        (_, &Method::HEAD) if !kind.custom => Err(Status::method_not_allowed()),
         _ => Ok(()),
     }
 }
@@ -160,6 +176,9 @@ async fn subresource(
             false => Status::no_such_path(),
         });
     };
+    if !info.rest.is_empty() {
+        return Err(Status::no_such_path());
+    }
     if !sub.verbs.contains(&info.verb) {
         return Err(Status::method_not_allowed());
     }

@@ -219,10 +219,9 @@ impl<'a> Range<'a> {
             (false, _) => Shape::AsIs,
             (true, Endpoint::Resource { tables: false, .. }) if kind == "Table" => return None,
             (true, Endpoint::Resource { .. }) => shape(kind, group, version, format)?,
-            // Which of the two versions it is, is that endpoint's own matter.
             (true, Endpoint::Discovery)
-                if (kind, group) == ("APIGroupDiscoveryList", "apidiscovery.k8s.io")
-                    && matches!(version, "v2" | "v2beta1") =>
+                if (kind, group, version)
+                    == ("APIGroupDiscoveryList", "apidiscovery.k8s.io", "v2") =>
             {
                 Shape::AsIs
             }

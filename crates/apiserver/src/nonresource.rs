@@ -2,17 +2,18 @@
 //!
 //! Counterpart: `pkg/server/routes` and `endpoints/discovery`.
 
+use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH};
 use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
-use skiff_api::{Kinds, Status, discovery};
+use skiff_api::{Kinds, Reason, Status, codec, discovery};
 
 use crate::aggregate;
 use crate::call::Call;
 use crate::encryption;
 use crate::flow_control;
 use crate::health;
-use crate::negotiate::{Media, check_produced, check_route};
+use crate::negotiate::{self, Media, check_produced, check_route};
 use crate::reply::{Reply, empty, with_type};
 use crate::zpages;
 
@@ -24,10 +25,11 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
     let path = call.info.path.trim_end_matches('/');
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     match parts.as_slice() {
-        ["" | "index.html"] => Ok(Reply::json(&root_paths(call))),
+        ["" | "index.html"] if call.info.path != "//" => Ok(Reply::json(&root_paths(call))),
         ["version"] => version(call),
         ["healthz" | "livez" | "readyz", ..] if call.info.path.ends_with('/') => Ok(not_found()),
         ["healthz" | "livez" | "readyz", ..] => health::run(call, &parts).await,
+        ["statusz" | "flagz"] if !takes_text(call.header(ACCEPT)) => Err(not_text()),
         ["statusz"] => Ok(Reply::text(StatusCode::OK, zpages::statusz())),
         ["flagz"] => Ok(Reply::text(StatusCode::OK, zpages::flagz(&call.server))),
         ["metrics", "slis"] => Ok(Reply::Response(with_type(
@@ -53,14 +55,28 @@ pub async fn run(call: &Call) -> Result<Reply, Status> {
         )),
         ["skiff", "v1", "secrets-encryption", rest @ ..] => encryption::run(call, rest).await,
         ["openid", "v1", "jwks"] => {
-            Ok(cached("application/jwk-set+json", &call.server.authn.tokens.jwks()))
+            const KEYS: &str = "application/jwk-set+json";
+            check_produced(call.header(ACCEPT), &[KEYS])?;
+            Ok(cached(KEYS, &call.server.authn.tokens.jwks()))
         }
         ["debug", "pprof", ..] => {
             Ok(Reply::text(StatusCode::NOT_FOUND, "profiles are not built into this server\n"))
         }
+        ["openapi", "v2"] if call.info.path.ends_with('/') => Ok(not_found()),
         ["openapi", rest @ ..] => crate::openapi::run(call, rest).await,
         _ => Ok(not_found()),
     }
+}
+
+/// Pages for people come as text; their forms for machines are not served.
+fn takes_text(accept: &str) -> bool {
+    let ranges = negotiate::ranges(if accept.trim().is_empty() { "*/*" } else { accept });
+    ranges.iter().any(|range| range.includes("text/plain"))
+}
+
+fn not_text() -> Status {
+    let message = "only the following media types are accepted: application/json, application/yaml, text/plain";
+    Status::new(406, Reason::NotAcceptable, message)
 }
 
 /// The one path of its kind that refuses other methods and media types.
@@ -72,7 +88,7 @@ fn version(call: &Call) -> Result<Reply, Status> {
 
 fn require_get(call: &Call) -> Result<(), Status> {
     match call.info.verb.as_str() {
-        "get" | "head" => Ok(()),
+        "get" => Ok(()),
         _ => Err(Status::method_not_allowed()),
     }
 }
@@ -106,9 +122,9 @@ fn discover(call: &Call, parts: &[&str]) -> Result<Reply, Status> {
     if call.media().is_none() {
         return Err(Media::not_acceptable());
     }
-    // The documents of groups answer to any method, those of their versions do not.
+    // The documents of groups answer to any method, others do not.
     match parts {
-        ["api", _] => require_get(call)?,
+        ["api", ..] => require_get(call)?,
         ["apis", group, _] if has_builtin(&kinds, group) => require_get(call)?,
         _ => {}
     }
@@ -150,9 +166,11 @@ fn wants_aggregated(call: &Call) -> Option<String> {
             && range.contains("v=v2");
         let plain = range.trim() == "application/json";
         match (wanted && !range.contains("v=v2beta1"), plain) {
-            (true, _) => Some(Some(
-                "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList".to_owned(),
-            )),
+            (true, _) => {
+                let yaml = range.trim().starts_with("application/yaml");
+                let of = if yaml { "application/yaml" } else { "application/json" };
+                Some(Some(format!("{of};g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList")))
+            }
             (false, true) => Some(None),
             _ => None,
         }
@@ -162,19 +180,17 @@ fn wants_aggregated(call: &Call) -> Option<String> {
 /// An answer that a client may keep until its tag changes.
 fn tagged(call: &Call, value: &Value, content_type: Option<String>) -> Reply {
     use sha2::{Digest, Sha512};
-    let text = value.to_string();
-    let digest = crate::authn::x509::hex(&Sha512::digest(text.as_bytes())).to_uppercase();
+    let is_yaml = content_type.as_deref().is_some_and(|of| of.starts_with("application/yaml"));
+    let text: Bytes = if is_yaml { codec::to_yaml(value) } else { value.to_string().into() };
+    let digest = crate::authn::x509::hex(&Sha512::digest(&text)).to_uppercase();
     let tag = format!("\"{digest}\"");
     if call.header(IF_NONE_MATCH) == tag {
         let mut response = http::Response::new(empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         return Reply::Response(response);
     }
-    let mut response = with_type(
-        StatusCode::OK,
-        content_type.as_deref().unwrap_or("application/json"),
-        text.into(),
-    );
+    let mut response =
+        with_type(StatusCode::OK, content_type.as_deref().unwrap_or("application/json"), text);
     if let Ok(value) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, value);
     }

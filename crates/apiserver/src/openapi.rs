@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, ETAG, IF_NONE_MATCH, VARY};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH, LOCATION, VARY};
 use http::{HeaderValue, StatusCode};
 use serde_json::Value;
 use sha2::{Digest, Sha512};
@@ -40,6 +40,7 @@ struct Document {
 }
 
 const JSON: &str = "application/json";
+const V3_PROTOBUF: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 
 /// Media types of the v2 document: as asked for, and as answered. The "@" of the older name is not
@@ -66,17 +67,31 @@ pub async fn run(call: &Call, rest: &[&str]) -> Result<Reply, Status> {
         }
         ["v3", path @ ..] => {
             let path = path.join("/");
-            documents.get(call, &path, |kinds| openapi::at(kinds, &path).map(json))
+            let make = |kinds: &Kinds| openapi::at(kinds, &path, &version()).map(json);
+            let found = documents.get(call, &path, make);
+            match moved(call, &path).filter(|_| found.is_some()) {
+                Some(reply) => return Ok(reply),
+                None => found,
+            }
         }
         _ => None,
     };
     match (document, rest) {
         // The index is sniffed as text upstream, whatever is asked for.
         (Some(document), ["v3"]) => Ok(answer(call, &document, "text/plain; charset=utf-8")),
+        (Some(_), _) if !takes_json(call.header(ACCEPT)) => {
+            Ok(Reply::Response(without_body(StatusCode::NOT_ACCEPTABLE)))
+        }
         (Some(document), _) => Ok(answer(call, &document, JSON)),
         (None, ["v3", ..]) => Ok(Reply::Response(without_body(StatusCode::NOT_FOUND))),
         (None, _) => Ok(not_found()),
     }
+}
+
+/// Documents of versions come as JSON, also to those who would rather have protobuf.
+fn takes_json(accept: &str) -> bool {
+    let accept = if accept.trim().is_empty() { "*/*" } else { accept };
+    ranges(accept).iter().any(|range| range.includes(JSON) || range.includes(V3_PROTOBUF))
 }
 
 /// The index with what aggregated API servers describe; none if there are no such servers.
@@ -182,10 +197,28 @@ fn without_body(code: StatusCode) -> http::Response<Body> {
     response
 }
 
+/// A document that is asked for by another hash than the index names has moved there.
+fn moved(call: &Call, path: &str) -> Option<Reply> {
+    let asked = call.query.get("hash")?;
+    let hash = openapi::hash_at(&call.server.kinds(), path, &version())?;
+    if hash == asked {
+        return None;
+    }
+    let place = format!("/openapi/v3/{path}?hash={hash}");
+    let mut response = without_body(StatusCode::MOVED_PERMANENTLY);
+    let headers = response.headers_mut();
+    headers.insert(LOCATION, place.parse().ok()?);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    Some(Reply::Response(response))
+}
+
+/// The release as documents name it.
 fn version() -> String {
     let fact: Value =
         serde_json::from_str(include_str!("../facts/version.json")).expect("facts are valid JSON");
-    fact["gitVersion"].as_str().unwrap_or("").to_owned()
+    let part = |name: &str| fact[name].as_str().unwrap_or("").to_owned();
+    format!("{}.{}", part("major"), part("minor"))
 }
 
 #[cfg(test)]

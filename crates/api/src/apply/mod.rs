@@ -74,7 +74,25 @@ pub fn apply(
     let mut object = applied.map_err(|Conflicted(conflicts)| conflict_status(conflicts))?;
     last_applied::follow(&mut object, config, manager);
     let decoded = codec::decode_value(object, &Target::of(kind));
-    decoded.map(|decoded| decoded.object).map_err(Status::internal)
+    decoded.map(|decoded| decoded.object).map_err(|fault| unconvertible(config, &fault.to_string()))
+}
+
+/// A configuration whose values do not fit into the kind.
+fn unconvertible(config: &Value, fault: &str) -> Status {
+    let (meta, of) = (meta(config), described_type(config));
+    // Numbers are told about in other words here than where JSON is read.
+    let fault = match fault.rsplit_once(" of type ") {
+        Some((what, of)) if what.starts_with("json: cannot unmarshal number") => {
+            format!("cannot convert float64 to {of}")
+        }
+        _ => fault.to_owned(),
+    };
+    let message = format!(
+        "failed to convert new object ({}/{}; {of}) to proper version: unable to convert unstructured object to {of}: {fault}",
+        meta.namespace(),
+        meta.name()
+    );
+    Status::new(500, Reason::Unknown, message)
 }
 
 /// Reads the body of an apply request: JSON or YAML of exactly this kind, and the keys it repeats.

@@ -92,6 +92,26 @@ fn an_update_takes_fields_and_apply_conflicts_with_it() {
 }
 
 #[test]
+fn values_that_do_not_fit_are_told_as_of_a_conversion() {
+    let pods = kind("", "pods");
+    let refused = |meta: Value, spec: Value| {
+        let config = json!({"apiVersion": "v1", "kind": "Pod", "metadata": meta, "spec": spec});
+        apply(&pods, None, &config, &manager("a", &pods, 1), false).unwrap_err().message
+    };
+    let start = "failed to convert new object (/p; /v1, Kind=Pod) to proper version: unable to convert unstructured object to /v1, Kind=Pod: ";
+    assert_eq!(
+        refused(json!({"name": "p"}), json!({"priority": 1.5})),
+        format!("{start}cannot convert float64 to int32")
+    );
+    assert_eq!(
+        refused(json!({"name": "p", "creationTimestamp": "nope"}), json!({})),
+        format!(
+            "{start}parsing time \"nope\" as \"2006-01-02T15:04:05Z07:00\": cannot parse \"nope\" as \"2006\""
+        )
+    );
+}
+
+#[test]
 fn fields_at_a_version_that_a_kind_does_not_have_belong_to_nobody() {
     let kind = kind("", "configmaps");
     let live = config_map(json!({"a": "1"}));

@@ -320,6 +320,9 @@ fn merge_at(live: &Value, config: &Value, shape: Shape<'_>) -> Value {
             Value::Object(out)
         }
         (View::List(old), View::List(new)) => Value::Array(merge_lists(old, new, shape)),
+        // Nothing in particular is said of what is there.
+        (View::Map(old), View::Null) if !old.is_empty() => live.clone(),
+        (View::List(old), View::Null) if !old.is_empty() => live.clone(),
         _ => config.clone(),
     }
 }
@@ -637,6 +640,18 @@ mod tests {
             .collect();
         assert_eq!(names, ["b", "c", "a", "d"]);
         assert_eq!(merged["spec"]["containers"][2]["image"], "2");
+    }
+
+    #[test]
+    fn null_takes_nothing_from_a_struct_or_list_that_is_owned_in_parts() {
+        let live = json!({"spec": {"containers": [{"name": "a"}], "securityContext": {"runAsUser": 1},
+            "nodeSelector": {"a": "b"}}});
+        let config =
+            json!({"spec": {"containers": null, "securityContext": null, "nodeSelector": null}});
+        let merged = merge(&live, &config, pod());
+        assert_eq!(merged["spec"]["containers"], live["spec"]["containers"]);
+        assert_eq!(merged["spec"]["securityContext"], live["spec"]["securityContext"]);
+        assert_eq!(merged["spec"]["nodeSelector"], Value::Null);
     }
 
     #[test]

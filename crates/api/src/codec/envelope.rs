@@ -78,6 +78,10 @@ pub fn check(node: Node, body: &[u8], target: &Target<'_>) -> Result<Node, Statu
         return Err(target.unrecognized(&unreadable(&fault), body));
     }
     let said = Said::by(&node);
+    if !target.custom && said.api_version.matches('/').count() > 1 {
+        let fault = format!("unexpected GroupVersion string: {}", said.api_version);
+        return Err(target.unrecognized(&fault, body));
+    }
     match target.custom {
         true => check_custom(&said, body, target)?,
         false => check_builtin(&said, &node, target)?,
@@ -189,5 +193,22 @@ pub fn summary(body: &[u8]) -> String {
             let hex: String = cut.iter().map(|byte| format!("{byte:02x}")).collect();
             format!("{hex}{dots}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::{Format, decode};
+
+    #[test]
+    fn a_version_has_one_group_at_most() {
+        let target = Target::known("", "v1", "ConfigMap").expect("served");
+        let body = br#"{"apiVersion":"a/b/c","kind":"ConfigMap"}"#;
+        let refused = decode(body, Format::Json, &target).expect_err("no version");
+        assert_eq!(
+            refused.message,
+            "the object provided is unrecognized (must be of type ConfigMap): unexpected GroupVersion string: a/b/c ({\"apiVersion\":\"a/b/c\",\"kind\":\" ...)"
+        );
     }
 }

@@ -87,7 +87,7 @@ fn inline(out: &mut String, value: &Value, indent: usize) {
     match value {
         Value::Object(_) => out.push_str("{}"),
         Value::Array(_) => out.push_str("[]"),
-        Value::String(text) => out.push_str(&scalar_text(text, indent)),
+        Value::String(text) => folded(out, &scalar_text(text, indent), indent),
         Value::Number(number) if number.is_f64() => float(out, number.as_f64().unwrap_or_default()),
         other => out.push_str(&other.to_string()),
     }
@@ -112,6 +112,39 @@ fn scalar_text(text: &str, indent: usize) -> String {
     match is_plain(text) {
         true => text.to_owned(),
         false => format!("'{}'", text.replace('\'', "''")),
+    }
+}
+
+/// So many columns wide a line may get before the next space ends it.
+const WIDTH: usize = 80;
+
+/// Writes a scalar, plain or quoted, over as many lines as its length asks for.
+fn folded(out: &mut String, scalar: &str, indent: usize) {
+    let line = out.rfind('\n').map_or(0, |end| end + 1);
+    let mut column = out[line..].chars().count();
+    if column + scalar.len() <= WIDTH || scalar.contains('\n') {
+        return out.push_str(scalar);
+    }
+    let quote = scalar.chars().next().filter(|first| matches!(first, '\'' | '"'));
+    // A space next to a quotation mark stays where it is.
+    let inside = |at: usize| quote.is_none() || (at > 1 && at + 2 < scalar.len());
+    let mut after_space = false;
+    for (at, c) in scalar.char_indices() {
+        let space_follows = scalar[at + c.len_utf8()..].starts_with(' ');
+        let folds = c == ' ' && !after_space && column > WIDTH && inside(at);
+        if folds && (quote == Some('"') || !space_follows) {
+            out.push('\n');
+            pad(out, indent);
+            column = indent;
+            if space_follows {
+                out.push('\\');
+                column += 1;
+            }
+        } else {
+            out.push(c);
+            column += 1;
+        }
+        after_space = c == ' ';
     }
 }
 
@@ -216,6 +249,26 @@ mod tests {
         });
         let wanted = "a:\n  e: {}\n  l:\n  - x: 1\n    \"y\": []\n  - s\nmulti: |\n  one\n  two\nnumber: \"5\"\nstar: '*'\ntab: \"tab\\t\"\ntime: \"2026-01-01T00:00:00Z\"\ntruth: \"yes\"\n";
         assert_eq!(String::from_utf8_lossy(&to_yaml(&object)), wanted);
+    }
+
+    #[test]
+    fn long_text_goes_on_in_the_next_line() {
+        let message = "Invalid value: \"A_\": a lowercase RFC 1123 subdomain must consist of lower case, '-' or '.'";
+        let plain = "word ".repeat(20);
+        let text = to_yaml(&json!({"causes": [{"message": message}], "plain": plain.trim()}));
+        let wanted = [
+            "causes:",
+            "- message: 'Invalid value: \"A_\": a lowercase RFC 1123 subdomain must consist of lower",
+            "    case, \'\'-\'\' or \'\'.\'\'\'",
+            "plain: word word word word word word word word word word word word word word word",
+            "  word word word word word",
+            "",
+        ];
+        assert_eq!(String::from_utf8_lossy(&text), wanted.join("\n"));
+        for long in ["x\t".to_owned() + &"a  b ".repeat(40), "y".repeat(200), "- ".repeat(90)] {
+            let (node, _) = yaml::parse(&to_yaml(&json!({ "k": long }))).expect("readable");
+            assert_eq!(node.into_value(), json!({ "k": long }));
+        }
     }
 
     #[test]

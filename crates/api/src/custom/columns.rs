@@ -16,6 +16,7 @@ pub struct Cell {
     of: String,
     format: String,
     priority: i32,
+    description: String,
     path: JsonPath,
 }
 
@@ -26,7 +27,8 @@ pub fn cells(version: &Value) -> Vec<Cell> {
     if declared.is_empty() {
         let path = JsonPath::parse(".metadata.creationTimestamp").expect("a path");
         let (name, of) = ("Age".to_owned(), "date".to_owned());
-        return vec![Cell { name, of, format: String::new(), priority: 0, path }];
+        let (format, description) = (String::new(), String::new());
+        return vec![Cell { name, of, format, priority: 0, description, path }];
     }
     declared.iter().map_while(Cell::read).collect()
 }
@@ -38,12 +40,14 @@ pub fn columns(cells: &[Cell]) -> Vec<Column> {
         of: "string".to_owned(),
         format: "name".to_owned(),
         priority: 0,
+        description: String::new(),
     };
     let column = |cell: &Cell| Column {
         name: cell.name.clone(),
         of: cell.of.clone(),
         format: cell.format.clone(),
         priority: cell.priority,
+        description: cell.description.clone(),
     };
     std::iter::once(name).chain(cells.iter().map(column)).collect()
 }
@@ -57,6 +61,13 @@ impl Cell {
             of: text(column, "type").to_owned(),
             format: text(column, "format").to_owned(),
             priority: column["priority"].as_i64().and_then(|n| n.try_into().ok()).unwrap_or(0),
+            description: match text(column, "description") {
+                "" => format!(
+                    "Custom resource definition column (in JSONPath format): {}",
+                    text(column, "jsonPath")
+                ),
+                words => words.to_owned(),
+            },
             path: JsonPath::parse(text(column, "jsonPath")).ok()?,
         })
     }

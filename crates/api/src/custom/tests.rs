@@ -188,6 +188,15 @@ fn a_rule_that_asks_for_a_type_is_not_too_expensive() {
 }
 
 #[test]
+fn what_a_definition_leaves_out_is_told_once() {
+    let mut nameless = definition(spec_of(json!({})));
+    nameless["metadata"] = json!({});
+    assert!(!refused(nameless).iter().any(|fault| fault.contains("must be spec.names.plural")));
+    let empty = refused(json!({"metadata": {"name": "x.y"}}));
+    assert!(!empty.iter().any(|fault| fault.starts_with("spec.conversion")), "{empty:?}");
+}
+
+#[test]
 fn rules_of_a_definition_are_compiled_and_priced() {
     let place = "spec.validation.openAPIV3Schema.properties[spec].properties[a]";
     let of = |rule: Value| json!({"type": "array", "items": {"type": "string"}, "x-kubernetes-validations": [rule]});

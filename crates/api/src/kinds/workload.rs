@@ -199,10 +199,15 @@ pub fn named_template_warnings(object: &Value, old: Option<&Value>) -> Vec<Strin
     warnings
 }
 
-/// Warnings about the template at a pointer; none where an update leaves it as it was.
+/// Warnings about the template at a pointer; none where an update leaves the object's generation as it was, or the
+/// template of an object that has none.
 pub fn template_warnings(object: &Value, old: Option<&Value>, pointer: &str) -> Vec<String> {
     let template = object.pointer(pointer);
-    if old.is_some_and(|old| old.pointer(pointer) == template) {
+    let is_as_before = |old: &Value| match meta(old).generation() {
+        0 => old.pointer(pointer) == template,
+        generation => generation == meta(object).generation(),
+    };
+    if old.is_some_and(is_as_before) {
         return Vec::new();
     }
     let mut warnings = Vec::new();

@@ -133,7 +133,7 @@ mod tests {
     /// The schemas of both documents below a pointer.
     fn published(schema: Value, at: &str) -> (Value, Value) {
         let kinds = kinds(schema);
-        let v3 = openapi::at(&kinds, "apis/g.example.com/v1").expect("served");
+        let v3 = openapi::at(&kinds, "apis/g.example.com/v1", "1.36").expect("served");
         let v2 = openapi::v2::document(&kinds, "v1.36.2");
         let find = |all: &Value| all.pointer(&format!("/com.example.g.v1.{at}")).cloned();
         let (v3, v2) = (find(&v3["components"]["schemas"]), find(&v2["definitions"]));

@@ -42,43 +42,61 @@ pub fn index(kinds: &Kinds, version: &str) -> Value {
 }
 
 /// The document at a path of the index; `None` if nothing is served there.
-pub fn at(kinds: &Kinds, path: &str) -> Option<Value> {
+pub fn at(kinds: &Kinds, path: &str, release: &str) -> Option<Value> {
     let service = services::all(kinds).into_iter().find(|service| service.path == path);
     match (service, &path.split('/').collect::<Vec<_>>()[..]) {
         (Some(service), _) => {
             let mut components = schemas::Components::default();
             let (path, item) = service.item(&mut components);
-            Some(finished([(path, item)].into_iter().collect(), components))
+            let mut found = finished([(path, item)].into_iter().collect(), components, release);
+            if found["components"]["schemas"].as_object().is_some_and(Map::is_empty) {
+                found["components"].as_object_mut()?.remove("schemas");
+            }
+            Some(found)
         }
-        (None, ["api", version]) => document(kinds, "", version),
-        (None, ["apis", group, version]) => document(kinds, group, version),
+        (None, ["api", version]) => document(kinds, "", version, release),
+        (None, ["apis", group, version]) => document(kinds, group, version, release),
         _ => None,
     }
 }
 
 /// The document of one group and version; `None` if nothing is served there.
-fn document(kinds: &Kinds, group: &str, version: &str) -> Option<Value> {
+fn document(kinds: &Kinds, group: &str, version: &str, release: &str) -> Option<Value> {
     let served: Vec<&KindDef> = kinds.in_version(group, version).map(AsRef::as_ref).collect();
     if served.is_empty() {
         return None;
     }
     let mut components = schemas::Components::default();
     let mut found = Map::new();
-    if served.iter().any(|kind| !kind.custom) {
+    let is_custom = served.iter().all(|kind| kind.custom);
+    if !is_custom {
         paths::add_discovery(group, version, &mut components, &mut found);
     }
     for kind in served {
         paths::add(kind, &mut components, &mut found);
     }
-    Some(finished(found, components))
+    Some(match is_custom {
+        true => json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes CRD Swagger", "version": "v0.1.0"},
+            "paths": found,
+            "components": {"schemas": components.finish()},
+        }),
+        false => finished(found, components, release),
+    })
 }
 
-fn finished(paths: Map<String, Value>, components: schemas::Components) -> Value {
+fn finished(paths: Map<String, Value>, components: schemas::Components, release: &str) -> Value {
     json!({
         "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": "unversioned"},
+        "info": {"title": "Kubernetes", "version": release},
         "paths": paths,
-        "components": {"schemas": components.finish()},
+        "components": {"schemas": components.finish(), "securitySchemes": {"BearerToken": {
+            "type": "apiKey",
+            "description": "Bearer Token authentication",
+            "name": "authorization",
+            "in": "header",
+        }}},
     })
 }
 
@@ -127,7 +145,7 @@ mod tests {
     #[test]
     fn documents_say_what_explain_and_validation_need() {
         let kinds = kinds::builtin();
-        let document = document(&kinds, "apps", "v1").expect("served");
+        let document = document(&kinds, "apps", "v1", "1.36").expect("served");
         let schemas = &document["components"]["schemas"];
         let deployment = &schemas["io.k8s.api.apps.v1.Deployment"];
         assert_eq!(
@@ -156,7 +174,7 @@ mod tests {
 
     #[test]
     fn every_way_to_a_kind_is_described() {
-        let document = document(&kinds::builtin(), "", "v1").expect("served");
+        let document = document(&kinds::builtin(), "", "v1", "1.36").expect("served");
         let action = |path: &str, method: &str| {
             document["paths"][path][method]["x-kubernetes-action"].as_str().unwrap_or("")
         };
@@ -173,7 +191,7 @@ mod tests {
     fn services_have_documents_of_their_own() {
         let kinds = kinds::builtin();
         let schema_at = |path: &str| {
-            let document = at(&kinds, path).expect(path);
+            let document = at(&kinds, path, "1.36").expect(path);
             let answer = &document["paths"][format!("/{path}/")]["get"]["responses"]["200"];
             answer["content"]["application/json"]["schema"].clone()
         };
@@ -182,7 +200,11 @@ mod tests {
         let group = named("io.k8s.apimachinery.pkg.apis.meta.v1.APIGroup");
         assert_eq!(schema_at("apis/apps"), group);
         assert_eq!(schema_at("openid/v1/jwks"), json!({"type": "string"}));
-        assert!(at(&kinds, "apis/none").is_none() && at(&kinds, "apis/none/v1").is_none());
+        let keys = at(&kinds, "openid/v1/jwks", "1.36").expect("served");
+        assert_eq!(keys["info"], json!({"title": "Kubernetes", "version": "1.36"}));
+        assert!(keys["components"].get("schemas").is_none());
+        assert!(keys["components"]["securitySchemes"]["BearerToken"].is_object());
+        assert!(at(&kinds, "apis/none", "").is_none() && at(&kinds, "apis/none/v1", "").is_none());
     }
 
     #[test]
@@ -190,8 +212,9 @@ mod tests {
         let kinds = kinds::builtin();
         let index = index(&kinds, "v1.36.2");
         for path in index["paths"].as_object().expect("a map").keys() {
-            let document = at(&kinds, path).expect("in the index");
-            let known = document["components"]["schemas"].as_object().expect("a map");
+            let document = at(&kinds, path, "1.36").expect("in the index");
+            let none = Map::new();
+            let known = document["components"]["schemas"].as_object().unwrap_or(&none);
             let text = document.to_string();
             for part in text.split("\"#/components/schemas/").skip(1) {
                 let name = part.split('"').next().unwrap_or_default();
@@ -224,7 +247,7 @@ mod tests {
             "names": {"plural": "things", "kind": "Thing"}, "versions": [{"name": "v1", "served": true, "storage": true,
             "schema": {"openAPIV3Schema": {"type": "object", "description": "A thing.", "properties": {"spec": {"type": "object", "description": "What it is."}}}}}]}});
         let kinds: Kinds = crate::custom::kinds(&definition).expect("valid").into_iter().collect();
-        let document = document(&kinds, "g.example.com", "v1").expect("served");
+        let document = document(&kinds, "g.example.com", "v1", "1.36").expect("served");
         let thing = &document["components"]["schemas"]["com.example.g.v1.Thing"];
         assert_eq!(thing["properties"]["spec"]["description"], "What it is.");
         assert_eq!(

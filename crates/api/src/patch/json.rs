@@ -71,6 +71,10 @@ pub fn read(
         other => return Err(fault(mismatch(&other, names.patch))),
     };
     let mut operations = Vec::with_capacity(items.len().min(MAX_OPERATIONS));
+    if items.len() > MAX_OPERATIONS {
+        let count = items.len();
+        return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, count });
+    }
     for (at, item) in items.into_iter().enumerate() {
         if typed {
             check_types(&item).map_err(fault)?;
@@ -81,10 +85,6 @@ pub fn read(
             Value::Null => Operation(Map::new()),
             other => return Err(fault(mismatch(&Node::from(other), names.operation))),
         });
-    }
-    if operations.len() > MAX_OPERATIONS {
-        let count = operations.len();
-        return Err(PatchError::TooManyOperations { limit: MAX_OPERATIONS, count });
     }
     Ok((operations, findings))
 }
@@ -190,11 +190,12 @@ fn find(item: &Node, at: usize) -> Vec<String> {
             false if known => findings.push(format!("duplicate field \"[{at}].{name}\"")),
             _ => {}
         }
-        if known {
-            // Places count from the list on, so what stands before is filled up.
-            let mut list = vec![Node::Null; at];
-            list.push(Node::Map(vec![(name.clone(), value.clone())]));
-            findings.extend(codec::repeated_fields(Node::List(list)));
+        if known && matches!(value, Node::Map(_) | Node::List(_)) {
+            // Places count from the list on, in which this operation has its own.
+            let alone = Node::List(vec![Node::Map(vec![(name.clone(), value.clone())])]);
+            let there = format!("[{at}]");
+            let moved = |found: String| found.replacen("[0]", &there, 1);
+            findings.extend(codec::repeated_fields(alone).into_iter().map(moved));
         }
     }
     let mut told = HashSet::new();
@@ -324,6 +325,24 @@ mod tests {
 
     use super::*;
     use crate::mutation;
+
+    #[test]
+    fn keys_that_a_value_repeats_are_told_with_their_place() {
+        let patch =
+            br#"[{"op":"test","path":"/a"},{"op":"add","path":"/b","value":{"c":1,"c":2}}]"#;
+        let (_, findings) = read(patch, Strictness::Report).expect("readable");
+        assert_eq!(findings, ["json patch duplicate field \"[1].value.c\""]);
+    }
+
+    #[test]
+    fn a_patch_has_so_many_operations_and_no_more() {
+        let of = |count: usize| {
+            Value::from(vec![json!({"op": "test", "path": "/a"}); count]).to_string()
+        };
+        assert!(read(of(MAX_OPERATIONS).as_bytes(), Strictness::Report).is_ok());
+        let refused = read(of(MAX_OPERATIONS + 1).as_bytes(), Strictness::Report);
+        assert!(matches!(refused, Err(PatchError::TooManyOperations { .. })));
+    }
 
     fn patched(patch: Value) -> Result<Value, PatchError> {
         let document = json!({"data": {"k": "v", "a/b": "c"}, "list": [1, 2, 3]});

@@ -149,6 +149,7 @@ fn merge_field(
         (Some(Value::Array(old)), Value::Array(new)) => {
             Value::Array(merge_list_field(old, new, level, &key)?)
         }
+        (_, value) if value.get(DIRECTIVE).is_some() => return Ok(()),
         (_, value) => without_directives(value),
     };
     original.insert(key, merged);
@@ -169,24 +170,20 @@ fn retain_keys(original: &mut Object, patch: &mut Object) -> Result<(), PatchErr
     Ok(())
 }
 
-/// A value that is new to the document: nulls and directives have nothing to act on.
+/// A value that is new to the document: nulls and directives have nothing to act on, and an object with
+/// [`DIRECTIVE`] has no place there at all.
 fn without_directives(value: Value) -> Value {
+    let acts = |value: &Value| value.get(DIRECTIVE).is_some();
     match value {
         Value::Object(map) => Value::Object(
             map.into_iter()
-                .filter(|(name, value)| !value.is_null() && !is_directive(name))
+                .filter(|(name, value)| !value.is_null() && !is_directive(name) && !acts(value))
                 .map(|(name, value)| (name, without_directives(value)))
                 .collect(),
         ),
-        Value::Array(items) => items
-            .into_iter()
-            .filter(|item| match item.get(DIRECTIVE).and_then(Value::as_str) {
-                Some("delete") => false,
-                Some("replace") => item.as_object().is_some_and(|map| map.len() > 1),
-                _ => true,
-            })
-            .map(without_directives)
-            .collect(),
+        Value::Array(items) => {
+            items.into_iter().filter(|item| !acts(item)).map(without_directives).collect()
+        }
         scalar => scalar,
     }
 }

@@ -35,9 +35,13 @@ impl Plugin for Priority {
     }
 
     async fn validate(&self, request: &Request<'_>, object: &Value) -> Result<(), Status> {
-        let class =
-            request.kind.resource == "priorityclasses" && request.operation != Operation::Delete;
-        if class && object["globalDefault"] == true {
+        if request.kind.resource != "priorityclasses" {
+            return Ok(());
+        }
+        if request.operation == Operation::Delete {
+            return stays(request, object);
+        }
+        if object["globalDefault"] == true {
             only_default(request, object).await?;
         }
         Ok(())
@@ -93,6 +97,17 @@ async fn resolve(request: &Request<'_>, pod: &mut Value) -> Result<(), Status> {
     }
     pod["spec"]["preemptionPolicy"] = policy.into();
     Ok(())
+}
+
+/// The server's own parts run by the two classes of the system.
+fn stays(request: &Request<'_>, class: &Value) -> Result<(), Status> {
+    const OF_THE_SYSTEM: [&str; 2] = ["system-node-critical", "system-cluster-critical"];
+    match OF_THE_SYSTEM.contains(&request.name.as_str()) {
+        true => {
+            Err(request.forbidden(class, "this is a system priority class and cannot be deleted"))
+        }
+        false => Ok(()),
+    }
 }
 
 /// The default with the lowest value, should there be several.

@@ -65,9 +65,10 @@ fn set_overhead(request: &Request<'_>, pod: &mut Value, class: &Value) -> Result
 fn set_placement(request: &Request<'_>, pod: &mut Value, class: &Value) -> Result<(), Status> {
     for (label, wanted) in class["scheduling"]["nodeSelector"].as_object().into_iter().flatten() {
         let have = pod["spec"]["nodeSelector"].get(label).cloned();
-        if have.is_some_and(|have| have != *wanted) {
+        if let Some(have) = have.filter(|have| have != wanted) {
+            let [wanted, have] = [wanted, &have].map(|it| it.as_str().unwrap_or_default());
             let why = format!(
-                "conflict: runtimeClass.scheduling.nodeSelector[{label}] = {wanted}; pod.spec.nodeSelector[{label}] differs"
+                "conflict: runtimeClass.scheduling.nodeSelector[{label}] = {wanted}; pod.spec.nodeSelector[{label}] = {have}"
             );
             return Err(request.forbidden(pod, &why));
         }

@@ -14,6 +14,8 @@ use crate::verbs::write::generated_name;
 pub struct ServiceAccount;
 
 const MIRROR: &str = "kubernetes.io/config.mirror";
+/// An account that says so gives its pods the secrets it lists, and no others.
+const LIMITED: &str = "kubernetes.io/enforce-mountable-secrets";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const VOLUME_PREFIX: &str = "kube-api-access-";
 /// An hour and a little, so that the kubelet's hourly renewal comes in time.
@@ -56,8 +58,56 @@ impl Plugin for ServiceAccount {
         {
             pod["spec"]["imagePullSecrets"] = account["imagePullSecrets"].clone();
         }
+        if meta(&account).annotation(LIMITED) == Some("true")
+            && let Some(why) = foreign_secret(&pod["spec"], &account)
+        {
+            return Err(request.forbidden(pod, &why));
+        }
         Ok(())
     }
+}
+
+/// The first secret of a pod that its account, by its own word, does not let it have.
+fn foreign_secret(spec: &Value, account: &Value) -> Option<String> {
+    let who = meta(account).name();
+    let items = |object: &Value, list: &str| object[list].as_array().cloned().unwrap_or_default();
+    let lists =
+        |list: &str, name: &Value| items(account, list).iter().any(|it| it["name"] == *name);
+    let refused = |what: String, name: &Value| {
+        let name = name.as_str().filter(|_| !lists("secrets", name))?;
+        Some(format!(
+            "{what} secret.secretName=\"{name}\" is not allowed because service account {who} does not reference that secret"
+        ))
+    };
+    let volumes = items(spec, "volumes");
+    let of_volume = |it: &Value| refused("volume with".to_owned(), &it["secret"]["secretName"]);
+    if let Some(why) = volumes.iter().find_map(of_volume) {
+        return Some(why);
+    }
+    for (list, word) in [("initContainers", "init container"), ("containers", "container")] {
+        for container in items(spec, list) {
+            let place = format!("{word} {}", container["name"].as_str().unwrap_or_default());
+            let of_env = |env: &Value| {
+                let of = env["name"].as_str().unwrap_or_default();
+                let what = format!("{place} with envVar {of} referencing");
+                refused(what, &env["valueFrom"]["secretKeyRef"]["name"])
+            };
+            let of_source = |source: &Value| {
+                refused(format!("{place} with envFrom referencing"), &source["secretRef"]["name"])
+            };
+            let found = items(&container, "env").iter().find_map(of_env);
+            let found = found.or_else(|| items(&container, "envFrom").iter().find_map(of_source));
+            if found.is_some() {
+                return found;
+            }
+        }
+    }
+    let pulls = items(spec, "imagePullSecrets");
+    let at = pulls.iter().position(|pull| !lists("imagePullSecrets", &pull["name"]))?;
+    let name = pulls[at]["name"].as_str().unwrap_or_default();
+    Some(format!(
+        "imagePullSecrets[{at}].name=\"{name}\" is not allowed because service account {who} does not reference that imagePullSecret"
+    ))
 }
 
 /// The pod's word counts before the account's; without either it is yes.
@@ -121,6 +171,34 @@ fn token_volume(name: &str) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_limited_account_lends_the_secrets_it_lists() {
+        let account = json!({ "metadata": { "name": "m" }, "secrets": [{ "name": "mine" }] });
+        let why = |spec: Value| foreign_secret(&spec, &account);
+        let volume = |name: &str| json!({ "volumes": [{ "secret": { "secretName": name } }] });
+        assert_eq!(why(volume("mine")), None);
+        assert_eq!(
+            why(volume("other")).as_deref(),
+            Some(
+                "volume with secret.secretName=\"other\" is not allowed because service account m does not reference that secret"
+            )
+        );
+        let env = json!([{ "name": "A", "valueFrom": { "secretKeyRef": { "name": "other" } } }]);
+        let pod = json!({ "containers": [{ "name": "c", "env": env }] });
+        assert_eq!(
+            why(pod).as_deref(),
+            Some(
+                "container c with envVar A referencing secret.secretName=\"other\" is not allowed because service account m does not reference that secret"
+            )
+        );
+        assert_eq!(
+            why(json!({ "imagePullSecrets": [{ "name": "p" }] })).as_deref(),
+            Some(
+                "imagePullSecrets[0].name=\"p\" is not allowed because service account m does not reference that imagePullSecret"
+            )
+        );
+    }
 
     #[test]
     fn a_place_that_is_taken_stays_taken() {

@@ -28,7 +28,7 @@ pub async fn run(
     let language = language(given).filter(|it| !(kind.custom && *it == Language::Strategic));
     let applies = given == "application/apply-patch+yaml";
     if language.is_none() && !applies {
-        return Err(unsupported(&kind));
+        return Err(unsupported(&kind, given));
     }
     let subresource = sub.map_or("", |sub| sub.name.as_str());
     let write = Write::new(call, kind.clone(), subresource, call.write_options("PatchOptions")?);
@@ -56,10 +56,16 @@ pub fn language(media_type: &str) -> Option<Language> {
     }
 }
 
-fn unsupported(kind: &KindDef) -> Status {
+/// A route takes several types of which it knows one, which the patch then cannot be.
+fn unsupported(kind: &KindDef, given: &str) -> Status {
+    const CUSTOM: &str =
+        "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
+    const ALL: &str = "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json, application/apply-patch+yaml";
     if kind.custom {
-        const ACCEPTED: &str = "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml";
-        return crate::call::unsupported_media_type("", ACCEPTED);
+        return crate::call::unsupported_media_type("", CUSTOM);
+    }
+    if given.split(',').any(|one| ALL.split(", ").any(|known| known == one.trim())) {
+        return crate::call::unsupported_media_type("", ALL);
     }
     let status = Status::new(415, Reason::UnsupportedMediaType, "415: Unsupported Media Type");
     status.with_details(Details::default())

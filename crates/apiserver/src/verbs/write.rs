@@ -158,7 +158,7 @@ impl<'a> Write<'a> {
 
     async fn create_once(&self, mut object: Value, owned: bool) -> Result<Outcome, Status> {
         let revision = meta(&object).resource_version();
-        if !revision.is_empty() && !self.options.dry_run {
+        if !matches!(revision, "" | "0") && !self.options.dry_run {
             return Err(Status::new(
                 500,
                 Reason::Unknown,

@@ -21,6 +21,7 @@ use crate::field::{ErrorList, Path};
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::admissionregistration::validate_client;
 use crate::kinds::at::At;
+use crate::kinds::fill::made;
 use crate::meta::meta;
 use crate::validation::dns_subdomain;
 use versions::Shared;
@@ -38,7 +39,7 @@ impl Strategy for Definition {
     fn default(&self, object: &mut Value) {
         let kind = text(&object["spec"]["names"], "kind").to_owned();
         let filled = [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))];
-        let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) else { return };
+        let Some(spec) = object.as_object_mut().and_then(|root| made(root, "spec")) else { return };
         let conversion = spec.entry("conversion").or_insert_with(|| json!({"strategy": "None"}));
         let service = conversion.pointer_mut("/webhook/clientConfig/service");
         if let Some(service) = service.and_then(Value::as_object_mut) {

@@ -43,6 +43,7 @@ pub fn generated_name(prefix: &str) -> String {
 
 /// What an update may leave out and never changes.
 pub fn carry_meta(object: &mut Value, old: &Value) {
+    remove(object, "selfLink");
     if let Some(born) = old.pointer("/metadata/creationTimestamp") {
         set(object, "creationTimestamp", born.clone());
     }

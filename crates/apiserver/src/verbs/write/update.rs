@@ -173,7 +173,10 @@ impl Write<'_> {
                 strategy.prepare_for_status_update(kind, object, old);
                 keep_settled_meta(kind, object, old);
             }
-            part => part::take(part, object, old),
+            part => {
+                part::take(part, object, old);
+                strategy.prepare_for_part_update(part, object, old);
+            }
         }
         // A binding decides where a pod runs, not what it is.
         let counts = !matches!(self.subresource.as_str(), "status" | "binding");
