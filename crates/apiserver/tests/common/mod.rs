@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod serving;
+pub mod webhook;
 
 use bytes::Bytes;
 use futures::StreamExt;

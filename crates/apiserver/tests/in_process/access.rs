@@ -1,15 +1,10 @@
 //! Who may come in and what they may do: tokens of every kind, nodes, webhooks, impersonation, rules.
 
-mod common;
-#[path = "common/webhook.rs"]
-mod webhook;
-
 use std::path::PathBuf;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use common::{Answer, Client, Cluster, cluster, cluster_with};
 use http::{Request, StatusCode};
 use http_body_util::Full;
 use serde_json::{Value, json};
@@ -17,7 +12,9 @@ use skiff_apiserver::{
     ApiServerConfig, AuthenticationConfig, AuthorizerConfig, JwtIssuer, OidcFlags,
     TokenWebhookConfig, UserInfo,
 };
-use webhook::Webhook;
+
+use crate::common::webhook::Webhook;
+use crate::common::{Answer, Client, Cluster, cluster, cluster_with};
 
 const WHO: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";

@@ -1,13 +1,12 @@
 //! The audit log as an auditor reads it.
 
-mod common;
-
 use std::path::PathBuf;
 use std::time::Duration;
 
-use common::Cluster;
 use serde_json::{Value, json};
 use skiff_apiserver::{ApiServerConfig, AuditConfig, AuditLogTerms, UserInfo};
+
+use crate::common::Cluster;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -30,7 +29,8 @@ impl Audited {
             max_backups: 0,
         };
         let audit = Some(AuditConfig { policy, log });
-        let cluster = common::cluster_with(|config| ApiServerConfig { audit, ..config }).await;
+        let cluster =
+            crate::common::cluster_with(|config| ApiServerConfig { audit, ..config }).await;
         Audited { cluster, dir }
     }
 

@@ -1,14 +1,11 @@
 //! What odd, slow and failing clients may do to the server: nothing to others.
 
-mod common;
-
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::serving::serving;
 use http::{Method, Request, StatusCode};
 use http_body::{Body, Frame};
 use http_body_util::{BodyExt, Empty};
@@ -16,6 +13,8 @@ use serde_json::json;
 use skiff_apiserver::{ApiServer, UserInfo};
 use tokio::net::TcpStream;
 use tower::Service;
+
+use crate::common::serving::serving;
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Well below what a drain may take: a test that gets here has hung.
@@ -53,7 +52,7 @@ async fn send(server: &ApiServer, path: &str, body: Odd) -> (StatusCode, String)
 
 #[tokio::test]
 async fn a_panic_is_answered_and_the_server_lives() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let (status, text) = send(&cluster.server, CONFIG_MAPS, Odd::Panics).await;
     assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!(text.contains("this request caused apiserver to panic"), "{text}");
@@ -65,7 +64,7 @@ async fn a_panic_is_answered_and_the_server_lives() {
 
 #[tokio::test]
 async fn a_request_ends_when_its_time_is_up() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let path = format!("{CONFIG_MAPS}?timeout=10ms");
     let (status, text) = send(&cluster.server, &path, Odd::NeverComes).await;
     assert_eq!(status, StatusCode::GATEWAY_TIMEOUT);
@@ -77,7 +76,7 @@ async fn a_request_ends_when_its_time_is_up() {
 
 #[tokio::test]
 async fn a_body_over_the_limit_is_refused() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let body = Bytes::from(vec![b' '; 3 * 1024 * 1024 + 1]);
     let answer = cluster.admin().send(Method::POST, CONFIG_MAPS, "application/json", body).await;
     let (code, reason, message) = answer.refused();
@@ -87,7 +86,7 @@ async fn a_body_over_the_limit_is_refused() {
 
 #[tokio::test]
 async fn a_watcher_that_does_not_read_holds_nobody_back() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     let path = format!("{CONFIG_MAPS}?watch=1");
     let _stuck = admin.watch(&path).await;
@@ -141,7 +140,7 @@ async fn a_connection_that_never_speaks_holds_nobody_back() {
 
 #[tokio::test]
 async fn single_checks_are_not_open_to_everyone() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let anonymous = cluster.user(UserInfo::anonymous());
     assert_eq!(anonymous.get("/healthz").await.status, StatusCode::OK);
     let (code, _, message) = anonymous.get("/healthz/ping").await.refused();
@@ -151,7 +150,7 @@ async fn single_checks_are_not_open_to_everyone() {
 
 #[tokio::test]
 async fn documents_of_versions_answer_to_get_alone() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     let nothing = json!({});
     let put = |path: &'static str| admin.put(path, &nothing);

@@ -1,11 +1,10 @@
 //! Every verb, in process: no socket, the whole path from authorisation to the store.
 
-mod common;
-
-use common::cluster;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use skiff_apiserver::UserInfo;
+
+use crate::common::cluster;
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const PODS: &str = "/api/v1/namespaces/default/pods";
@@ -175,10 +174,11 @@ async fn watches_that_are_shown_the_same_share_its_bytes() {
     admin.patch(&format!("{MAPS}/a"), "merge-patch+json", &label).await.ok();
     let added = admin.post(MAPS, &map("b")).await.created();
     // Until it is asked for the first events, a watch reads history, which is shared with nobody.
-    let _history = (common::frame(&mut one).await, common::frame(&mut other).await);
+    let _history = (crate::common::frame(&mut one).await, crate::common::frame(&mut other).await);
     assert_eq!(picky.next().await.0, "ADDED", "a selector makes its own events");
     admin.delete(&format!("{MAPS}/b")).await.ok();
-    let (first, second) = (common::frame(&mut one).await, common::frame(&mut other).await);
+    let (first, second) =
+        (crate::common::frame(&mut one).await, crate::common::frame(&mut other).await);
     assert_eq!(first.as_ptr(), second.as_ptr(), "the bytes were made twice");
     let event: Value = serde_json::from_slice(&first).expect("one line of JSON");
     assert_eq!((&event["type"], &event["object"]["data"]["k"]), (&json!("DELETED"), &json!("b")));

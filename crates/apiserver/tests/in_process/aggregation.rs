@@ -1,12 +1,9 @@
 //! Aggregation from both sides: a client, this server, and a server behind a Service.
 
-mod common;
-
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{Client, Cluster};
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -19,6 +16,8 @@ use serde_json::{Value, json};
 use skiff_apiserver::UserInfo;
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
+
+use crate::common::{Client, Cluster};
 
 const API_SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const NAME: &str = "v1.wardle.test";
@@ -96,7 +95,7 @@ fn api_service() -> Value {
 }
 
 async fn cluster_with_service() -> (Cluster, Client) {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     admin.post("/api/v1/namespaces", &json!({ "metadata": { "name": "test" } })).await.created();
     let service = json!({ "metadata": { "name": "backend" }, "spec": { "ports": [{ "name": "https", "port": 443 }] } });

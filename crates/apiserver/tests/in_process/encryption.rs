@@ -1,15 +1,14 @@
 //! Encryption at rest: what is on the disk, what is read back, and keys that change underneath.
 
-mod common;
-
 use std::path::Path;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::{Client, Cluster, cluster, cluster_with};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 use skiff_apiserver::{ApiServerConfig, EncryptionConfig};
+
+use crate::common::{Client, Cluster, cluster, cluster_with};
 
 const SECRETS: &str = "/api/v1/namespaces/default/secrets";
 const ENDPOINT: &str = "/skiff/v1/secrets-encryption";
@@ -41,7 +40,7 @@ async fn status(admin: &Client) -> Value {
     admin.get(ENDPOINT).await.ok()
 }
 
-async fn post(admin: &Client, what: &str) -> common::Answer {
+async fn post(admin: &Client, what: &str) -> crate::common::Answer {
     let path = format!("{ENDPOINT}/{what}");
     admin.send(Method::POST, &path, "", bytes::Bytes::new()).await
 }

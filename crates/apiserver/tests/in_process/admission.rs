@@ -1,12 +1,11 @@
 //! Admission plugins where they meet the rest of the request path.
 
-mod common;
-
-use common::{Client, cluster, cluster_with};
 use futures::future::join_all;
 use http::StatusCode;
 use serde_json::{Value, json};
 use skiff_apiserver::{ApiServer, ApiServerConfig, UserInfo};
+
+use crate::common::{Client, cluster, cluster_with};
 
 const NS: &str = "/api/v1/namespaces/default";
 

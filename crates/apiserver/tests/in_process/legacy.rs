@@ -1,19 +1,18 @@
 //! Manifests that still speak versions upstream has stopped serving.
 
-mod common;
-
-use common::{Client, Cluster};
 use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 use skiff_apiserver::ApiServerConfig;
+
+use crate::common::{Client, Cluster};
 
 const EXTENSIONS: &str = "/apis/extensions/v1beta1/namespaces/default/ingresses";
 const NETWORKING: &str = "/apis/networking.k8s.io/v1/namespaces/default/ingresses";
 
 async fn cluster() -> (Cluster, Client) {
     let cluster =
-        common::cluster_with(|config| ApiServerConfig { legacy_apis: true, ..config }).await;
+        crate::common::cluster_with(|config| ApiServerConfig { legacy_apis: true, ..config }).await;
     let admin = cluster.admin();
     (cluster, admin)
 }
@@ -103,7 +102,7 @@ async fn discovery_maps_them_and_prefers_the_current_ones() {
 
 #[tokio::test]
 async fn without_the_flag_they_are_not_there() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let answer = cluster.admin().get(EXTENSIONS).await;
     assert_eq!((answer.status.as_u16(), &answer.bytes[..]), (404, &b"404 page not found\n"[..]));
     assert_eq!(cluster.admin().get("/apis/batch/v1beta1").await.status, 404);

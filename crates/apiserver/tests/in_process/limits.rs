@@ -2,16 +2,15 @@
 //!
 //! Where time must pass it is the runtime's clock that passes it: nothing here waits for a real limit.
 
-mod common;
-
 use std::time::Duration;
 
-use common::serving::{Serving, serving};
 use http::{Request, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+
+use crate::common::serving::{Serving, serving};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 /// Longer than any limit.

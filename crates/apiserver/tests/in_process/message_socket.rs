@@ -1,15 +1,11 @@
 //! Watches and logs that browsers read: over a WebSocket, through a server on a port of its own.
 
-mod common;
-
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use common::Cluster;
-use common::serving::{Serving, serving};
 use serde_json::{Value, json};
 use skiff_apiserver::Leaf;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -17,6 +13,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::client::TlsStream;
+
+use crate::common::Cluster;
+use crate::common::serving::{Serving, serving};
 
 const CONFIG_MAPS: &str = "/api/v1/namespaces/default/configmaps";
 const LOG: &str = "/api/v1/namespaces/default/pods/talker/log";

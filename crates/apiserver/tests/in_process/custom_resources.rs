@@ -1,12 +1,9 @@
 //! Custom resources over their life: conversion by a webhook called for real over TLS, changes of schema, the end of a definition.
 
-mod common;
-#[path = "common/webhook.rs"]
-mod webhook;
-
-use common::{Client, cluster};
 use serde_json::{Value, json};
-use webhook::Webhook;
+
+use crate::common::webhook::Webhook;
+use crate::common::{Client, cluster};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const V1: &str = "/apis/g.example.com/v1/namespaces/default/things";

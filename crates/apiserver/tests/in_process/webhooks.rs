@@ -1,14 +1,11 @@
 //! Admission webhooks, called for real over TLS.
 
-mod common;
-#[path = "common/webhook.rs"]
-mod webhook;
-
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use common::{Client, cluster};
 use serde_json::{Value, json};
-use webhook::Webhook;
+
+use crate::common::webhook::Webhook;
+use crate::common::{Client, cluster};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 

@@ -1,7 +1,5 @@
 //! Priority and fairness as clients see it: objects, their conditions, and who is turned away.
 
-mod common;
-
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 use skiff_apiserver::UserInfo;
@@ -27,7 +25,7 @@ fn dangling(schema: &Value) -> (&str, &str) {
 
 #[tokio::test]
 async fn a_schema_is_told_whether_its_level_exists() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     admin.post(SCHEMAS, &schema("mine", "later")).await.created();
     let path = format!("{SCHEMAS}/mine");
@@ -54,7 +52,7 @@ async fn a_schema_is_told_whether_its_level_exists() {
 
 #[tokio::test]
 async fn default_objects_come_back_when_deleted_or_changed() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     let path = format!("{SCHEMAS}/global-default");
     let before = admin.get(&path).await.ok();
@@ -68,7 +66,7 @@ async fn default_objects_come_back_when_deleted_or_changed() {
 
 #[tokio::test]
 async fn a_default_object_that_an_administrator_took_over_stays_changed() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     let path = format!("{SCHEMAS}/global-default");
     let mut mine = admin.get(&path).await.ok();
@@ -82,7 +80,7 @@ async fn a_default_object_that_an_administrator_took_over_stays_changed() {
 
 #[tokio::test]
 async fn a_second_start_writes_no_flow_control_object() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let before = cluster.admin().get(SCHEMAS).await.ok();
     let cluster = cluster.restart().await;
     let after = cluster.admin().get(SCHEMAS).await.ok();
@@ -91,7 +89,7 @@ async fn a_second_start_writes_no_flow_control_object() {
 
 #[tokio::test]
 async fn a_level_without_seats_turns_requests_away_in_plain_words() {
-    let cluster = common::cluster().await;
+    let cluster = crate::common::cluster().await;
     let admin = cluster.admin();
     let ann = cluster.user(UserInfo::new("ann", &["system:authenticated"]));
     let served = ann.get("/version").await;

@@ -1,10 +1,9 @@
 //! Admission policies where they meet the rest of the request path.
 
-mod common;
-
-use common::{Client, cluster};
 use serde_json::{Value, json};
 use skiff_apiserver::UserInfo;
+
+use crate::common::{Client, cluster};
 
 const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";

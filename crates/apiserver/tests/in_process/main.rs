@@ -1,0 +1,19 @@
+//! The server in this process, asked as clients ask it: one binary, for each would link all of it again.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod admission;
+mod aggregation;
+mod audit;
+mod custom_resources;
+mod encryption;
+mod flow_control;
+mod legacy;
+mod limits;
+mod message_socket;
+mod policies;
+mod robustness;
+mod verbs;
+mod webhooks;
