@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{
     DIRECTIVE, ELEMENT_ORDER, Level, Object, merge_map, unknown_directive, without_directives,
 };
-use crate::patch::{PatchError, go_syntax};
+use crate::patch::{PatchError, go_syntax, go_type};
 
 pub fn merge_list_field(
     original: Vec<Value>,
@@ -228,17 +228,9 @@ fn check_elements(original: &[Value], patch: &[Value]) -> Result<(), PatchError>
     }
 }
 
-/// Go's name of the type that holds a value of a tree.
+/// The type of an entry as the refusal of a mixed list names it.
 fn go_kind(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "nil",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
+    if value.is_null() { "nil" } else { go_type(value) }
 }
 
 /// The list that a value must be.
