@@ -21,6 +21,7 @@ pub const RING_AGE: Duration = Duration::from_secs(5);
 /// How often a group notes how far its watchers were, and how many such notes it keeps: as long as history usually is.
 pub const MILESTONE_EVERY: Duration = Duration::from_secs(1);
 const MILESTONES: usize = 512;
+
 /// Watchers of one range, up to a cohort of them.
 pub struct Group {
     pub range: KeyRange,
