@@ -87,6 +87,17 @@ async fn a_refusal_that_came_before_the_body_did_not_leave_the_connection_usable
 }
 
 #[tokio::test]
+async fn a_client_that_waits_to_be_asked_for_its_body_is_not_waited_for() {
+    let serving = serving().await;
+    let mut stream = serving.dial("http/1.1").await;
+    let waits = refused(3).replace("\r\n\r\n", "\r\nExpect: 100-continue\r\n\r\n");
+    stream.write_all(waits.as_bytes()).await.expect("a head");
+    let head = head(&mut stream).await;
+    assert!(head.starts_with("http/1.1 403"), "{head}");
+    assert!(head.contains("connection: close"), "{head}");
+}
+
+#[tokio::test]
 async fn a_connection_that_ends_after_its_answer_says_so() {
     let serving = serving().await;
     for body in [300 << 10, 4 << 20] {
