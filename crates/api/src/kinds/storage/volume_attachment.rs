@@ -94,10 +94,10 @@ mod tests {
         let subdomain = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
         check(
             "storage.k8s.io/v1/volumeattachments",
-            "spec: {attacher: a.b, nodeName: N, source: {persistentVolumeName: A_b, inlineVolumeSpec: {}}}",
+            "spec: {attacher: a.b, nodeName: X, source: {persistentVolumeName: A_b, inlineVolumeSpec: {}}}",
             &[
                 "spec.source: Forbidden: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
-                &format!("spec.nodeName: Invalid value: \"N\": {subdomain}"),
+                &format!("spec.nodeName: Invalid value: \"X\": {subdomain}"),
                 &format!("spec.source.persistentVolumeName: Invalid value: \"A_b\": {subdomain}"),
             ],
         );
