@@ -24,6 +24,7 @@ mod objects;
 mod orphans;
 mod pod;
 mod probe;
+mod qos;
 mod server;
 mod shutdown;
 pub mod simulated;
@@ -132,6 +133,7 @@ impl Kubelet {
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
+        self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));
         self.tasks.spawn(eviction::run(self.ctx.clone(), self.index.clone()));
