@@ -51,7 +51,7 @@ pub use config::{
 };
 use context::NodeContext;
 use events::EventRecorder;
-use eviction::Conditions;
+use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
 pub use image::keyring::{Keyring, KeyringError};
 use image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots};
@@ -109,6 +109,7 @@ impl Kubelet {
             credential_providers: credential_providers(&config)?,
             images: ImageCollector::default(),
             conditions: Conditions::default(),
+            evicted: Evicted::default(),
             going: Going::default(),
             endings,
             config,

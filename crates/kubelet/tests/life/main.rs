@@ -430,3 +430,21 @@ async fn the_burstable_class_has_the_share_its_pods_ask_for() {
     node.delete("pod");
     node.until_share("/kubepods/burstable", 2).await;
 }
+
+#[tokio::test]
+async fn a_pod_that_wants_users_of_its_own_is_not_run_as_the_nodes() {
+    let node = Node::start("host-users").await;
+    let mut spec = one_container();
+    spec["hostUsers"] = json!(false);
+    node.create("pod", spec);
+    let told = "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user \
+                namespaces";
+    let refusal = async {
+        while !node.api.event_messages().iter().any(|message| message == told) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let came = tokio::time::timeout(PATIENCE, refusal).await;
+    assert!(came.is_ok(), "{:?}", node.api.event_messages());
+    assert!(node.runtime.is_empty());
+}

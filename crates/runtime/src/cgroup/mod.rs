@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) use devices::{DeviceKind, DeviceRule};
 
 use crate::{
-    cri::LinuxContainerResources,
+    cri::{LinuxContainerResources, Pressures},
     error::{Error, IoContext, Result},
 };
 
@@ -62,6 +62,7 @@ pub(crate) struct Usage {
     pub page_faults: u64,
     pub major_page_faults: u64,
     pub pids: u64,
+    pub pressure: Option<Pressures>,
 }
 
 // === impl Cgroups ===

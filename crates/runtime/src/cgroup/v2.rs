@@ -11,7 +11,7 @@ use std::{
 
 use super::{DeviceRule, Usage, devices, keyed, number, set, write};
 use crate::{
-    cri::LinuxContainerResources,
+    cri::{LinuxContainerResources, Pressures},
     error::{IoContext, Result},
 };
 
@@ -121,6 +121,7 @@ pub(super) fn usage(dir: &Path) -> Usage {
         page_faults: stat("pgfault"),
         major_page_faults: stat("pgmajfault"),
         pids: number(dir, "pids.current"),
+        pressure: Pressures::read(|resource| dir.join(format!("{resource}.pressure"))),
     }
 }
 
