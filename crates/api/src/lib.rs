@@ -32,6 +32,8 @@ pub mod table;
 pub mod time;
 pub mod validation;
 
+pub use skiff_cel::duration;
+
 pub use kind::{GroupKind, GroupResource, GroupVersion, KindDef, Kinds, Strategy, Subresource};
 pub use schema::Schema;
 pub use serde_json::{Map, Value};

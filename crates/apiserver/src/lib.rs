@@ -45,6 +45,7 @@ mod typed;
 mod unread;
 mod user;
 mod verbs;
+mod warnings;
 mod webhook;
 mod zpages;
 

@@ -33,7 +33,7 @@ use crate::reply::{self, Body, BoxError};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
 use crate::user::{ANONYMOUS, UserInfo};
-use crate::{dispatch, encode, subresources};
+use crate::{dispatch, encode, subresources, warnings};
 
 /// What the connection knows about the client.
 #[derive(Clone)]
@@ -217,7 +217,7 @@ impl<'a> Passage<'a> {
             record::refusal(call, &status);
             encode::refusal(&status, call.error_media())
         });
-        add_warnings(call, response.headers_mut());
+        warnings::add(call.take_warnings(), response.headers_mut());
         Ok(response)
     }
 
@@ -366,13 +366,4 @@ fn audit_id(headers: &HeaderMap) -> HeaderValue {
     headers.get("audit-id").cloned().unwrap_or_else(|| {
         HeaderValue::from_str(&uuid::Uuid::new_v4().to_string()).expect("an id is ASCII")
     })
-}
-
-fn add_warnings(call: &Call, headers: &mut HeaderMap) {
-    for text in call.take_warnings() {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"");
-        if let Ok(value) = HeaderValue::from_bytes(format!("299 - \"{quoted}\"").as_bytes()) {
-            headers.append("warning", value);
-        }
-    }
 }

@@ -24,6 +24,7 @@ mod ast;
 mod check;
 mod cost;
 mod decl;
+pub mod duration;
 mod env;
 mod error;
 mod lexer;

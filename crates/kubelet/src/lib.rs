@@ -14,7 +14,6 @@ mod allocation;
 mod config;
 mod container;
 mod context;
-mod duration;
 mod events;
 mod eviction;
 mod image;

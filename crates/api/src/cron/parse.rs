@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use skiff_cel::duration::{self, ParseDurationError};
 
 use super::{Fields, Schedule, When};
 
@@ -62,9 +63,8 @@ fn split_zone(text: &str) -> Result<(Option<TimeZone>, &str), String> {
 }
 
 fn descriptor(text: &str) -> Result<When, String> {
-    if let Some(span) = text.strip_prefix("@every ") {
-        let every = duration(span);
-        return every
+    if let Some(every) = text.strip_prefix("@every ") {
+        return span(every)
             .map(When::Every)
             .map_err(|fault| format!("failed to parse duration {text}: {fault}"));
     }
@@ -74,48 +74,10 @@ fn descriptor(text: &str) -> Result<When, String> {
     }
 }
 
-/// `1h30m`, as Go reads it. Spans below a second, negative ones too, mean a second.
-fn duration(text: &str) -> Result<Duration, String> {
-    const UNITS: &[(&str, f64)] = &[
-        ("ns", 1e-9),
-        ("us", 1e-6),
-        ("µs", 1e-6),
-        ("μs", 1e-6),
-        ("ms", 1e-3),
-        ("s", 1.0),
-        ("m", 60.0),
-        ("h", 3600.0),
-    ];
-    let least = Duration::from_secs(1);
-    let invalid = || format!("time: invalid duration {text:?}");
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let sign = if text.starts_with('-') { -1.0 } else { 1.0 };
-    let mut seconds = 0.0;
-    if rest == "0" {
-        return Ok(least);
-    }
-    if rest.is_empty() {
-        return Err(invalid());
-    }
-    let is_number = |character: char| character == '.' || character.is_ascii_digit();
-    while !rest.is_empty() {
-        let number = rest.len() - rest.trim_start_matches(is_number).len();
-        let (digits, after) = rest.split_at(number);
-        let is_amount = digits.matches('.').count() <= 1 && !digits.trim_matches('.').is_empty();
-        if !is_amount {
-            return Err(invalid());
-        }
-        let (unit, after) = after.split_at(after.find(is_number).unwrap_or(after.len()));
-        if unit.is_empty() {
-            return Err(format!("time: missing unit in duration {text:?}"));
-        }
-        let Some((_, scale)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(format!("time: unknown unit {unit:?} in duration {text:?}"));
-        };
-        seconds += digits.parse::<f64>().map_err(|_| invalid())? * scale;
-        rest = after;
-    }
-    Ok(Duration::try_from_secs_f64(sign * seconds).unwrap_or(least).max(least))
+/// Spans below a second, negative ones too, mean a second.
+fn span(text: &str) -> Result<Duration, ParseDurationError> {
+    let nanos = duration::parse(text)?.try_into().unwrap_or(0);
+    Ok(Duration::from_nanos(nanos).max(Duration::from_secs(1)))
 }
 
 fn fields(text: &str) -> Result<Fields, String> {

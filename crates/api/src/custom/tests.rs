@@ -239,6 +239,28 @@ fn refused(mut definition: Value) -> Vec<String> {
 }
 
 #[test]
+fn schemas_within_refused_keywords_are_looked_into() {
+    let place = "spec.validation.openAPIV3Schema.properties[spec].properties[a]";
+    let a = json!({
+        "type": "object",
+        "definitions": {"x": {"type": "strange"}},
+        "dependencies": {"y": ["z"], "z": {"$ref": "#/q"}},
+    });
+    let kinds = r#""array", "boolean", "integer", "number", "object", "string""#;
+    assert_eq!(
+        refused(definition(spec_of(json!({"a": a})))),
+        [
+            format!("{place}.definitions: Forbidden: definitions is not supported"),
+            format!("{place}.dependencies: Forbidden: dependencies is not supported"),
+            format!(
+                r#"{place}.definitions[x].type: Unsupported value: "strange": supported values: {kinds}"#
+            ),
+            format!("{place}.dependencies[z].$ref: Forbidden: $ref is not supported"),
+        ]
+    );
+}
+
+#[test]
 fn definitions_are_refused_as_upstream_does() {
     let place = "spec.validation.openAPIV3Schema.properties[spec].properties[a]";
     for (a, wanted) in [

@@ -134,6 +134,7 @@ fn key_prefix(facts: &ResourceFacts) -> String {
     let place = match (facts.group.as_str(), facts.resource.as_str()) {
         ("", "nodes") => "minions".to_owned(),
         ("", "services") => "services/specs".to_owned(),
+        ("", "replicationcontrollers") => "controllers".to_owned(),
         ("", "endpoints") => "services/endpoints".to_owned(),
         ("networking.k8s.io", "ingresses") => "ingress".to_owned(),
         (group @ ("apiregistration.k8s.io" | "apiextensions.k8s.io"), resource) => {

@@ -135,10 +135,16 @@ impl ServiceNetwork {
 
     /// Takes a claim unless another Service has it.
     fn claim(&self, claim: Claim, allocation: &mut Allocation<'_>) -> bool {
-        if allocation.dry_run || allocation.before.contains(&claim) {
+        // Nobody looks for a free address on a dry run; ports are looked up, and not taken.
+        let unchecked = allocation.dry_run && matches!(claim, Claim::Address(_));
+        if unchecked || allocation.before.contains(&claim) {
             return true;
         }
-        let free = self.taken.lock().expect("no panic while held").insert(claim);
+        let mut taken = self.taken.lock().expect("no panic while held");
+        let free = match allocation.dry_run {
+            true => !taken.contains(&claim) && !allocation.new.contains(&claim),
+            false => taken.insert(claim),
+        };
         if free {
             allocation.new.insert(claim);
         }
@@ -206,7 +212,7 @@ impl<'a> Allocation<'a> {
 
 impl Drop for Allocation<'_> {
     fn drop(&mut self) {
-        if let Some(network) = self.network {
+        if let Some(network) = self.network.filter(|_| !self.dry_run) {
             let mut taken = network.taken.lock().expect("no panic while held");
             taken.retain(|claim| !self.new.contains(claim));
         }

@@ -5,8 +5,8 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use skiff_api::Status;
 use skiff_api::field::Path;
+use skiff_api::{Reason, Status};
 
 use super::{
     Allocation, Claim, ServiceNetwork, draws_node_ports, fault, has_health_check, has_node_ports,
@@ -19,8 +19,10 @@ pub fn assign(
     old: Option<&Value>,
     allocation: &mut Allocation<'_>,
 ) -> Result<(), Status> {
-    if has_node_ports(service) {
-        network.assign_ports(service, allocation)?;
+    match old {
+        _ if !has_node_ports(service) => {}
+        None => network.assign_ports(service, allocation)?,
+        Some(_) => network.change_ports(service, allocation)?,
     }
     if has_health_check(service) && !old.is_some_and(has_health_check) {
         network.assign_health_check(service, allocation)?;
@@ -29,6 +31,35 @@ pub fn assign(
 }
 
 impl ServiceNetwork {
+    /// Each port of a changed Service gets its own; a number that is asked for may serve several protocols.
+    fn change_ports(
+        &self,
+        service: &mut Value,
+        allocation: &mut Allocation<'_>,
+    ) -> Result<(), Status> {
+        let draws = draws_node_ports(service);
+        let mut had: Vec<(String, i64)> = Vec::new();
+        let ports: Vec<Value> = ports_mut(service).map(|port| port.clone()).collect();
+        for (index, port) in ports.iter().enumerate() {
+            let chosen = match node_port(port) {
+                0 if !draws => continue,
+                0 => self.draw_port(allocation).ok_or_else(full)?,
+                asked if had.iter().any(|(_, number)| *number == asked) => asked,
+                asked => self.request(service, index, asked, allocation)?,
+            };
+            let named = (port["protocol"].as_str().unwrap_or_default().to_owned(), chosen);
+            if had.contains(&named) {
+                let why = format!("duplicate nodePort: {{{} {chosen}}}", named.0);
+                return Err(Status::new(500, Reason::Unknown, why));
+            }
+            had.push(named);
+            if let Some(port) = ports_mut(service).nth(index) {
+                port["nodePort"] = chosen.into();
+            }
+        }
+        Ok(())
+    }
+
     /// Ports of one number share a node's port, whatever their protocols; each is asked for once.
     fn assign_ports(
         &self,
@@ -91,10 +122,7 @@ impl ServiceNetwork {
     }
 
     fn claim_port(&self, asked: i64, allocation: &mut Allocation<'_>) -> Result<i64, String> {
-        if allocation.dry_run {
-            return Ok(asked);
-        }
-        let inside = |port: &u16| self.node_ports.contains(port);
+        let inside = |port: &u16| allocation.dry_run || self.node_ports.contains(port);
         let port = u16::try_from(asked).ok().filter(inside).ok_or_else(|| {
             let (from, to) = (self.node_ports.start(), self.node_ports.end());
             format!(

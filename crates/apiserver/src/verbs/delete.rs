@@ -352,12 +352,15 @@ impl DeleteOptions {
         let query = &call.query;
         let dry_run: Vec<&str> = query.all("dryRun").collect();
         check_dry(&dry_run)?;
+        let stated =
+            |name: &str| query.get(name).filter(|text| !text.is_empty()).map(str::to_owned);
         Ok(DeleteOptions {
             grace: query.int("gracePeriodSeconds")?,
+            uid: stated("uid"),
+            resource_version: stated("resourceVersion"),
             propagation: query.get("propagationPolicy").map(str::to_owned),
             orphan: query.optional_flag("orphanDependents"),
             dry_run: !dry_run.is_empty(),
-            ..DeleteOptions::default()
         })
     }
 

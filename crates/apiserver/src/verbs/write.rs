@@ -316,7 +316,7 @@ impl<'a> Write<'a> {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
         let warnings = match self.subresource.as_str() {
-            "" => strategy.warnings(object, old),
+            "" | "scale" => strategy.warnings(object, old),
             "status" => strategy.status_warnings(object),
             _ => Vec::new(),
         };

@@ -6,7 +6,8 @@ use std::collections::HashSet;
 
 use super::Checked;
 use crate::ast::{Call, Expr, Kind, Literal};
-use crate::library::{compile_regex, formatting, time};
+use crate::duration;
+use crate::library::{compile_regex, formatting};
 use crate::source::Issues;
 use crate::value::Timestamp;
 
@@ -65,7 +66,7 @@ fn validate_call(checked: &Checked, call: &Call, issues: &mut Issues) {
         _ => false,
     };
     let valid = match &call.function[..] {
-        "duration" => text(&|text| time::parse_duration(text).is_some()),
+        "duration" => text(&|text| duration::parse(text).is_ok()),
         "timestamp" => match literal {
             Literal::Int(seconds) => Timestamp::from_seconds(*seconds).is_some(),
             _ => text(&|text| Timestamp::parse(text).is_some()),

@@ -5,9 +5,10 @@
 
 use std::sync::Arc;
 
-use super::time::{format_duration, parse_duration, timestamp_of_seconds};
+use super::time::{format_duration, timestamp_of_seconds};
 use super::{Args, Row, no_overload, row};
 use crate::cost::Cost;
+use crate::duration;
 use crate::error::EvalError;
 use crate::types::Type;
 use crate::value::{Evaluated, Timestamp, Value};
@@ -104,7 +105,7 @@ fn to_duration<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
         [Value::Duration(nanos)] => *nanos,
         [value @ Value::Int(_)] => return Err(failed(value, "google.protobuf.Duration")),
         [value @ Value::String(text)] => {
-            parse_duration(text).ok_or_else(|| failed(value, "google.protobuf.Duration"))?
+            duration::parse(text).map_err(|_| failed(value, "google.protobuf.Duration"))?
         }
         _ => return no_overload(),
     }))

@@ -10,6 +10,7 @@ use serde_json::{Map as JsonMap, Value as Json};
 
 use super::{Evaluated, Key, List, Map, Text, Timestamp, Value};
 use crate::decl::{DeclKind, DeclType};
+use crate::duration;
 use crate::error::EvalError;
 use crate::library::time;
 use crate::types::Type;
@@ -124,7 +125,7 @@ fn scalar<'a>(json: &'a Json, kind: &Type) -> Evaluated<'a> {
 
 fn text<'a>(text: &'a str, kind: &Type) -> Evaluated<'a> {
     let (value, what) = match kind {
-        Type::Duration => (time::parse_long_duration(text).map(Value::Duration), "duration"),
+        Type::Duration => (duration::parse_spelt(text).map(Value::Duration), "duration"),
         Type::Timestamp if text.len() == 10 => {
             (timestamp(&format!("{text}T00:00:00Z")), "date formatted string")
         }

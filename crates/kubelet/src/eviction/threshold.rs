@@ -9,9 +9,8 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use skiff_api::duration;
 use skiff_api::scheduling::resources::value;
-
-use crate::duration::go_duration;
 
 /// What is measured of a node. In the order in which shortages are answered: memory first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -262,7 +261,7 @@ fn amounts(text: &str, sign: char) -> Result<BTreeMap<Signal, Amount>, Threshold
 fn graces(text: &str) -> Result<BTreeMap<Signal, Duration>, ThresholdError> {
     let parsed = statements(text, '=')?.into_iter().map(|(signal, text)| {
         let wrong = || ThresholdError::Grace { signal: signal.name(), text: text.clone() };
-        Ok((signal, go_duration(&text).ok_or_else(wrong)?))
+        Ok((signal, duration::parse_span(&text).ok_or_else(wrong)?))
     });
     parsed.collect()
 }

@@ -17,11 +17,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
+use skiff_api::duration;
 use skiff_runtime::AuthConfig;
 use tokio::io::AsyncWriteExt;
 
 use super::keyring::{Keyring, matches};
-use crate::duration::go_duration;
 
 const API: &str = "credentialprovider.kubelet.k8s.io/v1";
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -168,7 +168,7 @@ impl CredentialProviders {
             }
         };
         let auths = response.auth.unwrap_or_default();
-        let keeps = response.cache_duration.as_deref().and_then(go_duration);
+        let keeps = response.cache_duration.as_deref().and_then(duration::parse_span);
         let good_until = Instant::now() + keeps.unwrap_or(plugin.keeps);
         let answer = Answer { auths: auths.clone(), good_until };
         let mut answers = self.answers.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
@@ -191,7 +191,7 @@ impl Plugin {
         if name.contains(['/', ' ']) || name.is_empty() || name == ".." || name == "." {
             return Err(format!("{name:?} is no name of a program"));
         }
-        self.keeps = go_duration(&self.default_cache_duration)
+        self.keeps = duration::parse_span(&self.default_cache_duration)
             .ok_or_else(|| format!("{name}: {:?} is no duration", self.default_cache_duration))?;
         self.program = bin_dir.join(name);
         match self.program.is_file() {

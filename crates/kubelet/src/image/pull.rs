@@ -9,6 +9,7 @@
 use std::{sync::Arc, time::Duration, time::Instant};
 
 use k8s_openapi::api::core::v1::Secret;
+use skiff_api::duration;
 use skiff_runtime::{AuthConfig, Error as RuntimeError, Image, PullImage, Reference};
 use tokio::sync::Semaphore;
 
@@ -100,7 +101,7 @@ impl Ensure<'_> {
         drop(slot);
         match pulled {
             Ok(image) => {
-                let (took, waited) = (go_millis(begun.elapsed()), go_millis(asked.elapsed()));
+                let (took, waited) = (told(begun.elapsed()), told(asked.elapsed()));
                 let message = format!(
                     "Successfully pulled image {name:?} in {took} ({waited} including waiting). \
                      Image size: {} bytes.",
@@ -182,22 +183,10 @@ impl Ensure<'_> {
     }
 }
 
-/// As Go prints a duration cut to milliseconds: `345ms`, `1.234s`, `2m3.5s`.
-fn go_millis(duration: Duration) -> String {
-    let millis = duration.as_millis();
-    if millis < 1000 {
-        return if millis == 0 { "0s".to_owned() } else { format!("{millis}ms") };
-    }
-    let (minutes, rest) = (millis / 60_000, millis % 60_000);
-    let fraction = format!("{:03}", rest % 1000);
-    let fraction = fraction.trim_end_matches('0');
-    let point = if fraction.is_empty() { "" } else { "." };
-    let seconds = format!("{}{point}{fraction}s", rest / 1000);
-    match (minutes / 60, minutes % 60) {
-        (0, 0) => seconds,
-        (0, minutes) => format!("{minutes}m{seconds}"),
-        (hours, minutes) => format!("{hours}h{minutes}m{seconds}"),
-    }
+/// As events tell durations: cut to milliseconds.
+fn told(duration: Duration) -> String {
+    let millis = duration.as_millis() as i64;
+    duration::print(millis * 1_000_000)
 }
 
 #[cfg(test)]
@@ -215,7 +204,7 @@ mod tests {
             (123_500, "2m3.5s"),
             (3_600_000, "1h0m0s"),
         ] {
-            assert_eq!(go_millis(Duration::from_millis(millis)), text);
+            assert_eq!(told(Duration::from_millis(millis)), text);
         }
     }
 }

@@ -18,6 +18,7 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::Time,
 };
+use skiff_api::duration;
 use skiff_runtime::ContainerStatus;
 
 use super::{
@@ -296,7 +297,7 @@ fn waiting_after_exit(
     };
     let message = format!(
         "back-off {} restarting failed container={} pod={}",
-        go_duration(backoff.delay.as_secs()),
+        duration::print(backoff.delay.as_secs() * 1_000_000_000),
         container.name(),
         pod.key
     );
@@ -330,15 +331,6 @@ fn failed(container: &DesiredContainer, failure: &Failure, now: Timestamp) -> Ap
 fn waiting(reason: &str, message: Option<String>) -> ApiState {
     let waiting = ContainerStateWaiting { message, reason: Some(reason.to_owned()) };
     ApiState { waiting: Some(waiting), ..ApiState::default() }
-}
-
-/// As Go prints a duration of whole seconds: `10s`, `2m40s`, `5m0s`.
-pub fn go_duration(seconds: i64) -> String {
-    match (seconds / 3600, seconds / 60 % 60, seconds % 60) {
-        (0, 0, s) => format!("{s}s"),
-        (0, m, s) => format!("{m}m{s}s"),
-        (h, m, s) => format!("{h}h{m}m{s}s"),
-    }
 }
 
 fn whole_seconds(t: Timestamp) -> Time {

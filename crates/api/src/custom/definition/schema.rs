@@ -228,10 +228,28 @@ impl Walk {
                 self.node(branch, &place.index(index), &restricting, false, found);
             }
         }
+        self.by_name(schema, "definitions", at, &restricting, found);
         if let Some(items) = schema.get("items") {
             let mut inner = standing.clone();
             inner.rules = inner.rules.map(|around| around.items(schema, at));
             self.node(items, &at.child("items"), &inner, false, found);
+        }
+        self.by_name(schema, "dependencies", at, &restricting, found);
+    }
+
+    /// Schemas that are refused as such, and looked into all the same.
+    fn by_name(
+        &mut self,
+        schema: &Value,
+        keyword: &str,
+        at: &Path<'_>,
+        standing: &Standing,
+        found: &mut Found,
+    ) {
+        let place = at.child(keyword);
+        let schemas = schema.get(keyword).and_then(Value::as_object);
+        for (name, child) in schemas.into_iter().flatten() {
+            self.node(child, &place.key(name), standing, false, found);
         }
     }
 }

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 
 use regex::Regex;
 
-use crate::time;
+use crate::{duration, time};
 
 /// Whether a text has the format.
 pub type Check = fn(&str) -> bool;
@@ -22,7 +22,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("creditcard", is_credit_card),
     ("date", is_date),
     ("datetime", is_datetime),
-    ("duration", is_duration),
+    ("duration", |text| duration::parse_spelt(text).is_some()),
     ("email", is_email),
     ("hexcolor", |text| matches("hexcolor", text)),
     ("hostname", is_hostname),
@@ -51,7 +51,6 @@ const PATTERNS: &[(&str, &str)] = &[
         r"^(?:4[0-9]{12}(?:[0-9]{3})?|5[1-5][0-9]{14}|(?:222[1-9]|22[3-9][0-9]|2[3-6][0-9]{2}|27[01][0-9]|2720)[0-9]{12}|6(?:011|5[0-9][0-9])[0-9]{12}|3[47][0-9]{13}|3(?:0[0-5]|[68][0-9])[0-9]{11}|(?:2131|1800|35[0-9]{3})[0-9]{11}|6[27][0-9]{14})$",
     ),
     ("datetime", r"^([0-9]{2}):([0-9]{2}):([0-9]{2})(.[0-9]+)?(z|([+-][0-9]{2}:[0-9]{2}))$"),
-    ("duration", r"([0-9]+)\s*([A-Za-zµ]+)"),
     ("hexcolor", r"^#?([0-9a-fA-F]{3}|[0-9a-fA-F]{6})$"),
     (
         "hostname",
@@ -107,51 +106,6 @@ fn is_datetime(text: &str) -> bool {
     let (Some(date), Some(clock)) = (parts.next(), parts.next()) else { return false };
     let Some(found) = COMPILED["datetime"].captures(clock) else { return false };
     is_date(date) && &found[1] <= "23" && &found[2] <= "59" && &found[3] <= "59"
-}
-
-/// Go's durations (`1h30m`, `-1.5s`) or numbers with a word (`2 weeks`).
-fn is_duration(text: &str) -> bool {
-    const WORDS: &[&[&str]] = &[
-        &["ns", "nano"],
-        &["us", "µs", "micro"],
-        &["ms", "milli"],
-        &["s", "sec"],
-        &["m", "min"],
-        &["h", "hr", "hour"],
-        &["d", "day"],
-        &["w", "wk", "week"],
-    ];
-    let is_unit = |unit: &str| {
-        WORDS.iter().any(|words| {
-            let long = words.last().is_some_and(|last| unit.starts_with(last));
-            long || words.contains(&unit)
-        })
-    };
-    let spelt = COMPILED["duration"]
-        .captures_iter(text)
-        .any(|found| found[1].parse::<i64>().is_ok() && is_unit(&found[2].to_lowercase()));
-    is_go_duration(text) || spelt
-}
-
-fn is_go_duration(text: &str) -> bool {
-    let mut rest = text.strip_prefix(['-', '+']).unwrap_or(text);
-    if rest == "0" {
-        return true;
-    }
-    if rest.is_empty() {
-        return false;
-    }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(rest.len());
-        let unit = ["ns", "us", "µs", "μs", "ms", "s", "m", "h"]
-            .into_iter()
-            .find(|unit| rest[digits..].starts_with(unit));
-        match (rest[..digits].parse::<f64>(), unit) {
-            (Ok(_), Some(unit)) => rest = &rest[digits + unit.len()..],
-            _ => return false,
-        }
-    }
-    true
 }
 
 // === addresses ===

@@ -2,7 +2,7 @@
 
 use crate::field::{ErrorList, Path};
 use crate::kinds::at::At;
-use crate::kinds::pod_spec::volumes::validate_keys;
+use crate::kinds::pod_spec::volumes::{validate_key, validate_keys};
 use serde_json::Value;
 
 use crate::kind::Strategy;
@@ -13,13 +13,14 @@ pub struct ConfigMap;
 impl Strategy for ConfigMap {
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
-        for field in ["data", "binaryData"] {
-            validate_keys(&root.child(field), errors);
-        }
         let (data, binary) = (root.child("data"), root.child("binaryData"));
-        for (key, at) in data.entries().filter(|(key, _)| binary.has(key)) {
-            at.invalid_as(errors, key, "duplicate of key present in binaryData");
+        for (key, at) in data.entries() {
+            validate_key(key, &at, errors);
+            if binary.has(key) {
+                at.invalid_as(errors, key, "duplicate of key present in binaryData");
+            }
         }
+        validate_keys(&binary, errors);
         let total: usize = data.entries().chain(binary.entries()).map(|(_, at)| size(&at)).sum();
         if total > SIZE_MAX {
             // The path of nothing, as upstream prints it.

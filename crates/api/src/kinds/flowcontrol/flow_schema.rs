@@ -155,21 +155,19 @@ fn validate_subject(subject: &At, errors: &mut ErrorList) {
     if !SUBJECTS.iter().any(|(known, _)| *known == kind.text()) {
         return kind.not_supported(errors, &["Group", "ServiceAccount", "User"]);
     }
-    for (of, field) in SUBJECTS {
+    let (own, others): (Vec<_>, Vec<_>) = SUBJECTS.iter().partition(|(of, _)| *of == kind.text());
+    for (of, field) in own {
         let at = subject.child(field);
-        match (*of == kind.text(), at.is_set()) {
-            (true, false) => {
+        match at.is_set() {
+            true => subject_name(of, &at, errors),
+            false => {
                 at.required(errors, &format!("{field} is required when subject kind is '{of}'"));
             }
-            (false, true) => {
-                at.forbidden(
-                    errors,
-                    format!("{field} is forbidden when subject kind is not '{of}'"),
-                );
-            }
-            (true, true) => subject_name(of, &at, errors),
-            (false, false) => {}
         }
+    }
+    for (of, field) in others.into_iter().filter(|(_, field)| subject.has(field)) {
+        let detail = format!("{field} is forbidden when subject kind is not '{of}'");
+        subject.child(field).forbidden(errors, detail);
     }
 }
 

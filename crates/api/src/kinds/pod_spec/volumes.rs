@@ -157,7 +157,9 @@ fn image(at: &At, errors: &mut ErrorList) {
 
 /// Keys of ConfigMaps and Secrets.
 pub fn validate_keys(map: &At, errors: &mut ErrorList) {
-    for (key, at) in map.entries() {
-        config_key(key).into_iter().for_each(|fault| at.invalid_as(errors, key, fault));
-    }
+    map.entries().for_each(|(key, at)| validate_key(key, &at, errors));
+}
+
+pub fn validate_key(key: &str, at: &At, errors: &mut ErrorList) {
+    config_key(key).into_iter().for_each(|fault| at.invalid_as(errors, key, fault));
 }

@@ -18,12 +18,12 @@ impl Strategy for CSIStorageCapacity {
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
+        validate_label_selector(&root.child("nodeTopology"), errors);
         let class = root.child("storageClassName");
         for fault in dns_subdomain(class.text()) {
             class.invalid_as(errors, class.text(), fault);
         }
         validate_not_negative(&root.child("capacity"), errors);
-        validate_label_selector(&root.child("nodeTopology"), errors);
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut ErrorList) {

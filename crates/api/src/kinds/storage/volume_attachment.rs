@@ -13,6 +13,10 @@ use crate::validation::dns_subdomain;
 pub struct VolumeAttachment;
 
 impl Strategy for VolumeAttachment {
+    fn allow_unconditional_update(&self) -> bool {
+        false
+    }
+
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         object["status"] = json!({ "attached": false });
     }
@@ -30,6 +34,10 @@ impl Strategy for VolumeAttachment {
         for error in ["attachError", "detachError"] {
             let error = status.child(error);
             error.child("errorCode").between(errors, 0..=i64::from(i32::MAX));
+        }
+        let (source, field) = (spec.child("source"), "persistentVolumeName");
+        if source.has(field) {
+            source.child(field).obeys(errors, dns_subdomain);
         }
     }
 
@@ -72,14 +80,28 @@ fn validate_source(source: &At, errors: &mut ErrorList) {
         (false, true) if name.is_empty() => {
             name.required(errors, "must specify non empty persistentVolumeName");
         }
-        (false, true) => name.obeys(errors, dns_subdomain),
+        (false, true) => {}
         (true, false) => validate_inline_volume("", &inline, errors),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::kinds::at::tests::check_status;
+    use crate::kinds::at::tests::{check, check_status};
+
+    #[test]
+    fn the_name_of_the_volume_is_checked_last_whatever_else_is_wrong() {
+        let subdomain = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')";
+        check(
+            "storage.k8s.io/v1/volumeattachments",
+            "spec: {attacher: a.b, nodeName: X, source: {persistentVolumeName: A_b, inlineVolumeSpec: {}}}",
+            &[
+                "spec.source: Forbidden: must specify exactly one of inlineVolumeSpec and persistentVolumeName",
+                &format!("spec.nodeName: Invalid value: \"X\": {subdomain}"),
+                &format!("spec.source.persistentVolumeName: Invalid value: \"A_b\": {subdomain}"),
+            ],
+        );
+    }
 
     #[test]
     fn codes_of_errors_are_not_negative() {

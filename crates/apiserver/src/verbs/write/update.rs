@@ -122,14 +122,14 @@ impl Write<'_> {
         // Only a whole object states a precondition by its uid; in a patch it is a change of the field.
         let states = self.call.info.verb == "update" && !asked.is_empty();
         if states && asked != uid {
-            return Err(Status::conflict(
-                &resource,
-                name,
-                &format!(
-                    "StorageError: invalid object, Code: 4, Key: {}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}",
-                    entry.key
-                ),
-            ));
+            // A dry run is decided above the store, where keys have no root yet.
+            let root = if self.options.dry_run { "/registry" } else { "" };
+            let key = entry.key.to_string();
+            let key = key.strip_prefix(root).unwrap_or(&key);
+            let why = format!(
+                "StorageError: invalid object, Code: 4, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: Precondition failed: UID in precondition: {asked}, UID in object meta: {uid}"
+            );
+            return Err(Status::conflict(&resource, name, &why));
         }
         match meta(object).resource_version() {
             "" | "0" => self.check_unconditional(name),
