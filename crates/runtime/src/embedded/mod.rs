@@ -210,6 +210,15 @@ impl Runtime for Embedded {
         self.blocking(move |this| this.update_sandbox(&sandbox, &resources)).await
     }
 
+    async fn set_cgroup_resources(
+        &self,
+        path: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let path = path.to_owned();
+        self.blocking(move |this| this.cgroups.create(&path)?.apply(&resources)).await
+    }
+
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {
         let sandbox = self.sandbox(sandbox_id)?;
         self.blocking(move |this| this.create(&sandbox, config)).await
