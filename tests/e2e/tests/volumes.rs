@@ -61,6 +61,31 @@ fn a_changed_config_map_is_seen_in_the_volume() {
 }
 
 #[test]
+fn an_image_is_a_volume_and_one_that_is_not_there_says_so() {
+    let host = Host::new("image-volume");
+    let cluster = Cluster::start(&host);
+    let with_image = |name: &str, source: serde_json::Value| {
+        let mut pod = kuard_pod(name);
+        pod["spec"]["volumes"] = json!([{ "name": "files", "image": source }]);
+        pod["spec"]["containers"][0]["volumeMounts"] =
+            json!([{ "name": "files", "mountPath": "/files", "subPath": "bin" }]);
+        pod
+    };
+    let image = kuard_pod("any")["spec"]["containers"][0]["image"].clone();
+    cluster.apply(&with_image("reader", json!({ "reference": image })));
+    cluster.wait_until_ready("reader");
+    let exec =
+        |script: &str| cluster.kubectl_args(&["exec", "reader", "--", "sh", "-c", script]).ok();
+    assert_eq!(exec("cmp /files/sh /bin/sh && echo same"), "same\n");
+    assert!(exec("touch /files/x 2>&1; true").contains("Read-only file system"));
+
+    let never = json!({ "reference": "not.there/files:1", "pullPolicy": "Never" });
+    cluster.apply(&with_image("waiting", never));
+    let reason = "get pod waiting -o jsonpath={.status.containerStatuses[0].state.waiting.reason}";
+    eventually("the pod says why it waits", || cluster.kubectl(reason).ok() == "ErrImageNeverPull");
+}
+
+#[test]
 fn a_host_path_outlives_the_pod() {
     let host = Host::new("host-path");
     let cluster = Cluster::start(&host);

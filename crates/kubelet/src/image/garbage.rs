@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use skiff_runtime::{FilesystemUsage, Image};
+use skiff_runtime::{ContainerStatus, FilesystemUsage, Image};
 use tokio::sync::Mutex;
 
 use crate::{config::ImageGarbage, context::NodeContext, events::EventType};
@@ -97,6 +97,12 @@ async fn collect(ctx: &NodeContext, terms: &ImageGarbage) -> Result<Option<Strin
     collector.collect(ctx, terms, ctx.images.began).await
 }
 
+/// What a container was made from, and what it mounts.
+fn images_of(container: ContainerStatus) -> impl Iterator<Item = String> {
+    let mounted = container.mounts.into_iter().filter_map(|mount| mount.image);
+    std::iter::once(container.image_id).chain(mounted.map(|image| image.id))
+}
+
 // === impl Collector ===
 
 impl Collector {
@@ -111,7 +117,7 @@ impl Collector {
         let containers = ctx.runtime.list_containers().await.map_err(failed)?;
         let usage = ctx.runtime.image_fs_info().await.map_err(failed)?;
         let now = Instant::now();
-        let used = containers.into_iter().map(|container| container.image_id).collect();
+        let used = containers.into_iter().flat_map(images_of).collect();
         self.notice(&images, &used, now);
         if usage.capacity_bytes == 0 {
             let message = "invalid capacity 0 on image filesystem".to_owned();

@@ -1,6 +1,6 @@
-//! Brings the image of one container here, as its pull policy wants.
+//! Brings the image of one container or volume here, as its pull policy wants.
 //!
-//! Consumes a container and what the runtime has, decides whether to fetch, emits events and the
+//! Consumes what names an image and what the runtime has, decides whether to fetch, emits events and the
 //! image, or the reason why not. Counterpart: `pkg/kubelet/images/image_manager.go`; reasons and
 //! texts are upstream's.
 //! Invariant: no more pulls are under way than configured; the order of waiting is the order of
@@ -8,7 +8,7 @@
 
 use std::{sync::Arc, time::Duration, time::Instant};
 
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{ImageVolumeSource, Secret};
 use skiff_api::duration;
 use skiff_runtime::{AuthConfig, Error as RuntimeError, Image, PullImage, Reference};
 use tokio::sync::Semaphore;
@@ -32,25 +32,45 @@ impl PullSlots {
     }
 }
 
-/// The image of one container of one pod.
+/// The image of one container or volume of one pod.
 pub struct Ensure<'a> {
     pub ctx: &'a NodeContext,
     pub pod: &'a DesiredPod,
-    pub container: &'a DesiredContainer,
+    pub image: &'a str,
+    pub policy: Option<&'a str>,
+    /// Whom events are about; the pod, for a volume.
+    pub container: Option<&'a DesiredContainer>,
 }
 
 // === impl Ensure ===
 
-impl Ensure<'_> {
+impl<'a> Ensure<'a> {
+    pub fn of_container(
+        ctx: &'a NodeContext,
+        pod: &'a DesiredPod,
+        container: &'a DesiredContainer,
+    ) -> Self {
+        let policy = container.spec.image_pull_policy.as_deref();
+        Ensure { ctx, pod, image: container.image(), policy, container: Some(container) }
+    }
+
+    pub fn of_volume(
+        ctx: &'a NodeContext,
+        pod: &'a DesiredPod,
+        source: &'a ImageVolumeSource,
+    ) -> Self {
+        let image = source.reference.as_deref().unwrap_or_default();
+        Ensure { ctx, pod, image, policy: source.pull_policy.as_deref(), container: None }
+    }
+
     /// What is present and not wanted anew is never fetched.
     pub async fn run(&self) -> Result<Image, StepError> {
-        let name = self.container.image();
+        let name = self.image;
         let reference = self.parse(name)?;
-        let policy = self.container.spec.image_pull_policy.as_deref();
-        if policy == Some("Always") {
+        if self.policy == Some("Always") {
             return self.pull(name, &reference).await;
         }
-        match (self.inspect(name).await?, policy) {
+        match (self.inspect(name).await?, self.policy) {
             (Some(image), _) => {
                 let message = format!(
                     "Container image {name:?} already present on machine and can be accessed by the pod"
@@ -173,7 +193,11 @@ impl Ensure<'_> {
     }
 
     fn event(&self, kind: EventType, reason: &'static str, message: impl Into<String>) {
-        self.ctx.recorder.container(self.pod, self.container, kind, reason, message);
+        let recorder = &self.ctx.recorder;
+        match self.container {
+            Some(container) => recorder.container(self.pod, container, kind, reason, message),
+            None => recorder.pod(self.pod, kind, reason, message),
+        }
     }
 
     /// Every failure of an image is told once more by its reason alone, as upstream.

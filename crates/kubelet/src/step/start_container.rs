@@ -5,7 +5,11 @@
 //! Invariant: when this returns an error before the runtime has the container, nothing is left behind but
 //! directories that the next try uses again.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use skiff_runtime::{Image, LinuxContainerResources, PodSandboxStatus};
 
@@ -25,7 +29,7 @@ use crate::{
     image::pull::Ensure,
     objects::{ObjectCache, references},
     pod::desired::{DesiredContainer, DesiredPod},
-    volume::mounts,
+    volume::{image as image_volumes, mounts},
 };
 
 pub async fn run(
@@ -43,8 +47,9 @@ pub async fn run(
         .as_ref()
         .ok_or_else(|| StepError::setup("CreateContainerError", "no sandbox"))?;
     let start = Start { ctx, input, pod: &input.pod, container, sandbox, attempt };
-    let image = Ensure { ctx, pod: &input.pod, container }.run().await?;
-    let id = start.create(&image).await?;
+    let image = Ensure::of_container(ctx, &input.pod, container).run().await?;
+    let volumes = image_volumes::images(ctx, &input.pod, container).await?;
+    let id = start.create(&image, &volumes).await?;
     start.start(&id).await?;
     start.post_start(&id).await?;
     let resources = container.spec.resources.clone().unwrap_or_default();
@@ -67,7 +72,12 @@ impl Start<'_> {
         self.ctx.recorder.container(self.pod, self.container, kind, reason, message);
     }
 
-    async fn create(&self, image: &Image) -> Result<String, StepError> {
+    /// `volumes` are the images of the volumes that are images, by volume.
+    async fn create(
+        &self,
+        image: &Image,
+        volumes: &HashMap<String, String>,
+    ) -> Result<String, StepError> {
         let config_error = |error: String| {
             self.event(EventType::Warning, "Failed", format!("Error: {error}"));
             StepError {
@@ -78,10 +88,17 @@ impl Start<'_> {
         };
         let env = self.environment().await.map_err(config_error)?;
         let security = self.security(image).map_err(config_error)?;
-        let mounts =
-            mounts::mounts(self.ctx, self.pod, self.container, self.sandbox, self.attempt, &env)
-                .await
-                .map_err(config_error)?;
+        let mounts = mounts::mounts(
+            self.ctx,
+            self.pod,
+            self.container,
+            self.sandbox,
+            self.attempt,
+            &env,
+            volumes,
+        )
+        .await
+        .map_err(config_error)?;
         let spec = self.pod.spec();
         let adj =
             oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);

@@ -10,6 +10,7 @@ mod config_map;
 mod downward_api;
 mod empty_dir;
 mod host_path;
+pub mod image;
 pub mod mounts;
 mod ownership;
 mod payload;
@@ -32,11 +33,12 @@ use k8s_openapi::api::core::v1::Volume;
 use crate::{context::NodeContext, orphans::remove_dir, pod::desired::DesiredPod};
 
 /// In alphabetical order; each volume is claimed by at most one.
-const PLUGINS: [&dyn VolumePlugin; 7] = [
+const PLUGINS: [&dyn VolumePlugin; 8] = [
     &config_map::ConfigMapVolume,
     &downward_api::DownwardApiVolume,
     &empty_dir::EmptyDirVolume,
     &host_path::HostPathVolume,
+    &image::ImageVolume,
     &persistent_volume_claim::PersistentVolumeClaimVolume,
     &projected::ProjectedVolume,
     &secret::SecretVolume,

@@ -4,10 +4,13 @@
 //! of `pkg/kubelet/kubelet_pods.go`.
 //! Invariant: a path the container mounts itself is never covered by one of ours.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashMap,
+    path::{Path, PathBuf},
+};
 
 use k8s_openapi::api::core::v1::VolumeMount;
-use skiff_runtime::{Mount, MountPropagation, PodSandboxStatus};
+use skiff_runtime::{ImageMount, Mount, MountPropagation, PodSandboxStatus};
 
 use super::{host_path_of, subpath};
 use crate::{
@@ -26,6 +29,7 @@ pub async fn mounts(
     sandbox: &PodSandboxStatus,
     attempt: u32,
     env: &[(String, String)],
+    images: &HashMap<String, String>,
 ) -> Result<Vec<Mount>, String> {
     if container.spec.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
         return Err("volumeDevices: block volumes are not supported by this node".into());
@@ -33,6 +37,10 @@ pub async fn mounts(
     let pod_dir = ctx.config.pod_dir(&pod.key.uid);
     let mut mounts = Vec::new();
     for (index, mount) in container.spec.volume_mounts.iter().flatten().enumerate() {
+        if let Some(id) = images.get(&mount.name) {
+            mounts.push(image(mount, id, env)?);
+            continue;
+        }
         let host_path = source(ctx, pod, container, mount, index, env).await?;
         mounts.push(Mount {
             container_path: absolute(&mount.mount_path),
@@ -43,6 +51,7 @@ pub async fn mounts(
                 Some("Enabled" | "IfPossible")
             ),
             propagation: propagation(mount.mount_propagation.as_deref()),
+            image: None,
         });
     }
     let own =
@@ -56,6 +65,16 @@ pub async fn mounts(
         }
     }
     Ok(mounts)
+}
+
+fn image(mount: &VolumeMount, id: &str, env: &[(String, String)]) -> Result<Mount, String> {
+    let sub_path = sub_path(mount, env)?.unwrap_or_default().into();
+    Ok(Mount {
+        container_path: absolute(&mount.mount_path),
+        image: Some(ImageMount { id: id.to_owned(), sub_path }),
+        readonly: true,
+        ..Mount::default()
+    })
 }
 
 async fn source(

@@ -142,10 +142,22 @@ pub struct HugepageLimit {
 pub struct Mount {
     pub container_path: PathBuf,
     pub host_path: PathBuf,
+    /// Shows an image instead of `host_path`: read-only, and nothing in it can be executed.
+    #[serde(default)]
+    pub image: Option<ImageMount>,
     pub readonly: bool,
     /// With `readonly`: also what is mounted below.
     pub recursive_read_only: bool,
     pub propagation: MountPropagation,
+}
+
+/// The files of an image as a volume. Counterpart: `Mount.image` and `Mount.image_sub_path`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct ImageMount {
+    /// The id of an image that is present.
+    pub id: String,
+    /// A directory or file of the image, which may not lead out of it; empty for all of them.
+    pub sub_path: PathBuf,
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ use crate::{
     files,
     image::ImageRecord,
     overlay::inherit_root,
-    process::RootfsSpec,
+    process::{ImageSource, LayersSpec},
     shim::{
         CONTAINER_SPEC_FILE,
         protocol::{Failure, Request},
@@ -52,10 +52,13 @@ impl Embedded {
             .images
             .find(&config.image)
             .ok_or_else(|| Error::ImageNotFound(config.image.clone()))?;
+        let mounted = self.mounted_images(&config)?;
         let id = new_id()?;
         let dir = sandbox.dir.join("containers").join(&id);
-        let record = record(&id, &sandbox_id, &pod, config, &image)?;
-        let result = self.lay_out(sandbox, &pod, &image, record, &dir);
+        let mut record = record(&id, &sandbox_id, &pod, config, &image)?;
+        record.mounted_layers =
+            mounted.iter().flatten().flat_map(|image| image.layers.clone()).collect();
+        let result = self.lay_out(sandbox, &pod, &image, &mounted, record, &dir);
         match result {
             Ok(container) => {
                 self.containers().insert(id.clone(), Arc::new(container));
@@ -76,33 +79,33 @@ impl Embedded {
         sandbox: &Sandbox,
         pod: &PodSandboxConfig,
         image: &ImageRecord,
+        mounted: &[Option<ImageRecord>],
         record: ContainerRecord,
         dir: &Path,
     ) -> Result<Container> {
         let config = &record.config;
+        let rootfs = self.lay_out_layers(&record.layers, dir.to_owned())?;
+        let mounts = config.mounts.iter().zip(mounted).enumerate();
+        let image_mounts: Result<Vec<Option<ImageSource>>> = mounts
+            .map(|(index, (mount, image))| {
+                let (Some(mount), Some(image)) = (&mount.image, image) else { return Ok(None) };
+                let dir = dir.join("images").join(index.to_string());
+                let files = self.lay_out_layers(&image.layers, dir)?;
+                Ok(Some(ImageSource { files, sub_path: mount.sub_path.clone() }))
+            })
+            .collect();
         let spec = spec::build(Inputs {
             id: &record.id,
             config,
             image: &image.config,
             hostname: &hostname(pod),
             pod_files: pod_files(sandbox, pod),
-            rootfs: RootfsSpec {
-                layers_dir: self.images.layers_dir(),
-                layers: record.layers.clone(),
-                dir: dir.to_owned(),
-                readonly: false,
-            },
+            rootfs,
+            image_mounts: image_mounts?,
             log_path: record.log_path.clone(),
             cgroup: self.cgroups.handle(&record.cgroup),
             target: self.target(config),
         })?;
-        for part in ["upper", "work", "rootfs"] {
-            files::create_dir(&dir.join(part), 0o755)?;
-        }
-        if let Some(top) = record.layers.first() {
-            let (below, upper) = (self.images.layers_dir().join(top), dir.join("upper"));
-            inherit_root(&below, &upper).at("prepare", upper)?;
-        }
         let group = self.cgroups.create(&record.cgroup)?;
         group.apply(&config.linux.resources)?;
         group.restrict_devices(&device_rules(config))?;
@@ -110,6 +113,27 @@ impl Embedded {
         // Last: a directory without it was never created.
         files::write_json(&dir.join(CONTAINER_FILE), &record)?;
         Ok(Container::new(record, dir.to_owned(), Phase::Created))
+    }
+
+    /// The images that mounts show, in the order of the mounts.
+    fn mounted_images(&self, config: &ContainerConfig) -> Result<Vec<Option<ImageRecord>>> {
+        let find =
+            |id: &String| self.images.find(id).ok_or_else(|| Error::ImageNotFound(id.clone()));
+        let wanted = config.mounts.iter().map(|mount| mount.image.as_ref().map(|image| &image.id));
+        wanted.map(|id| id.map(find).transpose()).collect()
+    }
+
+    /// Makes what an overlay of these layers needs.
+    fn lay_out_layers(&self, layers: &[String], dir: PathBuf) -> Result<LayersSpec> {
+        for part in ["upper", "work", "rootfs"] {
+            files::create_dir(&dir.join(part), 0o755)?;
+        }
+        let layers_dir = self.images.layers_dir();
+        if let Some(top) = layers.first() {
+            let (below, upper) = (layers_dir.join(top), dir.join("upper"));
+            inherit_root(&below, &upper).at("prepare", upper)?;
+        }
+        Ok(LayersSpec { layers_dir, layers: layers.to_vec(), dir })
     }
 
     fn target(&self, config: &ContainerConfig) -> Option<i32> {
@@ -286,6 +310,7 @@ fn record(
         image_id: image.id.clone(),
         image_ref: image.image_ref(),
         layers: image.layers.clone(),
+        mounted_layers: Vec::new(),
         stop_signal,
         log_path,
         cgroup: format!("{}/{id}", cgroup_path(sandbox_id, pod)),

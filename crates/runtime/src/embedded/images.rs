@@ -103,10 +103,14 @@ impl Embedded {
         self.images.find(image).ok_or_else(|| Error::ImageNotFound(image.to_owned()))
     }
 
-    /// A container made from this image.
+    /// A container made from this image, or one that mounts it.
     fn user_of(&self, image: &ImageRecord) -> Option<String> {
         let containers = self.containers();
-        let user = containers.values().find(|container| container.record.image_id == image.id);
+        let user = containers.values().find(|container| {
+            let record = &container.record;
+            let mounted = record.config.mounts.iter().filter_map(|mount| mount.image.as_ref());
+            record.image_id == image.id || mounted.into_iter().any(|mount| mount.id == image.id)
+        });
         user.map(|container| container.record.config.metadata.name.clone())
     }
 }

@@ -143,7 +143,12 @@ impl Embedded {
     }
 
     fn layers_in_use(&self) -> HashSet<String> {
-        self.containers().values().flat_map(|container| container.record.layers.clone()).collect()
+        let containers = self.containers();
+        let records = containers.values().map(|container| &container.record);
+        records
+            .flat_map(|record| record.layers.iter().chain(&record.mounted_layers))
+            .cloned()
+            .collect()
     }
 
     /// Deletes what no image names and no container uses.

@@ -51,6 +51,9 @@ pub(super) struct ContainerRecord {
     pub image_ref: String,
     /// Kept alive for as long as the container is.
     pub layers: Vec<String>,
+    /// Those of images that it mounts: kept as well.
+    #[serde(default)]
+    pub mounted_layers: Vec<String>,
     pub stop_signal: String,
     pub log_path: std::path::PathBuf,
     pub cgroup: String,

@@ -21,8 +21,8 @@ use crate::{
     error::{Error, Result},
     image::ImageConfig,
     process::{
-        CapabilitySet, ContainerSpec, DEFAULT_CAPABILITIES, DeviceSpec, MountSpec, PidNamespace,
-        ProcessSpec, RootfsSpec, StdioSpec, UserSpec, seccomp::Policy,
+        CapabilitySet, ContainerSpec, DEFAULT_CAPABILITIES, DeviceSpec, ImageSource, LayersSpec,
+        MountSpec, PidNamespace, ProcessSpec, RootfsSpec, StdioSpec, UserSpec, seccomp::Policy,
     },
 };
 
@@ -34,7 +34,9 @@ pub(super) struct Inputs<'a> {
     pub hostname: &'a str,
     /// Files every container of the pod sees unless it mounts its own: target and source.
     pub pod_files: Vec<(&'static str, PathBuf)>,
-    pub rootfs: RootfsSpec,
+    pub rootfs: LayersSpec,
+    /// What each mount shows that is an image, in the order of the mounts.
+    pub image_mounts: Vec<Option<ImageSource>>,
     pub log_path: PathBuf,
     pub cgroup: cgroup::Handle,
     /// The process of the container named by `target_id`.
@@ -44,7 +46,8 @@ pub(super) struct Inputs<'a> {
 pub(super) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec> {
     let config = inputs.config;
     let security = &config.linux.security;
-    let mut mounts: Vec<MountSpec> = config.mounts.iter().map(volume).collect();
+    let sources = config.mounts.iter().zip(inputs.image_mounts);
+    let mut mounts: Vec<MountSpec> = sources.map(|(mount, image)| volume(mount, image)).collect();
     add_pod_files(&mut mounts, inputs.pod_files, security.readonly_rootfs);
     // What lies deeper is mounted later; of equals, the order given stands.
     mounts.sort_by_key(|mount| mount.target.components().count());
@@ -55,7 +58,7 @@ pub(super) fn build(inputs: Inputs<'_>) -> Result<ContainerSpec> {
     Ok(ContainerSpec {
         id: inputs.id.to_owned(),
         process: process(config, inputs.image, inputs.hostname)?,
-        rootfs: RootfsSpec { readonly: security.readonly_rootfs, ..inputs.rootfs },
+        rootfs: RootfsSpec { files: inputs.rootfs, readonly: security.readonly_rootfs },
         mounts,
         devices: devices(config)?,
         masked_paths: masked,
@@ -191,13 +194,14 @@ fn pid_namespace(
 
 // === mounts and devices ===
 
-fn volume(mount: &Mount) -> MountSpec {
+fn volume(mount: &Mount, image: Option<ImageSource>) -> MountSpec {
     MountSpec {
         source: mount.host_path.clone(),
         target: Path::new("/").join(&mount.container_path),
         readonly: mount.readonly,
         recursive_read_only: mount.recursive_read_only,
         propagation: mount.propagation,
+        image,
     }
 }
 
@@ -212,6 +216,7 @@ fn add_pod_files(mounts: &mut Vec<MountSpec>, files: Vec<(&'static str, PathBuf)
                 readonly,
                 recursive_read_only: false,
                 propagation,
+                image: None,
             });
         }
     }

@@ -16,8 +16,10 @@ use std::{
 };
 
 use nix::{
+    fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2},
     libc,
     mount::{MsFlags, mount},
+    sys::stat::Mode,
 };
 
 use crate::cri::MountPropagation;
@@ -25,6 +27,7 @@ use crate::cri::MountPropagation;
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
 const MOUNT_ATTR_RDONLY: u64 = 1;
+const MOUNT_ATTR_NOEXEC: u64 = 8;
 
 /// A mount that hangs nowhere yet.
 pub(super) struct Detached {
@@ -50,6 +53,16 @@ impl Detached {
         let tree = unsafe { OwnedFd::from_raw_fd(fd as i32) };
         let is_dir = fs::metadata(path)?.is_dir();
         Ok(Detached { tree, is_dir })
+    }
+
+    /// Copies what `sub` names in the tree at `root`: links in it lead nowhere but into that tree.
+    pub fn take_beneath(root: &Path, sub: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_CLOEXEC;
+        let dir = open(root, flags | OFlag::O_DIRECTORY, Mode::empty())?;
+        let how = OpenHow::new().flags(flags).resolve(ResolveFlag::RESOLVE_IN_ROOT);
+        let sub = if sub.as_os_str().is_empty() { Path::new(".") } else { sub };
+        let found = openat2(&dir, sub, how)?;
+        Self::take(Path::new(&format!("/proc/self/fd/{}", found.as_raw_fd())))
     }
 
     /// Attaches at `target`, which is made to fit: a directory for a directory, a file for anything
@@ -137,10 +150,20 @@ struct MountAttr {
     userns_fd: u64,
 }
 
-/// Keeps the mount's other flags, which `MS_REMOUNT` would reset.
+/// Read-only, with what is mounted below if asked.
 pub(super) fn set_readonly(target: &Path, recursive: bool) -> io::Result<()> {
+    set_attributes(target, MOUNT_ATTR_RDONLY, recursive)
+}
+
+/// Read-only, and nothing in it can be executed.
+pub(super) fn seal(target: &Path) -> io::Result<()> {
+    set_attributes(target, MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOEXEC, true)
+}
+
+/// Keeps the mount's other flags, which `MS_REMOUNT` would reset.
+fn set_attributes(target: &Path, attr_set: u64, recursive: bool) -> io::Result<()> {
     let name = c_path(target)?;
-    let attr = MountAttr { attr_set: MOUNT_ATTR_RDONLY, attr_clr: 0, propagation: 0, userns_fd: 0 };
+    let attr = MountAttr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `name` and `attr` outlive the call, and the size is the struct's.
     let result = unsafe {

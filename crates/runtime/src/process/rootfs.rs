@@ -21,8 +21,8 @@ use nix::{
 
 use super::{
     devices,
-    mounts::{Detached, bind, make_target, mask, protect, set_propagation, set_readonly},
-    spec::{ContainerSpec, MountSpec, RootfsSpec},
+    mounts::{Detached, bind, make_target, mask, protect, seal, set_propagation, set_readonly},
+    spec::{ContainerSpec, ImageSource, LayersSpec, MountSpec},
 };
 use crate::{cgroup, overlay::mount_overlay};
 
@@ -56,7 +56,8 @@ pub(super) fn enter(spec: &ContainerSpec, outside: &Outside<'_>) -> Result<(), S
     set_propagation(Path::new("/"), crate::cri::MountPropagation::HostToContainer)
         .step(|| "cut the mount namespace off".into())?;
     umask(Mode::empty());
-    change_root(&spec.rootfs).step(|| "set up the root file system".into())?;
+    let volumes = volumes.into_iter().map(Source::detach).collect::<Result<Vec<_>, _>>()?;
+    change_root(&spec.rootfs.files).step(|| "set up the root file system".into())?;
 
     standard_mounts(spec, shm)?;
     // A mount point made for a volume must look like `mkdir` made it.
@@ -68,18 +69,49 @@ pub(super) fn enter(spec: &ContainerSpec, outside: &Outside<'_>) -> Result<(), S
     restrict(spec)
 }
 
-fn take(mount: &MountSpec) -> Result<Detached, String> {
-    Detached::take(&mount.source).step(|| format!("mount source {:?}", mount.source))
+/// Where the files of a mount come from.
+enum Source<'a> {
+    /// A place of the node's, already taken.
+    Node(Detached),
+    /// Mounted when there is a namespace of the container's own to do it in.
+    Image(&'a ImageSource),
 }
 
-fn change_root(rootfs: &RootfsSpec) -> io::Result<()> {
-    let root = rootfs.dir.join("rootfs");
-    match rootfs.layers.as_slice() {
-        // An image without layers is an empty directory.
-        [] => bind(&rootfs.dir.join("upper"), &root)?,
-        layers => mount_overlay(&rootfs.layers_dir, layers, &rootfs.dir, "upper", &root)?,
+impl Source<'_> {
+    fn detach(self) -> Result<Detached, String> {
+        match self {
+            Source::Node(taken) => Ok(taken),
+            Source::Image(image) => {
+                let root =
+                    mount_layers(&image.files).step(|| "mount the image of a volume".into())?;
+                Detached::take_beneath(&root, &image.sub_path)
+                    .step(|| format!("find {:?} in the image of a volume", image.sub_path))
+            }
+        }
     }
-    chdir(&root)?;
+}
+
+fn take(mount: &MountSpec) -> Result<Source<'_>, String> {
+    if let Some(image) = &mount.image {
+        return Ok(Source::Image(image));
+    }
+    let taken = Detached::take(&mount.source);
+    taken.map(Source::Node).step(|| format!("mount source {:?}", mount.source))
+}
+
+/// Answers where the tree is mounted.
+fn mount_layers(files: &LayersSpec) -> io::Result<PathBuf> {
+    let root = files.dir.join("rootfs");
+    match files.layers.as_slice() {
+        // An image without layers is an empty directory.
+        [] => bind(&files.dir.join("upper"), &root)?,
+        layers => mount_overlay(&files.layers_dir, layers, &files.dir, "upper", &root)?,
+    }
+    Ok(root)
+}
+
+fn change_root(files: &LayersSpec) -> io::Result<()> {
+    chdir(&mount_layers(files)?)?;
     // The old root ends up on top of the new one, which is where it can be taken off.
     pivot_root(".", ".")?;
     umount2(".", MntFlags::MNT_DETACH)?;
@@ -146,6 +178,9 @@ fn cgroup_mounts(spec: &ContainerSpec, flags: MsFlags) -> Result<(), String> {
 fn attach(mount: &MountSpec, source: Detached) -> io::Result<()> {
     source.attach(&mount.target)?;
     set_propagation(&mount.target, mount.propagation)?;
+    if mount.image.is_some() {
+        return seal(&mount.target);
+    }
     match mount.readonly {
         true => set_readonly(&mount.target, mount.recursive_read_only),
         false => Ok(()),

@@ -60,17 +60,34 @@ pub(crate) enum UserSpec {
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct RootfsSpec {
+    #[serde(flatten)]
+    pub files: LayersSpec,
+    pub readonly: bool,
+}
+
+/// Layers on top of each other, as one tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct LayersSpec {
     pub layers_dir: PathBuf,
     /// Below `layers_dir`, topmost first.
     pub layers: Vec<String>,
     /// Holds `upper`, `work` and the mount point `rootfs`.
     pub dir: PathBuf,
-    pub readonly: bool,
+}
+
+/// An image's files as the source of a mount.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(crate) struct ImageSource {
+    pub files: LayersSpec,
+    pub sub_path: PathBuf,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct MountSpec {
     pub source: PathBuf,
+    /// What is mounted instead of `source`.
+    #[serde(default)]
+    pub image: Option<ImageSource>,
     pub target: PathBuf,
     pub readonly: bool,
     pub recursive_read_only: bool,

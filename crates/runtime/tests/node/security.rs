@@ -4,8 +4,8 @@ use std::fs;
 
 use serde_json::json;
 use skiff_runtime::{
-    ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Error, Mount, MountPropagation,
-    Runtime, SeccompProfile,
+    ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Error, ImageMount, Mount,
+    MountPropagation, Runtime, SeccompProfile,
 };
 
 use crate::{
@@ -336,4 +336,50 @@ impl Drop for Mounted {
             let _ = nix::mount::umount2(&self.0.join(below), nix::mount::MntFlags::MNT_DETACH);
         }
     }
+}
+
+#[test]
+fn a_mounted_image_shows_its_layers_and_can_be_neither_changed_nor_run_nor_left() {
+    on_node(|node| async move {
+        let below = Layer::new().dir("conf", 0o755).file("conf/hidden", 0o644, "below").file(
+            "conf/kept",
+            0o644,
+            "kept",
+        );
+        let above = Layer::new()
+            .file("conf/hidden", 0o644, "above")
+            .file("tool", 0o755, "#!/bin/sh\necho ran\n")
+            .symlink("out", "/conf");
+        let builder = ImageBuilder::new("files:1").layer(below).layer(above);
+        let loaded = node.load(&builder.oci(Packing::Plain)).await;
+        let mount = |container_path: &str, sub_path: &str| Mount {
+            container_path: container_path.into(),
+            image: Some(ImageMount { id: loaded[0].id.clone(), sub_path: sub_path.into() }),
+            ..Mount::default()
+        };
+        let mut config = script(
+            "main",
+            "cat /all/conf/hidden /all/conf/kept /part/kept; echo; chmod +x /all/tool 2>&1; touch /all/x 2>&1; ls /beneath; /all/tool 2>&1; true",
+        );
+        // What a link of the image names is looked for in the image.
+        config.mounts = vec![mount("/all", ""), mount("/part", "conf"), mount("/beneath", "out")];
+        let (code, log) = node.run(config).await;
+        assert_eq!(code, 0, "{log}");
+        let refused =
+            "chmod: /all/tool: Read-only file system\ntouch: /all/x: Read-only file system\n";
+        assert_eq!(
+            log,
+            format!("abovekeptkept\n{refused}hidden\nkept\nsh: /all/tool: Permission denied\n")
+        );
+
+        let sandbox = node.sandbox("absent").await;
+        let mut config = script("absent", "true");
+        config.mounts = vec![Mount {
+            image: Some(ImageMount { id: "sha256:0000".into(), ..ImageMount::default() }),
+            container_path: "/all".into(),
+            ..Mount::default()
+        }];
+        let error = node.runtime.create_container(&sandbox, config).await.unwrap_err();
+        assert!(matches!(error, Error::ImageNotFound(_)), "{error}");
+    });
 }
