@@ -63,17 +63,22 @@ fn round_to_milli(amount: &mut Value) {
 }
 
 /// The default of a key field, which tells list entries apart even where an object leaves it out.
-/// A plain field of a built-in type is Go's zero value then.
+/// A plain field of a built-in type is Go's zero value then, if it is written even so.
 pub(crate) fn of_key(items: &StructSchema, key: &str) -> Option<Value> {
     let field = items.field(key)?;
     let plain = items.proto.is_some() && !field.pointer;
     let zero = || match field.schema {
-        Schema::String if plain => Some("".into()),
+        Schema::String if plain && (field.always || NAMELESS.contains(&&*items.name)) => {
+            Some("".into())
+        }
         Schema::Int32 | Schema::Int64 if plain && field.always => Some(0.into()),
         _ => None,
     };
     field.default.clone().or_else(zero)
 }
+
+/// Types whose name may be left out and then is the empty one.
+const NAMELESS: [&str; 2] = ["core.v1.EphemeralContainer", "core.v1.LocalObjectReference"];
 
 #[cfg(test)]
 mod tests {

@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::field::ErrorList;
 use crate::kinds::fill::object_at;
 use crate::kinds::pod_spec::drop_disabled_fields;
+use crate::meta::meta_mut;
 use crate::schema::StructRef;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -228,6 +229,16 @@ pub trait Strategy: Send + Sync {
 
     /// A PUT to a name that does not exist creates it (Events, Leases, ... as upstream).
     fn allow_create_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether a new object's metadata is looked at only where nothing else is wrong with it.
+    fn checks_metadata_last(&self) -> bool {
+        false
+    }
+
+    /// Whether the validation of a new object depends on which lists and maps were given empty.
+    fn tells_empty_from_absent(&self) -> bool {
         false
     }
 
@@ -577,6 +588,21 @@ pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     new.retain(|name, _| own(name));
     for (name, value) in was.iter().filter(|(name, _)| !own(name)) {
         new.insert(name.clone(), value.clone());
+    }
+}
+
+/// The metadata that some kinds do not let a status update change.
+pub const SETTLED_META: &[&str] =
+    &["annotations", "deletionTimestamp", "finalizers", "generation", "labels", "ownerReferences"];
+
+/// Gives `fields` of the metadata back what they were.
+pub fn keep_meta(object: &mut Value, old: &Value, fields: &[&str]) {
+    let Some(metadata) = meta_mut(object) else { return };
+    for field in fields {
+        match old["metadata"].get(field) {
+            Some(value) => drop(metadata.insert((*field).to_owned(), value.clone())),
+            None => drop(metadata.remove(*field)),
+        }
     }
 }
 
