@@ -51,18 +51,18 @@ fn no_owners_are_told_of_an_object_with_an_entry_without_a_key() {
 
 #[test]
 fn metadata_has_no_owner_by_a_status_update_that_leaves_it_alone() {
-    let levels = kinds::builtin()
-        .get("flowcontrol.apiserver.k8s.io", "v1", "prioritylevelconfigurations")
-        .expect("served");
-    let of_status = Manager { subresource: "status".to_owned(), ..manager("m", levels, 1) };
-    let old =
+    let levels = kind("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations");
+    let of_status = Manager { subresource: "status".to_owned(), ..manager("m", &levels, 1) };
+    let mut old =
         json!({"apiVersion": levels.api_version(), "kind": levels.kind, "metadata": {"name": "l"}});
+    old["spec"] = json!({"type": "Exempt"});
+    track(&levels, None, &mut old, &manager("m", &levels, 1));
     let mut new = old.clone();
     new["metadata"]["labels"] = json!({"a": "b"});
     new["status"] = json!({"conditions": [{"type": "A", "status": "True"}]});
-    track(levels, Some(&old), &mut new, &of_status);
+    track(&levels, Some(&old), &mut new, &of_status);
     assert!(owners(&new).iter().all(|(.., fields)| fields.get("f:metadata").is_none()));
-    assert_eq!(owners(&new).len(), 1);
+    assert_eq!(owners(&new).len(), 2);
 }
 
 #[test]

@@ -151,6 +151,7 @@ mod tests {
 
     #[test]
     fn a_status_update_leaves_the_metadata_of_some_kinds_as_it_was() {
+        let kinds = builtin();
         for (group, resource) in [
             ("flowcontrol.apiserver.k8s.io", "flowschemas"),
             ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
@@ -158,7 +159,7 @@ mod tests {
             ("resource.k8s.io", "resourceclaims"),
             ("storage.k8s.io", "volumeattachments"),
         ] {
-            let kind = builtin().get(group, "v1", resource).expect("served");
+            let kind = kinds.get(group, "v1", resource).expect("served");
             let old = serde_json::json!({"metadata": {"name": "a", "labels": {"a": "b"}}});
             let mut new = serde_json::json!({"metadata": {"name": "a", "finalizers": ["x.y/z"]}});
             kind.strategy.prepare_for_status_update(kind, &mut new, &old);

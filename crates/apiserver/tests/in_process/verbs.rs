@@ -368,12 +368,10 @@ async fn a_changed_service_asks_for_one_node_port_once_per_protocol() {
     let services = "/api/v1/namespaces/default/services";
     let port = |name: &str, number: u16, node_port: u16, protocol: &str| json!({ "name": name, "port": number, "nodePort": node_port, "protocol": protocol });
     let service = json!({ "metadata": { "name": "s" }, "spec": { "type": "NodePort", "ports": [port("a", 1, 31000, "TCP")] } });
-    let dry = admin.post(&format!("{services}?dryRun=All"), &{
-        let mut twice = service.clone();
-        twice["spec"]["ports"] = json!([port("a", 1, 31000, "TCP"), port("b", 2, 31000, "TCP")]);
-        twice
-    });
-    let (code, _, message) = dry.await.refused();
+    let mut twice = service.clone();
+    twice["spec"]["ports"] = json!([port("a", 1, 31000, "TCP"), port("b", 2, 31000, "TCP")]);
+    let dry = format!("{services}?dryRun=All");
+    let (code, _, message) = admin.post(&dry, &twice).await.refused();
     assert_eq!(code, 422);
     assert!(message.ends_with("31000: provided port is already allocated"), "{message}");
     admin.post(services, &service).await.created();
@@ -435,6 +433,18 @@ async fn a_new_object_is_held_to_what_it_gave_empty() {
     let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let (_, _, message) = admin.post(path, &budget).await.refused();
     assert!(!message.contains("finalizers") && message.contains("cannot be both set"), "{message}");
+}
+
+#[tokio::test]
+async fn a_status_update_may_not_say_when_an_object_goes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post("/api/v1/nodes", &json!({ "metadata": { "name": "n" } })).await.created();
+    let change = json!({ "metadata": { "deletionTimestamp": "2020-01-01T00:00:00Z" } });
+    let path = "/api/v1/nodes/n/status";
+    let (code, _, message) = admin.patch(path, "merge-patch+json", &change).await.refused();
+    assert_eq!(code, 422);
+    assert!(message.contains("metadata.deletionTimestamp"), "{message}");
 }
 
 #[tokio::test]

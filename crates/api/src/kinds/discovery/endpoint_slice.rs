@@ -165,6 +165,7 @@ fn validate_address(list: &At, address: &At, of: &str, errors: &mut ErrorList) {
             }
             not_special(ip).into_iter().for_each(|fault| address.invalid(errors, fault));
         }
+        "FQDN" if address.is_empty() => address.required(errors, ""),
         "FQDN" => address.obeys(errors, domain_of_segments),
         _ => {}
     }
@@ -207,6 +208,15 @@ fn shorten(items: &[String]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_without_letters_is_required() {
+        crate::kinds::at::tests::check(
+            "discovery.k8s.io/v1/endpointslices",
+            "addressType: FQDN\nendpoints: [{addresses: ['']}]",
+            &["endpoints[0].addresses[0]: Required value"],
+        );
+    }
 
     #[test]
     fn a_changed_slice_loses_its_old_topology_and_keeps_the_node_in_it() {
