@@ -15,7 +15,7 @@ use skiff_api::{KindDef, Reason, Status};
 use crate::call::Call;
 use crate::negotiate::{self, Media};
 use crate::reply::Reply;
-use crate::{nonresource, reviews, subresources, verbs};
+use crate::{component_statuses, nonresource, reviews, subresources, verbs};
 
 pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<Reply, Status> {
     if !call.info.is_resource {
@@ -124,6 +124,11 @@ fn is_unwatchable_list(call: &Call, kind: &KindDef) -> bool {
         && kind.has_verb("list")
 }
 
+/// The one kind whose objects are found out when they are asked for.
+fn is_component_status(kind: &KindDef) -> bool {
+    kind.group.is_empty() && kind.resource == "componentstatuses"
+}
+
 async fn resource(
     call: &Call,
     kind: Arc<KindDef>,
@@ -150,6 +155,8 @@ async fn resource(
         return review.create(call, kind).await;
     }
     match info.verb.as_str() {
+        "get" if is_component_status(&kind) => component_statuses::get(call, kind).await,
+        "list" if is_component_status(&kind) => component_statuses::list(call, kind).await,
         "get" => verbs::get::run(call, kind).await,
         "list" => verbs::list::run(call, kind).await,
         "watch" => verbs::watch::run(call, kind).await,

@@ -130,7 +130,7 @@ impl Collector {
                 self.queue.add_failed(key.clone());
             }
         }
-        self.queue.done(&key);
+        self.queue.done(key, Duration::ZERO);
     }
 }
 

@@ -47,13 +47,13 @@ async fn reconcile<K: Replicated>(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let Some(set) = ctx.lister::<K>().get(&key) else {
         return Ok(Action::Done);
     };
-    claim_pods(&ctx, set.as_ref()).await?;
     let set = set.as_ref();
-    let failure = match plan::scale(set, &claims::dependents(&ctx, set), &siblings(&ctx, set)) {
-        Some(scale) => apply(&ctx, set, scale).await.err(),
-        None => None,
-    };
-    let pods = claims::dependents(&ctx, set);
+    let mut pods = claim_pods(&ctx, set).await?;
+    let mut failure = None;
+    if let Some(scale) = plan::scale(set, &pods, || siblings(&ctx, set)) {
+        failure = apply(&ctx, set, scale).await.err();
+        pods = claims::dependents(&ctx, set);
+    }
     let now = ctx.now();
     let mut told = set.clone();
     told.set_status(status::status(set, &pods, failure.as_ref(), now));
@@ -66,11 +66,18 @@ async fn reconcile<K: Replicated>(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     }
 }
 
-async fn claim_pods<K: Replicated>(ctx: &Ctx, set: &K) -> Result<()> {
+/// Adopts and releases; gives the set's pods as they are then.
+async fn claim_pods<K: Replicated>(ctx: &Ctx, set: &K) -> Result<Vec<Arc<Pod>>> {
     let selector = set.selector();
     let selected = |pod: &Pod| claims::selects(selector.as_ref(), &pod.metadata);
-    let claims = claims::claims(set, &claims::candidates(ctx, set), selected, pod::is_active);
-    claims::settle(ctx, set, claims).await
+    let mut candidates = claims::candidates(ctx, set);
+    let claims = claims::claims(set, &candidates, selected, pod::is_active);
+    if claims.is_empty() {
+        candidates.retain(|pod| claims::is_controlled_by(set, &pod.metadata));
+        return Ok(candidates);
+    }
+    claims::settle(ctx, set, claims).await?;
+    Ok(claims::dependents(ctx, set))
 }
 
 fn selects<K: Replicated>(set: &K, pod: &Pod) -> bool {

@@ -4,7 +4,7 @@
 //! Counterpart: `manageReplicas` and `ActivePodsWithRanks`. Pure.
 //! Invariant: pods that end or have ended count as nothing, and a set on its way out is left alone.
 
-use std::cmp::Reverse;
+use std::cmp::{Ordering, Reverse};
 use std::collections::HashMap;
 use std::sync::Arc;
 
@@ -20,19 +20,24 @@ pub enum Scale {
     Delete(Vec<Arc<Pod>>),
 }
 
-/// Create what is missing or delete what is too much, within one burst.
-pub fn scale<K: Replicated>(set: &K, members: &[Arc<Pod>], siblings: &[Arc<Pod>]) -> Option<Scale> {
+/// Create what is missing or delete what is too much, within one burst. Only who must go depends on the siblings.
+pub fn scale<K: Replicated>(
+    set: &K,
+    members: &[Arc<Pod>],
+    siblings: impl FnOnce() -> Vec<Arc<Pod>>,
+) -> Option<Scale> {
     if set.meta().deletion_timestamp.is_some() {
         return None;
     }
-    let active: Vec<Arc<Pod>> = members.iter().filter(|pod| pod::is_active(pod)).cloned().collect();
-    let wanted = replicas(set);
-    match active.len() {
-        have if have < wanted => Some(Scale::Create((wanted - have).min(BURST))),
-        have if have > wanted => {
-            Some(Scale::Delete(first_to_go(active, siblings, (have - wanted).min(BURST))))
+    let active = || members.iter().filter(|pod| pod::is_active(pod));
+    let (have, wanted) = (active().count(), replicas(set));
+    match have.cmp(&wanted) {
+        Ordering::Less => Some(Scale::Create((wanted - have).min(BURST))),
+        Ordering::Equal => None,
+        Ordering::Greater => {
+            let active = active().cloned().collect();
+            Some(Scale::Delete(first_to_go(active, &siblings(), (have - wanted).min(BURST))))
         }
-        _ => None,
     }
 }
 
@@ -82,9 +87,9 @@ mod tests {
     #[test]
     fn missing_pods_are_created_and_finished_ones_do_not_count() {
         let pods = [member("a", "{}"), member("b", "{status: {phase: Failed}}")];
-        assert_eq!(scale(&set(), &pods, &pods), Some(Scale::Create(2)));
+        assert_eq!(scale(&set(), &pods, || pods.to_vec()), Some(Scale::Create(2)));
         let pods = [member("a", "{}"), member("b", "{}"), member("c", "{}")];
-        assert_eq!(scale(&set(), &pods, &pods), None, "a second look does nothing");
+        assert_eq!(scale(&set(), &pods, || pods.to_vec()), None, "a second look does nothing");
     }
 
     #[test]
@@ -104,7 +109,7 @@ mod tests {
         ] {
             let pods =
                 [member("a", "{}"), member("b", "{}"), member("spare", spare), member("c", "{}")];
-            assert_eq!(deleted(scale(&set(), &pods, &pods)), ["spare"], "{why}");
+            assert_eq!(deleted(scale(&set(), &pods, || pods.to_vec())), ["spare"], "{why}");
         }
     }
 
@@ -116,13 +121,13 @@ mod tests {
         siblings.extend((0..9).map(|_| crowded.clone()));
         let mut pods = pods.to_vec();
         pods[3] = member("d", "{spec: {nodeName: n2, containers: []}}");
-        assert_eq!(deleted(scale(&set(), &pods, &siblings)), ["d"]);
+        assert_eq!(deleted(scale(&set(), &pods, || siblings)), ["d"]);
     }
 
     #[test]
     fn a_set_on_its_way_out_makes_nothing() {
         let mut going = set();
         going.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
-        assert_eq!(scale(&going, &[], &[]), None);
+        assert_eq!(scale(&going, &[], Vec::new), None);
     }
 }

@@ -1,7 +1,8 @@
 //! Records what a controller did as core/v1 Events, without ever making it wait.
 //!
 //! Counterpart: client-go `tools/record` (recorder, correlator). The same event again raises `count` on the stored
-//! one; more than ten distinct messages for one object and reason within ten minutes become one combined event.
+//! one; more than ten distinct messages for one object and reason within ten minutes become one combined event, and who
+//! says more than `BURST` things about one object is heard once in five minutes.
 //! Invariant: recording is best effort and bounded; when the API server is slow, events are dropped, not reconciles.
 
 use std::borrow::Cow;
@@ -23,6 +24,9 @@ const QUEUE_LENGTH: usize = 1000;
 const REMEMBERED_EVENTS: usize = 4096;
 const DISTINCT_MESSAGES: u32 = 10;
 const AGGREGATION_WINDOW_SECONDS: i64 = 600;
+/// What may be said of one object at once, and how long until one more may be.
+const BURST: u32 = 25;
+const REFILL_SECONDS: i64 = 300;
 
 #[derive(Clone)]
 pub struct Recorder(mpsc::Sender<Note>);
@@ -47,7 +51,7 @@ pub fn recorder(
     let task = async move {
         let mut correlator = Correlator::default();
         while let Some(Some(note)) = shutdown.run_until_cancelled(notes.recv()).await {
-            let step = correlator.correlate(note, component, clock());
+            let Some(step) = correlator.correlate(note, component, clock()) else { continue };
             if let Err(error) = deliver(&client, step).await {
                 tracing::debug!(component, %error, "event was not recorded");
             }
@@ -108,6 +112,8 @@ enum Step {
 struct Correlator {
     stored: HashMap<Subject, Stored>,
     distinct: HashMap<Subject, Distinct>,
+    /// By the uid of the object that is told about.
+    allowances: HashMap<String, Allowance>,
 }
 
 /// What makes two notes the same; an empty message stands for "any message".
@@ -132,10 +138,18 @@ struct Distinct {
     since: Timestamp,
 }
 
+/// How much more may be said of one object: a bucket of `BURST` tokens that fills up again slowly.
+struct Allowance {
+    left: u32,
+    since: Timestamp,
+}
+
 // === impl Correlator ===
 
 impl Correlator {
-    fn correlate(&mut self, mut note: Note, component: &str, now: Timestamp) -> Step {
+    /// Nothing, if too much has been said of the object lately.
+    fn correlate(&mut self, mut note: Note, component: &str, now: Timestamp) -> Option<Step> {
+        let may_speak = self.may_speak_of(&note.regarding, now);
         let mut subject = Subject::of(&note);
         if !self.stored.contains_key(&subject) && self.too_varied(&note, now) {
             note.message = format!("(combined from similar events): {}", note.message);
@@ -145,18 +159,35 @@ impl Correlator {
         if let Some(stored) = self.stored.get_mut(&subject) {
             stored.count += 1;
             let namespace = event_namespace(&note.regarding);
-            return Step::Count {
+            return may_speak.then(|| Step::Count {
                 namespace,
                 name: stored.name.clone(),
                 count: stored.count,
                 last: now,
-            };
+            });
+        }
+        if !may_speak {
+            return None;
         }
         let event = first_event(note, component, now);
         self.forget_if_full();
         let name = event.metadata.name.clone().unwrap_or_default();
         self.stored.insert(subject, Stored { name, count: 1 });
-        Step::Create(Box::new(event))
+        Some(Step::Create(Box::new(event)))
+    }
+
+    fn may_speak_of(&mut self, object: &ObjectReference, now: Timestamp) -> bool {
+        let uid = object.uid.clone().unwrap_or_default();
+        let full = || Allowance { left: BURST, since: now };
+        let allowance = self.allowances.entry(uid).or_insert_with(full);
+        let earned = (now.as_second() - allowance.since.as_second()).max(0) / REFILL_SECONDS;
+        if earned > 0 {
+            let earned = u32::try_from(earned).unwrap_or(BURST).min(BURST);
+            *allowance = Allowance { left: (allowance.left + earned).min(BURST), since: now };
+        }
+        let may = allowance.left > 0;
+        allowance.left = allowance.left.saturating_sub(1);
+        may
     }
 
     fn too_varied(&mut self, note: &Note, now: Timestamp) -> bool {
@@ -174,6 +205,7 @@ impl Correlator {
         if self.stored.len() >= REMEMBERED_EVENTS {
             self.stored.clear();
             self.distinct.clear();
+            self.allowances.clear();
         }
     }
 }
@@ -264,15 +296,18 @@ mod tests {
     #[test]
     fn repetition_is_counted() {
         let mut correlator = Correlator::default();
-        let Step::Create(event) = correlator.correlate(note("a"), "test", Timestamp::UNIX_EPOCH)
-        else {
-            panic!("the first event is created")
-        };
+        let first = correlator.correlate(note("a"), "test", Timestamp::UNIX_EPOCH);
+        let Some(Step::Create(event)) = first else { panic!("the first event is created") };
         let again = correlator.correlate(note("a"), "test", Timestamp::UNIX_EPOCH);
         let name = event.metadata.name.unwrap();
         assert_eq!(
             again,
-            Step::Count { namespace: "ns".into(), name, count: 2, last: Timestamp::UNIX_EPOCH }
+            Some(Step::Count {
+                namespace: "ns".into(),
+                name,
+                count: 2,
+                last: Timestamp::UNIX_EPOCH
+            })
         );
     }
 
@@ -280,10 +315,26 @@ mod tests {
     fn many_messages_become_one_combined_event() {
         let mut correlator = Correlator::default();
         let steps: Vec<Step> = (0..13)
-            .map(|i| correlator.correlate(note(&format!("m{i}")), "test", Timestamp::UNIX_EPOCH))
+            .filter_map(|i| {
+                correlator.correlate(note(&format!("m{i}")), "test", Timestamp::UNIX_EPOCH)
+            })
             .collect();
         let created = steps.iter().filter(|step| matches!(step, Step::Create(_))).count();
         assert_eq!(created, 11, "ten distinct ones and the combined one");
         assert!(matches!(&steps[12], Step::Count { count: 3, .. }));
+    }
+
+    #[test]
+    fn of_one_object_not_everything_is_told_at_once() {
+        let mut correlator = Correlator::default();
+        let mut told = |seconds: i64, notes: usize| {
+            let now = Timestamp::from_second(seconds).unwrap();
+            (0..notes).filter_map(|_| correlator.correlate(note("a"), "test", now)).last()
+        };
+        assert!(matches!(told(0, 25), Some(Step::Count { count: 25, .. })));
+        assert_eq!(told(299, 10), None);
+        // What was not told is counted all the same.
+        assert!(matches!(told(300, 1), Some(Step::Count { count: 36, .. })));
+        assert_eq!(told(300, 1), None);
     }
 }

@@ -4,8 +4,9 @@
 //! longer than one map lookup.
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What one controller did so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -13,6 +14,7 @@ pub struct Counts {
     pub reconciles: u64,
     pub errors: u64,
     pub panics: u64,
+    /// Without the time it waited for the API server.
     pub busy: Duration,
 }
 
@@ -53,4 +55,17 @@ impl Metrics {
             self.0.lock().expect("no panic happens while counting").entry(controller).or_default(),
         );
     }
+}
+
+/// Runs `work` to its end; gives its answer and for how long it kept a thread.
+pub(super) async fn timed<T>(work: impl Future<Output = T>) -> (T, Duration) {
+    let mut work = std::pin::pin!(work);
+    let mut busy = Duration::ZERO;
+    let answer = std::future::poll_fn(|cx| {
+        let started = Instant::now();
+        let polled = work.as_mut().poll(cx);
+        busy += started.elapsed();
+        polled
+    });
+    (answer.await, busy)
 }

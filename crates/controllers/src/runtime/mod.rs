@@ -258,10 +258,10 @@ async fn run_controller(
 
 /// One reconcile: a panic is fenced and counted, a failure comes again later, success may ask for a later look.
 async fn reconcile_fenced(name: &'static str, reconcile: Reconcile, ctx: &Arc<Ctx>, key: Key) {
-    let started = std::time::Instant::now();
-    let outcome = AssertUnwindSafe(reconcile(ctx.clone(), key.clone())).catch_unwind().await;
+    let outcome = AssertUnwindSafe(reconcile(ctx.clone(), key.clone())).catch_unwind();
+    let (outcome, busy) = metrics::timed(outcome).await;
     let metrics = &ctx.config.metrics;
-    metrics.observe(name, started.elapsed());
+    metrics.observe(name, busy);
     match outcome {
         Ok(Ok(action)) => {
             ctx.queue.forget(&key);
@@ -283,5 +283,5 @@ async fn reconcile_fenced(name: &'static str, reconcile: Reconcile, ctx: &Arc<Ct
             ctx.queue.add_failed(key.clone());
         }
     }
-    ctx.queue.done(&key);
+    ctx.queue.done(key, busy);
 }

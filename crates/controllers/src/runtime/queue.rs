@@ -2,6 +2,8 @@
 //!
 //! Counterpart: client-go `util/workqueue` (dedup, delay, per-item exponential back-off). One consumer awaits `next`;
 //! any thread may `add`. There is no ticking: the consumer sleeps until an add or the earliest delayed key.
+//! Differs from upstream: a key that was dear rests before it is handed out again, so that what happens to each of ten
+//! thousand pods costs a look at all of them a few times, not ten thousand times.
 //! Invariant: a key added while it is being processed is handed out again after `done`, exactly once.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -16,6 +18,11 @@ use super::store::Key;
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
 const LONGEST_BACK_OFF: Duration = Duration::from_secs(1000);
 
+/// A run that took less processor time is cheap enough to be had again at once.
+const CHEAP: Duration = Duration::from_millis(2);
+/// Others rest so many times as long as they took: a key has at most a fifth of a processor.
+const REST: u32 = 4;
+
 #[derive(Default)]
 pub struct WorkQueue {
     state: Mutex<State>,
@@ -27,7 +34,9 @@ struct State {
     ready: VecDeque<Key>,
     /// Keys that are in `ready`, or must go there when their present run is done.
     dirty: HashSet<Key>,
+    /// Keys that are being worked on or rest from it.
     processing: HashSet<Key>,
+    resting: BTreeSet<(Instant, Key)>,
     delayed: BTreeSet<(Instant, Key)>,
     due: HashMap<Key, Instant>,
     failures: HashMap<Key, u32>,
@@ -75,7 +84,7 @@ impl WorkQueue {
                 if let Some(key) = state.take() {
                     return key;
                 }
-                state.delayed.first().map(|(at, _)| *at)
+                state.next_due()
             };
             match wake {
                 Some(at) => {
@@ -86,13 +95,15 @@ impl WorkQueue {
         }
     }
 
-    pub fn done(&self, key: &Key) {
+    /// The run is over; `busy` is the processor time it took.
+    pub fn done(&self, key: Key, busy: Duration) {
         let mut state = self.lock();
-        state.processing.remove(key);
-        if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
-            self.changed.notify_one();
+        match busy < CHEAP {
+            true => state.release(key),
+            false => drop(state.resting.insert((Instant::now() + busy * REST, key))),
         }
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// Keys waiting to be handed out at once.
@@ -127,7 +138,27 @@ impl State {
         self.delayed.insert((at, key));
     }
 
+    /// The key may be handed out again, and is if it was added meanwhile.
+    fn release(&mut self, key: Key) {
+        self.processing.remove(&key);
+        if self.dirty.contains(&key) {
+            self.ready.push_back(key);
+        }
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let delayed = self.delayed.first().map(|(at, _)| *at);
+        let resting = self.resting.first().map(|(at, _)| *at);
+        delayed.into_iter().chain(resting).min()
+    }
+
     fn promote_due(&mut self, now: Instant) {
+        while let Some((at, _)) = self.resting.first()
+            && *at <= now
+        {
+            let (_, key) = self.resting.pop_first().expect("the set has a first element");
+            self.release(key);
+        }
         while let Some((at, _)) = self.delayed.first()
             && *at <= now
         {
@@ -179,8 +210,24 @@ mod tests {
         let a = queue.next().await;
         queue.add(key("a"));
         assert!(idle(&queue).await);
-        queue.done(&a);
+        queue.done(a.clone(), Duration::ZERO);
         assert_eq!(queue.next().await, a);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dear_key_rests_before_it_comes_again_and_keeps_no_other_waiting() {
+        let queue = WorkQueue::default();
+        let start = Instant::now();
+        queue.add(key("dear"));
+        let dear = queue.next().await;
+        queue.add(key("dear"));
+        queue.done(dear, Duration::from_millis(100));
+        queue.add(key("dear"));
+        queue.add(key("other"));
+        assert_eq!(queue.next().await, key("other"));
+        assert!(start.elapsed().is_zero());
+        assert_eq!(queue.next().await, key("dear"));
+        assert_eq!(start.elapsed().as_millis(), 400);
     }
 
     #[tokio::test(start_paused = true)]
@@ -192,7 +239,7 @@ mod tests {
         queue.add_after(key("a"), Duration::from_secs(30));
         queue.next().await;
         assert_eq!(start.elapsed().as_secs(), 10);
-        queue.done(&key("a"));
+        queue.done(key("a"), Duration::ZERO);
         assert!(tokio::time::timeout(Duration::from_secs(100), queue.next()).await.is_err());
     }
 

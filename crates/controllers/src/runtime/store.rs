@@ -115,7 +115,9 @@ pub struct Store<K> {
 struct State<K> {
     objects: BTreeMap<Key, Arc<K>>,
     /// Dependents by the uid of any owner.
-    by_owner: HashMap<String, BTreeSet<Key>>,
+    by_owner: HashMap<String, BTreeMap<Key, Arc<K>>>,
+    /// Those that no controller owns: few, where a namespace may hold thousands that one does.
+    orphans: BTreeMap<Key, Arc<K>>,
     /// The revision up to which the watch has reported everything.
     revision: u64,
 }
@@ -126,7 +128,12 @@ type Change<K> = (Option<Arc<K>>, Option<Arc<K>>);
 
 impl<K: Object> Default for Store<K> {
     fn default() -> Self {
-        let state = State { objects: BTreeMap::new(), by_owner: HashMap::new(), revision: 0 };
+        let state = State {
+            objects: BTreeMap::new(),
+            by_owner: HashMap::new(),
+            orphans: BTreeMap::new(),
+            revision: 0,
+        };
         Store {
             state: RwLock::new(state),
             handlers: OnceLock::new(),
@@ -145,22 +152,19 @@ impl<K: Object> Store<K> {
     }
 
     pub fn in_namespace(&self, namespace: &str) -> Vec<Arc<K>> {
-        let state = self.read();
-        state.namespace(namespace).map(|(_, object)| object.clone()).collect()
+        beneath(&self.read().objects, namespace)
     }
 
     /// Objects that name `uid` in their ownerReferences.
     pub fn owned_by(&self, uid: &str) -> Vec<Arc<K>> {
         let state = self.read();
-        let keys = state.by_owner.get(uid).into_iter().flatten();
-        keys.filter_map(|key| state.objects.get(key).cloned()).collect()
+        let owned = state.by_owner.get(uid);
+        owned.map(|owned| owned.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Objects of a namespace that no controller owns yet.
     pub fn orphans(&self, namespace: &str) -> Vec<Arc<K>> {
-        let state = self.read();
-        let objects = state.namespace(namespace).map(|(_, object)| object);
-        objects.filter(|object| super::controller_of(object.meta()).is_none()).cloned().collect()
+        beneath(&self.read().orphans, namespace)
     }
 
     pub async fn wait_synced(&self) {
@@ -221,11 +225,6 @@ impl<K: Object> Store<K> {
 // === impl State ===
 
 impl<K: Object> State<K> {
-    fn namespace<'a>(&'a self, namespace: &'a str) -> impl Iterator<Item = (&'a Key, &'a Arc<K>)> {
-        let from = Key::new(namespace, "");
-        self.objects.range(from..).take_while(move |(key, _)| key.namespace == namespace)
-    }
-
     fn apply(&mut self, event: Event<K>) -> Vec<Change<K>> {
         match event {
             Event::Replaced(objects, revision) => self.replace(objects, revision),
@@ -296,7 +295,11 @@ impl<K: Object> State<K> {
         }
         let old = self.remove(&key);
         for owner in object.meta().owner_references.iter().flatten() {
-            self.by_owner.entry(owner.uid.clone()).or_default().insert(key.clone());
+            let owned = self.by_owner.entry(owner.uid.clone()).or_default();
+            owned.insert(key.clone(), object.clone());
+        }
+        if super::controller_of(object.meta()).is_none() {
+            self.orphans.insert(key.clone(), object.clone());
         }
         self.objects.insert(key, object.clone());
         Some((old, Some(object)))
@@ -304,16 +307,24 @@ impl<K: Object> State<K> {
 
     fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
         let old = self.objects.remove(key)?;
+        self.orphans.remove(key);
         for owner in old.meta().owner_references.iter().flatten() {
-            if let Some(keys) = self.by_owner.get_mut(&owner.uid) {
-                keys.remove(key);
-                if keys.is_empty() {
+            if let Some(owned) = self.by_owner.get_mut(&owner.uid) {
+                owned.remove(key);
+                if owned.is_empty() {
                     self.by_owner.remove(&owner.uid);
                 }
             }
         }
         Some(old)
     }
+}
+
+fn beneath<K>(objects: &BTreeMap<Key, Arc<K>>, namespace: &str) -> Vec<Arc<K>> {
+    let from = objects.range(Key::new(namespace, "")..);
+    from.take_while(|(key, _)| key.namespace == namespace)
+        .map(|(_, object)| object.clone())
+        .collect()
 }
 
 /// Resource versions are ordered integers since Kubernetes 1.35; anything else counts as oldest.
@@ -413,5 +424,30 @@ mod tests {
         assert_eq!(store.owned_by("u").len(), 1);
         store.apply(&caches, Event::Changed(config_map("a", 2)));
         assert!(store.owned_by("u").is_empty());
+    }
+
+    #[test]
+    fn orphans_are_those_without_a_controller_in_the_namespace() {
+        use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+        let (store, caches) = (Store::<ConfigMap>::default(), Caches::default());
+        let orphans = || -> Vec<_> {
+            store.orphans("ns").iter().map(|object| Key::of(object.as_ref()).name).collect()
+        };
+        let mut elsewhere = config_map("c", 1);
+        elsewhere.metadata.namespace = Some("other".into());
+        let mut owned = config_map("a", 2);
+        owned.metadata.owner_references = Some(vec![OwnerReference {
+            uid: "u".into(),
+            controller: Some(true),
+            ..Default::default()
+        }]);
+        for object in [elsewhere, owned, config_map("b", 3)] {
+            store.apply(&caches, Event::Changed(object));
+        }
+        assert_eq!(orphans(), ["b"]);
+        store.apply(&caches, Event::Changed(config_map("a", 4)));
+        assert_eq!(orphans(), ["a", "b"], "released");
+        store.apply(&caches, Event::Deleted(config_map("a", 5)));
+        assert_eq!(orphans(), ["b"]);
     }
 }

@@ -5,32 +5,37 @@
 //! Invariant: the worker alone changes its [`Observed`]; it never waits for a step, and it sleeps until an event
 //! or the plan's own time.
 
+mod learn;
+mod report;
+
 use std::{sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::core::v1::{ContainerStatus as ApiContainerStatus, Node, Pod, PodStatus};
+use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
 use kube::Api;
-use skiff_runtime::{ContainerEvent, ContainerEventKind, ContainerStatus, PodSandboxStatus};
+use skiff_runtime::{ContainerEvent, ContainerStatus, PodSandboxStatus};
 use tokio::{
     sync::{mpsc, watch},
     task::AbortHandle,
 };
 
+pub use learn::newest_sandbox;
+use report::container_statuses;
+
 use super::{
     backoff::{Backoff, CONTAINER},
     desired::{DesiredPod, PodKey, RestartPolicy, Role},
     ending::Ending,
-    observed::{Failure, Health, Observed, Volumes, finished_at, is_running},
+    observed::{Observed, finished_at},
     plan::{Action, Plan, Stage, StepKey, plan},
     resize,
-    status::{ID_SCHEME, StatusContext, status},
+    status::ID_SCHEME,
     status_writer::StatusWriter,
 };
 use crate::{
     allocation::{self, Granted, Pending},
     context::NodeContext,
     events::EventType,
-    logs::termination,
     objects::{References, references},
     probe::{ProbeSet, Verdict},
     static_pods::is_static,
@@ -419,218 +424,4 @@ impl PodWorker {
         let conditions = self.reported.conditions.as_deref().unwrap_or_default();
         self.seen.resize.in_progress = resize::in_progress_of(conditions);
     }
-
-    async fn runtime_event(&mut self, event: ContainerEvent) {
-        match event.kind {
-            ContainerEventKind::SandboxStopped => self.relist().await,
-            // What an ended pod leaves may be removed to make room; it is still what its status tells of.
-            ContainerEventKind::Deleted if matches!(self.seen.stage, Stage::Terminated(_)) => {}
-            ContainerEventKind::Deleted => self.forget_container(&event.container_id),
-            ContainerEventKind::Created | ContainerEventKind::Started => {}
-            ContainerEventKind::Stopped { .. } => self.look_at_container(&event.container_id).await,
-        }
-    }
-
-    async fn look_at_container(&mut self, id: &str) {
-        match self.ctx.runtime.container_status(id).await {
-            Ok(status) => self.put_container(status),
-            Err(skiff_runtime::Error::NotFound { .. }) => self.forget_container(id),
-            Err(error) => {
-                tracing::warn!(pod = %self.pod.key, id, %error, "container status unknown")
-            }
-        }
-    }
-
-    fn put_container(&mut self, status: ContainerStatus) {
-        if !is_running(&status) {
-            self.probes.stop(&status.id);
-            self.seen.health.remove(&status.id);
-            self.seen.actuated.remove(&status.id);
-        }
-        match self.seen.containers.iter_mut().find(|c| c.id == status.id) {
-            Some(known) => *known = status,
-            None => self.seen.containers.push(status),
-        }
-    }
-
-    fn forget_container(&mut self, id: &str) {
-        self.probes.stop(id);
-        self.seen.health.remove(id);
-        self.seen.actuated.remove(id);
-        self.seen.replaced.remove(id);
-        self.seen.containers.retain(|c| c.id != id);
-    }
-
-    async fn relist(&mut self) {
-        let uid = self.pod.key.uid.clone();
-        let runtime = self.ctx.runtime.clone();
-        let (sandboxes, containers) =
-            tokio::join!(runtime.list_pod_sandboxes(), runtime.list_containers());
-        match (sandboxes, containers) {
-            (Ok(sandboxes), Ok(containers)) => {
-                let ours: Vec<PodSandboxStatus> =
-                    sandboxes.into_iter().filter(|s| s.metadata.uid == uid).collect();
-                let in_ours = |c: &ContainerStatus| ours.iter().any(|s| s.id == c.sandbox_id);
-                let containers: Vec<_> = containers.into_iter().filter(in_ours).collect();
-                self.seen.sandbox = newest_sandbox(ours);
-                self.seen.containers.clear();
-                containers.into_iter().for_each(|c| self.put_container(c));
-            }
-            (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(pod = %self.pod.key, %error, "the runtime did not answer");
-            }
-        }
-    }
-
-    fn probed(&mut self, verdict: Verdict) {
-        let Some(health) = self.seen.health.get_mut(&verdict.container_id) else { return };
-        verdict.apply(health);
-    }
-
-    async fn step_done(&mut self, key: StepKey, result: Result<Outcome, StepError>) {
-        self.seen.in_flight.remove(&key);
-        match result {
-            Ok(outcome) => {
-                self.seen.failures.remove(&key);
-                self.achieved(outcome).await;
-            }
-            Err(error) => {
-                let terminating = self.seen.stage != Stage::Active;
-                match key {
-                    StepKey::Container(_) => self.relist().await,
-                    // What this attempt was to bring in is still to come.
-                    StepKey::Volumes => self.seen.volumes.content_changed(),
-                    StepKey::Resources => self.relist().await,
-                    StepKey::Sandbox | StepKey::Object => {}
-                }
-                if !(terminating && error.interrupted) {
-                    self.failed(key, error);
-                }
-            }
-        }
-    }
-
-    async fn achieved(&mut self, outcome: Outcome) {
-        match outcome {
-            Outcome::VolumesUp { refresh_at } => {
-                self.seen.volumes.set_up(refresh_at);
-            }
-            Outcome::VolumesDown => self.seen.volumes = Volumes::default(),
-            Outcome::SandboxChanged => self.relist().await,
-            Outcome::Resized { containers } => {
-                self.relist().await;
-                self.seen.actuated.extend(containers);
-            }
-            Outcome::ContainerStarted { id, resources } => {
-                self.starting = None;
-                self.seen.actuated.insert(id.clone(), resources);
-                self.look_at_container(&id).await;
-                let status =
-                    self.seen.containers.iter().find(|c| c.id == id && is_running(c)).cloned();
-                if let Some(status) = status {
-                    self.watch_health(&status);
-                }
-            }
-            Outcome::ContainerStopped { id } => self.look_at_container(&id).await,
-            Outcome::ContainerRemoved { id } => self.forget_container(&id),
-            // The watch tells when the object is gone; until then there is nothing to do.
-            Outcome::PodDeleted => self.seen.removed |= is_static(&self.object),
-            Outcome::PodRemoved => self.seen.stage = Stage::Gone,
-        }
-    }
-
-    fn failed(&mut self, key: StepKey, error: StepError) {
-        let now = Timestamp::now();
-        let before = self.seen.failures.get(&key);
-        let backoff = Backoff::next(before.map(|f| f.backoff), error.policy, now);
-        let failure = Failure {
-            reason: error.reason.into(),
-            message: error.message,
-            at: now,
-            backoff,
-            repairable: error.repairable,
-        };
-        tracing::debug!(pod = %self.pod.key, ?key, reason = failure.reason, message = failure.message, "step failed");
-        self.seen.failures.insert(key, failure);
-    }
-
-    fn watch_health(&mut self, status: &ContainerStatus) {
-        let Some(container) = self.pod.container(&status.metadata.name) else { return };
-        self.seen.health.insert(status.id.clone(), Health::initial(container));
-        self.probes.start(&self.pod, container, status, self.seen.sandbox.as_ref());
-    }
-
-    fn report(&mut self) {
-        self.note_resize_end();
-        let ctx = StatusContext {
-            node_ips: &self.ctx.config.node_ips,
-            now: Timestamp::now(),
-            previous: &self.reported,
-            termination_message: &|c: &ContainerStatus| termination::message(&self.pod, c),
-        };
-        let status = status(&self.pod, &self.seen, &ctx);
-        if status != self.reported {
-            self.announce_backoffs(&status);
-            if let Some(writer) = &self.writer {
-                writer.write(status.clone());
-            }
-            self.reported = status;
-        }
-    }
-
-    /// An event for each container that has begun to wait for its next try.
-    fn announce_backoffs(&self, status: &PodStatus) {
-        for now in container_statuses(status) {
-            let before = container_statuses(&self.reported).find(|s| s.name == now.name);
-            let (reason, message) = waiting(Some(now));
-            let Some(container) =
-                self.pod.container(&now.name).filter(|_| reason != waiting(before).0)
-            else {
-                continue;
-            };
-            let recorder = &self.ctx.recorder;
-            match reason {
-                "CrashLoopBackOff" => {
-                    let message = format!(
-                        "Back-off restarting failed container {} in pod {}",
-                        now.name, self.pod.key
-                    );
-                    recorder.container(
-                        &self.pod,
-                        container,
-                        EventType::Warning,
-                        "BackOff",
-                        message,
-                    );
-                }
-                "ImagePullBackOff" => {
-                    recorder.container(&self.pod, container, EventType::Normal, "BackOff", message);
-                    let message = "Error: ImagePullBackOff";
-                    recorder.container(&self.pod, container, EventType::Warning, "Failed", message);
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-fn container_statuses(status: &PodStatus) -> impl Iterator<Item = &ApiContainerStatus> {
-    [&status.init_container_statuses, &status.container_statuses]
-        .into_iter()
-        .flat_map(|l| l.iter().flatten())
-}
-
-/// Reason and message of a waiting container; empty for one that does not wait.
-fn waiting(status: Option<&ApiContainerStatus>) -> (&str, &str) {
-    let waiting = status.and_then(|s| s.state.as_ref()?.waiting.as_ref());
-    waiting.map_or(("", ""), |w| {
-        (w.reason.as_deref().unwrap_or_default(), w.message.as_deref().unwrap_or_default())
-    })
-}
-
-/// The one with the highest attempt speaks for the pod.
-pub fn newest_sandbox(
-    sandboxes: impl IntoIterator<Item = PodSandboxStatus>,
-) -> Option<PodSandboxStatus> {
-    sandboxes.into_iter().max_by_key(|s| (s.metadata.attempt, s.created_at))
 }

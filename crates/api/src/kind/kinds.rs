@@ -1,0 +1,117 @@
+//! The kinds that are served, found by path.
+//!
+//! Group, version and resource -> a [`KindDef`]. Counterpart: the route tables and `runtime.Scheme`.
+//! Invariant: one definition per group, version and resource, and always in their order.
+
+use std::sync::Arc;
+
+use super::KindDef;
+
+/// The built-in and custom kinds that are served now. Cheap to clone; changed by building a new one.
+#[derive(Clone, Default)]
+pub struct Kinds {
+    served: Shelf,
+    /// Versions that are stored but not served.
+    hidden: Shelf,
+}
+
+/// Kinds by group, version and resource. In order, so that looking one up, as every request does, makes no key of its own.
+#[derive(Clone, Default)]
+struct Shelf(Vec<Arc<KindDef>>);
+
+// === impl Kinds ===
+
+impl Kinds {
+    pub fn get(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
+        self.served.get((group, version, resource))
+    }
+
+    pub fn by_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<KindDef>> {
+        self.in_version(group, version).find(|def| def.kind == kind)
+    }
+
+    /// Every kind of a group and version, by resource name.
+    pub fn in_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Arc<KindDef>> {
+        let Shelf(served) = &self.served;
+        let place =
+            |def: &Arc<KindDef>| (def.group.as_str(), def.version.as_str()).cmp(&(group, version));
+        let first = served.partition_point(|def| place(def).is_lt());
+        let count = served[first..].partition_point(|def| place(def).is_eq());
+        served[first..first + count].iter()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<KindDef>> {
+        self.served.0.iter()
+    }
+
+    pub fn insert(&mut self, def: KindDef) {
+        self.served.insert(def);
+    }
+
+    /// Adds a version that objects are stored in although nobody is served it.
+    pub fn insert_hidden(&mut self, def: KindDef) {
+        self.hidden.insert(def);
+    }
+
+    pub fn remove(&mut self, group: &str, version: &str, resource: &str) {
+        if let Ok(at) = self.served.place_of((group, version, resource)) {
+            self.served.0.remove(at);
+        }
+    }
+
+    /// Removes every version of a custom resource.
+    pub fn remove_custom(&mut self, group: &str, resource: &str) {
+        let others =
+            |def: &KindDef| !(def.custom && def.group == group && def.resource == resource);
+        self.served.0.retain(|def| others(def));
+        self.hidden.0.retain(|def| others(def));
+    }
+
+    /// A version of a resource, served or not.
+    pub fn defined(&self, group: &str, version: &str, resource: &str) -> Option<&Arc<KindDef>> {
+        let key = (group, version, resource);
+        self.served.get(key).or_else(|| self.hidden.get(key))
+    }
+
+    /// The kind in the version that its objects are stored in.
+    pub fn stored(&self, kind: &Arc<KindDef>) -> Arc<KindDef> {
+        let storage = &kind.storage_version;
+        if storage.version == kind.version && storage.group == kind.group {
+            return kind.clone();
+        }
+        self.defined(&storage.group, &storage.version, &kind.resource).unwrap_or(kind).clone()
+    }
+}
+
+// === impl Shelf ===
+
+impl Shelf {
+    fn place_of(&self, key: (&str, &str, &str)) -> Result<usize, usize> {
+        self.0.binary_search_by(|def| key_of(def).cmp(&key))
+    }
+
+    fn get(&self, key: (&str, &str, &str)) -> Option<&Arc<KindDef>> {
+        self.place_of(key).ok().map(|at| &self.0[at])
+    }
+
+    fn insert(&mut self, def: KindDef) {
+        let place = self.place_of(key_of(&def));
+        let def = Arc::new(def);
+        match place {
+            Ok(at) => self.0[at] = def,
+            Err(at) => self.0.insert(at, def),
+        }
+    }
+}
+
+impl FromIterator<KindDef> for Kinds {
+    fn from_iter<I: IntoIterator<Item = KindDef>>(defs: I) -> Kinds {
+        let mut kinds = Kinds::default();
+        defs.into_iter().for_each(|def| kinds.insert(def));
+        kinds
+    }
+}
+
+fn key_of(def: &KindDef) -> (&str, &str, &str) {
+    (&def.group, &def.version, &def.resource)
+}
