@@ -12,6 +12,7 @@ use crate::call::Call;
 use crate::metrics::exposition::Exposition;
 use crate::nonresource::not_found;
 use crate::reply::Reply;
+use crate::server::Server;
 
 const ROOT_PATHS: &str = include_str!("../facts/root-paths.json");
 /// The order in which upstream runs its checks.
@@ -139,14 +140,16 @@ pub async fn as_metrics(call: &Call) -> String {
     out.into_text()
 }
 
+/// A transaction of nothing: it goes the way of a write, and is refused when writes are.
+pub async fn store(server: &Server) -> Result<(), String> {
+    let nothing = server.store.commit(Txn::default()).await;
+    nothing.map(drop).map_err(|error| error.to_string())
+}
+
 async fn perform(call: &Call, check: &str) -> Result<(), String> {
     match check {
-        // A transaction of nothing: it goes the way of a write, and is refused when writes are.
         // Upstream's `/readyz` does not ask the store; here the hook named for it does.
-        "etcd" | "poststarthook/storage-readiness" => {
-            let nothing = call.server.store.commit(Txn::default()).await;
-            nothing.map(drop).map_err(|error| error.to_string())
-        }
+        "etcd" | "poststarthook/storage-readiness" => store(&call.server).await,
         "shutdown" if call.server.stopping.is_cancelled() => {
             Err("process is shutting down".to_owned())
         }

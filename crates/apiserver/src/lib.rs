@@ -13,6 +13,7 @@ mod audit;
 mod authn;
 mod authz;
 mod call;
+mod component_statuses;
 mod connection;
 mod deadline;
 mod dispatch;
@@ -62,6 +63,7 @@ pub use authn::{
     OidcFlags, TokenWebhookConfig,
 };
 pub use authz::{AuthorizationModeError, AuthorizerConfig};
+pub use component_statuses::Component;
 pub use config::{Anonymous, ApiServerConfig, Cidr, CidrError};
 pub use configuration::FileError;
 pub use encryption::EncryptionConfig;

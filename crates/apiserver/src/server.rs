@@ -27,6 +27,7 @@ use crate::authn::{Authentication, AuthenticationError};
 use crate::authz::node::NodeGraph;
 use crate::authz::rbac::{self, PolicyView};
 use crate::authz::{Authorizer, WebhookAuthorizerError};
+use crate::component_statuses::{Component, Components};
 use crate::config::ApiServerConfig;
 use crate::encryption::{Encryption, EncryptionError};
 use crate::flow_control::FlowControl;
@@ -63,6 +64,7 @@ pub struct Server {
     pub flow_control: FlowControl,
     pub audit: Option<Audit>,
     pub aggregator: Aggregator,
+    pub components: Components,
     /// Fires when the server no longer accepts connections: watches end, and it is no longer ready.
     pub stopping: CancellationToken,
     pub webhooks: WebhookClient,
@@ -155,6 +157,12 @@ impl ApiServer {
         aggregate::refresh(&self.server).await
     }
 
+    /// A part of the control plane that runs in this process, and is told as healthy for as long as the answer is kept.
+    /// Others of upstream's names are asked on their ports.
+    pub fn runs(&self, component: &'static str) -> Component {
+        self.server.components.runs(component)
+    }
+
     pub fn pki(&self) -> &Pki {
         &self.server.pki
     }
@@ -208,6 +216,7 @@ impl Server {
             metrics: Metrics::default(),
             documents: Documents::default(),
             aggregator: Aggregator::default(),
+            components: Components::default(),
             stopping: CancellationToken::new(),
             audit: config.audit.as_ref().map(Audit::open).transpose()?,
             flow_control: FlowControl::new(config.max_mutating_in_flight + config.max_in_flight),

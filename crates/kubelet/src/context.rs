@@ -12,7 +12,7 @@ use crate::{
     allocation::Allocations,
     config::KubeletConfig,
     events::EventRecorder,
-    eviction::Conditions,
+    eviction::{Conditions, Evicted},
     image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots},
     node::machine::Machine,
     objects::ReferencedObjects,
@@ -38,6 +38,7 @@ pub struct NodeContext {
     pub images: ImageCollector,
     /// What the node is short of.
     pub conditions: Conditions,
+    pub evicted: Evicted,
     pub endings: Endings,
     pub going: Going,
 }

@@ -23,6 +23,7 @@ mod objects;
 mod orphans;
 mod pod;
 mod probe;
+mod qos;
 mod server;
 mod shutdown;
 pub mod simulated;
@@ -49,7 +50,7 @@ pub use config::{
 };
 use context::NodeContext;
 use events::EventRecorder;
-use eviction::Conditions;
+use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
 pub use image::keyring::{Keyring, KeyringError};
 use image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots};
@@ -107,6 +108,7 @@ impl Kubelet {
             credential_providers: credential_providers(&config)?,
             images: ImageCollector::default(),
             conditions: Conditions::default(),
+            evicted: Evicted::default(),
             going: Going::default(),
             endings,
             config,
@@ -131,6 +133,7 @@ impl Kubelet {
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
+        self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));
         self.tasks.spawn(eviction::run(self.ctx.clone(), self.index.clone()));

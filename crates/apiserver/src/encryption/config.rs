@@ -1,7 +1,7 @@
 //! Which resources are sealed and how, as an administrator says it.
 //!
 //! An EncryptionConfiguration file -> rules, or what is wrong with it. Counterpart: `server/options/encryptionconfig`.
-//! Differs from upstream: `secretbox` and `kms` are refused, and the file is read at start only.
+//! Differs from upstream: `kms` is refused, and the file is read at start only.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 
 use super::Rules;
-use super::provider::{CbcKey, GcmKey, Provider, SealError};
+use super::provider::{BoxKey, CbcKey, GcmKey, Provider, SealError};
 use crate::configuration::{self, FileError};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,10 +46,10 @@ pub enum RuleFault {
     NoResources(usize),
     #[error("resources[{0}] has no providers")]
     NoProviders(usize),
-    #[error("each provider must be exactly one of aesgcm, aescbc and identity")]
+    #[error("each provider must be exactly one of aesgcm, aescbc, secretbox and identity")]
     NotOne,
-    #[error("provider {0} is not supported, use aesgcm, aescbc or identity")]
-    Unsupported(&'static str),
+    #[error("provider kms is not supported, use aesgcm, aescbc, secretbox or identity")]
+    Kms,
     #[error("a provider has no keys")]
     NoKeys,
     #[error("key {name:?}: {source}")]
@@ -80,7 +80,7 @@ struct Entry {
 struct ProviderEntry {
     aesgcm: Option<Keys>,
     aescbc: Option<Keys>,
-    secretbox: Option<IgnoredAny>,
+    secretbox: Option<Keys>,
     kms: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "present")]
     identity: bool,
@@ -153,16 +153,14 @@ fn prefixes(resource: &str) -> Vec<String> {
 
 impl ProviderEntry {
     fn read(self) -> Result<Provider, RuleFault> {
-        if self.secretbox.is_some() {
-            return Err(RuleFault::Unsupported("secretbox"));
-        }
         if self.kms.is_some() {
-            return Err(RuleFault::Unsupported("kms"));
+            return Err(RuleFault::Kms);
         }
-        match (self.aesgcm, self.aescbc, self.identity) {
-            (Some(keys), None, false) => keys.read(GcmKey::new).map(Provider::AesGcm),
-            (None, Some(keys), false) => keys.read(CbcKey::new).map(Provider::AesCbc),
-            (None, None, true) => Ok(Provider::Identity),
+        match (self.aesgcm, self.aescbc, self.secretbox, self.identity) {
+            (Some(keys), None, None, false) => keys.read(GcmKey::new).map(Provider::AesGcm),
+            (None, Some(keys), None, false) => keys.read(CbcKey::new).map(Provider::AesCbc),
+            (None, None, Some(keys), false) => keys.read(BoxKey::new).map(Provider::SecretBox),
+            (None, None, None, true) => Ok(Provider::Identity),
             _ => Err(RuleFault::NotOne),
         }
     }
@@ -223,7 +221,7 @@ mod tests {
         };
         for (provider, fault) in [
             ("{kms: {name: k}}", "provider kms is not supported"),
-            ("{secretbox: {keys: []}}", "provider secretbox is not supported"),
+            ("{secretbox: {keys: [{name: a, secret: AAAA}]}}", "32 bytes, not 3"),
             ("{aesgcm: {keys: []}}", "no keys"),
             ("{aesgcm: {keys: [{name: a, secret: AAAA}]}}", "16, 24 or 32 bytes, not 3"),
             ("{aesgcm: {keys: [{name: 'a:b', secret: AAAA}]}}", "hold a colon"),

@@ -7,6 +7,7 @@ mod access;
 mod admission;
 mod aggregation;
 mod audit;
+mod component_statuses;
 mod custom_resources;
 mod encryption;
 mod flow_control;

@@ -17,7 +17,7 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, PodStatus};
 use skiff_api::scheduling::resources::{PodRequests, Resources};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use crate::container::resources::{QosClass, qos_class};
 use grant::Grant;
@@ -31,9 +31,11 @@ pub struct Allocations {
     /// Told the uid of every pod whose waiting resize has been granted.
     granted: mpsc::UnboundedSender<String>,
     held: Mutex<BTreeMap<String, Held>>,
+    changed: Notify,
 }
 
 struct Held {
+    qos: QosClass,
     grant: Grant,
     requests: Resources,
     ports: Vec<HostPort>,
@@ -85,7 +87,19 @@ impl Allocations {
         pods_dir: PathBuf,
         granted: mpsc::UnboundedSender<String>,
     ) -> Self {
-        Allocations { allocatable, pods_dir, granted, held: Mutex::default() }
+        let (held, changed) = (Mutex::default(), Notify::new());
+        Allocations { allocatable, pods_dir, granted, held, changed }
+    }
+
+    /// Returns when the sum of grants may have changed since the last time; for one who waits.
+    pub async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// What the pods of a class have been granted together, in thousandths of a CPU.
+    pub fn granted_cpu(&self, qos: QosClass) -> i64 {
+        let held = self.held.lock().expect("no holder panics");
+        held.values().filter(|held| held.qos == qos).map(|held| held.requests.milli_cpu).sum()
     }
 
     /// Takes a pod in, or says why it may not run here. A pod that was granted before keeps what it has.
@@ -107,7 +121,9 @@ impl Allocations {
             }
             self.record(uid, &grant)?;
         }
-        held.insert(uid.to_owned(), Held { grant, requests, ports, waiting: None });
+        let qos = qos_class(spec);
+        held.insert(uid.to_owned(), Held { qos, grant, requests, ports, waiting: None });
+        self.changed.notify_one();
         Ok(())
     }
 
@@ -145,6 +161,7 @@ impl Allocations {
     pub fn release(&self, uid: &str) {
         let mut held = self.held.lock().expect("no holder panics");
         if held.remove(uid).is_some() {
+            self.changed.notify_one();
             self.serve_waiting(&mut held);
         }
     }
@@ -174,6 +191,7 @@ impl Allocations {
         }
         let mine = held.get_mut(uid)?;
         (mine.grant, mine.requests) = (wished.clone(), wants.clone());
+        self.changed.notify_one();
         None
     }
 

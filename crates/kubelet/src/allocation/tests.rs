@@ -137,3 +137,16 @@ fn ports_sysctls_and_labels_are_checked() {
     let windows = json!({ "containers": [], "os": { "name": "windows" } });
     assert_eq!(reason("e", windows, json!({})), "PodOSNotSupported");
 }
+
+#[test]
+fn a_class_holds_what_its_pods_were_granted() {
+    let (node, _notes, _dir) = node();
+    node.admit(&pod("a", "500m"), None, false).expect("room");
+    node.admit(&pod("b", "250m"), None, false).expect("room");
+    let best_effort = with_spec("c", json!({ "containers": [{ "name": "c" }] }));
+    node.admit(&best_effort, None, false).expect("room");
+    assert_eq!(node.granted_cpu(QosClass::Burstable), 750);
+    assert_eq!(node.granted_cpu(QosClass::BestEffort), 0);
+    node.release("a");
+    assert_eq!(node.granted_cpu(QosClass::Burstable), 250);
+}

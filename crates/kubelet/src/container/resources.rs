@@ -15,6 +15,7 @@ use skiff_runtime::{HugepageLimit, LinuxContainerResources};
 use skiff_api::scheduling::resources::{milli_value, value};
 
 const MIN_SHARES: i64 = 2;
+const MAX_SHARES: i64 = 262_144;
 const SHARES_PER_CPU: i64 = 1024;
 const QUOTA_PERIOD_MICROS: i64 = 100_000;
 const MIN_QUOTA_MICROS: i64 = 1000;
@@ -78,25 +79,41 @@ fn positive(quantities: &Option<Quantities>, name: &str) -> Option<i64> {
     quantities.as_ref()?.get(name).and_then(milli_value).filter(|n| *n > 0)
 }
 
-/// The pod's cgroup below the runtime's root.
-pub fn cgroup_parent(qos: QosClass, uid: &str) -> String {
+/// The cgroup of the pods of a class, below the runtime's root. Those of guaranteed ones stand beside the other classes.
+pub fn cgroup_of_class(qos: QosClass) -> &'static str {
     match qos {
-        QosClass::Guaranteed => format!("/kubepods/pod{uid}"),
-        QosClass::Burstable => format!("/kubepods/burstable/pod{uid}"),
-        QosClass::BestEffort => format!("/kubepods/besteffort/pod{uid}"),
+        QosClass::Guaranteed => "/kubepods",
+        QosClass::Burstable => "/kubepods/burstable",
+        QosClass::BestEffort => "/kubepods/besteffort",
     }
 }
 
-/// What one container is given.
-pub fn container_resources(container: &Container, oom_score_adj: i64) -> LinuxContainerResources {
-    let resources = container.resources.clone().unwrap_or_default();
-    let request = milli(&resources.requests, "cpu").or_else(|| milli(&resources.limits, "cpu"));
-    let memory = resources.limits.as_ref().and_then(|l| l.get("memory")).and_then(value);
-    LinuxContainerResources {
-        oom_score_adj,
-        hugepage_limits: hugepages(resources.limits.as_ref()),
-        ..cgroup_values(request.unwrap_or(0), milli(&resources.limits, "cpu"), memory)
-    }
+/// The pod's cgroup below the runtime's root.
+pub fn cgroup_parent(qos: QosClass, uid: &str) -> String {
+    format!("{}/pod{uid}", cgroup_of_class(qos))
+}
+
+/// What one container is given and may be given anew while it runs. Where it has no limit of its own, that of its pod
+/// counts.
+pub fn container_resources(pod: &PodSpec, container: &Container) -> LinuxContainerResources {
+    let own = container.resources.clone().unwrap_or_default();
+    let of_pod = pod.resources.as_ref().and_then(|r| r.limits.as_ref());
+    let limit = |name: &str| {
+        let own = own.limits.as_ref().and_then(|l| l.get(name)).filter(|q| value(q) != Some(0));
+        own.or_else(|| of_pod?.get(name))
+    };
+    let cpu = limit("cpu").and_then(milli_value);
+    let request = milli(&own.requests, "cpu").or(cpu);
+    cgroup_values(request.unwrap_or(0), cpu, limit("memory").and_then(value))
+}
+
+/// Written once, when a container is made: out of memory it ends as a whole rather than losing one process, and it
+/// does not swap, which would blur its limit. Counterpart: `singleProcessOOMKill` and `NoSwap`, both the defaults.
+/// Differs from upstream: cgroup v1 has neither.
+pub fn memory_policy() -> BTreeMap<String, String> {
+    [("memory.oom.group", "1"), ("memory.swap.max", "0")]
+        .map(|(file, value)| (file.to_owned(), value.to_owned()))
+        .into()
 }
 
 /// What the pod as a whole is given: limits bind only if every container has one.
@@ -109,16 +126,20 @@ pub fn pod_resources(spec: &PodSpec) -> LinuxContainerResources {
     cgroup_values(requests, cpu_limit, memory)
 }
 
+pub fn shares(request_milli: i64) -> u64 {
+    let shares = request_milli.saturating_mul(SHARES_PER_CPU) / 1000;
+    shares.clamp(MIN_SHARES, MAX_SHARES).unsigned_abs()
+}
+
 fn cgroup_values(
     request_milli: i64,
     limit_milli: Option<i64>,
     memory: Option<i64>,
 ) -> LinuxContainerResources {
-    let shares = (request_milli.saturating_mul(SHARES_PER_CPU) / 1000).clamp(MIN_SHARES, 262_144);
     let limit = limit_milli.filter(|m| *m > 0);
     let quota = |m: i64| m.saturating_mul(QUOTA_PERIOD_MICROS / 1000).max(MIN_QUOTA_MICROS);
     LinuxContainerResources {
-        cpu_shares: shares.unsigned_abs(),
+        cpu_shares: shares(request_milli),
         cpu_period: limit.map_or(0, |_| QUOTA_PERIOD_MICROS.unsigned_abs()),
         cpu_quota: limit.map_or(0, quota),
         memory_limit_bytes: memory.unwrap_or(0),
@@ -161,14 +182,20 @@ fn total_limit(spec: &PodSpec, name: &str, read: fn(&Quantity) -> Option<i64>) -
     Some((regular + sidecars).max(sidecars + once.into_iter().max().unwrap_or(0)))
 }
 
-fn hugepages(limits: Option<&Quantities>) -> Vec<HugepageLimit> {
-    let pages = limits.into_iter().flatten().filter_map(|(name, quantity)| {
-        let size = name.strip_prefix("hugepages-")?;
+/// A limit for each of the node's page `sizes` (`2Mi`): pages that were not asked for are not to be had.
+pub fn hugepage_limits<'a>(
+    container: &Container,
+    sizes: impl Iterator<Item = &'a String>,
+) -> Vec<HugepageLimit> {
+    let limits = container.resources.as_ref().and_then(|r| r.limits.as_ref());
+    let limit_of = |size: &String| HugepageLimit {
         // The kernel writes 2MB for what Kubernetes writes 2Mi.
-        let page_size = format!("{}B", size.trim_end_matches('i'));
-        Some(HugepageLimit { page_size, limit: value(quantity)?.unsigned_abs() })
-    });
-    pages.collect()
+        page_size: format!("{}B", size.trim_end_matches('i')),
+        limit: limits
+            .and_then(|l| l.get(&format!("hugepages-{size}")).and_then(value))
+            .map_or(0, i64::unsigned_abs),
+    };
+    sizes.map(limit_of).collect()
 }
 
 /// How willingly the kernel kills this container when memory is short.
@@ -227,13 +254,33 @@ mod tests {
     fn cgroup_values_follow_requests_and_limits() {
         let limited =
             spec(json!({"requests": {"cpu": "250m"}, "limits": {"cpu": "500m", "memory": "64Mi"}}));
-        let r = container_resources(&limited.containers[0], 0);
+        let r = container_resources(&limited, &limited.containers[0]);
         assert_eq!(
             (r.cpu_shares, r.cpu_quota, r.cpu_period, r.memory_limit_bytes),
             (256, 50_000, 100_000, 64 << 20)
         );
         assert_eq!(pod_resources(&limited).memory_limit_bytes, 64 << 20);
-        let free = container_resources(&spec(json!({})).containers[0], 0);
+        let unlimited = spec(json!({}));
+        let free = container_resources(&unlimited, &unlimited.containers[0]);
         assert_eq!((free.cpu_shares, free.cpu_quota, free.memory_limit_bytes), (2, 0, 0));
+    }
+
+    #[test]
+    fn a_container_without_limits_has_those_of_its_pod() {
+        let mut shared = spec(json!({"limits": {"memory": "16Mi"}}));
+        shared.resources =
+            serde_json::from_value(json!({"limits": {"cpu": "2", "memory": "64Mi"}}))
+                .expect("resources");
+        let r = container_resources(&shared, &shared.containers[0]);
+        assert_eq!((r.cpu_shares, r.cpu_quota, r.memory_limit_bytes), (2048, 200_000, 16 << 20));
+    }
+
+    #[test]
+    fn pages_not_asked_for_are_not_to_be_had() {
+        let asks = spec(json!({"limits": {"hugepages-2Mi": "4Mi"}}));
+        let sizes = ["1Gi".to_owned(), "2Mi".to_owned()];
+        let limits = hugepage_limits(&asks.containers[0], sizes.iter());
+        let limits: Vec<_> = limits.iter().map(|l| (l.page_size.as_str(), l.limit)).collect();
+        assert_eq!(limits, [("1GB", 0), ("2MB", 4 << 20)]);
     }
 }

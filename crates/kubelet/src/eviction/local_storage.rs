@@ -1,6 +1,6 @@
 //! Limits of what a pod may write to the node's disk.
 //!
-//! Consumes a pod and what it uses, emits the message of its eviction if it uses more than it may. Counterpart:
+//! Consumes a pod and what it uses, emits the [`Violation`] it is evicted for if it uses more than it may. Counterpart:
 //! `localStorageEviction` of `pkg/kubelet/eviction/eviction_manager.go`; messages are upstream's.
 //! Invariant: pure; a volume's limit is told before the pod's, the pod's before a container's.
 
@@ -14,16 +14,26 @@ use super::usage::PodUsage;
 
 const RESOURCE: &str = "ephemeral-storage";
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// As the metric of evictions names it.
+    pub signal: &'static str,
+    pub message: String,
+}
+
 /// Whether there is a limit to keep at all.
 pub fn is_limited(spec: &PodSpec) -> bool {
     emptydir_limits(spec).next().is_some() || containers(spec).any(|c| limit(c).is_some())
 }
 
 /// What the pod is to be evicted for.
-pub fn violation(spec: &PodSpec, usage: &PodUsage, dedicated_image_fs: bool) -> Option<String> {
-    volume_beyond(spec, usage)
-        .or_else(|| pod_beyond(spec, usage))
-        .or_else(|| container_beyond(spec, usage, dedicated_image_fs))
+pub fn violation(spec: &PodSpec, usage: &PodUsage, dedicated_image_fs: bool) -> Option<Violation> {
+    let of = |signal, message: Option<String>| message.map(|message| Violation { signal, message });
+    of("emptydirfs.limit", volume_beyond(spec, usage))
+        .or_else(|| of("ephemeralpodfs.limit", pod_beyond(spec, usage)))
+        .or_else(|| {
+            of("ephemeralcontainerfs.limit", container_beyond(spec, usage, dedicated_image_fs))
+        })
 }
 
 fn volume_beyond(spec: &PodSpec, usage: &PodUsage) -> Option<String> {
@@ -125,6 +135,8 @@ mod tests {
         #[serde(default)]
         dedicated_image_fs: bool,
         evicted: Option<String>,
+        /// What counts it.
+        signal: Option<String>,
     }
 
     fn disk(mebibytes: u64) -> Disk {
@@ -145,7 +157,9 @@ mod tests {
                 ..Default::default()
             };
             let told = violation(&case.spec, &usage, case.dedicated_image_fs);
-            assert_eq!(told, case.evicted, "{}", case.name);
+            let told = told.map(|found| (found.signal.to_owned(), found.message));
+            let expected = case.evicted.map(|message| (case.signal.unwrap_or_default(), message));
+            assert_eq!(told, expected, "{}", case.name);
             assert!(told.is_none() || is_limited(&case.spec), "it is looked at: {}", case.name);
         }
     }

@@ -14,8 +14,8 @@ mod threshold;
 mod usage;
 
 use std::{
-    collections::BTreeSet,
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -91,6 +91,22 @@ impl Conditions {
     }
 }
 
+/// How many pods were ended, by what was short or exceeded: `kubelet_evictions`.
+#[derive(Default)]
+pub struct Evicted(Mutex<BTreeMap<&'static str, u64>>);
+
+// === impl Evicted ===
+
+impl Evicted {
+    pub fn by_signal(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().expect("no holder panics").clone()
+    }
+
+    fn count(&self, signal: &'static str) {
+        *self.0.lock().expect("no holder panics").entry(signal).or_default() += 1;
+    }
+}
+
 fn bears_memory_pressure(spec: &PodSpec) -> bool {
     let taint = Taint { effect: "NoSchedule".into(), key: MEMORY_TAINT.into(), ..Taint::default() };
     qos_class(spec) != QosClass::BestEffort
@@ -145,13 +161,13 @@ impl Eviction {
         let mut ended = Vec::new();
         for Candidate { pod, usage } in candidates {
             let spec = pod.spec.as_ref().expect("only pods with a spec are limited");
-            let Some(message) = local_storage::violation(spec, &usage, dedicated_image_fs) else {
+            let Some(found) = local_storage::violation(spec, &usage, dedicated_image_fs) else {
                 continue;
             };
             if !is_critical(&pod) {
-                let ending =
-                    Ending { reason: REASON, message, grace: IMMEDIATELY, disruption: false };
-                ended.extend(self.end(pod, ending));
+                let (reason, message) = (REASON, found.message);
+                let ending = Ending { reason, message, grace: IMMEDIATELY, disruption: false };
+                ended.extend(self.end(pod, ending, found.signal));
             }
         }
         ended
@@ -184,7 +200,7 @@ impl Eviction {
             );
             return None;
         };
-        self.end(pod, ending)
+        self.end(pod, ending, signal.name())
     }
 
     /// Dead containers of pods that have ended, then images; whether that was enough.
@@ -198,8 +214,9 @@ impl Eviction {
         is_relieved(&self.ctx.config.eviction, &node::read(&self.ctx).await.readings)
     }
 
-    fn end(&self, pod: Arc<Pod>, ending: Ending) -> Option<String> {
+    fn end(&self, pod: Arc<Pod>, ending: Ending, signal: &'static str) -> Option<String> {
         let pod = DesiredPod::new(pod);
+        self.ctx.evicted.count(signal);
         tracing::info!(pod = %pod.key, message = ending.message, "evicting");
         self.ctx.recorder.pod(&pod, EventType::Warning, REASON, ending.message.clone());
         self.ctx.endings.end(&pod.key.uid, ending);

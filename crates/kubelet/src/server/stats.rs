@@ -14,7 +14,9 @@ use std::{
 use http::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use skiff_runtime::{ContainerStats, ContainerStatus, PodSandboxMetadata};
+use skiff_runtime::{
+    ContainerStats, ContainerStatus, PodSandboxMetadata, Pressure, Pressures, Stall,
+};
 
 use super::{Body, Refusal, Server, json as json_response, typed};
 use crate::node::machine::meminfo;
@@ -91,7 +93,7 @@ fn node_summary(server: &Server) -> Value {
     let now = SystemTime::now();
     let (cpu, memory) = (node_cpu(), node_memory());
     let (size, free) = crate::node::machine::disk(&server.ctx.config.root_dir);
-    json!({
+    let mut summary = json!({
         "nodeName": server.ctx.config.node_name,
         "startTime": rfc3339(now - uptime()),
         "cpu": cpu_value(now, cpu, server.samples.rate("", now, cpu, None)),
@@ -102,7 +104,9 @@ fn node_summary(server: &Server) -> Value {
             "workingSetBytes": memory,
         },
         "fs": { "time": rfc3339(now), "availableBytes": free, "capacityBytes": size, "usedBytes": size - free },
-    })
+    });
+    add_pressure(&mut summary, now, Pressures::of_machine());
+    summary
 }
 
 fn pod_summary(server: &Server, pod: &PodStats) -> Value {
@@ -119,7 +123,7 @@ fn pod_summary(server: &Server, pod: &PodStats) -> Value {
             total.2 += stat.memory_usage_bytes;
             total.3 += stat.memory_working_set_bytes;
             latest = latest.max(stat.timestamp);
-            json!({
+            let mut summary = json!({
                 "name": stat.metadata.name,
                 "startTime": rfc3339(started.unwrap_or(pod.created)),
                 "cpu": cpu_value(stat.timestamp, stat.cpu, rate),
@@ -133,7 +137,9 @@ fn pod_summary(server: &Server, pod: &PodStats) -> Value {
                 },
                 "rootfs": { "time": rfc3339(stat.timestamp), "usedBytes": stat.rootfs_used_bytes,
                             "inodesUsed": stat.rootfs_inodes_used },
-            })
+            });
+            add_pressure(&mut summary, stat.timestamp, stat.pressure);
+            summary
         })
         .collect();
     json!({
@@ -143,6 +149,23 @@ fn pod_summary(server: &Server, pod: &PodStats) -> Value {
         "cpu": cpu_value(latest, total.0, total.1),
         "memory": { "time": rfc3339(latest), "usageBytes": total.2, "workingSetBytes": total.3 },
     })
+}
+
+/// Where the kernel keeps them: how long processes waited for a processor, memory and disks.
+fn add_pressure(summary: &mut Value, at: SystemTime, pressures: Option<Pressures>) {
+    let Some(pressures) = pressures else { return };
+    summary["cpu"]["psi"] = pressure_value(&pressures.cpu);
+    summary["memory"]["psi"] = pressure_value(&pressures.memory);
+    summary["io"] = json!({ "time": rfc3339(at), "psi": pressure_value(&pressures.io) });
+}
+
+fn pressure_value(pressure: &Pressure) -> Value {
+    // The field is documented in nanoseconds; upstream hands on the kernel's microseconds, and so do we.
+    let stall = |stall: &Stall| {
+        json!({ "total": stall.total.as_micros() as u64, "avg10": stall.avg10,
+                "avg60": stall.avg60, "avg300": stall.avg300 })
+    };
+    json!({ "full": stall(&pressure.full), "some": stall(&pressure.some) })
 }
 
 fn cpu_value(at: SystemTime, cpu: Duration, rate: u64) -> Value {
@@ -264,6 +287,11 @@ pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {
     );
     let desired = server.index.read().expect("no writer panics").len();
     text.sample("static=\"\"", desired as f64, None);
+    let evictions = "Cumulative number of pod evictions by eviction signal";
+    text.family_at("ALPHA", "kubelet_evictions", "counter", evictions);
+    for (signal, count) in server.ctx.evicted.by_signal() {
+        text.sample(&format!("eviction_signal=\"{signal}\""), count as f64, None);
+    }
     Ok(typed(PROMETHEUS, text.text))
 }
 
@@ -295,8 +323,12 @@ struct Exposition {
 
 impl Exposition {
     fn family(&mut self, name: &'static str, kind: &str, help: &str) {
+        self.family_at("STABLE", name, kind, help);
+    }
+
+    fn family_at(&mut self, stability: &str, name: &'static str, kind: &str, help: &str) {
         self.name = name;
-        let _ = writeln!(self.text, "# HELP {name} [STABLE] {help}\n# TYPE {name} {kind}");
+        let _ = writeln!(self.text, "# HELP {name} [{stability}] {help}\n# TYPE {name} {kind}");
     }
 
     fn sample(&mut self, labels: &str, value: f64, at: Option<SystemTime>) {
@@ -333,4 +365,24 @@ fn uptime() -> Duration {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     let seconds = text.split_whitespace().next().and_then(|s| s.parse::<f64>().ok());
     Duration::from_secs_f64(seconds.unwrap_or(0.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pressure_is_told_only_where_the_kernel_knows_it() {
+        let plain = json!({ "cpu": {}, "memory": {} });
+        let mut summary = plain.clone();
+        add_pressure(&mut summary, SystemTime::UNIX_EPOCH, None);
+        assert_eq!(summary, plain);
+        let some = Stall { avg10: 1.5, total: Duration::from_micros(7), ..Stall::default() };
+        let cpu = Pressure { some, ..Pressure::default() };
+        let pressures = Pressures { cpu, ..Pressures::default() };
+        add_pressure(&mut summary, SystemTime::UNIX_EPOCH, Some(pressures));
+        assert_eq!(summary["cpu"]["psi"]["some"]["avg10"], 1.5);
+        assert_eq!(summary["cpu"]["psi"]["some"]["total"], 7);
+        assert_eq!(summary["io"]["psi"]["full"]["total"], 0);
+    }
 }

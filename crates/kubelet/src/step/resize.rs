@@ -72,7 +72,7 @@ impl Resize<'_> {
         status: &ContainerStatus,
         container: &DesiredContainer,
     ) -> Result<ResourceRequirements, String> {
-        let wanted = as_update(&container_resources(&container.spec, 0));
+        let wanted = as_update(&container_resources(self.input.pod.spec(), &container.spec));
         let updated = self.ctx.runtime.update_container_resources(&status.id, wanted).await;
         updated.map_err(|error| error.to_string())?;
         Ok(container.spec.resources.clone().unwrap_or_default())
@@ -85,7 +85,8 @@ impl Resize<'_> {
     ) -> Result<(), String> {
         let mut refused = Vec::new();
         for (status, container) in targets {
-            let limit = container_resources(&container.spec, 0).memory_limit_bytes;
+            let wanted = container_resources(self.input.pod.spec(), &container.spec);
+            let limit = wanted.memory_limit_bytes;
             let before = status.resources.memory_limit_bytes;
             if limit <= 0 || (before > 0 && limit >= before) {
                 continue;

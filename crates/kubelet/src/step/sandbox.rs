@@ -2,8 +2,13 @@
 //!
 //! Differs from upstream: the node's `resolv.conf` is read anew for each sandbox, so a change of it needs no restart.
 
+use k8s_openapi::api::core::v1::PodSpec;
+
 use super::{Outcome, StepError, StepInput};
-use crate::{container::sandbox::sandbox_config, context::NodeContext, events::EventType};
+use crate::{
+    container::sandbox::sandbox_config, context::NodeContext, events::EventType,
+    pod::desired::DesiredPod,
+};
 
 pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<Outcome, StepError> {
     if let Some(dead) = &input.sandbox {
@@ -14,6 +19,9 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
             .map_err(|e| StepError::setup("KillPodSandboxError", e))?;
     }
     let pod = &input.pod;
+    if pod.spec().host_users == Some(false) {
+        return Err(refused(ctx, pod, &no_user_namespaces(pod.spec())));
+    }
     let node_resolv_conf =
         tokio::fs::read_to_string(&ctx.config.resolv_conf).await.unwrap_or_default();
     let config = sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf);
@@ -25,12 +33,23 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     }
     match ctx.runtime.run_pod_sandbox(config).await {
         Ok(_) => Ok(Outcome::SandboxChanged),
-        Err(error) => {
-            let message = format!("Failed to create pod sandbox: {error}");
-            ctx.recorder.pod(pod, EventType::Warning, "FailedCreatePodSandBox", message);
-            Err(StepError::setup("CreatePodSandboxError", error))
-        }
+        Err(error) => Err(refused(ctx, pod, &error)),
     }
+}
+
+fn refused(ctx: &NodeContext, pod: &DesiredPod, error: &dyn std::fmt::Display) -> StepError {
+    let message = format!("Failed to create pod sandbox: {error}");
+    ctx.recorder.pod(pod, EventType::Warning, "FailedCreatePodSandBox", message);
+    StepError::setup("CreatePodSandboxError", error.to_string())
+}
+
+/// Running such a pod as the node's users would silently take away the protection it asks for.
+fn no_user_namespaces(spec: &PodSpec) -> String {
+    let who = match spec.runtime_class_name.as_deref() {
+        None | Some("") => "runtime".to_owned(),
+        Some(class) => format!("RuntimeClass handler {class:?}"),
+    };
+    format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces")
 }
 
 pub async fn stop(ctx: &NodeContext, id: &str) -> Result<Outcome, StepError> {

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use skiff_runtime::{Image, PodSandboxStatus};
+use skiff_runtime::{Image, LinuxContainerResources, PodSandboxStatus};
 
 use super::{
     Outcome, StepError, StepInput,
@@ -17,7 +17,7 @@ use crate::{
     container::{
         config::{Resolved, container_config},
         env::{EnvSources, environment},
-        resources::{container_resources, oom_score_adj},
+        resources::{container_resources, hugepage_limits, memory_policy, oom_score_adj},
         security::security_context,
     },
     context::NodeContext,
@@ -85,7 +85,15 @@ impl Start<'_> {
         let spec = self.pod.spec();
         let adj =
             oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);
-        let resources = container_resources(&self.container.spec, adj);
+        let resources = LinuxContainerResources {
+            oom_score_adj: adj,
+            hugepage_limits: hugepage_limits(
+                &self.container.spec,
+                self.ctx.machine.hugepages.keys(),
+            ),
+            unified: memory_policy(),
+            ..container_resources(spec, &self.container.spec)
+        };
         let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
         let config = container_config(self.pod, self.container, resolved);
         let created = self.ctx.runtime.create_container(&self.sandbox.id, config).await;

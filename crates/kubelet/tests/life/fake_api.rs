@@ -89,6 +89,13 @@ impl FakeApi {
         self.state.lock().expect("no panic").objects.get(&(collection.into(), name.into())).cloned()
     }
 
+    /// What the events say, in no order.
+    pub fn event_messages(&self) -> Vec<String> {
+        let state = self.state.lock().expect("no panic");
+        let events = state.objects.iter().filter(|((of, _), _)| of.ends_with("/events"));
+        events.filter_map(|(_, e)| Some(e["message"].as_str()?.to_owned())).collect()
+    }
+
     /// Method and path of every write so far.
     pub fn writes(&self) -> Vec<String> {
         self.state.lock().expect("no panic").writes.clone()

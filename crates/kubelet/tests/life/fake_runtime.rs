@@ -22,6 +22,8 @@ struct State {
     /// Users who may pull; `""` is anybody.
     pullers: Vec<String>,
     pulled: bool,
+    /// CPU shares of the groups above pods.
+    cgroups: BTreeMap<String, u64>,
 }
 
 pub struct FakeRuntime {
@@ -73,6 +75,10 @@ impl FakeRuntime {
             .rev()
             .find(|(s, _)| s.metadata.name == name)
             .map(|(_, c)| c.clone())
+    }
+
+    pub fn shares_of(&self, cgroup: &str) -> Option<u64> {
+        self.state.lock().expect("no panic").cgroups.get(cgroup).copied()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -159,6 +165,16 @@ impl Runtime for FakeRuntime {
 
     async fn list_pod_sandboxes(&self) -> Result<Vec<PodSandboxStatus>> {
         Ok(self.state.lock().expect("no panic").sandboxes.values().cloned().collect())
+    }
+
+    async fn set_cgroup_resources(
+        &self,
+        path: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let mut state = self.state.lock().expect("no panic");
+        state.cgroups.insert(path.into(), resources.cpu_shares);
+        Ok(())
     }
 
     async fn update_pod_sandbox_resources(

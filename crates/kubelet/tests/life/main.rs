@@ -82,6 +82,16 @@ impl Node {
         }
     }
 
+    async fn until_share(&self, cgroup: &str, shares: u64) {
+        let share = async {
+            while self.runtime.shares_of(cgroup) != Some(shares) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, share).await;
+        assert!(came.is_ok(), "{cgroup} has {:?} shares", self.runtime.shares_of(cgroup));
+    }
+
     async fn until_ready(&self, name: &str) -> Value {
         self.until(name, "readiness", |p| condition(p, "Ready") == "True").await
     }
@@ -406,4 +416,35 @@ async fn a_pod_that_does_not_fit_fails_with_the_reason_and_never_starts() {
         "{message}"
     );
     assert!(node.runtime.is_empty(), "{:?}", node.runtime.calls());
+}
+
+#[tokio::test]
+async fn the_burstable_class_has_the_share_its_pods_ask_for() {
+    let node = Node::start("class-share").await;
+    let mut spec = one_container();
+    spec["containers"][0]["resources"] = json!({ "requests": { "cpu": "500m" } });
+    node.create("pod", spec);
+    node.until_ready("pod").await;
+    node.until_share("/kubepods/burstable", 512).await;
+    node.until_share("/kubepods/besteffort", 2).await;
+    node.delete("pod");
+    node.until_share("/kubepods/burstable", 2).await;
+}
+
+#[tokio::test]
+async fn a_pod_that_wants_users_of_its_own_is_not_run_as_the_nodes() {
+    let node = Node::start("host-users").await;
+    let mut spec = one_container();
+    spec["hostUsers"] = json!(false);
+    node.create("pod", spec);
+    let told = "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user \
+                namespaces";
+    let refusal = async {
+        while !node.api.event_messages().iter().any(|message| message == told) {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    let came = tokio::time::timeout(PATIENCE, refusal).await;
+    assert!(came.is_ok(), "{:?}", node.api.event_messages());
+    assert!(node.runtime.is_empty());
 }

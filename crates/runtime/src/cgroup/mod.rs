@@ -27,11 +27,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) use devices::{DeviceKind, DeviceRule};
 
 use crate::{
-    cri::LinuxContainerResources,
+    cri::{LinuxContainerResources, Pressures},
     error::{Error, IoContext, Result},
 };
 
 const MOUNTS: &str = "/proc/self/mountinfo";
+const LIMITING: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The controllers of this machine, below the path all our groups live under.
 #[derive(Debug, Clone)]
@@ -62,6 +63,7 @@ pub(crate) struct Usage {
     pub page_faults: u64,
     pub major_page_faults: u64,
     pub pids: u64,
+    pub pressure: Option<Pressures>,
 }
 
 // === impl Cgroups ===
@@ -88,6 +90,15 @@ impl Cgroups {
             Hierarchy::V2(mount) => v2::create(mount, &path),
         }?;
         Ok(self.handle_at(&path))
+    }
+
+    /// Controllers of common limits that our groups do not have: such limits are not kept here.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let had: Vec<String> = match &self.hierarchy {
+            Hierarchy::V1(controllers) => controllers.iter().flat_map(v1::names).collect(),
+            Hierarchy::V2(mount) => v2::controllers(&mount.join(&self.root)),
+        };
+        LIMITING.into_iter().filter(|name| !had.iter().any(|had| had == name)).collect()
     }
 
     /// The handle of a group that may not exist.
@@ -136,6 +147,17 @@ impl Handle {
         Ok(())
     }
 
+    /// The same, for one who comes later. The container may have moved its processes into groups it made below, and
+    /// v2 takes no process beside such groups: then it goes where the container's first process is.
+    pub fn join_beside(&self, first: i32) -> io::Result<()> {
+        match (self.join(), self) {
+            (Err(error), Handle::V2(dir)) if error.raw_os_error() == Some(nix::libc::EBUSY) => {
+                v2::join_group_of(dir, first)
+            }
+            (result, _) => result,
+        }
+    }
+
     /// Every process in the group and the groups below it. On v1 any hierarchy tells: processes
     /// join all of them.
     pub fn processes(&self) -> Vec<i32> {
@@ -154,8 +176,13 @@ impl Handle {
         found
     }
 
-    /// Kills until nobody is left to fork, for at most a second of trying.
+    /// Kills until nobody is left to fork, for at most a second of trying. Where the kernel can kill a group at once
+    /// (v2 since 5.14), nobody gets the time to fork, and signals are only sent to what came in since.
     pub fn kill_all(&self) {
+        if let Handle::V2(dir) = self {
+            // An older kernel has no such file.
+            let _ = write(&dir.join("cgroup.kill"), "1");
+        }
         for attempt in 0..100 {
             let processes = self.processes();
             if processes.is_empty() {

@@ -4,14 +4,14 @@
 //! enabled for it.
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use super::{DeviceRule, Usage, devices, keyed, number, set};
+use super::{DeviceRule, Usage, devices, keyed, number, set, write};
 use crate::{
-    cri::LinuxContainerResources,
+    cri::{LinuxContainerResources, Pressures},
     error::{IoContext, Result},
 };
 
@@ -26,23 +26,26 @@ pub(super) fn create(mount: &Path, path: &Path) -> Result<()> {
         enable_controllers(&dir);
         dir.push(part);
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             result => result.at("create cgroup", &dir)?,
         }
     }
     Ok(())
 }
 
+/// What a group can limit.
+pub(super) fn controllers(dir: &Path) -> Vec<String> {
+    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    available.split_whitespace().map(str::to_owned).collect()
+}
+
 /// One at a time: a controller that refuses must not take the others with it.
 fn enable_controllers(dir: &Path) {
-    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    for name in available
-        .split_whitespace()
-        .filter(|name| !enabled.split_whitespace().any(|on| on == *name))
-    {
+    let is_off = |name: &String| !enabled.split_whitespace().any(|on| on == name);
+    for name in controllers(dir).into_iter().filter(is_off) {
         if let Err(error) = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}")) {
-            tracing::warn!(cgroup = %dir.display(), controller = name, %error, "cannot enable the controller");
+            tracing::warn!(cgroup = %dir.display(), controller = %name, %error, "cannot enable the controller");
         }
     }
 }
@@ -76,7 +79,10 @@ pub(super) fn apply(dir: &Path, resources: &LinuxContainerResources) -> Result<(
         }
     }
     for limit in &resources.hugepage_limits {
-        set(dir, &format!("hugetlb.{}.max", limit.page_size), limit.limit)?;
+        // What is mapped and not yet touched counts too, or a mapping within the reservation would die on first use.
+        for file in ["max", "rsvd.max"] {
+            set(dir, &format!("hugetlb.{}.{file}", limit.page_size), limit.limit)?;
+        }
     }
     resources.unified.iter().try_for_each(|(file, value)| set(dir, file, value))
 }
@@ -84,6 +90,23 @@ pub(super) fn apply(dir: &Path, resources: &LinuxContainerResources) -> Result<(
 /// The kernel documentation's mapping of shares (2..262144) onto weights (1..10000).
 fn weight(shares: u64) -> u64 {
     1 + (shares.clamp(2, 262_144) - 2) * 9_999 / 262_142
+}
+
+/// Joins the group in which process `first` is, which is `dir` or one below.
+pub(super) fn join_group_of(dir: &Path, first: i32) -> io::Result<()> {
+    let path = format!("/proc/{first}/cgroup");
+    let text = fs::read_to_string(path)?;
+    let below = below(dir, &text).ok_or(io::ErrorKind::NotFound)?;
+    write(&dir.join(below).join("cgroup.procs"), "0")
+}
+
+/// What a process's own listing says of where it is below `dir`, whose path it tells from some root above.
+fn below(dir: &Path, listing: &str) -> Option<PathBuf> {
+    let group = Path::new(listing.lines().find_map(|line| line.strip_prefix("0::"))?);
+    let name = dir.file_name()?;
+    let parts: Vec<_> = group.components().collect();
+    let at = parts.iter().position(|part| part.as_os_str() == name)?;
+    Some(parts[at + 1..].iter().collect())
 }
 
 pub(super) fn restrict_devices(dir: &Path, rules: &[DeviceRule]) -> Result<()> {
@@ -101,6 +124,7 @@ pub(super) fn usage(dir: &Path) -> Usage {
         page_faults: stat("pgfault"),
         major_page_faults: stat("pgmajfault"),
         pids: number(dir, "pids.current"),
+        pressure: Pressures::read(|resource| dir.join(format!("{resource}.pressure"))),
     }
 }
 
@@ -140,8 +164,10 @@ mod tests {
                 ..Default::default()
             })
             .unwrap();
-        // The kernel's verifier judges the program.
-        group.restrict_devices(&DeviceRule::defaults()).unwrap();
+        // The kernel's verifier judges the programs.
+        for rules in [vec![DeviceRule::everything()], vec![], DeviceRule::defaults()] {
+            group.restrict_devices(&rules).unwrap();
+        }
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
         assert_eq!(cgroups.handle("/kubepods").processes(), [child.id() as i32]);
@@ -150,6 +176,64 @@ mod tests {
         reaper.join().unwrap();
         cgroups.handle("/").remove();
         assert!(!dir.exists());
+    }
+
+    /// A directory of plain files stands for the group: writing is all that is asked of it.
+    fn fake_group(name: &str, files: &[&str]) -> PathBuf {
+        let dir = std::env::temp_dir().join(format!("skiff-v2-{name}-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        files.iter().for_each(|file| fs::write(dir.join(file), "").unwrap());
+        dir
+    }
+
+    #[test]
+    fn limits_reach_every_file_that_keeps_them() {
+        let files = ["memory.max", "memory.swap.max", "memory.oom.group", "cpu.max", "pids.max"];
+        let pages = ["hugetlb.2MB.max", "hugetlb.2MB.rsvd.max"];
+        let dir = fake_group("limits", &[&files[..], &pages[..]].concat());
+        let unified = [("memory.swap.max", "0"), ("memory.oom.group", "1"), ("io.weight", "5")];
+        let resources = LinuxContainerResources {
+            cpu_quota: 20_000,
+            memory_limit_bytes: 1 << 20,
+            pids_limit: -1,
+            hugepage_limits: vec![crate::cri::HugepageLimit { page_size: "2MB".into(), limit: 0 }],
+            unified: unified.map(|(file, value)| (file.to_owned(), value.to_owned())).into(),
+            ..Default::default()
+        };
+        apply(&dir, &resources).unwrap();
+        let written = |file: &&str| fs::read_to_string(dir.join(file)).unwrap();
+        assert_eq!(
+            files.iter().chain(&pages).map(written).collect::<Vec<_>>(),
+            ["1048576", "0", "1", "20000 100000", "max", "0", "0"]
+        );
+        // A controller this kernel lacks.
+        assert!(!dir.join("io.weight").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn limits_that_cannot_be_kept_are_known() {
+        let dir = fake_group("missing", &[]);
+        fs::write(dir.join("cgroup.controllers"), "cpuset cpu pids\n").unwrap();
+        let hierarchy = Hierarchy::V2(dir.clone());
+        let cgroups = Cgroups { hierarchy, root: PathBuf::new() };
+        assert_eq!(cgroups.missing(), ["memory"]);
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn a_process_is_found_in_a_group_the_container_made() {
+        let dir = Path::new("/sys/fs/cgroup/skiff-a/kubepods/pod1/c0ffee");
+        for (listing, expected) in [
+            ("0::/skiff-a/kubepods/pod1/c0ffee/init\n", Some("init")),
+            ("0::/skiff-a/kubepods/pod1/c0ffee\n", Some("")),
+            // As seen from a cgroup namespace that starts beside it.
+            ("0::/../c0ffee/a/b\n", Some("a/b")),
+            ("0::/elsewhere\n", None),
+            ("12:pids:/skiff-a/kubepods/pod1/c0ffee\n", None),
+        ] {
+            assert_eq!(below(dir, listing), expected.map(PathBuf::from), "{listing}");
+        }
     }
 
     #[test]

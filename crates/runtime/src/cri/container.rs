@@ -226,9 +226,73 @@ pub struct ContainerStats {
     pub page_faults: u64,
     pub major_page_faults: u64,
     pub pids: u64,
+    /// How long its processes waited for what was short; only cgroup v2 tells.
+    pub pressure: Option<Pressures>,
     /// The writable layer.
     pub rootfs_used_bytes: u64,
     pub rootfs_inodes_used: u64,
+}
+
+/// Pressure stall information of one group, or of the whole machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressures {
+    pub cpu: Pressure,
+    pub memory: Pressure,
+    pub io: Pressure,
+}
+
+/// Time in which `some` process waited, and in which `full`y all of them did.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Pressure {
+    pub some: Stall,
+    pub full: Stall,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Stall {
+    /// Percent of the last ten, sixty and three hundred seconds.
+    pub avg10: f64,
+    pub avg60: f64,
+    pub avg300: f64,
+    pub total: Duration,
+}
+
+// === impl Pressures ===
+
+impl Pressures {
+    /// The machine's, if its kernel keeps them.
+    pub fn of_machine() -> Option<Self> {
+        Self::read(|resource| format!("/proc/pressure/{resource}").into())
+    }
+
+    /// Reads the three files; `None` unless there are all of them.
+    pub(crate) fn read(file: impl Fn(&str) -> PathBuf) -> Option<Self> {
+        let of = |resource| Some(Pressure::parse(&std::fs::read_to_string(file(resource)).ok()?));
+        Some(Pressures { cpu: of("cpu")?, memory: of("memory")?, io: of("io")? })
+    }
+}
+
+// === impl Pressure ===
+
+impl Pressure {
+    /// Lines such as `some avg10=0.00 avg60=0.12 avg300=0.03 total=4711`, in microseconds.
+    fn parse(text: &str) -> Self {
+        let stall = |kind: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(kind)).unwrap_or_default();
+            let value = |key: &str| {
+                line.split_whitespace().find_map(|word| word.strip_prefix(key)?.strip_prefix('='))
+            };
+            let share = |key| value(key).and_then(|v| v.parse().ok()).unwrap_or(0.0);
+            let total = value("total").and_then(|v| v.parse().ok()).unwrap_or(0);
+            Stall {
+                avg10: share("avg10"),
+                avg60: share("avg60"),
+                avg300: share("avg300"),
+                total: Duration::from_micros(total),
+            }
+        };
+        Pressure { some: stall("some "), full: stall("full ") }
+    }
 }
 
 // === impl LinuxContainerResources ===
@@ -251,5 +315,22 @@ impl LinuxContainerResources {
         set(&mut self.cpuset_mems, &change.cpuset_mems);
         set(&mut self.hugepage_limits, &change.hugepage_limits);
         set(&mut self.unified, &change.unified);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stalls_are_read_as_the_kernel_writes_them() {
+        let text = "some avg10=1.50 avg60=0.25 avg300=0.00 total=4711\n\
+                    full avg10=0.00 avg60=0.00 avg300=0.00 total=12\n";
+        let found = Pressure::parse(text);
+        assert_eq!((found.some.avg10, found.some.avg60), (1.5, 0.25));
+        assert_eq!(found.some.total, Duration::from_micros(4711));
+        assert_eq!(found.full.total, Duration::from_micros(12));
+        // Kernels before 5.13 have no `full` line for the CPU.
+        assert_eq!(Pressure::parse("some avg10=0.00 total=1").full, Stall::default());
     }
 }

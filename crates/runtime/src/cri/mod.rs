@@ -50,6 +50,14 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
         resources: LinuxContainerResources,
     ) -> Result<()>;
 
+    /// Gives a group above the pods' own, such as `/kubepods/burstable`, its limits; makes it if it is not there. A
+    /// zero leaves a value alone. Differs from upstream, where the kubelet writes to these itself.
+    async fn set_cgroup_resources(
+        &self,
+        path: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()>;
+
     /// Prepares a container in a running sandbox and answers its id. The image must be present.
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String>;
     /// Starts a created container. A command that cannot be executed fails here, as

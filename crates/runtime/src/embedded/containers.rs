@@ -234,6 +234,7 @@ impl Embedded {
             page_faults: usage.page_faults,
             major_page_faults: usage.major_page_faults,
             pids: usage.pids,
+            pressure: usage.pressure,
             rootfs_used_bytes,
             rootfs_inodes_used,
         }

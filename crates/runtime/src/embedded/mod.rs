@@ -90,6 +90,10 @@ impl Embedded {
         let root = config.root.canonicalize().at("resolve", &config.root)?;
         let cgroups = Cgroups::detect(&config.cgroup_root)?;
         let shim_cgroup = cgroups.create("shims")?;
+        let missing = cgroups.missing();
+        if !missing.is_empty() {
+            tracing::warn!(controllers = ?missing, "this machine keeps no limits of these kinds for pods");
+        }
         let images = Arc::new(ImageStore::open(&root)?);
         let registries = Registries::new(images.clone(), config.registries);
         let runtime = Arc::new_cyclic(|this| Embedded {
@@ -208,6 +212,15 @@ impl Runtime for Embedded {
     ) -> Result<()> {
         let sandbox = self.sandbox(id)?;
         self.blocking(move |this| this.update_sandbox(&sandbox, &resources)).await
+    }
+
+    async fn set_cgroup_resources(
+        &self,
+        path: &str,
+        resources: LinuxContainerResources,
+    ) -> Result<()> {
+        let path = path.to_owned();
+        self.blocking(move |this| this.cgroups.create(&path)?.apply(&resources)).await
     }
 
     async fn create_container(&self, sandbox_id: &str, config: ContainerConfig) -> Result<String> {

@@ -103,7 +103,7 @@ impl ExecChild<'_> {
 
     fn become_exec(&mut self) -> Result<(), String> {
         start_afresh()?;
-        self.cgroup.join().step(|| "join the cgroup".into())?;
+        self.cgroup.join_beside(self.target).step(|| "join the cgroup".into())?;
         let open = |kind: &str| {
             File::open(format!("/proc/{}/ns/{kind}", self.target))
                 .step(|| "container is not running".into())

@@ -213,12 +213,18 @@ impl Parts {
             token_issuer: Some(Arc::new(move |claims| for_tokens.issue_token(claims))),
             ..ControllersConfig::new(api.pki().ca_pem().to_owned())
         };
+        let running = api.runs("controller-manager");
         self.spawn(async move {
             let client_for = move |user: &str| -> Client { for_controllers.user(user) };
             skiff_controllers::run(client_for, config, token).await;
+            drop(running);
         });
         let (client, token) = (clients.user("system:kube-scheduler"), self.token());
-        self.spawn(skiff_scheduler::run(client, scheduler_config, token));
+        let running = api.runs("scheduler");
+        self.spawn(async move {
+            skiff_scheduler::run(client, scheduler_config, token).await;
+            drop(running);
+        });
         self.spawn_until_stop(skiff_kubelet::simulated::run(clients.simulated_nodes()));
     }
 

@@ -9,23 +9,30 @@ use async_trait::async_trait;
 use skiff_net::{HostPort, PodNetwork};
 use skiff_runtime::{Attachment, PortMapping, SandboxNetwork};
 
+use crate::cli::with_causes;
+
 pub struct PodNetworkPlugin(pub Arc<PodNetwork>);
 
 #[async_trait]
 impl SandboxNetwork for PodNetworkPlugin {
     async fn attach(&self, attachment: &Attachment) -> io::Result<Vec<IpAddr>> {
         let id = &attachment.sandbox_id;
-        let addresses = self.0.attach(id, &attachment.netns).await.map_err(io::Error::other)?;
+        let addresses = self.0.attach(id, &attachment.netns).await.map_err(told)?;
         let ports: Vec<HostPort> = attachment.port_mappings.iter().filter_map(host_port).collect();
         if !ports.is_empty() {
-            self.0.publish(id, &ports).await.map_err(io::Error::other)?;
+            self.0.publish(id, &ports).await.map_err(told)?;
         }
         Ok(addresses)
     }
 
     async fn detach(&self, attachment: &Attachment) -> io::Result<()> {
-        self.0.detach(&attachment.sandbox_id).await.map_err(io::Error::other)
+        self.0.detach(&attachment.sandbox_id).await.map_err(told)
     }
+}
+
+/// With its causes: the text ends in a pod's event, where nobody can ask for more.
+fn told(error: skiff_net::pod::Error) -> io::Error {
+    io::Error::other(with_causes(&error))
 }
 
 /// Frees addresses of sandboxes that ended while nobody looked.

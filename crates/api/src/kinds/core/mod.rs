@@ -1,5 +1,6 @@
 //! The core group.
 
+mod component_status;
 mod config_map;
 mod endpoints;
 mod event;
@@ -27,6 +28,7 @@ pub(super) fn strict_event(kind: &str) -> Option<Arc<dyn Strategy>> {
 
 pub(super) fn strategy(kind: &str) -> Option<Arc<dyn Strategy>> {
     Some(match kind {
+        "ComponentStatus" => Arc::new(component_status::ComponentStatus),
         "ConfigMap" => Arc::new(config_map::ConfigMap),
         "Endpoints" => Arc::new(endpoints::Endpoints),
         "Event" => Arc::new(event::Event { strict: false }),
