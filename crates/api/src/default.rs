@@ -3,7 +3,7 @@
 //! Object + kind -> object. Counterpart: the generated `SetObjectDefaults_*` functions.
 //! Invariant: idempotent; a second run changes nothing.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::codec::complete;
 use crate::kind::KindDef;
@@ -12,9 +12,19 @@ use crate::schema::{Schema, StructSchema};
 
 /// Defaults a whole object of a kind, and completes it as [`complete`] says.
 pub fn apply(object: &mut Value, kind: &KindDef) {
+    add_spec(object, kind);
     statics(object, &kind.schema);
     kind.strategy.default(object);
     complete(object, &kind.schema);
+}
+
+/// A spec that is no pointer is there even if nothing is said of it, and has its defaults.
+fn add_spec(object: &mut Value, kind: &KindDef) {
+    let spec = kind.schema.field("spec").filter(|spec| !spec.pointer && !kind.custom);
+    let is_struct = spec.is_some_and(|spec| matches!(spec.schema, Schema::Struct(_)));
+    if let Some(object) = object.as_object_mut().filter(|_| is_struct) {
+        object.entry("spec").or_insert_with(|| Value::Object(Map::new()));
+    }
 }
 
 /// The static defaults of a schema. A structural schema's nulls give way to a default unless the
@@ -63,17 +73,22 @@ fn round_to_milli(amount: &mut Value) {
 }
 
 /// The default of a key field, which tells list entries apart even where an object leaves it out.
-/// A plain field of a built-in type is Go's zero value then.
+/// A plain field of a built-in type is Go's zero value then, if it is written even so.
 pub(crate) fn of_key(items: &StructSchema, key: &str) -> Option<Value> {
     let field = items.field(key)?;
     let plain = items.proto.is_some() && !field.pointer;
     let zero = || match field.schema {
-        Schema::String if plain => Some("".into()),
+        Schema::String if plain && (field.always || NAMELESS.contains(&&*items.name)) => {
+            Some("".into())
+        }
         Schema::Int32 | Schema::Int64 if plain && field.always => Some(0.into()),
         _ => None,
     };
     field.default.clone().or_else(zero)
 }
+
+/// Types whose name may be left out and then is the empty one.
+const NAMELESS: [&str; 2] = ["core.v1.EphemeralContainer", "core.v1.LocalObjectReference"];
 
 #[cfg(test)]
 mod tests {
@@ -81,6 +96,15 @@ mod tests {
 
     use super::*;
     use crate::kinds;
+
+    #[test]
+    fn a_spec_that_is_left_out_has_its_defaults() {
+        let kinds = kinds::builtin();
+        let kind = kinds.get("", "v1", "persistentvolumeclaims").expect("served");
+        let mut claim = json!({"metadata": {"name": "c"}});
+        apply(&mut claim, kind);
+        assert_eq!(claim["spec"]["volumeMode"], "Filesystem");
+    }
 
     #[test]
     fn static_defaults_reach_into_lists_and_run_once() {

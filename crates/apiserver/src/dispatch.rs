@@ -9,7 +9,8 @@ use std::sync::Arc;
 use http::Method;
 use http::header::ACCEPT;
 use skiff_api::kinds::legacy;
-use skiff_api::{KindDef, Status};
+use skiff_api::status::Details;
+use skiff_api::{KindDef, Reason, Status};
 
 use crate::call::Call;
 use crate::negotiate::{self, Media};
@@ -28,7 +29,12 @@ pub async fn run(call: &Call, method: &Method, media: &Option<Media>) -> Result<
         return Ok(nonresource::not_found());
     }
     check_scope(call, &kind)?;
-    if !call.info.subresource.is_empty() || kind.has_verb(&call.info.verb) {
+    let part = call.info.subresource.as_str();
+    let is_served = match part.is_empty() {
+        true => kind.has_verb(&call.info.verb) || is_unwatchable_list(call, &kind),
+        false => kind.subresource(part).is_some(),
+    };
+    if is_served {
         warn_of_deprecation(call, &kind);
     }
     if call.info.subresource.is_empty() {
@@ -110,6 +116,14 @@ fn check_scope(call: &Call, kind: &KindDef) -> Result<(), Status> {
     }
 }
 
+/// A list that was asked for as a watch, of what can only be listed.
+fn is_unwatchable_list(call: &Call, kind: &KindDef) -> bool {
+    call.info.verb == "watch"
+        && call.query.flag("watch")
+        && !kind.has_verb("watch")
+        && kind.has_verb("list")
+}
+
 /// The one kind whose objects are found out when they are asked for.
 fn is_component_status(kind: &KindDef) -> bool {
     kind.group.is_empty() && kind.resource == "componentstatuses"
@@ -123,6 +137,16 @@ async fn resource(
 ) -> Result<Reply, Status> {
     let info = &call.info;
     check_method(method, !path_has_name(call), &kind)?;
+    if is_unwatchable_list(call, &kind) {
+        let resource = kind.group_resource();
+        let details = Details {
+            group: resource.group.clone(),
+            kind: resource.resource.clone(),
+            ..Details::default()
+        };
+        let why = format!("watch is not supported on resources of kind {:?}", resource.to_string());
+        return Err(Status::new(405, Reason::MethodNotAllowed, why).with_details(details));
+    }
     if !kind.has_verb(&info.verb) {
         return Err(Status::method_not_allowed());
     }

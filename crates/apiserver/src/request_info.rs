@@ -64,9 +64,9 @@ impl RequestInfo {
     }
 
     fn read_resource(&mut self, mut parts: Vec<String>) {
-        if parts[0] == "watch" && parts.len() > 1 {
-            self.verb = "watch".to_owned();
-            parts.remove(0);
+        // Verbs that once stood in the path.
+        if matches!(parts[0].as_str(), "proxy" | "watch") && parts.len() > 1 {
+            self.verb = parts.remove(0);
         }
         if parts[0] == "namespaces" && parts.len() > 1 {
             self.namespace = parts[1].clone();
@@ -153,6 +153,7 @@ mod tests {
     fn resource_paths() {
         check(Method::GET, "/api/v1/pods", ["list", "", "v1", "", "pods", "", ""]);
         check(Method::GET, "/api/v1/pods?watch=true", ["watch", "", "v1", "", "pods", "", ""]);
+        check(Method::GET, "/api/v1/proxy/pods/p", ["proxy", "", "v1", "", "pods", "p", ""]);
         check(Method::GET, "/api/v1/watch/pods", ["watch", "", "v1", "", "pods", "", ""]);
         check(
             Method::GET,

@@ -141,10 +141,32 @@ fn enable_controllers(dir: &Path) {
     for group in [dir.parent(), Some(dir)].into_iter().flatten() {
         let Ok(known) = fs::read_to_string(group.join("cgroup.controllers")) else { continue };
         for controller in known.split_whitespace() {
+            let enable =
+                || fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+            let busy = |error: &io::Error| error.kind() == io::ErrorKind::ResourceBusy;
             // One that cannot be had is reported by the node when a pod needs it.
-            let _ = fs::write(group.join("cgroup.subtree_control"), format!("+{controller}"));
+            if enable().is_err_and(|error| busy(&error)) {
+                let _ = evacuate(group).and_then(|()| enable());
+            }
         }
     }
+}
+
+/// Inside of a container the topmost group is not the machine's: processes sit in it, and v2 hands nothing down beside
+/// processes. They move one level down, as container images that hold nodes have it done by their entrypoint.
+fn evacuate(group: &Path) -> io::Result<()> {
+    // Only the machine's own topmost group lacks this file, and it may hold both.
+    if !group.join("cgroup.type").exists() {
+        return Ok(());
+    }
+    let below = group.join("init");
+    fs::create_dir_all(&below)?;
+    let listed = fs::read_to_string(group.join("cgroup.procs"))?;
+    for pid in listed.lines() {
+        // One that has ended meanwhile is out of the way too.
+        let _ = fs::write(below.join("cgroup.procs"), pid);
+    }
+    Ok(())
 }
 
 /// A group whose last process has just died can be busy for a moment.
@@ -159,5 +181,24 @@ fn remove_patiently(group: &Path) -> io::Result<()> {
             }
             result => return result,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processes_of_a_container_make_room_for_groups_those_of_a_machine_stay() {
+        let group = std::env::temp_dir().join(format!("skiff-evacuate-{}", std::process::id()));
+        fs::create_dir_all(&group).expect("a directory");
+        fs::write(group.join("cgroup.procs"), "4711\n").expect("a file");
+        evacuate(&group).expect("nothing to do");
+        assert!(!group.join("init").exists());
+        fs::write(group.join("cgroup.type"), "domain\n").expect("a file");
+        evacuate(&group).expect("it can be left");
+        let moved = fs::read_to_string(group.join("init/cgroup.procs")).expect("they moved");
+        assert_eq!(moved, "4711");
+        fs::remove_dir_all(group).expect("it was made here");
     }
 }

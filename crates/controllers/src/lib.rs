@@ -121,6 +121,11 @@ impl ControllersConfig {
     }
 }
 
+/// Every controller there is; one that does several things may come more than once.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    CONTROLLERS.iter().map(|def| def.name).chain([garbage_collector::NAME])
+}
+
 /// The user name a controller acts as; RBAC's default roles are bound to these.
 pub fn service_account(controller: &str) -> String {
     match controller {

@@ -51,6 +51,10 @@ pub fn track(kind: &KindDef, old: Option<&Value>, new: &mut Value, manager: &Man
         Some(old) => changes(kind, old, new, manager),
         None => changes(kind, &blank(kind), new, manager),
     };
+    // Upstream cannot tell the owners of an object with an entry that no key leads to, and then tells none.
+    if changes.has_unkeyed() {
+        return;
+    }
     managed.record_update(changes, manager);
     managed.cap_updaters();
     store(new, managed);
@@ -267,6 +271,17 @@ fn changes(kind: &KindDef, old: &Value, new: &Value, manager: &Manager) -> Compa
     }
 }
 
+/// Built-in kinds whose status updates leave the metadata as it was, or say so.
+const NO_META_IN_STATUS: &[&str] = &[
+    "APIService",
+    "FlowSchema",
+    "PriorityLevelConfiguration",
+    "ResourceClaim",
+    "ServiceCIDR",
+    "ValidatingAdmissionPolicy",
+    "VolumeAttachment",
+];
+
 /// Fields that a write of the subresource resets, and so never owns.
 fn reset_fields(kind: &KindDef, manager: &Manager) -> Set {
     let has_status = kind.subresource("status").is_some();
@@ -274,7 +289,7 @@ fn reset_fields(kind: &KindDef, manager: &Manager) -> Set {
         ("", "CertificateSigningRequest") => &[&["f:spec"], &["f:status"]],
         ("", _) if has_status => &[&["f:status"]],
         ("status", _) if kind.custom => &[&["f:metadata"], &["f:spec"]],
-        ("status", "CustomResourceDefinition") => &[&["f:metadata"], &["f:spec"]],
+        ("status", kind) if NO_META_IN_STATUS.contains(&kind) => &[&["f:metadata"], &["f:spec"]],
         ("status", "Deployment") => &[&["f:spec"], &["f:metadata", "f:labels"]],
         ("status", "Pod") => &[
             &["f:spec"],

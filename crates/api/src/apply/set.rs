@@ -75,6 +75,11 @@ impl Set {
         set
     }
 
+    /// Whether the step stands anywhere on the way to a member.
+    pub fn has_step(&self, step: &str) -> bool {
+        self.0.contains_key(step) || self.0.values().any(|entry| entry.below.has_step(step))
+    }
+
     pub fn get(&self, step: &str) -> Option<&Entry> {
         self.0.get(step)
     }

@@ -38,6 +38,34 @@ fn owner(manager: &str, operation: &str, fields: Value) -> (String, String, Valu
 }
 
 #[test]
+fn no_owners_are_told_of_an_object_with_an_entry_without_a_key() {
+    let kind = kind("", "serviceaccounts");
+    let account = |secrets: Value| json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "a"}, "secrets": secrets});
+    let mut keyed = account(json!([{"name": "s"}]));
+    track(&kind, None, &mut keyed, &manager("m", &kind, 1));
+    assert_eq!(owners(&keyed).len(), 1);
+    let mut unkeyed = account(json!([{"name": "s"}, {"namespace": "n"}]));
+    track(&kind, Some(&keyed), &mut unkeyed, &manager("m", &kind, 2));
+    assert_eq!(owners(&unkeyed), []);
+}
+
+#[test]
+fn metadata_has_no_owner_by_a_status_update_that_leaves_it_alone() {
+    let levels = kind("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations");
+    let of_status = Manager { subresource: "status".to_owned(), ..manager("m", &levels, 1) };
+    let mut old =
+        json!({"apiVersion": levels.api_version(), "kind": levels.kind, "metadata": {"name": "l"}});
+    old["spec"] = json!({"type": "Exempt"});
+    track(&levels, None, &mut old, &manager("m", &levels, 1));
+    let mut new = old.clone();
+    new["metadata"]["labels"] = json!({"a": "b"});
+    new["status"] = json!({"conditions": [{"type": "A", "status": "True"}]});
+    track(&levels, Some(&old), &mut new, &of_status);
+    assert!(owners(&new).iter().all(|(.., fields)| fields.get("f:metadata").is_none()));
+    assert_eq!(owners(&new).len(), 2);
+}
+
+#[test]
 fn appliers_share_take_and_give_up_fields() {
     let kind = kind("", "configmaps");
     let run = |live: Option<&Value>, who: &str, data: Value, force: bool| {

@@ -34,6 +34,16 @@ pub struct Comparison {
     pub removed: Set,
 }
 
+// === impl Comparison ===
+
+impl Comparison {
+    /// Whether an entry of a keyed list is among the changes that has none of the keys.
+    pub fn has_unkeyed(&self) -> bool {
+        let unkeyed = key_step(Map::new());
+        [&self.added, &self.modified, &self.removed].iter().any(|set| set.has_step(&unkeyed))
+    }
+}
+
 // === impl Shape ===
 
 impl<'a> Shape<'a> {

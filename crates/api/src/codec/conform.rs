@@ -25,7 +25,21 @@ pub fn conform(
     custom: bool,
     findings: &mut Vec<String>,
 ) -> Result<Value, TypeError> {
-    let mut walk = Walk { custom, findings };
+    conform_noting(node, schema, custom, findings, &mut Vec::new())
+}
+
+/// A list or map that was given empty and is not kept, as a JSON pointer.
+pub type Empty = (String, Value);
+
+/// Likewise; appends what was given empty to `empties`.
+pub fn conform_noting(
+    node: Node,
+    schema: &StructSchema,
+    custom: bool,
+    findings: &mut Vec<String>,
+    empties: &mut Vec<Empty>,
+) -> Result<Value, TypeError> {
+    let mut walk = Walk { custom, findings, empties };
     let value = walk.structure(node, schema, &Place::ROOT)?;
     if custom {
         // Pruning comes after decoding there, and names fields in order.
@@ -37,7 +51,8 @@ pub fn conform(
 /// The repeated keys of a document that has no schema.
 pub fn repeated_fields(node: Node) -> Vec<String> {
     let mut findings = Vec::new();
-    Walk { custom: false, findings: &mut findings }.plain(node, &Place::ROOT);
+    Walk { custom: false, findings: &mut findings, empties: &mut Vec::new() }
+        .plain(node, &Place::ROOT);
     findings
 }
 
@@ -46,6 +61,7 @@ pub fn repeated_fields(node: Node) -> Vec<String> {
 struct Walk<'a> {
     custom: bool,
     findings: &'a mut Vec<String>,
+    empties: &'a mut Vec<Empty>,
 }
 
 impl<'w> Walk<'w> {
@@ -96,12 +112,18 @@ impl<'w> Walk<'w> {
         if node == Node::Null && !(custom && field.nullable) {
             return Ok(None);
         }
-        let value =
-            Walk { custom, findings: &mut *self.findings }.value(node, &field.schema, at)?;
+        let mut below = Walk { custom, findings: &mut *self.findings, empties: &mut *self.empties };
+        let value = below.value(node, &field.schema, at)?;
         // An empty list of managers is a request of its own.
-        let asked = field.name == "managedFields" && value.is_array();
+        let asked = field.name == "managedFields"
+            && value.is_array()
+            && at.full() == "metadata.managedFields";
         let written =
             custom || asked || field.pointer || field.always || !is_zero(&value, &field.schema);
+        if !written && (value.is_array() || value.is_object()) {
+            self.empties.push((at.pointer(), value));
+            return Ok(None);
+        }
         Ok(written.then_some(value))
     }
 
@@ -225,7 +247,7 @@ impl<'w> Walk<'w> {
 fn json_schema(node: Node, at: &Place<'_>) -> Result<Value, TypeError> {
     let schema = struct_named("apiextensions.v1.JSONSchemaProps").expect("a type of the facts");
     let mut unheard = Vec::new();
-    let mut walk = Walk { custom: false, findings: &mut unheard };
+    let mut walk = Walk { custom: false, findings: &mut unheard, empties: &mut Vec::new() };
     let value = walk.structure(node, schema, at)?;
     Ok(Value::Object(value.unwrap_or_default()))
 }
@@ -354,6 +376,26 @@ mod tests {
         let schema = struct_named(kind).expect("a known type");
         let mut findings = Vec::new();
         (conform(node, schema, false, &mut findings), findings)
+    }
+
+    #[test]
+    fn what_was_given_empty_is_left_out_and_noted() {
+        let text = br#"{"metadata":{"managedFields":[]},"template":{"metadata":{"managedFields":[]},"spec":{"nodeSelector":{},"containers":[{"ports":[]}]}}}"#;
+        let node = json::parse(text).expect("valid JSON");
+        let schema = struct_named("core.v1.PodTemplate").expect("a known type");
+        let mut empties = Vec::new();
+        let value = conform_noting(node, schema, false, &mut Vec::new(), &mut empties);
+        let wanted = json!({
+            "metadata": {"managedFields": []},
+            "template": {"metadata": {}, "spec": {"containers": [{}]}},
+        });
+        assert_eq!(value, Ok(wanted));
+        let noted = [
+            ("/template/metadata/managedFields", json!([])),
+            ("/template/spec/nodeSelector", json!({})),
+            ("/template/spec/containers/0/ports", json!([])),
+        ];
+        assert_eq!(empties, noted.map(|(at, empty)| (at.to_owned(), empty)));
     }
 
     #[test]

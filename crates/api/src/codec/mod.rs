@@ -22,7 +22,8 @@ mod yaml_text;
 use serde_json::{Map, Value};
 
 pub use complete::{complete, settle};
-pub use conform::{conform, repeated_fields};
+use conform::conform_noting;
+pub use conform::{Empty, conform, repeated_fields};
 pub use encode::{
     EncodedObject, ListHead, encode, encode_as_is, list_head, list_json, to_json, to_json_pretty,
     watch_json,
@@ -67,6 +68,8 @@ pub struct Decoded {
     /// `unknown field "spec.x"`, `duplicate field "data.k"`: a warning each, or with
     /// `fieldValidation=Strict` the reason to refuse.
     pub strict: Vec<String>,
+    /// The lists and maps of a body that were given empty, which the object leaves out.
+    pub empties: Vec<Empty>,
 }
 
 /// Reads a request body.
@@ -80,9 +83,10 @@ pub fn decode(body: &[u8], format: Format, target: &Target<'_>) -> Result<Decode
     }
     .map_err(|error| target.unrecognized(&error, body))?;
     let node = envelope::check(node, body, target)?;
-    let object = conform(node, &target.schema, target.custom, &mut strict)
+    let mut empties = Vec::new();
+    let object = conform_noting(node, &target.schema, target.custom, &mut strict, &mut empties)
         .map_err(|error| target.unhandled(&error.to_string()))?;
-    Ok(Decoded { object: with_type(object, target), strict })
+    Ok(Decoded { object: with_type(object, target), strict, empties })
 }
 
 fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
@@ -93,7 +97,7 @@ fn decode_proto(body: &[u8], target: &Target<'_>) -> Result<Decoded, Status> {
     let object = envelope.object(&target.schema).map_err(fault)?;
     let object = conform(Node::from(object), &target.schema, target.custom, &mut Vec::new())
         .map_err(|error| target.unhandled(&error.to_string()))?;
-    Ok(Decoded { object: with_type(object, target), strict: Vec::new() })
+    Ok(Decoded { object: with_type(object, target), strict: Vec::new(), empties: Vec::new() })
 }
 
 /// Holds a document that a patch produced against its kind, like a body.
@@ -106,7 +110,11 @@ pub fn decode_patched(document: Value, target: &Target<'_>) -> Result<Decoded, T
         envelope::Patched::Object(node) => decode_as(node, target),
         envelope::Patched::Nothing(fields) => {
             let strict = fields.iter().map(|name| format!("unknown field {name:?}")).collect();
-            Ok(Decoded { object: with_type(Value::Object(Map::new()), target), strict })
+            Ok(Decoded {
+                object: with_type(Value::Object(Map::new()), target),
+                strict,
+                empties: Vec::new(),
+            })
         }
     }
 }
@@ -120,7 +128,7 @@ pub fn decode_value(object: Value, target: &Target<'_>) -> Result<Decoded, TypeE
 pub fn decode_as(node: Node, target: &Target<'_>) -> Result<Decoded, TypeError> {
     let mut strict = Vec::new();
     let object = conform(node, &target.schema, target.custom, &mut strict)?;
-    Ok(Decoded { object: with_type(object, target), strict })
+    Ok(Decoded { object: with_type(object, target), strict, empties: Vec::new() })
 }
 
 /// Reads JSON the server itself wrote.

@@ -53,6 +53,18 @@ impl<'a> Place<'a> {
         text
     }
 
+    /// `/spec/containers/0/name`
+    pub fn pointer(&self) -> String {
+        let above = self.parent.map_or_else(String::new, Place::pointer);
+        match self.step {
+            Step::Root => above,
+            Step::Index(at) => format!("{above}/{at}"),
+            Step::Field(name, _) | Step::Key(name) => {
+                format!("{above}/{}", name.replace('~', "~0").replace('/', "~1"))
+            }
+        }
+    }
+
     /// What Go's decoder says when a value of this place does not fit a field with this schema.
     pub fn mismatch(&self, found: &str, schema: &Schema) -> TypeError {
         self.unmarshal(found, &self.go_type(schema))

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::{GroupVersion, KindDef};
 use crate::field::ErrorList;
+use crate::meta::meta_mut;
 
 /// The hooks of a kind, called by the one request path in the order listed here.
 ///
@@ -119,6 +120,16 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether a new object's metadata is looked at only where nothing else is wrong with it.
+    fn checks_metadata_last(&self) -> bool {
+        false
+    }
+
+    /// Whether the validation of a new object depends on which lists and maps were given empty.
+    fn tells_empty_from_absent(&self) -> bool {
+        false
+    }
+
     /// An update without a resourceVersion is accepted and overwrites.
     fn allow_unconditional_update(&self) -> bool {
         true
@@ -220,6 +231,21 @@ pub fn keep_all_but_status(object: &mut Value, old: &Value) {
     new.retain(|name, _| own(name));
     for (name, value) in was.iter().filter(|(name, _)| !own(name)) {
         new.insert(name.clone(), value.clone());
+    }
+}
+
+/// The metadata that some kinds do not let a status update change.
+pub const SETTLED_META: &[&str] =
+    &["annotations", "deletionTimestamp", "finalizers", "generation", "labels", "ownerReferences"];
+
+/// Gives `fields` of the metadata back what they were.
+pub fn keep_meta(object: &mut Value, old: &Value, fields: &[&str]) {
+    let Some(metadata) = meta_mut(object) else { return };
+    for field in fields {
+        match old["metadata"].get(field) {
+            Some(value) => drop(metadata.insert((*field).to_owned(), value.clone())),
+            None => drop(metadata.remove(*field)),
+        }
     }
 }
 

@@ -150,6 +150,24 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_status_update_leaves_the_metadata_of_some_kinds_as_it_was() {
+        let kinds = builtin();
+        for (group, resource) in [
+            ("flowcontrol.apiserver.k8s.io", "flowschemas"),
+            ("flowcontrol.apiserver.k8s.io", "prioritylevelconfigurations"),
+            ("networking.k8s.io", "servicecidrs"),
+            ("resource.k8s.io", "resourceclaims"),
+            ("storage.k8s.io", "volumeattachments"),
+        ] {
+            let kind = kinds.get(group, "v1", resource).expect("served");
+            let old = serde_json::json!({"metadata": {"name": "a", "labels": {"a": "b"}}});
+            let mut new = serde_json::json!({"metadata": {"name": "a", "finalizers": ["x.y/z"]}});
+            kind.strategy.prepare_for_status_update(kind, &mut new, &old);
+            assert_eq!(new["metadata"], old["metadata"], "{resource}");
+        }
+    }
+
+    #[test]
     fn kinds_are_found_by_path_and_kind() {
         let kinds = builtin();
         let pods = kinds.get("", "v1", "pods").expect("pods are served");

@@ -155,7 +155,11 @@ pub fn validate_template_meta(meta: &At, errors: &mut ErrorList) {
     validate_annotations(annotations.map(), errors, &annotations.path);
     meta.child("labels").labels(errors);
     for (field, shown) in NOT_IN_TEMPLATES {
-        if !meta.child(field).is_empty() && meta.child(field).value != &Value::from(0) {
+        let given = meta.child(field);
+        if !matches!(given.value, Value::Null)
+            && given.value != ""
+            && given.value != &Value::from(0)
+        {
             meta.child(shown).forbidden(errors, "cannot be set");
         }
     }

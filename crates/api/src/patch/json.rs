@@ -225,7 +225,7 @@ impl Editor {
                 add(&mut self.document, &path, value)
             }
             "copy" => {
-                let value = get(&self.document, &from()?)?.clone();
+                let value = copied(&self.document, &from()?)?;
                 self.copied += value.to_string().len();
                 (self.copied <= MAX_COPIED).then_some(())?;
                 add(&mut self.document, &path, value)
@@ -246,6 +246,16 @@ fn get<'a>(document: &'a Value, path: &[String]) -> Option<&'a Value> {
         Value::Array(items) => items.get(index(step, items.len())?),
         _ => None,
     })
+}
+
+/// What a copy takes: null where an object has no such member.
+fn copied(document: &Value, from: &[String]) -> Option<Value> {
+    match from.split_last() {
+        Some((last, above)) if get(document, above)?.is_object() => {
+            Some(get(document, above)?.get(last).cloned().unwrap_or_default())
+        }
+        _ => get(document, from).cloned(),
+    }
 }
 
 fn parent<'a, 'p>(document: &'a mut Value, path: &'p [String]) -> Option<(&'a mut Value, &'p str)> {
@@ -348,6 +358,15 @@ mod tests {
         let document = json!({"data": {"k": "v", "a/b": "c"}, "list": [1, 2, 3]});
         let (operations, _) = read(patch.to_string().as_bytes(), Strictness::Report)?;
         apply(document, &operations)
+    }
+
+    #[test]
+    fn a_copy_of_a_member_that_is_not_there_is_null() {
+        let copy = |from: &str| patched(json!([{"op": "copy", "from": from, "path": "/data/k"}]));
+        assert_eq!(copy("/none").expect("copied")["data"]["k"], Value::Null);
+        assert_eq!(copy("/data/none").expect("copied")["data"]["k"], Value::Null);
+        assert!(copy("/list/7").is_err());
+        assert!(copy("/none/below").is_err());
     }
 
     #[test]

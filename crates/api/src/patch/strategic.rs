@@ -98,6 +98,11 @@ impl<'a> Level<'a> {
         }
     }
 
+    /// Whether the object in a field is replaced as a whole.
+    fn replaces(self, name: &str) -> bool {
+        self.field(name).is_some_and(|field| field.patch.replace)
+    }
+
     /// How the list in a field merges: `None` is replaced as a whole.
     fn list_strategy(self, name: &str) -> Option<&'a PatchStrategy> {
         self.field(name).map(|field| &field.patch).filter(|patch| patch.merge)
@@ -143,6 +148,7 @@ fn merge_field(
         return Ok(());
     }
     let merged = match (original.remove(&key), value) {
+        (Some(Value::Object(_)), new @ Value::Object(_)) if level.replaces(&key) => new,
         (Some(Value::Object(old)), Value::Object(new)) => {
             Value::Object(merge_map(old, new, level.map(&key))?)
         }
@@ -250,6 +256,17 @@ mod tests {
         let out = patched(json!({"spec": {"containers": [{"name": "one", "env": env}]}}))
             .expect("applies");
         assert_eq!(names(&out, "/spec/containers/0/env"), ["B", "A"]);
+    }
+
+    #[test]
+    fn the_selector_of_a_budget_is_replaced_as_a_whole() {
+        let kinds = crate::kinds::builtin();
+        let kind = kinds.get("policy", "v1", "poddisruptionbudgets").expect("served");
+        let budget = |selector: Value| json!({"spec": {"minAvailable": 1, "selector": selector}});
+        let old = budget(json!({"matchLabels": {"a": "b"}}));
+        let new = budget(json!({"matchLabels": {"c": "d"}}));
+        let patch = new.as_object().cloned().expect("a patch");
+        assert_eq!(apply(old, patch, &kind.schema).expect("applies"), new);
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub async fn run(call: &Call, pod: &str) -> Result<Reply, Status> {
     let kind =
         call.server.kinds().get("", "v1", "pods").cloned().ok_or_else(Status::no_such_path)?;
     let part = kind.subresource("binding").ok_or_else(Status::no_such_path)?;
+    if pod.is_empty() && meta(&binding).name().is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let request = Request::of_part(call, &kind, part, Operation::Create);
     admission::admit_part(request, &mut binding).await?;
     check(&binding, pod)?;

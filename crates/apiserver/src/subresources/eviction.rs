@@ -211,14 +211,7 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
         ));
     }
     if allowed == 0 {
-        let healthy = budget["status"]["currentHealthy"].as_i64().unwrap_or(0);
-        let desired = budget["status"]["desiredHealthy"].as_i64().unwrap_or(0);
-        return Err(refused(
-            &format!(
-                "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
-            ),
-            0,
-        ));
+        return Err(refused(&why_none_may_go(&name, &budget["status"]), 0));
     }
     budget["status"]["disruptionsAllowed"] = (allowed - 1).into();
     let now = skiff_api::time::format(skiff_api::time::now());
@@ -240,6 +233,26 @@ fn disrupt(budget: &mut Value, pod: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Counts are told only where the budget was counted and has too few.
+fn why_none_may_go(name: &str, status: &Value) -> String {
+    let count = |field: &str| status[field].as_i64().unwrap_or(0);
+    let (healthy, desired) = (count("currentHealthy"), count("desiredHealthy"));
+    let conditions = status["conditions"].as_array().into_iter().flatten();
+    let said = conditions
+        .filter(|it| it["type"] == "DisruptionAllowed" && it["status"] == "False")
+        .find_map(|it| Some((it["reason"].as_str()?, it["message"].as_str()?)))
+        .filter(|(_, message)| !message.is_empty());
+    let none = format!("The disruption budget {name} does not allow evicting pods currently");
+    match said {
+        Some(("SyncFailed", message)) => format!("{none} because it failed sync: {message}"),
+        _ if healthy <= desired => format!(
+            "The disruption budget {name} needs {desired} healthy pods and has {healthy} currently"
+        ),
+        Some((reason, message)) => format!("{none} ({reason}): {message}"),
+        None => none,
+    }
+}
+
 fn budgets() -> GroupResource {
     GroupResource::new("policy", "poddisruptionbudget")
 }
@@ -257,4 +270,25 @@ fn refused(why: &str, retry_after_seconds: u32) -> Status {
         "Cannot evict pod as it would violate the pod's disruption budget.",
     )
     .with_details(details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_budget_says_why_nobody_may_go() {
+        let none = "The disruption budget b does not allow evicting pods currently";
+        let said = |status: Value| why_none_may_go("b", &status);
+        let of = |reason: &str| json!([{"type": "DisruptionAllowed", "status": "False", "reason": reason, "message": "m"}]);
+        assert_eq!(
+            said(json!({"currentHealthy": 1, "desiredHealthy": 1})),
+            "The disruption budget b needs 1 healthy pods and has 1 currently"
+        );
+        assert_eq!(said(json!({"currentHealthy": 2, "desiredHealthy": 1})), none);
+        let status = json!({"currentHealthy": 2, "desiredHealthy": 1, "conditions": of("R")});
+        assert_eq!(said(status), format!("{none} (R): m"));
+        let status = json!({"conditions": of("SyncFailed")});
+        assert_eq!(said(status), format!("{none} because it failed sync: m"));
+    }
 }

@@ -45,6 +45,11 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let options = if call.info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
     let write = Write::new(call, kind.clone(), "scale", call.write_options(options)?);
     let write = write.through(&paths);
+    // The body of an update is read before anything is looked for.
+    let given = match call.info.verb.as_str() {
+        "update" => Some(asked(&write, Value::Null)?),
+        _ => None,
+    };
     let outcome = write
         .update(name, |current| {
             let mut current =
@@ -62,7 +67,10 @@ pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
                     scale_owners::apply(&kind, &mut current, place, &before, &config, how)?
                 }
                 None => {
-                    let scale = asked(&write, before.clone())?;
+                    let scale = match &given {
+                        Some(scale) => scale.clone(),
+                        None => asked(&write, before.clone())?,
+                    };
                     scale_owners::settle(&kind, &mut current, place, &before, &scale, manager);
                     scale
                 }

@@ -172,7 +172,7 @@ pub async fn one_in(
         };
         let server = &call.server;
         let object = objects::value(server, &stored, &entry.value, entry.mod_revision).await?;
-        options.check_preconditions(kind, &object)?;
+        options.check_preconditions(&stored, &object)?;
         let request = Request::deletion(call, kind, &stored, namespace, name, &object, &options);
         admission::admit_deletion(request).await?;
         let mut plan = plan(&stored, &object, &options);

@@ -8,7 +8,8 @@
 mod metadata;
 mod update;
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -46,6 +47,8 @@ pub struct Write<'a> {
     pub options: WriteOptions,
     /// What of the object a subresource shows, if that is a kind of its own.
     pub facet: Option<&'a dyn Facet>,
+    /// What the body gave empty.
+    empties: OnceLock<Vec<codec::Empty>>,
 }
 
 /// A side of an object that is a kind of its own, as its scale is: admission is shown this, not the whole.
@@ -90,7 +93,9 @@ impl<'a> Write<'a> {
             true => kind.clone(),
             false => objects::storage_kind(&call.server.kinds(), &kind),
         };
-        Write { call, kind, stored, subresource: subresource.to_owned(), options, facet: None }
+        let subresource = subresource.to_owned();
+        let empties = OnceLock::new();
+        Write { call, kind, stored, subresource, options, facet: None, empties }
     }
 
     pub fn through(self, facet: &'a dyn Facet) -> Write<'a> {
@@ -101,6 +106,9 @@ impl<'a> Write<'a> {
     pub fn decode_body(&self) -> Result<Value, Status> {
         let target = Target::of(&self.kind);
         let decoded = codec::decode(&self.call.body, self.call.body_format()?, &target)?;
+        if !decoded.empties.is_empty() {
+            self.empties.get_or_init(|| decoded.empties.clone());
+        }
         self.accept(decoded, &target)
     }
 
@@ -280,15 +288,41 @@ impl<'a> Write<'a> {
         Ok(if marked { ErrorList::default() } else { faults })
     }
 
+    fn faults_of_new(&self, object: &Value, errors: &mut ErrorList) {
+        let strategy = &self.kind.strategy;
+        let last = strategy.checks_metadata_last();
+        if !last {
+            validate_meta(&self.stored, object, errors);
+        }
+        strategy.validate(&self.with_empties(object), errors);
+        if last && errors.is_empty() {
+            validate_meta(&self.stored, object, errors);
+        }
+    }
+
+    /// A new object with what its body gave empty, for the kinds that tell that from absent.
+    fn with_empties<'o>(&self, object: &'o Value) -> Cow<'o, Value> {
+        let empties = self.empties.get().map_or(&[][..], Vec::as_slice);
+        let read_as_sent = Arc::ptr_eq(&self.kind, &self.stored);
+        if empties.is_empty() || !read_as_sent || !self.kind.strategy.tells_empty_from_absent() {
+            return Cow::Borrowed(object);
+        }
+        let mut seen = object.clone();
+        for (pointer, empty) in empties.iter().filter(|(at, _)| !at.starts_with("/metadata/")) {
+            let Some((above, name)) = pointer.rsplit_once('/') else { continue };
+            if let Some(Value::Object(owner)) = seen.pointer_mut(above) {
+                owner.insert(name.replace("~1", "/").replace("~0", "~"), empty.clone());
+            }
+        }
+        Cow::Owned(seen)
+    }
+
     async fn refuse_faults(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
         let mut errors = self.admin_faults(object, old).await?;
         // The rules are those of the group the request speaks: events are held to two sets of them.
         let strategy = &self.kind.strategy;
         match (old, self.subresource.as_str()) {
-            (None, _) => {
-                validate_meta(&self.stored, object, &mut errors);
-                strategy.validate(object, &mut errors);
-            }
+            (None, _) => self.faults_of_new(object, &mut errors),
             (Some(old), "status") => {
                 validate_meta_update(&self.stored, object, old, &mut errors);
                 validate_kind_meta_update(&self.stored, object, old, &mut errors);

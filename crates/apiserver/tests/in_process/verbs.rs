@@ -362,6 +362,108 @@ async fn services_get_addresses_that_nobody_else_has() {
 }
 
 #[tokio::test]
+async fn a_changed_service_asks_for_one_node_port_once_per_protocol() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let port = |name: &str, number: u16, node_port: u16, protocol: &str| json!({ "name": name, "port": number, "nodePort": node_port, "protocol": protocol });
+    let service = json!({ "metadata": { "name": "s" }, "spec": { "type": "NodePort", "ports": [port("a", 1, 31000, "TCP")] } });
+    let mut twice = service.clone();
+    twice["spec"]["ports"] = json!([port("a", 1, 31000, "TCP"), port("b", 2, 31000, "TCP")]);
+    let dry = format!("{services}?dryRun=All");
+    let (code, _, message) = admin.post(&dry, &twice).await.refused();
+    assert_eq!(code, 422);
+    assert!(message.ends_with("31000: provided port is already allocated"), "{message}");
+    admin.post(services, &service).await.created();
+    let change =
+        |second: Value| json!({ "spec": { "ports": [port("a", 1, 31001, "TCP"), second] } });
+    let path = format!("{services}/s");
+    let twice = change(port("b", 2, 31001, "TCP"));
+    let (code, _, message) = admin.patch(&path, "merge-patch+json", &twice).await.refused();
+    assert_eq!((code, message.as_str()), (500, "duplicate nodePort: {TCP 31001}"));
+    let apart = change(port("b", 2, 31001, "UDP"));
+    admin.patch(&path, "merge-patch+json", &apart).await.ok();
+}
+
+#[tokio::test]
+async fn preconditions_of_a_deletion_may_stand_in_its_query() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let created = admin.post(MAPS, &map("a")).await.created();
+    for wrong in [format!("{MAPS}/a?uid=other"), format!("{MAPS}?resourceVersion=0")] {
+        assert_eq!(admin.delete(&wrong).await.refused().0, 409, "{wrong}");
+    }
+    let uid = created["metadata"]["uid"].as_str().expect("it has one");
+    admin.delete(&format!("{MAPS}/a?uid={uid}")).await.ok();
+}
+
+#[tokio::test]
+async fn a_dry_run_names_the_key_as_it_is_above_the_store() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut object = admin.post(MAPS, &map("a")).await.created();
+    object["metadata"]["uid"] = "other".into();
+    for (query, key) in
+        [("", "/registry/configmaps/default/a"), ("?dryRun=All", "/configmaps/default/a")]
+    {
+        let (_, _, message) = admin.put(&format!("{MAPS}/a{query}"), &object).await.refused();
+        assert!(message.contains(&format!("Key: {key},")), "{message}");
+    }
+}
+
+#[tokio::test]
+async fn a_new_object_is_held_to_what_it_gave_empty() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let autoscaler = json!({ "metadata": { "name": "h" }, "spec": {
+        "maxReplicas": 3,
+        "scaleTargetRef": { "kind": "Deployment", "name": "d", "apiVersion": "apps/v1" },
+        "behavior": { "scaleDown": { "policies": [] } },
+    } });
+    let path = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
+    let (_, _, message) = admin.post(path, &autoscaler).await.refused();
+    assert!(
+        message.ends_with("policies: Required value: must specify at least one Policy"),
+        "{message}"
+    );
+    let budget = json!({
+        "metadata": { "name": "b", "finalizers": ["/x"] },
+        "spec": { "minAvailable": 1, "maxUnavailable": 1 },
+    });
+    let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
+    let (_, _, message) = admin.post(path, &budget).await.refused();
+    assert!(!message.contains("finalizers") && message.contains("cannot be both set"), "{message}");
+}
+
+#[tokio::test]
+async fn a_status_update_may_not_say_when_an_object_goes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post("/api/v1/nodes", &json!({ "metadata": { "name": "n" } })).await.created();
+    let change = json!({ "metadata": { "deletionTimestamp": "2020-01-01T00:00:00Z" } });
+    let path = "/api/v1/nodes/n/status";
+    let (code, _, message) = admin.patch(path, "merge-patch+json", &change).await.refused();
+    assert_eq!(code, 422);
+    assert!(message.contains("metadata.deletionTimestamp"), "{message}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_done_is_said_in_the_order_it_is_found() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let said = admin.get("/api/v1/componentstatuses?watch=true").await.refused();
+    let why = r#"watch is not supported on resources of kind "componentstatuses""#;
+    assert_eq!(said, (405, "MethodNotAllowed".to_owned(), why.to_owned()));
+    let nameless = json!({ "target": { "name": "n" } });
+    let (code, _, message) =
+        admin.post("/api/v1/namespaces/default/bindings", &nameless).await.refused();
+    assert_eq!((code, message.as_str()), (400, "Name parameter required."));
+    let wrong = json!({ "apiVersion": "v1", "kind": "X" });
+    let scale = "/apis/apps/v1/namespaces/default/deployments/none/scale";
+    assert_eq!(admin.put(scale, &wrong).await.refused().0, 400);
+}
+
+#[tokio::test]
 async fn rbac_decides_at_once_and_says_what_it_refused() {
     let cluster = cluster().await;
     let (admin, jane) =

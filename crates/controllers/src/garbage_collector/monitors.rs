@@ -134,47 +134,86 @@ async fn watch(client: Client, kind: Arc<Kind>, news: mpsc::Sender<News>, stop: 
     let api = Api::<PartialObjectMeta<DynamicObject>>::all_with(client, resource);
     let config = watcher::Config::default().streaming_lists();
     let mut events = watcher(api, config).default_backoff().boxed();
-    let mut known: HashSet<String> = HashSet::new();
-    let mut missing: HashSet<String> = HashSet::new();
+    let mut told = Told::of(kind.clone());
     while let Some(Some(event)) = stop.run_until_cancelled(events.next()).await {
-        let told = match event {
+        let event = match event {
+            Ok(event) => event,
             Err(error) => {
                 tracing::debug!(resource = %resource.plural, %error, "watch failed");
                 continue;
             }
-            Ok(watcher::Event::Init) => {
-                missing = known.clone();
-                continue;
-            }
-            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
-                let observed = observed(&kind, &object);
-                missing.remove(&observed.id.uid);
-                known.insert(observed.id.uid.clone());
-                vec![News::Observed(observed)]
-            }
-            Ok(watcher::Event::Delete(object)) => {
-                let uid = object.metadata.uid.unwrap_or_default();
-                known.remove(&uid);
-                vec![News::Gone(kind.clone(), uid)]
-            }
-            Ok(watcher::Event::InitDone) => {
-                let gone = std::mem::take(&mut missing);
-                known.retain(|uid| !gone.contains(uid));
-                let gone = gone.into_iter().map(|uid| News::Gone(kind.clone(), uid));
-                gone.chain([News::Synced(kind.clone())]).collect()
-            }
         };
-        for item in told {
+        for item in told.hear(event) {
             if news.send(item).await.is_err() {
                 return;
             }
         }
     }
     // The resource is no longer served, so its objects are gone.
-    for uid in known {
+    for uid in told.known {
         if news.send(News::Gone(kind.clone(), uid)).await.is_err() {
             return;
         }
+    }
+}
+
+type Heard = watcher::Event<PartialObjectMeta<DynamicObject>>;
+
+/// What a watch has told of one resource.
+struct Told {
+    kind: Arc<Kind>,
+    /// By uid.
+    known: HashSet<String>,
+    /// Known before the watch started over, and not heard of since.
+    missing: HashSet<String>,
+    /// The highest resource version since then.
+    newest: u64,
+}
+
+// === impl Told ===
+
+impl Told {
+    fn of(kind: Arc<Kind>) -> Told {
+        Told { kind, known: HashSet::new(), missing: HashSet::new(), newest: 0 }
+    }
+
+    /// An event that comes once more after later ones says nothing: its object may be gone by now.
+    fn hear(&mut self, event: Heard) -> Vec<News> {
+        match event {
+            watcher::Event::Init => {
+                self.missing = self.known.clone();
+                self.newest = 0;
+                Vec::new()
+            }
+            watcher::Event::Apply(object) if !self.is_new(&object) => Vec::new(),
+            watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                let observed = observed(&self.kind, &object);
+                self.missing.remove(&observed.id.uid);
+                self.known.insert(observed.id.uid.clone());
+                vec![News::Observed(observed)]
+            }
+            watcher::Event::Delete(object) => {
+                self.is_new(&object);
+                let uid = object.metadata.uid.unwrap_or_default();
+                self.known.remove(&uid);
+                vec![News::Gone(self.kind.clone(), uid)]
+            }
+            watcher::Event::InitDone => {
+                let gone = std::mem::take(&mut self.missing);
+                self.known.retain(|uid| !gone.contains(uid));
+                let gone = gone.into_iter().map(|uid| News::Gone(self.kind.clone(), uid));
+                gone.chain([News::Synced(self.kind.clone())]).collect()
+            }
+        }
+    }
+
+    /// Whether nothing later has been heard yet. A version that is no number tells nothing of order.
+    fn is_new(&mut self, object: &PartialObjectMeta<DynamicObject>) -> bool {
+        let version = object.metadata.resource_version.as_deref();
+        let Some(version) = version.and_then(|version| version.parse().ok()) else { return true };
+        let new = version >= self.newest;
+        self.newest = self.newest.max(version);
+        new
     }
 }
 
@@ -187,4 +226,51 @@ fn observed(kind: &Arc<Kind>, object: &PartialObjectMeta<DynamicObject>) -> Obse
         uid: meta.uid.clone().unwrap_or_default(),
     };
     Observed::new(id, meta)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(uid: &str, version: &str) -> PartialObjectMeta<DynamicObject> {
+        let object = serde_json::json!({"metadata": {"uid": uid, "resourceVersion": version}});
+        serde_json::from_value(object).expect("metadata")
+    }
+
+    /// What is told, as one line each.
+    fn hear(told: &mut Told, event: Heard) -> Vec<String> {
+        let line = |news| match news {
+            News::Observed(object) => format!("there: {}", object.id.uid),
+            News::Gone(_, uid) => format!("gone: {uid}"),
+            News::Synced(_) => "complete".to_owned(),
+        };
+        told.hear(event).into_iter().map(line).collect()
+    }
+
+    fn told() -> Told {
+        let resource = ApiResource::erase::<k8s_openapi::api::core::v1::Pod>(&());
+        Told::of(Arc::new(Kind { resource, namespaced: true }))
+    }
+
+    #[test]
+    fn an_event_repeated_after_the_deletion_brings_no_owner_back() {
+        let mut told = told();
+        assert_eq!(hear(&mut told, watcher::Event::Apply(object("a", "5"))), ["there: a"]);
+        assert_eq!(hear(&mut told, watcher::Event::Delete(object("a", "7"))), ["gone: a"]);
+        assert!(hear(&mut told, watcher::Event::Apply(object("a", "5"))).is_empty());
+        assert_eq!(hear(&mut told, watcher::Event::Apply(object("b", "8"))), ["there: b"]);
+        assert_eq!(hear(&mut told, watcher::Event::Apply(object("c", "odd"))), ["there: c"]);
+    }
+
+    #[test]
+    fn what_vanished_while_the_watch_was_away_is_gone() {
+        let mut told = told();
+        for uid in ["a", "b"] {
+            hear(&mut told, watcher::Event::Apply(object(uid, "9")));
+        }
+        assert!(hear(&mut told, watcher::Event::Init).is_empty());
+        assert_eq!(hear(&mut told, watcher::Event::InitApply(object("b", "3"))), ["there: b"]);
+        assert_eq!(hear(&mut told, watcher::Event::InitDone), ["gone: a", "complete"]);
+        assert_eq!(hear(&mut told, watcher::Event::Apply(object("b", "4"))), ["there: b"]);
+    }
 }

@@ -32,6 +32,7 @@ use crate::{
 };
 
 const MOUNTS: &str = "/proc/self/mountinfo";
+const LIMITING: [&str; 3] = ["cpu", "memory", "pids"];
 
 /// The controllers of this machine, below the path all our groups live under.
 #[derive(Debug, Clone)]
@@ -89,6 +90,15 @@ impl Cgroups {
             Hierarchy::V2(mount) => v2::create(mount, &path),
         }?;
         Ok(self.handle_at(&path))
+    }
+
+    /// Controllers of common limits that our groups do not have: such limits are not kept here.
+    pub fn missing(&self) -> Vec<&'static str> {
+        let had: Vec<String> = match &self.hierarchy {
+            Hierarchy::V1(controllers) => controllers.iter().flat_map(v1::names).collect(),
+            Hierarchy::V2(mount) => v2::controllers(&mount.join(&self.root)),
+        };
+        LIMITING.into_iter().filter(|name| !had.iter().any(|had| had == name)).collect()
     }
 
     /// The handle of a group that may not exist.

@@ -44,6 +44,10 @@ pub(super) fn controllers(mounts: &str) -> Vec<Controller> {
     if found.iter().any(limits) { found } else { Vec::new() }
 }
 
+pub(super) fn names(controller: &Controller) -> impl Iterator<Item = String> + use<> {
+    controller.names.clone().into_iter()
+}
+
 fn controller(line: &str) -> Option<Controller> {
     let (place, kind) = line.split_once(" - ")?;
     let mut kind = kind.split(' ');

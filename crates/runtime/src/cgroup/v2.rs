@@ -33,16 +33,19 @@ pub(super) fn create(mount: &Path, path: &Path) -> Result<()> {
     Ok(())
 }
 
+/// What a group can limit.
+pub(super) fn controllers(dir: &Path) -> Vec<String> {
+    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+    available.split_whitespace().map(str::to_owned).collect()
+}
+
 /// One at a time: a controller that refuses must not take the others with it.
 fn enable_controllers(dir: &Path) {
-    let available = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
     let enabled = fs::read_to_string(dir.join("cgroup.subtree_control")).unwrap_or_default();
-    for name in available
-        .split_whitespace()
-        .filter(|name| !enabled.split_whitespace().any(|on| on == *name))
-    {
+    let is_off = |name: &String| !enabled.split_whitespace().any(|on| on == name);
+    for name in controllers(dir).into_iter().filter(is_off) {
         if let Err(error) = fs::write(dir.join("cgroup.subtree_control"), format!("+{name}")) {
-            tracing::warn!(cgroup = %dir.display(), controller = name, %error, "cannot enable the controller");
+            tracing::warn!(cgroup = %dir.display(), controller = %name, %error, "cannot enable the controller");
         }
     }
 }
@@ -161,8 +164,10 @@ mod tests {
                 ..Default::default()
             })
             .unwrap();
-        // The kernel's verifier judges the program.
-        group.restrict_devices(&DeviceRule::defaults()).unwrap();
+        // The kernel's verifier judges the programs.
+        for rules in [vec![DeviceRule::everything()], vec![], DeviceRule::defaults()] {
+            group.restrict_devices(&rules).unwrap();
+        }
         let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
         fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
         assert_eq!(cgroups.handle("/kubepods").processes(), [child.id() as i32]);
@@ -203,6 +208,16 @@ mod tests {
         );
         // A controller this kernel lacks.
         assert!(!dir.join("io.weight").exists());
+        fs::remove_dir_all(dir).unwrap();
+    }
+
+    #[test]
+    fn limits_that_cannot_be_kept_are_known() {
+        let dir = fake_group("missing", &[]);
+        fs::write(dir.join("cgroup.controllers"), "cpuset cpu pids\n").unwrap();
+        let hierarchy = Hierarchy::V2(dir.clone());
+        let cgroups = Cgroups { hierarchy, root: PathBuf::new() };
+        assert_eq!(cgroups.missing(), ["memory"]);
         fs::remove_dir_all(dir).unwrap();
     }
 

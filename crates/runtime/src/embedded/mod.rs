@@ -90,6 +90,10 @@ impl Embedded {
         let root = config.root.canonicalize().at("resolve", &config.root)?;
         let cgroups = Cgroups::detect(&config.cgroup_root)?;
         let shim_cgroup = cgroups.create("shims")?;
+        let missing = cgroups.missing();
+        if !missing.is_empty() {
+            tracing::warn!(controllers = ?missing, "this machine keeps no limits of these kinds for pods");
+        }
         let images = Arc::new(ImageStore::open(&root)?);
         let registries = Registries::new(images.clone(), config.registries);
         let runtime = Arc::new_cyclic(|this| Embedded {

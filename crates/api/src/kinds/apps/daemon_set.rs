@@ -24,6 +24,10 @@ pub struct DaemonSet;
 const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Strategy for DaemonSet {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn pod_spec(&self) -> Option<&'static str> {
         Some("/spec/template/spec")
     }

@@ -18,6 +18,10 @@ use crate::kinds::workload::{
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn pod_spec(&self) -> Option<&'static str> {
         Some("/spec/template/spec")
     }

@@ -16,6 +16,10 @@ use crate::kinds::workload::{
 pub struct ReplicaSet;
 
 impl Strategy for ReplicaSet {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn pod_spec(&self) -> Option<&'static str> {
         Some("/spec/template/spec")
     }

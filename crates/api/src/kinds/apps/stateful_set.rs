@@ -27,6 +27,10 @@ const ONLY_THESE_CHANGE: &str = "updates to statefulset spec for fields other th
 pub struct StatefulSet;
 
 impl Strategy for StatefulSet {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn pod_spec(&self) -> Option<&'static str> {
         Some("/spec/template/spec")
     }

@@ -15,6 +15,10 @@ use crate::meta::meta;
 pub struct HorizontalPodAutoscaler;
 
 impl Strategy for HorizontalPodAutoscaler {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn default(&self, root: &mut Value) {
         let v1 = text(root, "/apiVersion") == "autoscaling/v1";
         let has_metrics = meta(root).annotation(METRICS).is_some();

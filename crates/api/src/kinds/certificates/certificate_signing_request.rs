@@ -86,6 +86,7 @@ impl Strategy for CertificateSigningRequest {
 
     fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep_all_but_status(object, old);
+        ["Approved", "Denied"].iter().for_each(|of| keep_conditions(object, old, of));
         date_conditions(object, old);
     }
 
@@ -128,6 +129,18 @@ impl Strategy for CertificateSigningRequest {
             "Condition" => condition(object).into(),
             _ => Value::Null,
         }
+    }
+}
+
+/// Conditions of a type are what they were, as long as there are as many of them.
+fn keep_conditions(object: &mut Value, old: &Value, of: &str) {
+    let conditions = list(old, "/status/conditions").iter();
+    let before: Vec<&Value> = conditions.filter(|condition| condition["type"] == of).collect();
+    let now = object.pointer_mut("/status/conditions").and_then(Value::as_array_mut);
+    let now = now.into_iter().flatten().filter(|condition| condition["type"] == of);
+    let now: Vec<&mut Value> = now.collect();
+    if now.len() == before.len() {
+        now.into_iter().zip(before).for_each(|(now, before)| now.clone_from(before));
     }
 }
 
@@ -355,5 +368,17 @@ mod tests {
         let wanted = "only CERTIFICATE PEM blocks are allowed, found \"KEY\"";
         assert_eq!(fault(key).as_deref(), Some(wanted));
         assert_eq!(fault(&key.replace("KEY", "CERTIFICATE")), None);
+    }
+
+    #[test]
+    fn a_status_update_that_words_an_approval_differently_keeps_it() {
+        let kinds = crate::kinds::builtin();
+        let kind =
+            kinds.get("certificates.k8s.io", "v1", "certificatesigningrequests").expect("served");
+        let approved = |message: &str| serde_json::json!({"type": "Approved", "status": "True", "message": message, "lastUpdateTime": "2026-01-01T00:00:00Z", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let old = serde_json::json!({"status": {"conditions": [approved("first")]}});
+        let mut new = serde_json::json!({"status": {"conditions": [approved("second")]}});
+        CertificateSigningRequest.prepare_for_status_update(kind, &mut new, &old);
+        assert_eq!(new["status"], old["status"]);
     }
 }

@@ -27,6 +27,10 @@ use crate::time;
 pub struct PersistentVolume;
 
 impl Strategy for PersistentVolume {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn default(&self, root: &mut Value) {
         if let Some(status) = made_at(root, "/status") {
             set_if_empty(status, "phase", "Pending");

@@ -12,7 +12,7 @@ use crate::validation::{dns_label, dns_subdomain, qualified_name};
 use serde_json::{Value, json};
 
 use crate::kind::{KindDef, Strategy, keep};
-use crate::kinds::fill::{Object, object_at, set, text};
+use crate::kinds::fill::{Object, made_at, object_at, set, text};
 use crate::kinds::volume::{access_modes, class_of, deleting_phase};
 
 pub struct PersistentVolumeClaim;
@@ -21,6 +21,9 @@ impl Strategy for PersistentVolumeClaim {
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object_at(object, "/spec") {
             set(spec, "volumeMode", "Filesystem");
+        }
+        if let Some(status) = made_at(object, "/status") {
+            set(status, "phase", "Pending");
         }
     }
 
@@ -364,6 +367,16 @@ mod tests {
 
     fn claim(modes: &str, size: &str) -> String {
         format!("spec: {{accessModes: [{modes}], resources: {{requests: {{storage: {size}}}}}}}")
+    }
+
+    #[test]
+    fn a_claim_whose_status_was_taken_away_is_pending() {
+        let mut claim = json!({"status": {"capacity": {"storage": "1Gi"}}});
+        PersistentVolumeClaim.default(&mut claim);
+        assert_eq!(claim["status"]["phase"], "Pending");
+        let mut bound = json!({"status": {"phase": "Bound"}});
+        PersistentVolumeClaim.default(&mut bound);
+        assert_eq!(bound["status"]["phase"], "Bound");
     }
 
     #[test]

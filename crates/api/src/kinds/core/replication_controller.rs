@@ -15,6 +15,10 @@ use crate::kinds::workload::{
 pub struct ReplicationController;
 
 impl Strategy for ReplicationController {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn pod_spec(&self) -> Option<&'static str> {
         Some("/spec/template/spec")
     }

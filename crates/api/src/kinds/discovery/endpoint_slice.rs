@@ -37,6 +37,24 @@ impl Strategy for EndpointSlice {
         }
     }
 
+    /// It stays as long as no endpoint changes; a node that was named in it is named by its field then.
+    fn prepare_for_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        const HOST: &str = "/deprecatedTopology/kubernetes.io~1hostname";
+        if list(object, "/endpoints") == list(old, "/endpoints") {
+            return;
+        }
+        let known: HashSet<&str> =
+            list(old, "/endpoints").iter().map(|endpoint| text(endpoint, HOST)).collect();
+        let Some(root) = object.as_object_mut() else { return };
+        for endpoint in each(root, "endpoints") {
+            let topology = endpoint.remove("deprecatedTopology").unwrap_or_default();
+            let host = text(&topology, "/kubernetes.io~1hostname");
+            if known.contains(host) && dns_subdomain(host).is_empty() {
+                set(endpoint, "nodeName", host);
+            }
+        }
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         let root = At::root(object);
         let of = root.child("addressType");
@@ -147,6 +165,7 @@ fn validate_address(list: &At, address: &At, of: &str, errors: &mut ErrorList) {
             }
             not_special(ip).into_iter().for_each(|fault| address.invalid(errors, fault));
         }
+        "FQDN" if address.is_empty() => address.required(errors, ""),
         "FQDN" => address.obeys(errors, domain_of_segments),
         _ => {}
     }
@@ -183,5 +202,38 @@ fn shorten(items: &[String]) -> String {
         (more @ 4.., _) => format!("{} + {} more...", items[..3].join(","), more - 3),
         (_, shown) if shown.is_empty() => "<unset>".to_owned(),
         (_, shown) => shown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_without_letters_is_required() {
+        crate::kinds::at::tests::check(
+            "discovery.k8s.io/v1/endpointslices",
+            "addressType: FQDN\nendpoints: [{addresses: ['']}]",
+            &["endpoints[0].addresses[0]: Required value"],
+        );
+    }
+
+    #[test]
+    fn a_changed_slice_loses_its_old_topology_and_keeps_the_node_in_it() {
+        let kinds = crate::kinds::builtin();
+        let kind = kinds.get("discovery.k8s.io", "v1", "endpointslices").expect("served");
+        let endpoint = |address: &str, host: &str| json!({"addresses": [address], "deprecatedTopology": {"kubernetes.io/hostname": host}});
+        let old = json!({"endpoints": [endpoint("10.0.0.1", "n1")]});
+        let mut same = old.clone();
+        EndpointSlice.prepare_for_update(kind, &mut same, &old);
+        assert_eq!(same, old);
+        let mut new =
+            json!({"endpoints": [endpoint("10.0.0.2", "n1"), endpoint("10.0.0.3", "n2")]});
+        EndpointSlice.prepare_for_update(kind, &mut new, &old);
+        let wanted = json!([
+            {"addresses": ["10.0.0.2"], "nodeName": "n1"},
+            {"addresses": ["10.0.0.3"]},
+        ]);
+        assert_eq!(new["endpoints"], wanted);
     }
 }

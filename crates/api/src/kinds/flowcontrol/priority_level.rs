@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::flow_schema::validate_conditions;
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
 use crate::kinds::at::At;
 use crate::kinds::fill::{int, object, object_at, set, set_if_empty, text};
 use crate::meta::meta;
@@ -35,6 +35,12 @@ impl Strategy for PriorityLevel {
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         object["status"] = json!({});
+    }
+
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+        keep_meta(object, old, SETTLED_META);
+        keep_meta(object, old, &["generateName"]);
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {

@@ -20,6 +20,10 @@ pub struct Ingress;
 const CLASS: &str = "kubernetes.io/ingress.class";
 
 impl Strategy for Ingress {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(status) = object.as_object_mut().and_then(|root| made(root, "status")) {
             made(status, "loadBalancer");
@@ -131,9 +135,10 @@ fn validate_balancer(balancer: &At, before: &[&str], errors: &mut ErrorList) {
 const PATH_TYPES: &[&str] = &["Exact", "ImplementationSpecific", "Prefix"];
 
 fn validate_spec(spec: &At, errors: &mut ErrorList) {
-    if spec.child("rules").is_empty() && !spec.has("defaultBackend") {
+    let rules = spec.child("rules");
+    if rules.is_empty() && !spec.has("defaultBackend") {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        spec.invalid_as(errors, Value::Null, detail);
+        spec.invalid_as(errors, rules.value.clone(), detail);
     }
     if spec.has("defaultBackend") {
         validate_backend(&spec.child("defaultBackend"), errors);

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::field::ErrorList;
 use crate::kind::Strategy;
 use crate::kinds::at::At;
-use crate::kinds::fill::{count, each, list, object_at, set, text};
+use crate::kinds::fill::{count, each, list, made_at, set, text};
 use crate::kinds::rules::{cidr_warnings, masked, parse_cidr, strict_cidr};
 use crate::kinds::selectors::validate_label_selector;
 use crate::kinds::workload::label_selector;
@@ -17,7 +17,7 @@ pub struct NetworkPolicy;
 impl Strategy for NetworkPolicy {
     fn default(&self, object: &mut Value) {
         let egress = count(object, "/spec/egress") > 0;
-        let Some(spec) = object_at(object, "/spec") else { return };
+        let Some(spec) = made_at(object, "/spec") else { return };
         if spec.get("policyTypes").and_then(Value::as_array).is_none_or(Vec::is_empty) {
             let types = if egress { json!(["Ingress", "Egress"]) } else { json!(["Ingress"]) };
             spec.insert("policyTypes".into(), types);
@@ -168,6 +168,7 @@ fn validate_range(range: &At, known: &[&str], errors: &mut ErrorList) {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
     use crate::kinds::at::tests::{check, check_update};
 
     #[test]
@@ -200,5 +201,12 @@ mod tests {
         check(path, &policy("10.0.0.1/8"), &[fault]);
         check_update(path, &policy("10.0.0.0/8"), &policy("10.0.0.1/8"), &[fault]);
         check_update(path, &policy("10.0.0.1/8"), &policy("10.0.0.1/8"), &[]);
+    }
+
+    #[test]
+    fn a_policy_without_a_spec_is_for_what_comes_in() {
+        let mut policy = json!({"metadata": {"name": "p"}});
+        NetworkPolicy.default(&mut policy);
+        assert_eq!(policy["spec"]["policyTypes"], json!(["Ingress"]));
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::internal::printed;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
 use crate::kinds::at::{At, IMMUTABLE};
 use crate::kinds::fill::list;
 use crate::kinds::rules::{canonical_cidr, parse_cidr};
@@ -14,6 +14,11 @@ pub struct ServiceCIDR;
 impl Strategy for ServiceCIDR {
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         object["status"] = json!({});
+    }
+
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+        keep_meta(object, old, SETTLED_META);
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {

@@ -102,7 +102,12 @@ pub fn validate_ephemeral_containers(spec: &At, around: &Surroundings<'_>, error
         if !target.is_empty() && !others.contains(target.text()) {
             errors.not_found(&target.path, target.text());
         }
-        for field in NOT_EPHEMERAL.iter().filter(|field| !container.child(field).is_empty()) {
+        // A struct counts when it is given, but for resources, which every container has.
+        let given = |field: &&&str| match container.child(field).map() {
+            Some(_) if **field != "resources" => true,
+            _ => !container.child(field).is_empty(),
+        };
+        for field in NOT_EPHEMERAL.iter().filter(given) {
             container.child(field).forbidden(errors, CANNOT);
         }
         for mount in container.child("volumeMounts").items() {

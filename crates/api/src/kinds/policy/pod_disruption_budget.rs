@@ -19,6 +19,10 @@ impl Strategy for PodDisruptionBudget {
         });
     }
 
+    fn checks_metadata_last(&self) -> bool {
+        true
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
     }

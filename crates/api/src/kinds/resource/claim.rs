@@ -6,7 +6,7 @@ use super::admin::{faults_of_requests, faults_of_results};
 use super::claim_spec::{default_spec, validate_spec};
 use super::claim_status::{drop_deallocated, validate_status};
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy, keep_all_but_status};
+use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
 use crate::kinds::at::At;
 use crate::kinds::fill::{list, object_at};
 use crate::kinds::workload::validate_template_meta;
@@ -37,6 +37,7 @@ impl Strategy for ResourceClaim {
 
     fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
         keep_all_but_status(object, old);
+        keep_meta(object, old, SETTLED_META);
         drop_deallocated(object, old);
     }
 
@@ -60,6 +61,10 @@ impl Strategy for ResourceClaim {
 }
 
 impl Strategy for ResourceClaimTemplate {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object_at(object, "/spec/spec") {
             default_spec(spec);

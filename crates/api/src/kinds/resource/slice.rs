@@ -23,6 +23,10 @@ const COUNTER_SETS_MAX: usize = 8;
 const OFF: &[&str] = &["bools", "ints", "strings", "versions"];
 
 impl Strategy for ResourceSlice {
+    fn tells_empty_from_absent(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = object_at(object, "/spec") else { return };
         for device in each(spec, "devices") {

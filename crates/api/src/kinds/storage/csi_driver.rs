@@ -82,8 +82,8 @@ impl Strategy for CSIDriver {
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        let asks = |object: &Value| !list(object, "/spec/tokenRequests").is_empty();
-        let asks = asks(object) && !old.is_some_and(asks);
+        let tokens = |object| list(object, "/spec/tokenRequests");
+        let asks = !tokens(object).is_empty() && old.map(tokens) != Some(tokens(object));
         match object.pointer("/spec/serviceAccountTokenInSecrets") {
             None if asks => vec!["spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent possible logging of tokens in volume attributes".to_owned()],
             _ => Vec::new(),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
 use crate::kinds::at::At;
 use crate::kinds::core::persistent_volume::validate_inline_volume;
 use crate::kinds::fill::{flag, text};
@@ -19,6 +19,11 @@ impl Strategy for VolumeAttachment {
 
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         object["status"] = json!({ "attached": false });
+    }
+
+    fn prepare_for_status_update(&self, _kind: &KindDef, object: &mut Value, old: &Value) {
+        keep_all_but_status(object, old);
+        keep_meta(object, old, SETTLED_META);
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {

@@ -73,12 +73,10 @@ pub fn keep_settled_meta(kind: &KindDef, object: &mut Value, old: &Value) {
                 .collect()
         }
         (false, "Deployment") => vec!["labels".to_owned()],
-        (false, "Pod") => vec!["ownerReferences".to_owned()],
+        (false, "Pod") => vec!["deletionTimestamp".to_owned(), "ownerReferences".to_owned()],
         _ => Vec::new(),
     };
-    for field in
-        kept.iter().map(String::as_str).chain(["deletionTimestamp", "deletionGracePeriodSeconds"])
-    {
+    for field in kept.iter().map(String::as_str) {
         match old.pointer(&format!("/metadata/{field}")) {
             Some(value) => set(object, field, value.clone()),
             None => remove(object, field),

@@ -2,7 +2,7 @@
 //! succeed without anybody hearing of it.
 //!
 //! Wraps the way to the server, so whatever is built on a `Client` can be put through it unchanged. A seed makes a day
-//! that can be had again, as far as tasks run in the same order.
+//! that can be had again, as far as tasks run in the same order. What reaches the server is noted, on good days too.
 //! Invariant: nothing happens that a real network and a real API server could not do to a client.
 
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,14 @@ const EVENT_LATE: usize = 5;
 const LONGEST_DELAY_MS: usize = 25;
 
 #[derive(Clone)]
-pub struct Chaos(Arc<Mutex<Dice>>);
+pub struct Chaos(Arc<Day>);
+
+struct Day {
+    dice: Mutex<Dice>,
+    good: bool,
+    /// Who wrote what, but for events.
+    writes: Mutex<Vec<String>>,
+}
 
 type Lines = BoxStream<'static, Result<Frame<Bytes>, BoxError>>;
 
@@ -41,13 +48,39 @@ type Lines = BoxStream<'static, Result<Frame<Bytes>, BoxError>>;
 
 impl Chaos {
     pub fn of_seed(seed: u64) -> Chaos {
-        Chaos(Arc::new(Mutex::new(Dice::new(seed))))
+        Chaos::new(Dice::new(seed), false)
     }
 
-    pub fn client(&self, server: LocalService) -> Client {
-        let chaos = self.clone();
-        let service = tower::service_fn(move |request| chaos.clone().pass(server.clone(), request));
+    /// A day on which nothing happens.
+    pub fn none() -> Chaos {
+        Chaos::new(Dice::new(0), true)
+    }
+
+    fn new(dice: Dice, good: bool) -> Chaos {
+        Chaos(Arc::new(Day { dice: Mutex::new(dice), good, writes: Mutex::default() }))
+    }
+
+    /// The way to the server for `user`.
+    pub fn client(&self, user: &str, server: LocalService) -> Client {
+        let (chaos, user) = (self.clone(), user.to_owned());
+        let service = tower::service_fn(move |request| {
+            chaos.note(&user, &request);
+            chaos.clone().pass(server.clone(), request)
+        });
         Client::new(service, "default")
+    }
+
+    pub fn writes(&self) -> Vec<String> {
+        self.0.writes.lock().expect("no panic happens while writes are noted").clone()
+    }
+
+    fn note(&self, user: &str, request: &Request<Body>) {
+        let path = request.uri().path();
+        if request.method() == Method::GET || path.contains("/events") {
+            return;
+        }
+        let mut writes = self.0.writes.lock().expect("no panic happens while writes are noted");
+        writes.push(format!("{user}: {} {path}", request.method()));
     }
 
     async fn pass(
@@ -72,11 +105,11 @@ impl Chaos {
     }
 
     fn happens(&self, one_in: usize) -> bool {
-        self.below(one_in) == 0
+        !self.0.good && self.below(one_in) == 0
     }
 
     fn below(&self, limit: usize) -> usize {
-        self.0.lock().expect("no panic happens while dice are thrown").below(limit)
+        self.0.dice.lock().expect("no panic happens while dice are thrown").below(limit)
     }
 
     /// The lines of a watch, as they arrive on a bad day.
@@ -95,10 +128,12 @@ impl Chaos {
 
     /// What comes instead of a line; none ends the watch.
     async fn spoil(&self, lines: &mut Watched, line: Vec<u8>) -> Option<Vec<u8>> {
-        if self.happens(WATCH_CUT) {
+        // What has held for long breaks seldom, or a large list would never come through whole.
+        let steady = 1 + lines.seen.len() / 8;
+        if self.happens(WATCH_CUT * steady) {
             return None;
         }
-        if self.happens(REVISION_FORGOTTEN) {
+        if self.happens(REVISION_FORGOTTEN * steady) {
             lines.ended = true;
             return Some(expired());
         }

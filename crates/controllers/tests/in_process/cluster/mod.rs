@@ -1,4 +1,5 @@
-//! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end.
+//! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end, and so do
+//! those that say in an annotation how.
 
 pub mod chaos;
 #[allow(dead_code, reason = "the crate's own tests use the rest")]
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
@@ -18,8 +20,8 @@ use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
 use skiff_apiserver::{ApiServer, ApiServerConfig, UserInfo};
 use skiff_controllers::ControllersConfig;
-use skiff_controllers::runtime::Object;
-use tokio::task::JoinSet;
+use skiff_controllers::runtime::{Metrics, Object};
+use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
 use chaos::Chaos;
@@ -29,7 +31,15 @@ pub struct TestCluster {
     server: ApiServer,
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
+    controllers: Controllers,
     data_dir: PathBuf,
+}
+
+/// All of them, since they were last started.
+struct Controllers {
+    shutdown: CancellationToken,
+    running: JoinHandle<()>,
+    metrics: Metrics,
 }
 
 impl TestCluster {
@@ -59,19 +69,8 @@ impl TestCluster {
             shutdown.clone(),
         ));
         tasks.spawn(pretend_kubelet(client.clone(), shutdown.clone()));
-        let for_controllers = {
-            let server = server.clone();
-            move |user: &str| match &chaos {
-                Some(chaos) => chaos.client(server.local(identity(user))),
-                None => client_for(user),
-            }
-        };
-        tasks.spawn(skiff_controllers::run(
-            for_controllers,
-            controllers_config(&server),
-            shutdown.clone(),
-        ));
-        let cluster = TestCluster { client, server, shutdown, tasks, data_dir };
+        let controllers = start_controllers(&server, chaos);
+        let cluster = TestCluster { client, server, shutdown, tasks, controllers, data_dir };
         // Pods are admitted only once their service account is there.
         cluster
             .eventually("a service account", async |c| {
@@ -80,6 +79,26 @@ impl TestCluster {
             })
             .await;
         cluster
+    }
+
+    /// Has all controllers look at everything once more from the start; gives what they write.
+    pub async fn look_again(&mut self) -> Vec<String> {
+        self.controllers.stop().await;
+        let day = Chaos::none();
+        self.controllers = start_controllers(&self.server, Some(day.clone()));
+        let looks = |metrics: &Metrics| -> u64 {
+            metrics.snapshot().values().map(|counts| counts.reconciles).sum()
+        };
+        let (mut before, mut now) = (0, 0);
+        while now == 0 || now != before {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            (before, now) = (now, looks(&self.controllers.metrics));
+        }
+        day.writes()
+    }
+
+    pub fn client(&self) -> Client {
+        self.client.clone()
     }
 
     pub fn api<K: Object + Resource<Scope = NamespaceResourceScope>>(
@@ -159,6 +178,9 @@ impl TestCluster {
             .patch_status(name, &PatchParams::default(), &Patch::Merge(status))
             .await
             .expect("node status is accepted");
+        // Good for longer than any test takes, since nobody renews it.
+        let lease = json!({"metadata": {"name": name}, "spec": {"leaseDurationSeconds": 3600}});
+        self.create::<Lease>("kube-node-lease", lease).await;
     }
 
     pub async fn label_node(&self, name: &str, key: &str, value: &str) {
@@ -180,16 +202,25 @@ impl TestCluster {
     }
 
     pub async fn eventually(&self, what: &str, condition: impl AsyncFn(&TestCluster) -> bool) {
-        for _ in 0..600 {
-            if condition(self).await {
-                return;
-            }
+        self.within(Duration::from_secs(30), what, condition).await;
+    }
+
+    /// As `eventually`, with another patience.
+    pub async fn within(
+        &self,
+        patience: Duration,
+        what: &str,
+        condition: impl AsyncFn(&TestCluster) -> bool,
+    ) {
+        let began = tokio::time::Instant::now();
+        while !condition(self).await {
+            assert!(began.elapsed() < patience, "did not happen within {patience:?}: {what}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        panic!("did not happen within 30 s: {what}");
     }
 
     pub async fn stop(mut self) {
+        self.controllers.stop().await;
         self.shutdown.cancel();
         let drained = async { while self.tasks.join_next().await.is_some() {} };
         tokio::time::timeout(Duration::from_secs(10), drained)
@@ -197,6 +228,26 @@ impl TestCluster {
             .expect("everything stops when told");
         self.server.close().await.expect("the store closes");
         let _ = std::fs::remove_dir_all(&self.data_dir);
+    }
+}
+
+fn start_controllers(server: &ApiServer, chaos: Option<Chaos>) -> Controllers {
+    let (clients, shutdown) = (server.clone(), CancellationToken::new());
+    let client_for = move |user: &str| match &chaos {
+        Some(chaos) => chaos.client(user, clients.local(identity(user))),
+        None => Client::new(clients.typed(identity(user)), "default"),
+    };
+    let config = controllers_config(server);
+    let metrics = config.metrics.clone();
+    let running = tokio::spawn(skiff_controllers::run(client_for, config, shutdown.clone()));
+    Controllers { shutdown, running, metrics }
+}
+
+impl Controllers {
+    async fn stop(&mut self) {
+        self.shutdown.cancel();
+        let ended = tokio::time::timeout(Duration::from_secs(10), &mut self.running).await;
+        ended.expect("everything stops when told").expect("no controller panics");
     }
 }
 
@@ -237,6 +288,9 @@ pub fn json_path<K: Object>(object: &K, pointer: &str) -> Value {
         .unwrap_or(Value::Null)
 }
 
+/// How a pod ends once it runs: its last phase, as an annotation.
+const ENDS: &str = "test/ends";
+
 async fn pretend_kubelet(client: Client, shutdown: CancellationToken) {
     let mut pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default())
         .default_backoff()
@@ -251,6 +305,7 @@ async fn pretend_kubelet(client: Client, shutdown: CancellationToken) {
         let scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
         let running =
             pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
+        let ends = pod.metadata.annotations.as_ref().and_then(|all| all.get(ENDS));
         if pod.metadata.deletion_timestamp.is_some() {
             let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
         } else if scheduled && !running {
@@ -259,6 +314,10 @@ async fn pretend_kubelet(client: Client, shutdown: CancellationToken) {
             let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
             let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
                 "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
+            let _ =
+                api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
+        } else if let Some(phase) = ends.filter(|_| running) {
+            let status = json!({"status": {"phase": phase}});
             let _ =
                 api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
         }
