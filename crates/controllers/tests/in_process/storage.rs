@@ -101,7 +101,13 @@ async fn a_claim_is_bound_on_both_sides_and_leaves_its_volume_released() {
     let volumes = cluster.cluster_api::<PersistentVolume>();
     let bound = volumes.get("pv").await.unwrap();
     assert_eq!(json_path(&bound, "/spec/claimRef/uid"), json!(claim.metadata.uid));
-    assert_eq!(json_path(&bound, "/status/phase"), json!("Bound"));
+    // Another controller tells of it.
+    cluster
+        .eventually("the volume is bound", async |c| {
+            let volume = c.cluster_api::<PersistentVolume>().get("pv").await.unwrap();
+            json_path(&volume, "/status/phase") == json!("Bound")
+        })
+        .await;
     let claims = cluster.api::<PersistentVolumeClaim>("default");
     claims.delete("data", &DeleteParams::default()).await.expect("accepted");
     cluster
