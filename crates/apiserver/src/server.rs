@@ -111,6 +111,7 @@ impl ApiServer {
         let (encryption, store) = Encryption::over(store, &config.encryption, &config.data_dir)?;
         let server = Server::new(config, store, encryption, pki)?;
         let server = ApiServer { server: Arc::new(server) };
+        storage::move_old_places(&server.server).await?;
         custom::load(&server.server).await?;
         server.server.network.load(&server.server.store).await?;
         bootstrap::run(&server.server).await?;

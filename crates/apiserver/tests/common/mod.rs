@@ -56,9 +56,15 @@ impl Drop for Directory {
 impl Cluster {
     /// The same directory under a new server.
     pub async fn restart(self) -> Cluster {
+        self.restart_after(async |_| ()).await
+    }
+
+    /// The same, when something was done to the directory in between.
+    pub async fn restart_after(self, change: impl AsyncFnOnce(&std::path::Path)) -> Cluster {
         let Cluster { server, directory } = self;
         server.close().await.expect("the store closes");
         drop(server);
+        change(&directory.0).await;
         let config = ApiServerConfig::new(&directory.0);
         let server = ApiServer::build(config).await.expect("the same directory opens again");
         Cluster { server, directory }

@@ -16,5 +16,6 @@ mod limits;
 mod message_socket;
 mod policies;
 mod robustness;
+mod storage;
 mod verbs;
 mod webhooks;
