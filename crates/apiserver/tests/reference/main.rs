@@ -29,8 +29,7 @@ async fn the_recorded_answers_are_given() {
     let files = scenario_files(&root.join("scenarios"), &only);
     assert!(!files.is_empty(), "no scenario matches");
     let played = futures::stream::iter(files).map(|(topic, path)| async move {
-        let outcomes =
-            tokio::spawn(scenario::play(path.clone())).await.expect("a scenario does not panic");
+        let outcomes = tokio::spawn(play(path.clone())).await.expect("a scenario does not panic");
         (topic, path, outcomes)
     });
     let played: Vec<_> = played.buffer_unordered(AT_ONCE).collect().await;
@@ -48,6 +47,26 @@ async fn the_recorded_answers_are_given() {
     if only.is_empty() {
         compare_with_baseline(&root.join("baseline.json"), passed);
     }
+}
+
+/// Plays a scenario, and again when a port that was drawn at random was one of those that it asks for by number, which a
+/// real server draws now and then as well.
+async fn play(path: PathBuf) -> Vec<Outcome> {
+    const TIMES: usize = 4;
+    let drew_a_named_port = |outcomes: &[Outcome]| {
+        outcomes
+            .iter()
+            .flat_map(|outcome| &outcome.differences)
+            .any(|line| line.contains("<nodePort>"))
+    };
+    let mut outcomes = scenario::play(path.clone()).await;
+    for _ in 1..TIMES {
+        if !drew_a_named_port(&outcomes) {
+            break;
+        }
+        outcomes = scenario::play(path.clone()).await;
+    }
+    outcomes
 }
 
 /// Topic and path of every scenario whose path contains `only`.
