@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, ListParams};
 use serde_json::json;
 
 use crate::cluster::{TestCluster, count, json_path};
@@ -133,6 +133,16 @@ async fn a_claim_takes_the_closest_volume_which_is_released_after_it() {
                 "hostPath": {"path": "/data"}}});
         cluster.create_cluster::<PersistentVolume>(volume).await;
     }
+    // Claims and volumes are heard of by watches of their own: who has told of a volume's phase knows it.
+    cluster
+        .eventually("every volume is known", async |c| {
+            let found = c.cluster_api::<PersistentVolume>().list(&ListParams::default()).await;
+            found.expect("answered").items.iter().all(|volume| {
+                let status = volume.status.as_ref();
+                status.and_then(|status| status.phase.as_deref()) == Some("Available")
+            })
+        })
+        .await;
     cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
     let claims = cluster.api::<PersistentVolumeClaim>("default");
     cluster.eventually("bound", async |_| phase(&claims, "data").await == "Bound").await;
