@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use e2e::{Cluster, Host, deployment, eventually_within, kuard_pod};
+use e2e::{Cluster, Host, deployment, eventually, eventually_within, kuard_pod};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -90,10 +90,12 @@ fn a_node_of_which_only_files_are_left_brings_its_pods_back() {
     let holder = cluster.holder_pid();
     let processes = processes(&cluster.name);
     assert!(processes.len() >= 3, "the pods' processes are in its cgroups: {processes:?}");
-    for pid in [holder, cluster.server_pid()].into_iter().chain(processes) {
+    let killed: Vec<i32> = [holder, cluster.server_pid()].into_iter().chain(processes).collect();
+    for pid in &killed {
         // Some die with another that went before them.
-        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        let _ = kill(Pid::from_raw(*pid), Signal::SIGKILL);
     }
+    eventually("all of them are gone", || killed.iter().all(|pid| is_gone(*pid)));
     cluster.skiff(&["start"]).ok();
     cluster.wait_for_rollout("deployment/stable");
     cluster.wait_until_ready("sidecar");
@@ -105,6 +107,12 @@ fn a_node_of_which_only_files_are_left_brings_its_pods_back() {
         now.len() == before.len() && before.iter().all(again)
     });
     assert_eq!(cluster.kubectl("exec sidecar -c kuard -- echo alive").ok(), "alive\n");
+}
+
+/// A killed process lives on for as long as the kernel takes it apart; then nobody may have asked for its end yet.
+fn is_gone(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_none_or(|(_, state)| state.starts_with(['Z', 'X']))
 }
 
 /// Makes a batch of pods that end in different ways, and deletes an older one. The server may be away: then the next
