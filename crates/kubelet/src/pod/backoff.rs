@@ -45,6 +45,11 @@ impl Backoff {
         Backoff { delay, updated: failed }
     }
 
+    /// Whether this began with the failure at `failed`, after which the next try came at once: it delays only what fails later.
+    pub fn begins_with(&self, failed: Timestamp, policy: BackoffPolicy) -> bool {
+        self.updated == failed && self.delay == policy.initial
+    }
+
     /// When a thing that failed at `failed` may be tried again.
     pub fn retry_at(&self, failed: Timestamp) -> Timestamp {
         failed.checked_add(self.delay).unwrap_or(Timestamp::MAX)
@@ -54,6 +59,16 @@ impl Backoff {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_failure_delays_nothing() {
+        let failed = Timestamp::UNIX_EPOCH;
+        let first = Backoff::next(None, CONTAINER, failed);
+        assert!(first.begins_with(failed, CONTAINER));
+        let again = first.retry_at(failed);
+        assert!(!first.begins_with(again, CONTAINER), "what fails later waits");
+        assert!(!Backoff::next(Some(first), CONTAINER, again).begins_with(again, CONTAINER));
+    }
 
     #[test]
     fn doubles_to_the_maximum_and_is_forgotten_after_twice_that() {

@@ -22,6 +22,7 @@ use skiff_api::duration;
 use skiff_runtime::ContainerStatus;
 
 use super::{
+    backoff::CONTAINER,
     desired::{DesiredContainer, DesiredPod, Role},
     observed::{Failure, Observed, exit_code, finished_at, has_exited, is_running},
     plan::{Stage, StepKey, Why, has_completed, init_failed, starts_again},
@@ -291,6 +292,8 @@ fn waiting_after_exit(
     }
     let failure = seen.failures.get(&StepKey::Container(container.name().into()));
     let backoff = seen.restarts.get(container.name());
+    // Its first restart is under way, and came without a wait.
+    let backoff = backoff.filter(|b| !b.begins_with(finished_at(c), CONTAINER));
     let backoff = backoff.filter(|b| b.retry_at(finished_at(c)) > now || failure.is_none());
     let Some(backoff) = backoff else {
         return failure.map(|failure| failed(container, failure, now));
