@@ -235,3 +235,31 @@ impl DiskFile for NoFile {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_written_ahead_never_cover_data_nor_outlast_a_cut() {
+        const PIECE: usize = 300 << 10;
+        const RESERVE: usize = 3 << 20;
+        let home = std::env::temp_dir().join(format!("skiff-store-disk-{}", std::process::id()));
+        let disk = Directory::lock(&home).expect("nobody else holds it");
+        let path = home.join("log");
+        let mut file = disk.create("log", RESERVE as u64).expect("a file");
+        let mut written = Vec::new();
+        for piece in 1..=(RESERVE / PIECE) as u8 {
+            file.write_at(written.len() as u64, &[piece; PIECE]).expect("written");
+            written.extend_from_slice(&[piece; PIECE]);
+            let found = fs::read(&path).expect("readable");
+            assert_eq!(found.len(), RESERVE, "no zeros go beyond the room");
+            assert!(found.starts_with(&written), "piece {piece} stands over one before it");
+            assert!(found[written.len()..].iter().all(|byte| *byte == 0));
+        }
+        file.cut(10, 0).expect("cut");
+        file.write_at(10, b"more").expect("written");
+        assert_eq!(fs::read(&path).expect("readable"), [&written[..10], b"more"].concat());
+        fs::remove_dir_all(home).expect("removed");
+    }
+}
