@@ -26,6 +26,12 @@ use crate::{Committed, Durability, Error, Event, EventKind, Events, Revision, Tx
 
 /// How many events of history are dropped at most between two batches.
 const FORGET_STEP: usize = 1024;
+/// A batch of so many was written by a crowd, and the next one gets a moment to gather.
+const CROWD: usize = 8;
+/// What has gathered when there are so many is not kept waiting.
+const ENOUGH: usize = 48;
+/// The moment: a few times what a fast disk takes to sync.
+const GATHERING: Duration = Duration::from_micros(600);
 /// Expired history is looked for no more often than this.
 const EXPIRY_STEP: Duration = Duration::from_secs(1);
 
@@ -51,6 +57,8 @@ struct Head {
     asleep: bool,
     refusal: Option<Error>,
     closing: bool,
+    /// How many transactions the batch before this one held.
+    last_batch: usize,
 }
 
 /// A decided transaction on its way to the disk; without events, an answer that must wait for those before it.
@@ -110,6 +118,7 @@ impl Desk {
             asleep: false,
             refusal: None,
             closing: false,
+            last_batch: 0,
         };
         Desk { head: Mutex::new(head), work: Condvar::new(), retention, clock }
     }
@@ -196,13 +205,14 @@ impl Desk {
 
     /// Waits for work: queued transactions, or history that has grown too old. None once closed and drained.
     fn next_batch(&self) -> Option<Batch> {
-        let mut head = self.lock();
+        let mut head = self.gathered();
         loop {
             let dropped = head.state.forget(&self.retention, self.clock.now(), FORGET_STEP);
             if !head.queue.is_empty() || head.trimmed || dropped > 0 {
                 // A full step means that there is more to drop: come back without waiting.
                 head.trimmed = dropped == FORGET_STEP;
                 let pending = std::mem::take(&mut head.queue);
+                head.last_batch = pending.len();
                 return Some(Batch { pending, state: head.state.clone() });
             }
             if head.closing {
@@ -210,6 +220,18 @@ impl Desk {
             }
             head = self.sleep(head);
         }
+    }
+
+    /// The head, after a moment for more to come when many are writing: what a sync and a new state cost is shared by all
+    /// of a batch, and saves each of them more than the moment takes. A few writers never wait for others.
+    fn gathered(&self) -> MutexGuard<'_, Head> {
+        let head = self.lock();
+        if !head.waits_for_more() {
+            return head;
+        }
+        drop(head);
+        std::thread::sleep(GATHERING);
+        self.lock()
     }
 
     /// An idle store wakes only when its history expires.
@@ -272,6 +294,10 @@ impl Desk {
 // === impl Head ===
 
 impl Head {
+    fn waits_for_more(&self) -> bool {
+        !self.closing && self.last_batch >= CROWD && self.queue.len() < ENOUGH
+    }
+
     /// Makes a decided transaction part of the head; says whether it has to reach the disk.
     fn take_in(&mut self, txn: &Txn, events: &Events) -> bool {
         let durable = txn.durability == Durability::Durable || !self.may_float(events);
@@ -286,5 +312,32 @@ impl Head {
             event.kind == EventKind::Put && event.previous().is_some_and(|last| last.heartbeat)
         };
         self.state.revision.next() <= self.ceiling && events.iter().all(beats)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::embedded::clock::MonotonicClock;
+
+    #[test]
+    fn only_a_crowd_waits_for_more_and_not_once_enough_have_come_or_the_store_closes() {
+        let waits = |last_batch: usize, queued: usize, closing: bool| {
+            let clock = Arc::new(MonotonicClock::default());
+            let desk = Desk::new(State::default(), Revision(0), Retention::default(), clock);
+            let mut head = desk.lock();
+            let pending = || Pending {
+                events: Events::default(),
+                durable: false,
+                reply: oneshot::channel().0,
+            };
+            head.queue = std::iter::repeat_with(pending).take(queued).collect();
+            (head.last_batch, head.closing) = (last_batch, closing);
+            head.waits_for_more()
+        };
+        assert!(waits(CROWD, 1, false));
+        assert!(!waits(CROWD - 1, 1, false), "a few writers wait for nobody");
+        assert!(!waits(CROWD, ENOUGH, false));
+        assert!(!waits(CROWD, 1, true));
     }
 }
