@@ -271,35 +271,14 @@ fn changes(kind: &KindDef, old: &Value, new: &Value, manager: &Manager) -> Compa
     }
 }
 
-/// Built-in kinds whose status updates leave the metadata as it was, or say so.
-const NO_META_IN_STATUS: &[&str] = &[
-    "APIService",
-    "FlowSchema",
-    "PriorityLevelConfiguration",
-    "ResourceClaim",
-    "ServiceCIDR",
-    "ValidatingAdmissionPolicy",
-    "VolumeAttachment",
-];
-
 /// Fields that a write of the subresource resets, and so never owns.
 fn reset_fields(kind: &KindDef, manager: &Manager) -> Set {
-    let has_status = kind.subresource("status").is_some();
-    let spec: &[&[&str]] = match (manager.subresource.as_str(), kind.kind.as_str()) {
-        ("", "CertificateSigningRequest") => &[&["f:spec"], &["f:status"]],
-        ("", _) if has_status => &[&["f:status"]],
-        ("status", _) if kind.custom => &[&["f:metadata"], &["f:spec"]],
-        ("status", kind) if NO_META_IN_STATUS.contains(&kind) => &[&["f:metadata"], &["f:spec"]],
-        ("status", "Deployment") => &[&["f:spec"], &["f:metadata", "f:labels"]],
-        ("status", "Pod") => &[
-            &["f:spec"],
-            &["f:metadata", "f:deletionTimestamp"],
-            &["f:metadata", "f:ownerReferences"],
-        ],
-        ("status", _) => &[&["f:spec"]],
+    let paths = match manager.subresource.as_str() {
+        "" => kind.strategy.resets(kind),
+        "status" => kind.strategy.status_resets(),
         _ => &[],
     };
-    spec.iter().fold(Set::default(), |set, path| set.union(Set::of_path(path)))
+    paths.iter().fold(Set::default(), |set, path| set.union(Set::of_path(path)))
 }
 
 /// The object that a create starts from: what Go's zero value of the kind is written as.

@@ -45,6 +45,24 @@ pub trait Strategy: Send + Sync {
         keep_all_but_status(object, old);
     }
 
+    /// Fields that a write of the object resets, and so never owns.
+    fn resets(&self, kind: &KindDef) -> FieldPaths {
+        match kind.subresource("status") {
+            Some(_) => &[&["f:status"]],
+            None => &[],
+        }
+    }
+
+    /// Fields that a write of the status resets, and so never owns.
+    fn status_resets(&self) -> FieldPaths {
+        &[&["f:spec"]]
+    }
+
+    /// Subresources that no Tables are made of: orders that are not kept, and some parts of objects.
+    fn without_tables(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What a change through another subresource that writes one part brings along.
     fn prepare_for_part_update(&self, _part: &str, _object: &mut Value, _old: &Value) {}
 
@@ -163,6 +181,12 @@ pub trait Strategy: Send + Sync {
         Ok(())
     }
 }
+
+/// Fields of an object, each by the steps that lead to it in a field set.
+pub type FieldPaths = &'static [&'static [&'static str]];
+
+/// What status updates reset that leave the metadata as it was, or say so.
+pub const META_AND_SPEC: FieldPaths = &[&["f:metadata"], &["f:spec"]];
 
 /// The built-in kinds whose changes `metadata.generation` counts, by group.
 const COUNTED: &[(&str, &str)] = &[

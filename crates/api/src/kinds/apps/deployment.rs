@@ -7,7 +7,7 @@ use crate::kinds::workload::named_template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{FieldPaths, KindDef, Strategy};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
@@ -18,6 +18,10 @@ use crate::kinds::workload::{
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    fn status_resets(&self) -> FieldPaths {
+        &[&["f:spec"], &["f:metadata", "f:labels"]]
+    }
+
     fn tells_empty_from_absent(&self) -> bool {
         true
     }
