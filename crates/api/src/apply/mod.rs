@@ -12,9 +12,9 @@ mod typed;
 
 use serde_json::{Map, Value, json};
 
-pub use typed::{atomics, check, merge};
+pub use typed::{atomics, check, is_in_whole_list, merge};
 
-use crate::codec::{self, Target};
+use crate::codec::{self, Decoded, Target};
 use crate::kind::KindDef;
 use crate::kinds::legacy;
 use crate::meta::{meta, meta_mut};
@@ -61,13 +61,14 @@ pub fn track(kind: &KindDef, old: Option<&Value>, new: &mut Value, manager: &Man
 }
 
 /// Applies a configuration to a live object, or to nothing. The result still needs defaults.
+/// Of what was decoded nothing is strict: a configuration is held to its schema before.
 pub fn apply(
     kind: &KindDef,
     live: Option<&Value>,
     config: &Value,
     manager: &Manager,
     force: bool,
-) -> Result<Value, Status> {
+) -> Result<Decoded, Status> {
     acceptable(kind, config)?;
     let applied = match apply_once(kind, live, config, manager, force) {
         Err(Conflicted(conflicts)) if last_applied::allows(kind, live, manager, &conflicts) => {
@@ -77,8 +78,8 @@ pub fn apply(
     };
     let mut object = applied.map_err(|Conflicted(conflicts)| conflict_status(conflicts))?;
     last_applied::follow(&mut object, config, manager);
-    let decoded = codec::decode_value(object, &Target::of(kind));
-    decoded.map(|decoded| decoded.object).map_err(|fault| unconvertible(config, &fault.to_string()))
+    codec::decode_value(object, &Target::of(kind))
+        .map_err(|fault| unconvertible(config, &fault.to_string()))
 }
 
 /// A configuration whose values do not fit into the kind.

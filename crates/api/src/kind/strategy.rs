@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::{GroupVersion, KindDef};
+use crate::alike::alike;
 use crate::field::ErrorList;
 use crate::meta::meta_mut;
 
@@ -69,7 +70,8 @@ pub trait Strategy: Send + Sync {
     /// Whether `metadata.generation` counts changes of this kind, and whether the objects differ in
     /// what counts: by default everything outside of metadata and status, for kinds with a status.
     fn generation_changes(&self, kind: &KindDef, object: &Value, old: &Value) -> bool {
-        self.counts_generation(kind) && differ_outside_status(object, old)
+        let same = if self.counts_empties() { Value::eq } else { alike };
+        self.counts_generation(kind) && differ_outside_status(object, old, same)
     }
 
     /// Whether generation starts at 1 on create.
@@ -145,6 +147,16 @@ pub trait Strategy: Send + Sync {
 
     /// Whether the validation of a new object depends on which lists and maps were given empty.
     fn tells_empty_from_absent(&self) -> bool {
+        false
+    }
+
+    /// Whether defaults leave alone what was given empty.
+    fn defaults_keep_empties(&self) -> bool {
+        false
+    }
+
+    /// Whether a change between an empty list or map and none counts as one of the generation.
+    fn counts_empties(&self) -> bool {
         false
     }
 
@@ -273,16 +285,10 @@ pub fn keep_meta(object: &mut Value, old: &Value, fields: &[&str]) {
     }
 }
 
-fn differ_outside_status(object: &Value, old: &Value) -> bool {
+fn differ_outside_status(object: &Value, old: &Value, same: fn(&Value, &Value) -> bool) -> bool {
     let (Some(new), Some(was)) = (object.as_object(), old.as_object()) else { return false };
     let counted = |name: &str| !matches!(name, "status" | "metadata" | "apiVersion" | "kind");
-    let mut ours = new.iter().filter(|(name, _)| counted(name));
-    let mut theirs = was.iter().filter(|(name, _)| counted(name));
-    loop {
-        match (ours.next(), theirs.next()) {
-            (None, None) => return false,
-            (a, b) if a == b => {}
-            _ => return true,
-        }
-    }
+    let differs = |name: &str| !same(&object[name], &old[name]);
+    let gone = was.keys().filter(|name| !new.contains_key(name.as_str()));
+    new.keys().chain(gone).any(|name| counted(name) && differs(name))
 }

@@ -1,5 +1,6 @@
 //! Deployment: rolling update by quarters, ten old revisions, ten minutes to make progress.
 
+use crate::alike::alike;
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate::validate_controlled_template;
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
@@ -48,9 +49,8 @@ impl Strategy for Deployment {
 
     /// Annotations count as well: some of them are handed down to ReplicaSets.
     fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        let counted =
-            |object: &Value| json!([object["spec"], object.pointer("/metadata/annotations")]);
-        counted(object) != counted(old)
+        let annotations = |object: &Value| object["metadata"].get("annotations").cloned();
+        !alike(&object["spec"], &old["spec"]) || annotations(object) != annotations(old)
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
