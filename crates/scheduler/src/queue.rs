@@ -32,6 +32,8 @@ pub struct SchedulingQueue {
     active: BTreeSet<(ActiveKey, String)>,
     backoff: BTreeSet<(DueKey, String)>,
     unschedulable: BTreeSet<(DueKey, String)>,
+    /// The unschedulable ones by who turned them away, so that an event is asked of those only whom it may concern.
+    rejected: HashMap<PluginSet, BTreeSet<String>>,
     arrivals: u64,
 }
 
@@ -82,6 +84,7 @@ impl SchedulingQueue {
             active: BTreeSet::new(),
             backoff: BTreeSet::new(),
             unschedulable: BTreeSet::new(),
+            rejected: HashMap::new(),
             arrivals: 0,
         }
     }
@@ -167,10 +170,8 @@ impl SchedulingQueue {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         waiting.pod.rejected_by = rejected_by;
         waiting.pod.due = due;
-        let until = now + MAX_UNSCHEDULABLE;
-        waiting.place = Place::Unschedulable(until);
-        let entry = ((until, waiting.pod.arrival), uid.to_owned());
-        self.unschedulable.insert(entry);
+        waiting.place = Place::Unschedulable(now + MAX_UNSCHEDULABLE);
+        self.put_back(uid);
     }
 
     /// The attempt itself failed (the API said no): try again after the back-off, whatever happens.
@@ -186,7 +187,10 @@ impl SchedulingQueue {
 
     /// Wakes the pods that the event may help.
     pub fn happened(&mut self, event: &ClusterEvent, now: Instant) {
-        let waiting = self.unschedulable.iter().map(|(_, uid)| &self.pods[uid].pod);
+        let hearing = PluginSet::hearing(event.kind());
+        let concerned =
+            self.rejected.iter().filter(|(by, _)| by.is_empty() || !by.and(hearing).is_empty());
+        let waiting = concerned.flat_map(|(_, uids)| uids).map(|uid| &self.pods[uid].pod);
         let helped: Vec<_> = waiting.filter(|pod| helps(pod, event)).cloned().collect();
         for pod in helped {
             self.wake(pod, now);
@@ -240,10 +244,8 @@ impl SchedulingQueue {
     }
 
     fn wake_due(&mut self, now: Instant) {
-        while let Some((_, uid)) = self.backoff.pop_first_if(now) {
-            self.set_place(&uid, Place::Active);
-        }
-        while let Some((_, uid)) = self.unschedulable.pop_first_if(now) {
+        while let Some(uid) = due(&self.backoff, now).or_else(|| due(&self.unschedulable, now)) {
+            self.take_out(&uid);
             self.set_place(&uid, Place::Active);
         }
     }
@@ -275,7 +277,10 @@ impl SchedulingQueue {
         match place {
             Place::Active => self.active.insert((pod.active_key(), name)),
             Place::Backoff => self.backoff.insert(((pod.due, pod.arrival), name)),
-            Place::Unschedulable(until) => self.unschedulable.insert(((*until, pod.arrival), name)),
+            Place::Unschedulable(until) => {
+                self.rejected.entry(pod.rejected_by).or_default().insert(name.clone());
+                self.unschedulable.insert(((*until, pod.arrival), name))
+            }
             Place::InFlight | Place::Gated => false,
         };
     }
@@ -287,6 +292,12 @@ impl SchedulingQueue {
             Place::Active => self.active.remove(&(pod.active_key(), name)),
             Place::Backoff => self.backoff.remove(&((pod.due, pod.arrival), name)),
             Place::Unschedulable(until) => {
+                if let Some(uids) = self.rejected.get_mut(&pod.rejected_by) {
+                    uids.remove(uid);
+                    if uids.is_empty() {
+                        self.rejected.remove(&pod.rejected_by);
+                    }
+                }
                 self.unschedulable.remove(&((*until, pod.arrival), name))
             }
             Place::InFlight | Place::Gated => false,
@@ -294,15 +305,10 @@ impl SchedulingQueue {
     }
 }
 
-/// The first entry of an order by time, once its time has come.
-trait PopDue {
-    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)>;
-}
-
-impl PopDue for BTreeSet<(DueKey, String)> {
-    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)> {
-        if self.first()?.0.0 > now { None } else { self.pop_first() }
-    }
+/// The first of an order by time, once its time has come.
+fn due(order: &BTreeSet<(DueKey, String)>, now: Instant) -> Option<String> {
+    let ((due, _), uid) = order.first()?;
+    (*due <= now).then(|| uid.clone())
 }
 
 // === impl QueuedPod ===
@@ -314,13 +320,14 @@ impl QueuedPod {
 }
 
 fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
-    pod.rejected_by.is_empty()
-        || pod.rejected_by.iter().any(|plugin| plugin.may_help(&pod.info, event))
+    let asked = pod.rejected_by.and(PluginSet::hearing(event.kind()));
+    pod.rejected_by.is_empty() || asked.iter().any(|plugin| plugin.may_help(&pod.info, event))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::framework::EventKind;
     use skiff_api::scheduling::resources::{PodRequests, Resources};
 
     fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
@@ -375,7 +382,7 @@ mod tests {
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
         let other = PodInfo::default();
         queue.happened(&ClusterEvent::PodPlaced(&other), Instant::now());
-        queue.happened(&ClusterEvent::StorageChanged, Instant::now());
+        queue.happened(&ClusterEvent::Changed(EventKind::VolumeClaim), Instant::now());
         assert_eq!(popped(&mut queue), None);
         let full = crate::node_info::NodeInfo::default();
         queue.happened(&ClusterEvent::NodeAdded(&full), Instant::now());
@@ -383,6 +390,23 @@ mod tests {
         queue.happened(&ClusterEvent::PodLeft(&other), Instant::now());
         // It is backing off still, but there is nothing else to do.
         assert_eq!(popped(&mut queue).as_deref(), Some("a"));
+    }
+
+    /// A watch that never ends is spared what it has not asked for.
+    #[tokio::test(start_paused = true)]
+    async fn an_event_is_asked_only_of_pods_whose_plugins_hear_of_it() {
+        let mut queue = queue();
+        for (uid, plugin) in [("fit", "NodeResourcesFit"), ("volume", "VolumeBinding")] {
+            queue.set(pod(uid, 0), Instant::now());
+            popped(&mut queue);
+            queue.unschedulable(uid, only(plugin), Instant::now());
+        }
+        queue.happened(&ClusterEvent::Changed(EventKind::Namespace), Instant::now());
+        assert_eq!(queue.unschedulable.len(), 2);
+        queue.happened(&ClusterEvent::Changed(EventKind::Volume), Instant::now());
+        assert_eq!(popped(&mut queue).as_deref(), Some("volume"));
+        queue.happened(&ClusterEvent::PodLeft(&PodInfo::default()), Instant::now());
+        assert_eq!(popped(&mut queue).as_deref(), Some("fit"));
     }
 
     #[tokio::test(start_paused = true)]
@@ -452,6 +476,8 @@ mod tests {
             assert_eq!((active, backoff, parked), expected, "{uid}");
             placed += usize::from(active || backoff || parked);
         }
+        let rejected: usize = queue.rejected.values().map(BTreeSet::len).sum();
+        assert_eq!(rejected, queue.unschedulable.len(), "known by who turned them away");
         let queued = queue.active.len() + queue.backoff.len() + queue.unschedulable.len();
         assert_eq!(placed, queued, "an entry without a pod");
     }

@@ -8,8 +8,8 @@
 mod heard;
 mod outcome;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::mem::Discriminant;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -29,9 +29,6 @@ use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 use crate::queue::SchedulingQueue;
 use crate::recorder::Recorder;
-
-/// All kinds of which a complete list must have come before the first pod is tried.
-const WATCHED_KINDS: usize = 15;
 
 /// A pod with a node whose claims do not have their volumes yet.
 struct AwaitingClaims {
@@ -62,7 +59,9 @@ pub struct Scheduler {
     /// For what runs beside the task to report back.
     reports: mpsc::UnboundedSender<Event>,
     /// The kinds of which a complete list has come.
-    complete: HashSet<Discriminant<Event>>,
+    complete: HashSet<Cow<'static, str>>,
+    /// How many kinds are watched: as many complete lists must have come before the first pod is tried.
+    watched: usize,
     awaiting_claims: Vec<AwaitingClaims>,
     /// The last write of a condition, by pod.
     telling: HashMap<String, JoinHandle<()>>,
@@ -76,6 +75,7 @@ impl Scheduler {
         writer: Writer,
         recorder: Recorder,
         reports: mpsc::UnboundedSender<Event>,
+        watched: usize,
     ) -> Scheduler {
         let seed = u64::try_from((config.clock)().as_nanosecond()).unwrap_or(1) | 1;
         let scheduling = Scheduling { start: 0, chance: Chance(seed) };
@@ -91,6 +91,7 @@ impl Scheduler {
             recorder,
             reports,
             complete: HashSet::new(),
+            watched,
             awaiting_claims: Vec::new(),
             telling: HashMap::new(),
         }
@@ -136,7 +137,7 @@ impl Scheduler {
 
     /// Tries one pod, if one is waiting. Answers whether there was one.
     fn schedule_one(&mut self) -> bool {
-        if self.complete.len() < WATCHED_KINDS {
+        if self.complete.len() < self.watched {
             return false;
         }
         let Some(queued) = self.queue.pop(Instant::now()) else { return false };
