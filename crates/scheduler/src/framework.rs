@@ -33,7 +33,7 @@ pub trait Plugin: Sync {
     fn name(&self) -> &'static str;
 
     /// PreEnqueue: why the pod must not be tried at all yet.
-    fn pre_enqueue(&self, _pod: &PodInfo) -> Result<(), Gated> {
+    fn pre_enqueue(&self, _pod: &PodInfo, _listers: &Listers) -> Result<(), Gated> {
         Ok(())
     }
 
@@ -105,7 +105,7 @@ pub enum Verdict {
     Unresolvable,
 }
 
-/// The pod waits for somebody to lift a gate.
+/// The pod waits for somebody to lift a gate, or to make something that it names.
 #[derive(Debug, PartialEq)]
 pub struct Gated;
 
@@ -153,6 +153,12 @@ pub enum ClusterEvent<'a> {
     PodTerminating(&'a PodInfo),
     /// The waiting pod itself was changed.
     PodUpdated,
+    /// A ResourceClaim came, changed or went; `frees`: there may be devices now for others than those who name it.
+    ResourceClaim {
+        namespace: &'a str,
+        name: &'a str,
+        frees: bool,
+    },
     /// An object of a kind that is only looked up came, changed or went.
     Changed(EventKind),
 }
@@ -174,6 +180,9 @@ pub enum EventKind {
     CsiDriver,
     StorageCapacity,
     VolumeAttachment,
+    ResourceClaim,
+    ResourceSlice,
+    DeviceClass,
 }
 
 // === impl ClusterEvent ===
@@ -197,6 +206,7 @@ impl<'a> ClusterEvent<'a> {
             ClusterEvent::PodLeft(_) => EventKind::PodLeft,
             ClusterEvent::PodTerminating(_) => EventKind::PodTerminating,
             ClusterEvent::PodUpdated => EventKind::PodUpdated,
+            ClusterEvent::ResourceClaim { .. } => EventKind::ResourceClaim,
             ClusterEvent::Changed(kind) => *kind,
         }
     }
@@ -206,7 +216,7 @@ impl<'a> ClusterEvent<'a> {
 
 impl EventKind {
     /// One more than the highest of them, for tables.
-    pub const COUNT: usize = EventKind::VolumeAttachment as usize + 1;
+    pub const COUNT: usize = EventKind::DeviceClass as usize + 1;
 }
 
 /// Brings scores to 0..=MAX_SCORE in proportion to the highest; `reverse` makes the lowest the best.

@@ -7,8 +7,10 @@
 
 mod api_writes;
 mod cache;
+mod claim_writes;
 mod config;
 mod cycle;
+mod devices;
 mod filters;
 mod framework;
 mod groups;

@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::framework::ClusterEvent;
+use crate::listers::Listers;
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::PodInfo;
 
@@ -34,6 +35,7 @@ pub struct SchedulingQueue {
     unschedulable: BTreeSet<(DueKey, String)>,
     /// The unschedulable ones by who turned them away, so that an event is asked of those only whom it may concern.
     rejected: HashMap<PluginSet, BTreeSet<String>>,
+    gated: BTreeSet<String>,
     arrivals: u64,
 }
 
@@ -85,6 +87,7 @@ impl SchedulingQueue {
             backoff: BTreeSet::new(),
             unschedulable: BTreeSet::new(),
             rejected: HashMap::new(),
+            gated: BTreeSet::new(),
             arrivals: 0,
         }
     }
@@ -95,9 +98,9 @@ impl SchedulingQueue {
     }
 
     /// Takes a new pod, or the new state of a known one.
-    pub fn set(&mut self, info: Arc<PodInfo>, now: Instant) {
+    pub fn set(&mut self, info: Arc<PodInfo>, listers: &Listers, now: Instant) {
         let Some(waiting) = self.pods.get_mut(&info.uid) else {
-            return self.insert(info, now);
+            return self.insert(info, listers, now);
         };
         let matters = !waiting.pod.info.schedules_like(&info);
         let uid = info.uid.clone();
@@ -105,7 +108,7 @@ impl SchedulingQueue {
             Place::InFlight => waiting.pod.info = info,
             Place::Gated => {
                 self.remove(&uid);
-                self.insert(info, now);
+                self.insert(info, listers, now);
             }
             Place::Unschedulable(_) if matters => {
                 waiting.pod.info = info;
@@ -197,6 +200,17 @@ impl SchedulingQueue {
         }
     }
 
+    /// Lets in the gated pods that nothing keeps out any more.
+    pub fn look_at_gated(&mut self, listers: &Listers, now: Instant) {
+        let open = |uid: &&String| is_open(&self.pods[*uid].pod.info, listers);
+        let open: Vec<_> = self.gated.iter().filter(open).cloned().collect();
+        for uid in open {
+            let info = self.pods[&uid].pod.info.clone();
+            self.remove(&uid);
+            self.insert(info, listers, now);
+        }
+    }
+
     /// Evictions for the pod are being asked for: it waits for `preempted`, whatever happens.
     pub fn preempting(&mut self, uid: &str) {
         if let Some(waiting) = self.pods.get_mut(uid) {
@@ -227,10 +241,10 @@ impl SchedulingQueue {
         }
     }
 
-    fn insert(&mut self, info: Arc<PodInfo>, now: Instant) {
+    fn insert(&mut self, info: Arc<PodInfo>, listers: &Listers, now: Instant) {
         self.arrivals += 1;
         let uid = info.uid.clone();
-        let gated = PLUGINS.iter().any(|plugin| plugin.pre_enqueue(&info).is_err());
+        let open = is_open(&info, listers);
         let pod = QueuedPod {
             info,
             attempts: 0,
@@ -238,7 +252,7 @@ impl SchedulingQueue {
             due: now,
             arrival: self.arrivals,
         };
-        let place = if gated { Place::Gated } else { Place::Active };
+        let place = if open { Place::Active } else { Place::Gated };
         self.pods.insert(uid.clone(), Waiting { pod, place, preempting: Preempting::No });
         self.put_back(&uid);
     }
@@ -281,7 +295,8 @@ impl SchedulingQueue {
                 self.rejected.entry(pod.rejected_by).or_default().insert(name.clone());
                 self.unschedulable.insert(((*until, pod.arrival), name))
             }
-            Place::InFlight | Place::Gated => false,
+            Place::Gated => self.gated.insert(name),
+            Place::InFlight => false,
         };
     }
 
@@ -300,9 +315,14 @@ impl SchedulingQueue {
                 }
                 self.unschedulable.remove(&((*until, pod.arrival), name))
             }
-            Place::InFlight | Place::Gated => false,
+            Place::Gated => self.gated.remove(uid),
+            Place::InFlight => false,
         };
     }
+}
+
+fn is_open(pod: &PodInfo, listers: &Listers) -> bool {
+    PLUGINS.iter().all(|plugin| plugin.pre_enqueue(pod, listers).is_ok())
 }
 
 /// The first of an order by time, once its time has come.
@@ -354,7 +374,7 @@ mod tests {
     async fn higher_priority_first_then_first_come() {
         let mut queue = queue();
         for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
-            queue.set(pod(uid, priority), Instant::now());
+            queue.set(pod(uid, priority), &Listers::default(), Instant::now());
         }
         let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
         assert_eq!(order, ["b", "d", "a", "c"]);
@@ -363,7 +383,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn failed_attempts_back_off_longer_each_time() {
         let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
+        queue.set(pod("a", 0), &Listers::default(), Instant::now());
         for seconds in [1, 2, 4, 8, 10, 10] {
             assert_eq!(popped(&mut queue).as_deref(), Some("a"));
             queue.failed("a", Instant::now());
@@ -377,7 +397,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn only_an_event_that_may_help_wakes_a_pod() {
         let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
+        queue.set(pod("a", 0), &Listers::default(), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
         let other = PodInfo::default();
@@ -397,7 +417,7 @@ mod tests {
     async fn an_event_is_asked_only_of_pods_whose_plugins_hear_of_it() {
         let mut queue = queue();
         for (uid, plugin) in [("fit", "NodeResourcesFit"), ("volume", "VolumeBinding")] {
-            queue.set(pod(uid, 0), Instant::now());
+            queue.set(pod(uid, 0), &Listers::default(), Instant::now());
             popped(&mut queue);
             queue.unschedulable(uid, only(plugin), Instant::now());
         }
@@ -412,18 +432,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_woken_pod_waits_out_its_back_off_behind_active_ones() {
         let mut queue = queue();
-        queue.set(pod("a", 9), Instant::now());
+        queue.set(pod("a", 9), &Listers::default(), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
         queue.happened(&ClusterEvent::PodLeft(&PodInfo::default()), Instant::now());
-        queue.set(pod("b", 0), Instant::now());
+        queue.set(pod("b", 0), &Listers::default(), Instant::now());
         assert_eq!(popped(&mut queue).as_deref(), Some("b"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_forgotten_pod_is_tried_again_after_five_minutes() {
         let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
+        queue.set(pod("a", 0), &Listers::default(), Instant::now());
         popped(&mut queue);
         queue.unschedulable("a", only("NodeName"), Instant::now());
         assert_eq!(queue.next_due(), Some(Instant::now() + MAX_UNSCHEDULABLE));
@@ -435,21 +455,21 @@ mod tests {
     async fn a_gated_pod_is_not_tried_until_the_gate_is_lifted() {
         let mut queue = queue();
         let gated = PodInfo { gates: vec!["wait".into()], ..PodInfo::clone(&pod("a", 0)) };
-        queue.set(Arc::new(gated), Instant::now());
+        queue.set(Arc::new(gated), &Listers::default(), Instant::now());
         assert_eq!(popped(&mut queue), None);
         assert_eq!(queue.next_due(), None);
-        queue.set(pod("a", 0), Instant::now());
+        queue.set(pod("a", 0), &Listers::default(), Instant::now());
         assert_eq!(popped(&mut queue).as_deref(), Some("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_popped_or_removed_pod_is_not_given_again() {
         let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
+        queue.set(pod("a", 0), &Listers::default(), Instant::now());
         popped(&mut queue);
-        queue.set(pod("a", 0), Instant::now());
+        queue.set(pod("a", 0), &Listers::default(), Instant::now());
         assert_eq!(popped(&mut queue), None, "it is being tried");
-        queue.set(pod("b", 0), Instant::now());
+        queue.set(pod("b", 0), &Listers::default(), Instant::now());
         queue.remove("b");
         assert_eq!(popped(&mut queue), None);
     }
@@ -491,7 +511,11 @@ mod tests {
             for _ in 0..200 {
                 let uid = format!("p{}", chance.below(8));
                 match chance.below(9) {
-                    0 | 1 => queue.set(pod(&uid, chance.below(3) as i32), Instant::now()),
+                    0 | 1 => queue.set(
+                        pod(&uid, chance.below(3) as i32),
+                        &Listers::default(),
+                        Instant::now(),
+                    ),
                     2 | 3 => drop(queue.pop(Instant::now())),
                     4 if in_flight(&queue, &uid) => {
                         queue.unschedulable(&uid, only("NodeResourcesFit"), Instant::now());

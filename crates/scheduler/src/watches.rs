@@ -12,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::devices::{ClaimInfo, ClassInfo, SliceInfo};
 use crate::framework::EventKind;
 use crate::informer::{self, Change};
 use crate::listers::{self, Listed, Lister, Listers};
@@ -37,6 +38,7 @@ pub fn start(client: Client, events: mpsc::Sender<Event>, parts: &mut JoinSet<()
     let mut watch = Watch { client, events, parts, started: 0 };
     watch.start(Some(UNFINISHED), PodInfo::of, Event::Pods);
     watch.start(None, NodeFacts::of, Event::Nodes);
+    watch.start(None, ClaimInfo::of, Event::ResourceClaims);
 
     use EventKind::*;
     watch.listed(listers::namespace, |all| &mut all.namespaces, Some(Namespace));
@@ -52,6 +54,8 @@ pub fn start(client: Client, events: mpsc::Sender<Event>, parts: &mut JoinSet<()
     watch.listed(listers::csi_driver, |all| &mut all.csi_drivers, Some(CsiDriver));
     watch.listed(listers::capacity, |all| &mut all.capacities, Some(StorageCapacity));
     watch.listed(listers::attachment, |all| &mut all.attachments, Some(VolumeAttachment));
+    watch.listed(ClassInfo::of, |all| &mut all.device_classes, Some(DeviceClass));
+    watch.listed(SliceInfo::of, |all| &mut all.resource_slices, Some(ResourceSlice));
     watch.started
 }
 

@@ -57,7 +57,7 @@ impl Plugin for InterPodAffinity {
             ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
             ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
             ClusterEvent::Changed(_) => true,
-            ClusterEvent::PodTerminating(_) => false,
+            ClusterEvent::PodTerminating(_) | ClusterEvent::ResourceClaim { .. } => false,
         }
     }
 }

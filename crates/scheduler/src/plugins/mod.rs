@@ -1,6 +1,6 @@
 //! One file per plugin, and the list that says which run and in which order.
 
-mod dynamic_resources;
+pub mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;

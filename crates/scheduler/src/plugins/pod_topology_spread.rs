@@ -80,7 +80,7 @@ impl Plugin for PodTopologySpread {
                 before.labels != now.facts.labels || before.taints != now.facts.taints
             }
             ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
-            ClusterEvent::Changed(_) => false,
+            ClusterEvent::Changed(_) | ClusterEvent::ResourceClaim { .. } => false,
         }
     }
 }

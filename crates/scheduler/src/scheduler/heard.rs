@@ -12,8 +12,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::time::Instant;
 
 use super::{AwaitingClaims, BindError, Scheduler};
+use crate::devices::ClaimInfo;
 use crate::framework::{ClusterEvent, EventKind};
 use crate::informer::Change;
+use crate::listers::Listed;
 use crate::node_info::NodeFacts;
 use crate::pod_info::PodInfo;
 use crate::watches::ListerChange;
@@ -22,6 +24,7 @@ use crate::watches::ListerChange;
 pub enum Event {
     Pods(Change<Arc<PodInfo>>),
     Nodes(Change<NodeFacts>),
+    ResourceClaims(Change<Listed<ClaimInfo>>),
     /// A kind that is only looked up.
     Listed(ListerChange),
     /// What a pod's claims need has been asked for.
@@ -47,6 +50,7 @@ impl Scheduler {
         match event {
             Event::Pods(change) => self.apply_pods(change),
             Event::Nodes(change) => self.apply_nodes(change),
+            Event::ResourceClaims(change) => self.apply_resource_claims(change),
             Event::Listed(change) => self.apply_listed(change),
             Event::ClaimsSettled { pod, node } => {
                 let until = Instant::now() + self.claims_timeout(&pod);
@@ -121,7 +125,7 @@ impl Scheduler {
                 None,
             );
         }
-        self.queue.set(pod, Instant::now());
+        self.queue.set(pod, &self.listers, Instant::now());
     }
 
     fn set_placed(&mut self, pod: Arc<PodInfo>) {

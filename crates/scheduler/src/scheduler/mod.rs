@@ -5,6 +5,7 @@
 //! Counterpart: `scheduler.go` and the loop of `schedule_one.go`.
 //! Invariant: no pod is tried before everything that was there at the start is known; nothing here waits for the API.
 
+mod devices;
 mod heard;
 mod outcome;
 
@@ -21,6 +22,7 @@ pub use heard::Event;
 use crate::SchedulerConfig;
 use crate::api_writes::Writer;
 use crate::cache::Cache;
+use crate::claim_writes::ClaimError;
 use crate::cycle::{Chance, Outcome, Scheduling};
 use crate::framework::Cycle;
 use crate::listers::Listers;
@@ -41,7 +43,9 @@ struct AwaitingClaims {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error(transparent)]
-    Api(kube::Error),
+    Api(#[from] kube::Error),
+    #[error("running PreBind plugin \"DynamicResources\": {0}")]
+    Claim(#[from] ClaimError),
     #[error("timed out waiting for the pod's claims to be bound")]
     ClaimsTimedOut,
 }
@@ -153,7 +157,10 @@ impl Scheduler {
         };
         match self.scheduling.schedule(cycle) {
             Outcome::Placed { node } => self.place(&queued, node),
-            Outcome::Unschedulable { message, rejected_by, nomination } => {
+            Outcome::Unschedulable { message, rejected_by, nomination, deallocate } => {
+                if let Some(claim) = deallocate {
+                    self.deallocate(pod, claim);
+                }
                 self.queue.unschedulable(&pod.uid, rejected_by, Instant::now());
                 let nominated = self.nominate(pod, nomination);
                 self.tell_failed(pod, "Unschedulable", message, nominated);
