@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use skiff_api::codec::{self, decode_stored};
 use skiff_api::{KindDef, Kinds, Reason, Status};
@@ -274,9 +275,16 @@ fn is_lease(kind: &KindDef) -> bool {
 
 /// Who writes and with what, kept beside the revision.
 pub fn note(call: &Call, manager: &str) -> Bytes {
+    #[derive(Serialize)]
+    struct Note<'a> {
+        agent: &'a str,
+        manager: &'a str,
+        user: &'a str,
+        verb: &'a str,
+    }
     let agent = call.header(http::header::USER_AGENT);
-    let note = json!({ "user": call.user.name, "manager": manager, "agent": agent, "verb": call.info.verb });
-    Bytes::from(note.to_string())
+    let note = Note { agent, manager, user: &call.user.name, verb: &call.info.verb };
+    serde_json::to_vec(&note).expect("text can be written").into()
 }
 
 pub fn store_status(error: Error) -> Status {

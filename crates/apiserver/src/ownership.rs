@@ -93,7 +93,7 @@ fn foreign_versions(write: &Write<'_>, live: &Value) -> Vec<Arc<KindDef>> {
     if !kind.custom || converts_itself {
         return Vec::new();
     }
-    let owners = live.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let owners = live["metadata"]["managedFields"].as_array();
     let versions = owners.into_iter().flatten().filter_map(|owner| owner["apiVersion"].as_str());
     let own = kind.api_version();
     let others: BTreeSet<&str> = versions.filter(|version| *version != own).collect();

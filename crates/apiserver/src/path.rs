@@ -172,7 +172,8 @@ impl<'a> Passage<'a> {
         Ok(response)
     }
 
-    /// What is left once the request has its seat.
+    /// What is left once the request has its seat. What takes over a connection is boxed: every request is as large as
+    /// the largest that it might be.
     async fn serve<B>(
         &self,
         user: UserInfo,
@@ -187,7 +188,8 @@ impl<'a> Passage<'a> {
         self.authorize(&user, &query).await?;
         let (mut parts, body) = request.into_parts();
         if let Some(remote) = server.aggregator.remote(info) {
-            return Ok(aggregate::proxy::run(server, &remote, &user, parts, body).await);
+            let answer = aggregate::proxy::run(server, &remote, &user, parts, body);
+            return Ok(Box::pin(answer).await);
         }
         let trail = self.trail.get().cloned();
         let server = Arc::clone(server);
@@ -195,7 +197,7 @@ impl<'a> Passage<'a> {
             let headers = parts.headers.clone();
             let call =
                 Call::new(server, user, (*info).clone(), query, headers, Bytes::new(), trail);
-            return subresources::connect::run(&call, parts, body).await;
+            return Box::pin(subresources::connect::run(&call, parts, body)).await;
         }
         let body = read_body(body, &parts.headers).await?;
         let headers = std::mem::take(&mut parts.headers);

@@ -31,7 +31,7 @@ pub fn allows(
         .difference(&changes.modified)
         .difference(&changes.added)
         .difference(&changes.removed);
-    conflicts.iter().all(|(_, set)| set.difference(&allowed).is_empty())
+    conflicts.iter().all(|(_, set)| set.clone().difference(&allowed).is_empty())
 }
 
 /// Brings an annotation that is there up to date.

@@ -81,7 +81,7 @@ impl Managed {
     /// Writes the entries: applies first, then by time.
     pub fn encode(mut self) -> Value {
         self.0.sort_by(|a, b| a.order().cmp(&b.order()));
-        self.0.iter().map(Owner::encode).collect()
+        self.0.into_iter().map(Owner::encode).collect()
     }
 
     pub fn is_empty(&self) -> bool {
@@ -123,8 +123,7 @@ impl Managed {
     /// Takes what changed away from everyone but the entry that `keeps`.
     pub fn take_away(&mut self, changes: &Comparison, keeps: impl Fn(&Owner) -> bool) {
         for owner in self.0.iter_mut().filter(|owner| !keeps(owner)) {
-            owner.set = owner
-                .set
+            owner.set = std::mem::take(&mut owner.set)
                 .difference(&changes.modified)
                 .difference(&changes.added)
                 .difference(&changes.removed);
@@ -213,20 +212,20 @@ impl Owner {
         })
     }
 
-    fn encode(&self) -> Value {
-        let mut entry = json!({
-            "manager": self.manager,
-            "operation": self.operation_text(),
-            "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1",
-            "fieldsV1": self.set.encode(),
-        });
-        for (field, text) in [("time", &self.time), ("subresource", &self.subresource)] {
+    fn encode(self) -> Value {
+        let mut entry = Map::new();
+        let mut put = |field: &str, value: Value| drop(entry.insert(field.to_owned(), value));
+        put("operation", self.operation_text().into());
+        put("manager", self.manager.into());
+        put("apiVersion", self.api_version.into());
+        put("fieldsType", "FieldsV1".into());
+        put("fieldsV1", self.set.encode());
+        for (field, text) in [("time", self.time), ("subresource", self.subresource)] {
             if !text.is_empty() {
-                entry[field] = text.clone().into();
+                put(field, text.into());
             }
         }
-        entry
+        Value::Object(entry)
     }
 
     fn operation_text(&self) -> &'static str {

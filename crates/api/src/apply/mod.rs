@@ -220,7 +220,7 @@ fn prune(merged: Value, managed: &Managed, last: Set, kind: &KindDef) -> Value {
     let pruned = without(&last);
     let owned = managed.0.iter().fold(Set::default(), |sum, owner| sum.union(owner.set.clone()));
     let kept = named(typed::fields(&pruned, schema)).union(named(owned));
-    let pruned = without(&all.difference(&kept));
+    let pruned = without(&all.clone().difference(&kept));
     // What was removed along without ever having been the manager's comes back.
     let gone = all.difference(&named(typed::fields(&pruned, schema)));
     without(&gone.intersection(&last))
@@ -319,7 +319,7 @@ fn claimed(kind: &KindDef, old: Option<&Value>, new: &Value, manager: &Manager) 
     if !manager.subresource.is_empty() {
         return live();
     }
-    let given = new.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let given = new["metadata"]["managedFields"].as_array();
     match given.map(Vec::as_slice) {
         Some([]) => Managed::default(),
         Some([only]) if is_blank(only) => Managed::default(),
@@ -350,7 +350,7 @@ fn is_blank(entry: &Value) -> bool {
 }
 
 fn entries(object: &Value) -> &[Value] {
-    object.pointer("/metadata/managedFields").and_then(Value::as_array).map_or(&[], Vec::as_slice)
+    object["metadata"]["managedFields"].as_array().map_or(&[], Vec::as_slice)
 }
 
 fn clear(object: &mut Value) {

@@ -39,17 +39,17 @@ impl Set {
     }
 
     /// Writes a FieldsV1 value.
-    pub fn encode(&self) -> Value {
+    pub fn encode(self) -> Value {
         Value::Object(self.encode_into(Map::new()))
     }
 
-    fn encode_into(&self, mut out: Map<String, Value>) -> Map<String, Value> {
-        for (step, entry) in &self.0 {
+    fn encode_into(self, mut out: Map<String, Value>) -> Map<String, Value> {
+        for (step, entry) in self.0 {
             let mut below = Map::new();
             if entry.member && !entry.below.is_empty() {
                 below.insert(".".to_owned(), Value::Object(Map::new()));
             }
-            out.insert(step.clone(), Value::Object(entry.below.encode_into(below)));
+            out.insert(step, Value::Object(entry.below.encode_into(below)));
         }
         out
     }
@@ -111,17 +111,17 @@ impl Set {
     }
 
     /// Members of this set that are no members of the other.
-    pub fn difference(&self, other: &Set) -> Set {
+    pub fn difference(self, other: &Set) -> Set {
+        if other.is_empty() {
+            return self;
+        }
         let mut out = Set::default();
-        for (step, ours) in &self.0 {
-            let entry = match other.0.get(step) {
-                None => ours.clone(),
-                Some(theirs) => Entry {
-                    member: ours.member && !theirs.member,
-                    below: ours.below.difference(&theirs.below),
-                },
-            };
-            out.put(step.clone(), entry);
+        for (step, mut entry) in self.0 {
+            if let Some(theirs) = other.0.get(&step) {
+                entry.member &= !theirs.member;
+                entry.below = entry.below.difference(&theirs.below);
+            }
+            out.put(step, entry);
         }
         out
     }

@@ -3,6 +3,7 @@
 //! Group, version and resource -> a [`KindDef`]. Counterpart: the route tables and `runtime.Scheme`.
 //! Invariant: one definition per group, version and resource, and always in their order.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use super::KindDef;
@@ -15,9 +16,14 @@ pub struct Kinds {
     hidden: Shelf,
 }
 
-/// Kinds by group, version and resource. In order, so that looking one up, as every request does, makes no key of its own.
+/// Kinds by group, version and resource.
 #[derive(Clone, Default)]
-struct Shelf(Vec<Arc<KindDef>>);
+struct Shelf {
+    ordered: Vec<Arc<KindDef>>,
+    /// The same by the hash of their keys: every request looks one up, and so neither makes a key of its own nor compares
+    /// itself with kinds that are not in the processor's cache.
+    hashed: Vec<(u64, Arc<KindDef>)>,
+}
 
 // === impl Kinds ===
 
@@ -32,7 +38,7 @@ impl Kinds {
 
     /// Every kind of a group and version, by resource name.
     pub fn in_version(&self, group: &str, version: &str) -> impl Iterator<Item = &Arc<KindDef>> {
-        let Shelf(served) = &self.served;
+        let served = &self.served.ordered;
         let place =
             |def: &Arc<KindDef>| (def.group.as_str(), def.version.as_str()).cmp(&(group, version));
         let first = served.partition_point(|def| place(def).is_lt());
@@ -41,7 +47,7 @@ impl Kinds {
     }
 
     pub fn iter(&self) -> impl Iterator<Item = &Arc<KindDef>> {
-        self.served.0.iter()
+        self.served.ordered.iter()
     }
 
     pub fn insert(&mut self, def: KindDef) {
@@ -54,17 +60,15 @@ impl Kinds {
     }
 
     pub fn remove(&mut self, group: &str, version: &str, resource: &str) {
-        if let Ok(at) = self.served.place_of((group, version, resource)) {
-            self.served.0.remove(at);
-        }
+        self.served.retain(|def| key_of(def) != (group, version, resource));
     }
 
     /// Removes every version of a custom resource.
     pub fn remove_custom(&mut self, group: &str, resource: &str) {
         let others =
             |def: &KindDef| !(def.custom && def.group == group && def.resource == resource);
-        self.served.0.retain(|def| others(def));
-        self.hidden.0.retain(|def| others(def));
+        self.served.retain(others);
+        self.hidden.retain(others);
     }
 
     /// A version of a resource, served or not.
@@ -86,21 +90,28 @@ impl Kinds {
 // === impl Shelf ===
 
 impl Shelf {
-    fn place_of(&self, key: (&str, &str, &str)) -> Result<usize, usize> {
-        self.0.binary_search_by(|def| key_of(def).cmp(&key))
-    }
-
     fn get(&self, key: (&str, &str, &str)) -> Option<&Arc<KindDef>> {
-        self.place_of(key).ok().map(|at| &self.0[at])
+        let hash = hash_of(key);
+        let first = self.hashed.partition_point(|(other, _)| *other < hash);
+        let alike = self.hashed[first..].iter().take_while(|(other, _)| *other == hash);
+        alike.map(|(_, def)| def).find(|def| key_of(def) == key)
     }
 
     fn insert(&mut self, def: KindDef) {
-        let place = self.place_of(key_of(&def));
-        let def = Arc::new(def);
-        match place {
-            Ok(at) => self.0[at] = def,
-            Err(at) => self.0.insert(at, def),
+        let hash = hash_of(key_of(&def));
+        if self.get(key_of(&def)).is_some() {
+            self.retain(|other| key_of(other) != key_of(&def));
         }
+        let def = Arc::new(def);
+        let place = self.ordered.partition_point(|other| key_of(other) < key_of(&def));
+        self.ordered.insert(place, def.clone());
+        let place = self.hashed.partition_point(|(other, _)| *other < hash);
+        self.hashed.insert(place, (hash, def));
+    }
+
+    fn retain(&mut self, stays: impl Fn(&KindDef) -> bool) {
+        self.ordered.retain(|def| stays(def));
+        self.hashed.retain(|(_, def)| stays(def));
     }
 }
 
@@ -114,4 +125,11 @@ impl FromIterator<KindDef> for Kinds {
 
 fn key_of(def: &KindDef) -> (&str, &str, &str) {
     (&def.group, &def.version, &def.resource)
+}
+
+/// The same in every process, though nothing depends on it.
+fn hash_of(key: (&str, &str, &str)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }

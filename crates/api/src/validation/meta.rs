@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{dns_label, label_key, label_value, object_name, qualified_name};
 use crate::field::{ErrorList, Path};
 use crate::kind::{KindDef, NameRule};
-use crate::meta::meta;
+use crate::meta::{meta, meta_mut};
 
 const ANNOTATIONS_MAX: usize = 256 * 1024;
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
@@ -97,8 +97,8 @@ fn passes(kind: &KindDef) -> &'static [Pass] {
 /// Drops owner references that say what an earlier one does; the uids of those, as a warning shows
 /// them.
 pub fn drop_repeated_owners(object: &mut Value) -> Vec<String> {
-    let owners = object.pointer_mut("/metadata/ownerReferences").and_then(Value::as_array_mut);
-    let Some(owners) = owners else { return Vec::new() };
+    let owners = meta_mut(object).and_then(|meta| meta.get_mut("ownerReferences"));
+    let Some(owners) = owners.and_then(Value::as_array_mut) else { return Vec::new() };
     let mut kept: Vec<Value> = Vec::with_capacity(owners.len());
     let mut repeated = Vec::new();
     for owner in std::mem::take(owners) {
@@ -190,7 +190,7 @@ fn change(object: &Value, old: &Value, errors: &mut ErrorList, at: &Path<'_>) {
 
 fn what_anyone_may_set(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
     labels(object, errors, at);
-    let annotations = object.pointer("/metadata/annotations").and_then(Value::as_object);
+    let annotations = object["metadata"]["annotations"].as_object();
     validate_annotations(annotations, errors, &at.child("annotations"));
     owner_references(object, errors, at);
     managers(object, errors, &at.child("managedFields"));
@@ -201,7 +201,7 @@ const LONGEST_SUBRESOURCE: usize = 256;
 
 /// Malformed entries never get here; what is well-formed has bounds.
 fn managers(object: &Value, errors: &mut ErrorList, at: &Path<'_>) {
-    let entries = object.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let entries = object["metadata"]["managedFields"].as_array();
     for (index, entry) in entries.into_iter().flatten().enumerate() {
         let place = at.index(index);
         for (field, longest) in [("manager", LONGEST_MANAGER), ("subresource", LONGEST_SUBRESOURCE)]

@@ -73,7 +73,14 @@ impl WebhookClient {
     }
 
     /// Posts and reads the answer, all within the timeout.
-    pub async fn post(&self, post: Post<'_>) -> Result<Value, CallError> {
+    ///
+    /// Boxed, like [`WebhookClient::get`]: nearly every request may come to ask a webhook and nearly none does, so the
+    /// state of a call has no place in the state of them all.
+    pub fn post<'a>(&'a self, post: Post<'a>) -> BoxFuture<'a, Result<Value, CallError>> {
+        Box::pin(self.send(post))
+    }
+
+    async fn send(&self, post: Post<'_>) -> Result<Value, CallError> {
         let query = match post.tell_timeout {
             true => format!("timeout={}s", post.timeout.as_secs_f64().ceil()),
             false => String::new(),
@@ -91,7 +98,15 @@ impl WebhookClient {
     }
 
     /// Reads a document.
-    pub async fn get(&self, config: &ClientConfig, timeout: Duration) -> Result<Value, CallError> {
+    pub fn get<'a>(
+        &'a self,
+        config: &'a ClientConfig,
+        timeout: Duration,
+    ) -> BoxFuture<'a, Result<Value, CallError>> {
+        Box::pin(self.fetch(config, timeout))
+    }
+
+    async fn fetch(&self, config: &ClientConfig, timeout: Duration) -> Result<Value, CallError> {
         let url = config.url("")?;
         let pool = self.pool(config).map_err(|error| unreachable(&url, error.to_string()))?;
         let request = Request::get(url.clone())

@@ -45,6 +45,21 @@ pub struct NoDisk;
 
 struct NoFile;
 
+/// A file with room for what is still to be written.
+///
+/// Room that was only set aside costs a sync its speed: file systems note of every part of it that it now holds data,
+/// and that note has to be durable too. So zeros go ahead of the data, and a sync finds nothing but data to write.
+struct Roomy {
+    file: File,
+    /// Everything before this has been written once.
+    written: u64,
+    /// Where the room ends.
+    reserve: u64,
+}
+
+/// How far zeros are written ahead at a time.
+const AHEAD: usize = 1 << 20;
+
 // === impl Directory ===
 
 impl Directory {
@@ -102,12 +117,13 @@ impl Disk for Directory {
 
     fn create(&self, name: &str, reserve: u64) -> io::Result<Box<dyn DiskFile>> {
         let file = private().create(true).truncate(true).open(self.path.join(name))?;
-        set_aside(&file, reserve)?;
-        Ok(Box::new(file))
+        Ok(Box::new(Roomy::new(file, 0, reserve)?))
     }
 
     fn open(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(private().open(self.path.join(name))?))
+        let file = private().open(self.path.join(name))?;
+        let len = file.metadata()?.len();
+        Ok(Box::new(Roomy { file, written: len, reserve: len }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -123,23 +139,47 @@ impl Disk for Directory {
     }
 }
 
-impl DiskFile for File {
-    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        self.write_all_at(bytes, offset)
+// === impl Roomy ===
+
+impl Roomy {
+    fn new(file: File, written: u64, reserve: u64) -> io::Result<Roomy> {
+        set_aside(&file, reserve)?;
+        Ok(Roomy { file, written, reserve })
     }
 
-    fn sync(&mut self) -> io::Result<()> {
-        self.sync_data()
-    }
-
-    fn cut(&mut self, len: u64, reserve: u64) -> io::Result<()> {
-        self.set_len(len)?;
-        set_aside(self, reserve)
+    /// Writes zeros ahead once data has come to where those before it end.
+    fn go_ahead(&mut self, end: u64) -> io::Result<()> {
+        static ZEROS: [u8; AHEAD] = [0; AHEAD];
+        if end <= self.written {
+            return Ok(());
+        }
+        let room = self.reserve.saturating_sub(end).min(AHEAD as u64);
+        self.file.write_all_at(&ZEROS[..room as usize], end)?;
+        self.written = end + room;
+        Ok(())
     }
 }
 
-/// Grows a file to `reserve` bytes of zeros that are already allocated, so that a sync has no metadata to write. A file
-/// system that cannot do this writes a little slower; one that is full says so now.
+impl DiskFile for Roomy {
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)?;
+        self.go_ahead(offset + bytes.len() as u64)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+
+    fn cut(&mut self, len: u64, reserve: u64) -> io::Result<()> {
+        self.file.set_len(len)?;
+        set_aside(&self.file, reserve)?;
+        (self.written, self.reserve) = (len, reserve);
+        Ok(())
+    }
+}
+
+/// Grows a file to `reserve` bytes of zeros that are already allocated. A file system that cannot do this writes a little
+/// slower; one that is full says so now.
 fn set_aside(file: &File, reserve: u64) -> io::Result<()> {
     if reserve == 0 {
         return Ok(());
@@ -193,5 +233,33 @@ impl DiskFile for NoFile {
 
     fn cut(&mut self, _: u64, _: u64) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zeros_written_ahead_never_cover_data_nor_outlast_a_cut() {
+        const PIECE: usize = 300 << 10;
+        const RESERVE: usize = 3 << 20;
+        let home = std::env::temp_dir().join(format!("skiff-store-disk-{}", std::process::id()));
+        let disk = Directory::lock(&home).expect("nobody else holds it");
+        let path = home.join("log");
+        let mut file = disk.create("log", RESERVE as u64).expect("a file");
+        let mut written = Vec::new();
+        for piece in 1..=(RESERVE / PIECE) as u8 {
+            file.write_at(written.len() as u64, &[piece; PIECE]).expect("written");
+            written.extend_from_slice(&[piece; PIECE]);
+            let found = fs::read(&path).expect("readable");
+            assert_eq!(found.len(), RESERVE, "no zeros go beyond the room");
+            assert!(found.starts_with(&written), "piece {piece} stands over one before it");
+            assert!(found[written.len()..].iter().all(|byte| *byte == 0));
+        }
+        file.cut(10, 0).expect("cut");
+        file.write_at(10, b"more").expect("written");
+        assert_eq!(fs::read(&path).expect("readable"), [&written[..10], b"more"].concat());
+        fs::remove_dir_all(home).expect("removed");
     }
 }

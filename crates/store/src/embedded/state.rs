@@ -54,15 +54,14 @@ impl State {
         State { revision, compacted: revision, ..State::default() }
     }
 
-    /// The newest version of a key, if it exists.
-    pub fn current(&self, key: &str) -> Option<&Arc<Entry>> {
-        self.live.get(key)
+    /// The newest version of a key, or the tombstone that history still tells of: what the key's next event follows.
+    pub fn newest(&self, key: &str) -> Option<&Arc<Entry>> {
+        self.live.get(key).or_else(|| self.graves.get(key))
     }
 
     pub fn get(&self, key: &str, at: Option<Revision>) -> Result<Option<Arc<Entry>>, Error> {
         let at = self.readable(at)?;
-        let newest = self.live.get(key).or_else(|| self.graves.get(key));
-        Ok(newest.and_then(|entry| self.version_at(entry, at)).cloned())
+        Ok(self.newest(key).and_then(|entry| self.version_at(entry, at)).cloned())
     }
 
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
@@ -166,11 +165,6 @@ impl State {
 // === impl State: changes ===
 
 impl State {
-    /// What an event about to be made replaces: the key's version, or its tombstone.
-    pub fn replaced_by_next(&self, key: &str) -> Option<Arc<Entry>> {
-        self.live.get(key).or_else(|| self.graves.get(key)).cloned()
-    }
-
     /// Takes an event in. Events come in revision order.
     pub fn apply(&mut self, event: Arc<Event>) {
         debug_assert!(event.revision() >= self.revision, "events come in revision order");

@@ -14,29 +14,40 @@ use crate::{Durability, Entry, Error, Event, EventKind, Events, Key, Op, Revisio
 /// What one entry may hold: far above what the API server lets through, far below what a log record can frame.
 const MAX_ENTRY_BYTES: usize = 16 << 20;
 
-/// Decides a transaction against the newest state, pending writes included.
+/// Decides a transaction against the newest state, pending writes included. Runs under the writers' lock, so each key
+/// is looked up once.
 pub(super) fn decide(state: &State, txn: &Txn, now: Duration) -> Result<Events, Error> {
+    let mut found = Vec::with_capacity(txn.ops.len());
     for (index, op) in txn.ops.iter().enumerate() {
-        check(state, op)?;
+        let newest = state.newest(op.key());
+        check(op, newest.filter(|entry| !entry.is_tombstone()))?;
         if txn.ops[..index].iter().any(|earlier| earlier.key() == op.key()) {
             return Err(Error::DuplicateKey { key: op.key().clone() });
         }
+        found.push(newest);
     }
     let revision = state.revision.next();
     let heartbeat = txn.durability == Durability::Volatile;
-    let entries = txn.ops.iter().filter_map(|op| match op {
-        Op::Put { key, value, .. } => Some(put(state, key, value, &txn.note, revision, heartbeat)),
-        Op::Delete { key, .. } => state.current(key).map(|_| tombstone(key, &txn.note, revision)),
-        Op::Check { .. } => None,
+    let events = txn.ops.iter().zip(found).filter_map(|(op, newest)| {
+        let current = newest.filter(|entry| !entry.is_tombstone());
+        let entry = match op {
+            Op::Put { key, value, .. } => put(current, key, value, &txn.note, revision, heartbeat),
+            Op::Delete { key, .. } => current.map(|_| tombstone(key, &txn.note, revision))?,
+            Op::Check { .. } => return None,
+        };
+        Some(step(newest, entry, now))
     });
-    Ok(entries.map(|entry| event(state, entry, now)).collect())
+    Ok(events.collect())
 }
 
-/// Makes the step to a version, wherever the version comes from.
+/// Makes the step to a version that does not come from a transaction.
 pub(super) fn event(state: &State, entry: Entry, at: Duration) -> Arc<Event> {
+    step(state.newest(&entry.key), entry, at)
+}
+
+fn step(newest: Option<&Arc<Entry>>, entry: Entry, at: Duration) -> Arc<Event> {
     let kind = if entry.is_tombstone() { EventKind::Delete } else { EventKind::Put };
-    let replaced = state.replaced_by_next(&entry.key);
-    Arc::new(Event { kind, entry: Arc::new(entry), replaced, at })
+    Arc::new(Event { kind, entry: Arc::new(entry), replaced: newest.cloned(), at })
 }
 
 /// The version that takes a key to the grave.
@@ -53,8 +64,8 @@ pub(super) fn tombstone(key: &Key, note: &Bytes, revision: Revision) -> Entry {
     }
 }
 
-fn check(state: &State, op: &Op) -> Result<(), Error> {
-    let (key, current) = (op.key(), state.current(op.key()));
+fn check(op: &Op, current: Option<&Arc<Entry>>) -> Result<(), Error> {
+    let key = op.key();
     if !op.expect().is_met_by(current.map(|entry| &**entry)) {
         let (key, current) = (key.clone(), current.cloned());
         return Err(Error::Conflict { key, expected: op.expect(), current });
@@ -68,21 +79,20 @@ fn check(state: &State, op: &Op) -> Result<(), Error> {
 }
 
 fn put(
-    state: &State,
+    current: Option<&Arc<Entry>>,
     key: &Key,
     value: &Value,
     note: &Bytes,
     revision: Revision,
     heartbeat: bool,
 ) -> Entry {
-    let last = state.current(key);
     Entry {
-        key: last.map_or_else(|| key.clone(), |last| last.key.clone()),
+        key: current.map_or_else(|| key.clone(), |last| last.key.clone()),
         value: value.splice(revision),
         hole: value.revision_at,
-        create_revision: last.map_or(revision, |last| last.create_revision),
+        create_revision: current.map_or(revision, |last| last.create_revision),
         mod_revision: revision,
-        version: last.map_or(0, |last| last.version) + 1,
+        version: current.map_or(0, |last| last.version) + 1,
         note: note.clone(),
         heartbeat,
     }

@@ -137,8 +137,11 @@ impl Differences {
     ) {
         let mut below = Differences::default();
         below.compare(old, new, shape.unwrap_or(Shape::Deduced));
-        self.added.below.put(step.clone(), below.added);
-        self.modified.below.put(step.clone(), below.modified);
-        self.removed.below.put(step, below.removed);
+        let sides = [&mut self.added, &mut self.modified, &mut self.removed];
+        for (side, found) in sides.into_iter().zip([below.added, below.modified, below.removed]) {
+            if !found.is_empty() {
+                side.below.put(step.clone(), found);
+            }
+        }
     }
 }

@@ -23,8 +23,8 @@ fn new_places_are_added_with_everything_below() {
                 "f:resources": {}}},
             "f:nodeSelector": {}}});
     let found = compare(&old, &new, pod());
-    assert_eq!(found.added.encode(), wanted);
     assert!(found.modified.is_empty() && found.removed.is_empty());
+    assert_eq!(found.added.encode(), wanted);
     let back = compare(&new, &old, pod());
     assert_eq!(back.removed.encode(), wanted);
     assert_eq!(compare(&new, &new, pod()), Comparison::default());
