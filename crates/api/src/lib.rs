@@ -5,6 +5,7 @@
 //! Invariant: nothing here does I/O or knows of HTTP or the store.
 
 pub mod age;
+mod alike;
 pub mod apply;
 pub mod codec;
 pub mod cron;

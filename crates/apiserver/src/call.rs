@@ -65,23 +65,6 @@ impl FieldValidation {
 
 const MAX_MANAGER: usize = 128;
 
-/// Subresources that upstream makes no Tables of, by group: orders that are not kept, and some parts of objects.
-const WITHOUT_TABLES: &[(&str, &str, &[&str])] = &[
-    ("", "namespaces", &["finalize"]),
-    ("", "pods", &["binding", "ephemeralcontainers", "eviction", "resize"]),
-    ("", "serviceaccounts", &["token"]),
-    ("apiextensions.k8s.io", "customresourcedefinitions", &["status"]),
-    ("apiregistration.k8s.io", "apiservices", &["status"]),
-    ("certificates.k8s.io", "certificatesigningrequests", &["approval"]),
-    ("resource.k8s.io", "resourceclaims", &["status"]),
-];
-
-fn has_no_tables(info: &RequestInfo) -> bool {
-    let asked = (info.group.as_str(), info.resource.as_str());
-    let found = WITHOUT_TABLES.iter().find(|(group, resource, _)| (*group, *resource) == asked);
-    found.is_some_and(|(.., subresources)| subresources.contains(&info.subresource.as_str()))
-}
-
 // === impl Call ===
 
 impl Call {
@@ -167,14 +150,18 @@ impl Call {
             (true, _) => {
                 let kind = self.kind().ok();
                 let custom = kind.as_ref().is_some_and(|kind| kind.custom || is_legacy(kind));
-                let asked = kind.is_some_and(|kind| reviews::of(&kind).is_some());
-                let tables = !asked && !has_no_tables(&self.info);
+                let tables = kind.is_none_or(|kind| self.shows_tables(&kind));
                 Endpoint::Resource { protobuf: !custom, tables }
             }
             (false, "/api" | "/apis" | "/api/" | "/apis/") => Endpoint::Discovery,
             _ => Endpoint::Plain,
         };
         Media::negotiate(self.header(ACCEPT), &self.query, endpoint)
+    }
+
+    fn shows_tables(&self, kind: &KindDef) -> bool {
+        let without = kind.strategy.without_tables();
+        !without.contains(&self.info.subresource.as_str()) && reviews::of(kind).is_none()
     }
 
     /// The representation of an error, which is JSON to a client that wants what no error can be.

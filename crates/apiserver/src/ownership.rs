@@ -148,10 +148,12 @@ impl Intent {
         let foreign =
             current.as_ref().map(|live| foreign_versions(write, live)).unwrap_or_default();
         if let Some(live) = current.as_ref().filter(|_| !foreign.is_empty()) {
-            across_versions(&foreign, live, &applied(true)?)
+            across_versions(&foreign, live, &applied(true)?.object)
                 .map_err(|why| Status::new(500, Reason::Unknown, why))?;
         }
-        let mut object = applied(write.options.force)?;
+        let decoded = applied(write.options.force)?;
+        write.empties.note(&decoded);
+        let mut object = decoded.object;
         self.check_repeated(write)?;
         let named = meta(&self.config).resource_version();
         let live = current.as_ref().map(|live| meta(live).resource_version());

@@ -233,6 +233,10 @@ fn mistakes_are_pointed_out() {
             "ERROR: <input>:1:3: Syntax error: extraneous input '2' expecting <EOF>\n | 1 2\n | ..^",
         ),
         (
+            "1.2.3.4",
+            "ERROR: <input>:1:4: Syntax error: mismatched input '.3' expecting <EOF>\n | 1.2.3.4\n | ...^",
+        ),
+        (
             "a.",
             "ERROR: <input>:1:3: Syntax error: no viable alternative at input '.'\n | a.\n | ..^",
         ),

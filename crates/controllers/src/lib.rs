@@ -31,6 +31,7 @@ mod pod_control;
 mod pod_gc;
 mod pod_template;
 mod replica_set;
+mod resource_claim;
 mod resource_quota;
 pub mod runtime;
 mod scale;
@@ -86,6 +87,8 @@ const CONTROLLERS: &[ControllerDef] = &[
     pod_gc::DEF,
     replica_set::DEF,
     replica_set::REPLICATION_CONTROLLER,
+    resource_claim::CLAIMS,
+    resource_claim::PODS,
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
@@ -144,6 +147,7 @@ fn event_source(controller: &'static str) -> &'static str {
         ("endpointslicemirroring-controller", "endpoint-slice-mirroring-controller"),
         ("ephemeral-volume-controller", "ephemeral_volume"),
         ("persistent-volume-binder", "persistentvolume-controller"),
+        ("resource-claim-controller", "resource_claim"),
     ];
     SOURCES.iter().find(|(name, _)| *name == controller).map_or(controller, |(_, source)| source)
 }

@@ -12,7 +12,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::Request;
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::plugins::volume_binding::ClaimStep;
 use crate::pod_info::{Condition, PodInfo};
@@ -33,8 +33,17 @@ impl Writer {
         Writer { client, permits: Arc::new(Semaphore::new(WRITES_AT_A_TIME)) }
     }
 
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Must be held while writing. The semaphore is never closed.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.acquire().await.ok()
+    }
+
     pub async fn bind(&self, pod: &PodInfo, node: &str) -> Result<(), kube::Error> {
-        let _permit = self.permits.acquire().await;
+        let _permit = self.permit().await;
         let binding = json!({
             "apiVersion": "v1",
             "kind": "Binding",
@@ -55,7 +64,7 @@ impl Writer {
         node: &str,
         steps: &[ClaimStep],
     ) -> Result<(), kube::Error> {
-        let _permit = self.permits.acquire().await;
+        let _permit = self.permit().await;
         let params = PatchParams::default();
         for step in steps {
             match step {
@@ -123,7 +132,7 @@ impl Writer {
         });
         let status = json!({"conditions": [observed(condition, pod)]});
         gone_is_fine(self.patch_status(pod, status).await)?;
-        let _permit = self.permits.acquire().await;
+        let _permit = self.permit().await;
         let uid = Preconditions { uid: Some(pod.uid.clone()), ..Preconditions::default() };
         let params = DeleteParams { preconditions: Some(uid), ..DeleteParams::default() };
         let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
@@ -131,7 +140,7 @@ impl Writer {
     }
 
     async fn patch_status(&self, pod: &PodInfo, status: Value) -> Result<(), kube::Error> {
-        let _permit = self.permits.acquire().await;
+        let _permit = self.permit().await;
         let patch = json!({"metadata": {"uid": pod.uid}, "status": status});
         let api = Api::<Pod>::namespaced(self.client.clone(), &pod.namespace);
         let params = PatchParams::default();

@@ -5,18 +5,29 @@
 
 use crate::filters::{Filters, Rejection};
 use crate::framework::{Cycle, Reasons};
+use crate::listers::Key;
 use crate::node_info::NodeInfo;
-use crate::plugins::{PLUGINS, PluginSet};
+use crate::plugins::{PLUGINS, PluginSet, dynamic_resources};
 use crate::preemption::{self, Nomination};
 
 /// A search stops early only when it has found at least so many nodes.
 const MIN_FEASIBLE_NODES: usize = 100;
 const MIN_PERCENTAGE: usize = 5;
 
+const NO_CLAIMS: &str = "no new claims to deallocate";
+
 #[derive(Debug)]
 pub enum Outcome {
-    Placed { node: String },
-    Unschedulable { message: String, rejected_by: PluginSet, nomination: Nomination },
+    Placed {
+        node: String,
+    },
+    Unschedulable {
+        message: String,
+        rejected_by: PluginSet,
+        nomination: Nomination,
+        /// A claim to take the devices from, so that it can be given others.
+        deallocate: Option<Key>,
+    },
 }
 
 /// What outlives a cycle: where the next search starts, and how ties are broken.
@@ -58,6 +69,7 @@ impl Scheduling {
                 message: "no nodes available to schedule pods".into(),
                 rejected_by: PluginSet::all(),
                 nomination: Nomination::Keep,
+                deallocate: None,
             };
         }
         let mut filters = match Filters::of(cycle) {
@@ -120,13 +132,14 @@ impl Scheduling {
         let nodes = cycle.cache.len();
         let mut message = format!("0/{nodes} nodes are available: {}.", search.reasons.sentence());
         let mut nomination = Nomination::Keep;
+        let (deallocate, said) = deallocation(cycle, search.rejected_by);
         if cycle.profile.preempts {
             let attempt =
                 preemption::preempt(cycle, &mut filters, &search.resolvable, &mut self.chance);
-            add_post_filter(&mut message, &attempt.message);
+            add_post_filter(&mut message, said, &attempt.message);
             nomination = attempt.nomination;
         }
-        Outcome::Unschedulable { message, rejected_by: search.rejected_by, nomination }
+        Outcome::Unschedulable { message, rejected_by: search.rejected_by, nomination, deallocate }
     }
 
     /// One of the highest, by chance.
@@ -159,10 +172,21 @@ fn nodes_to_find(percentage: usize, nodes: usize) -> usize {
 }
 
 /// What deallocating claims and preemption have to say, after why the pod fits nowhere. A promise says nothing.
-fn add_post_filter(message: &mut String, preemption: &str) {
+fn add_post_filter(message: &mut String, claims: &str, preemption: &str) {
     if !preemption.is_empty() {
-        message.push_str(" no new claims to deallocate, preemption: ");
-        message.push_str(preemption);
+        message.push_str(&format!(" {claims}, preemption: {preemption}"));
+    }
+}
+
+/// Whether the pod's claims had better be given other devices, and what is said of it.
+fn deallocation(cycle: Cycle<'_>, rejected_by: PluginSet) -> (Option<Key>, &'static str) {
+    if cycle.pod.device_claims.is_empty() {
+        return (None, NO_CLAIMS);
+    }
+    let turned_away = rejected_by.iter().any(|plugin| plugin.name() == dynamic_resources::NAME);
+    match turned_away.then(|| dynamic_resources::to_deallocate(cycle)).flatten() {
+        Some(claim) => (Some(claim), "deallocation of ResourceClaim completed"),
+        None => (None, "still not schedulable"),
     }
 }
 
@@ -175,9 +199,9 @@ fn no_fit_anywhere(cycle: Cycle<'_>, rejection: Rejection) -> Outcome {
         nomination = if ineligible.is_some() { Nomination::Keep } else { Nomination::Clear };
         let why = ineligible.map(str::to_owned);
         let why = why.unwrap_or_else(|| preemption::hopeless(cycle, Reasons::default(), 0));
-        add_post_filter(&mut message, &why);
+        add_post_filter(&mut message, NO_CLAIMS, &why);
     }
-    Outcome::Unschedulable { message, rejected_by: rejection.by, nomination }
+    Outcome::Unschedulable { message, rejected_by: rejection.by, nomination, deallocate: None }
 }
 
 // === impl Search ===

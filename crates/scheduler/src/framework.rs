@@ -33,7 +33,7 @@ pub trait Plugin: Sync {
     fn name(&self) -> &'static str;
 
     /// PreEnqueue: why the pod must not be tried at all yet.
-    fn pre_enqueue(&self, _pod: &PodInfo) -> Result<(), Gated> {
+    fn pre_enqueue(&self, _pod: &PodInfo, _listers: &Listers) -> Result<(), Gated> {
         Ok(())
     }
 
@@ -56,8 +56,13 @@ pub trait Plugin: Sync {
         None
     }
 
-    /// Queueing hint: whether a pod that this plugin turned away may fit after the event. Wrongly true costs an
-    /// attempt, wrongly false leaves the pod waiting.
+    /// What can help a pod that this plugin turned away; counterpart: EventsToRegister.
+    fn hears(&self) -> &'static [EventKind] {
+        &[]
+    }
+
+    /// Queueing hint: whether a pod that this plugin turned away may fit after the event, one that it `hears`. Wrongly
+    /// true costs an attempt, wrongly false leaves the pod waiting.
     fn may_help(&self, _pod: &PodInfo, _event: &ClusterEvent) -> bool {
         false
     }
@@ -100,7 +105,7 @@ pub enum Verdict {
     Unresolvable,
 }
 
-/// The pod waits for somebody to lift a gate.
+/// The pod waits for somebody to lift a gate, or to make something that it names.
 #[derive(Debug, PartialEq)]
 pub struct Gated;
 
@@ -148,10 +153,36 @@ pub enum ClusterEvent<'a> {
     PodTerminating(&'a PodInfo),
     /// The waiting pod itself was changed.
     PodUpdated,
-    /// A claim, a volume or a storage class came or changed.
-    StorageChanged,
-    /// A namespace came, or its labels changed.
-    NamespaceChanged,
+    /// A ResourceClaim came, changed or went; `frees`: there may be devices now for others than those who name it.
+    ResourceClaim {
+        namespace: &'a str,
+        name: &'a str,
+        frees: bool,
+    },
+    /// An object of a kind that is only looked up came, changed or went.
+    Changed(EventKind),
+}
+
+/// What plugins can ask to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventKind {
+    NodeAdded,
+    NodeUpdated,
+    PodPlaced,
+    PodLeft,
+    PodTerminating,
+    PodUpdated,
+    Namespace,
+    VolumeClaim,
+    Volume,
+    StorageClass,
+    CsiNode,
+    CsiDriver,
+    StorageCapacity,
+    VolumeAttachment,
+    ResourceClaim,
+    ResourceSlice,
+    DeviceClass,
 }
 
 // === impl ClusterEvent ===
@@ -166,6 +197,26 @@ impl<'a> ClusterEvent<'a> {
             _ => None,
         }
     }
+
+    pub fn kind(&self) -> EventKind {
+        match self {
+            ClusterEvent::NodeAdded(_) => EventKind::NodeAdded,
+            ClusterEvent::NodeUpdated { .. } => EventKind::NodeUpdated,
+            ClusterEvent::PodPlaced(_) => EventKind::PodPlaced,
+            ClusterEvent::PodLeft(_) => EventKind::PodLeft,
+            ClusterEvent::PodTerminating(_) => EventKind::PodTerminating,
+            ClusterEvent::PodUpdated => EventKind::PodUpdated,
+            ClusterEvent::ResourceClaim { .. } => EventKind::ResourceClaim,
+            ClusterEvent::Changed(kind) => *kind,
+        }
+    }
+}
+
+// === impl EventKind ===
+
+impl EventKind {
+    /// One more than the highest of them, for tables.
+    pub const COUNT: usize = EventKind::DeviceClass as usize + 1;
 }
 
 /// Brings scores to 0..=MAX_SCORE in proportion to the highest; `reverse` makes the lowest the best.

@@ -25,7 +25,7 @@ pub async fn run<K, T, E>(
     client: Client,
     fields: Option<&'static str>,
     parse: fn(K) -> T,
-    event: fn(Change<T>) -> E,
+    event: impl Fn(Change<T>) -> E,
     events: mpsc::Sender<E>,
 ) where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,

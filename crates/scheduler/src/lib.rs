@@ -7,8 +7,10 @@
 
 mod api_writes;
 mod cache;
+mod claim_writes;
 mod config;
 mod cycle;
+mod devices;
 mod filters;
 mod framework;
 mod groups;
@@ -27,30 +29,23 @@ mod scheduler;
 #[cfg(test)]
 mod testing;
 mod topology;
+mod watches;
 
-use std::fmt::Debug;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::{Client, Resource};
-use serde::de::DeserializeOwned;
+use kube::Client;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use api_writes::Writer;
 pub use config::ConfigError;
-use informer::Change;
-use node_info::NodeFacts;
-use pod_info::PodInfo;
 use profile::Profile;
-use scheduler::{Event, Scheduler};
+use scheduler::Scheduler;
 
 /// The user the scheduler acts as; RBAC's default roles are bound to it.
 pub const USER: &str = "system:kube-scheduler";
-
-/// Finished pods hold nothing and are the largest part of a batch cluster's pods.
-const UNFINISHED: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// Changes heard but not applied yet; more make the watches wait.
 const EVENTS_AHEAD: usize = 4096;
@@ -104,49 +99,11 @@ fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     let (reports, reported) = mpsc::unbounded_channel();
     let (recorder, recording) =
         recorder::recorder(client.clone(), config.instance.clone(), config.clock);
-    let scheduler = Scheduler::new(config, Writer::new(client.clone()), recorder, reports);
-
     let mut parts = JoinSet::new();
     parts.spawn(recording);
-    let watch = Watch { client, events };
-    watch.start(&mut parts, Some(UNFINISHED), PodInfo::of, Event::Pods);
-    watch.start(&mut parts, None, NodeFacts::of, Event::Nodes);
-    watch.start(&mut parts, None, listers::namespace, Event::Namespaces);
-    watch.start(&mut parts, None, listers::service, Event::Services);
-    watch.start(&mut parts, None, listers::replication_controller, Event::ReplicationControllers);
-    watch.start(&mut parts, None, listers::replica_set, Event::ReplicaSets);
-    watch.start(&mut parts, None, listers::stateful_set, Event::StatefulSets);
-    watch.start(&mut parts, None, listers::claim, Event::Claims);
-    watch.start(&mut parts, None, listers::volume, Event::Volumes);
-    watch.start(&mut parts, None, listers::class, Event::Classes);
-    watch.start(&mut parts, None, listers::budget, Event::Budgets);
-    watch.start(&mut parts, None, listers::csi_node, Event::CsiNodes);
-    watch.start(&mut parts, None, listers::csi_driver, Event::CsiDrivers);
-    watch.start(&mut parts, None, listers::capacity, Event::Capacities);
-    watch.start(&mut parts, None, listers::attachment, Event::Attachments);
+    let watched = watches::start(client.clone(), events, &mut parts);
+    let writer = Writer::new(client);
+    let scheduler = Scheduler::new(config, writer, recorder, reports, watched);
     parts.spawn(scheduler.run(heard, reported));
     parts
-}
-
-/// Where every informer watches, and whom it tells.
-struct Watch {
-    client: Client,
-    events: mpsc::Sender<Event>,
-}
-
-// === impl Watch ===
-
-impl Watch {
-    fn start<K, T: Send + 'static>(
-        &self,
-        parts: &mut JoinSet<()>,
-        fields: Option<&'static str>,
-        parse: fn(K) -> T,
-        event: fn(Change<T>) -> Event,
-    ) where
-        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
-    {
-        let (client, events) = (self.client.clone(), self.events.clone());
-        parts.spawn(informer::run(client, fields, parse, event, events));
-    }
 }

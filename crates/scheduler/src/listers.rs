@@ -3,7 +3,7 @@
 //! Counterpart: the listers of a SharedInformerFactory. Differs from upstream: only the facts that plugins decide by
 //! are kept of each object. Invariant: a lister changes between cycles only.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use k8s_openapi::api::apps::v1::{ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
@@ -16,6 +16,7 @@ use k8s_openapi::api::storage::v1::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use skiff_api::scheduling::{Labels, NodeTerm, Requirement, Selector, node_terms};
 
+use crate::devices::{ClaimInfo, ClassInfo, DeviceId, SliceInfo};
 use crate::informer::Change;
 use crate::pod_info::PodInfo;
 use skiff_api::scheduling::resources;
@@ -38,6 +39,17 @@ pub struct Listers {
     pub csi_drivers: Lister<CsiDriver>,
     pub capacities: Lister<Capacity>,
     pub attachments: Lister<Attachment>,
+    pub resource_claims: Lister<ClaimInfo>,
+    pub device_classes: Lister<ClassInfo>,
+    pub resource_slices: Lister<SliceInfo>,
+    /// Devices that were chosen for a claim which does not say so yet, by that claim.
+    pub allocating: HashMap<Key, Allocating>,
+}
+
+#[derive(Debug)]
+pub struct Allocating {
+    pub claim: String,
+    pub devices: Vec<DeviceId>,
 }
 
 pub struct Lister<T>(BTreeMap<Key, T>);
@@ -45,8 +57,8 @@ pub struct Lister<T>(BTreeMap<Key, T>);
 /// One object, as an informer parses it.
 #[derive(Debug)]
 pub struct Listed<T> {
-    key: Key,
-    facts: T,
+    pub key: Key,
+    pub facts: T,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -145,6 +157,23 @@ impl Listers {
         self.namespaces.get("", namespace).unwrap_or(&NONE)
     }
 
+    /// Devices that nobody else may have: those in allocations, and those that are about to be.
+    pub fn taken_devices(&self) -> HashSet<&DeviceId> {
+        let claims = self.resource_claims.iter();
+        let allocated = claims.filter_map(|(_, claim)| claim.allocation.as_ref());
+        let allocated = allocated.flat_map(|allocation| &allocation.devices);
+        allocated.chain(self.allocating.values().flat_map(|claim| &claim.devices)).collect()
+    }
+
+    /// Forgets what was about to be allocated and is, or never will be.
+    pub fn settle_allocating(&mut self) {
+        let claims = &self.resource_claims;
+        self.allocating.retain(|(namespace, name), allocating| {
+            let claim = claims.get(namespace, name);
+            claim.is_some_and(|claim| claim.uid == allocating.claim && claim.allocation.is_none())
+        });
+    }
+
     /// What selects a pod and its siblings: its Services and the workload that owns it. `None`: it has no siblings.
     pub fn siblings(&self, pod: &PodInfo) -> Option<Selector> {
         let services = self.services.of_namespace(&pod.namespace);
@@ -234,7 +263,7 @@ impl<T> Lister<T> {
 // === impl Listed ===
 
 impl<T> Listed<T> {
-    fn new(meta: ObjectMeta, facts: T) -> Listed<T> {
+    pub fn new(meta: ObjectMeta, facts: T) -> Listed<T> {
         let key = (meta.namespace.unwrap_or_default(), meta.name.unwrap_or_default());
         Listed { key, facts }
     }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
     Container, ObjectReference, Pod, PodCondition, PodSpec, PodStatus, PreferredSchedulingTerm,
     Taint, Toleration, Volume,
 };
-use skiff_api::scheduling::{Labels, NodeTerm, RequiredNodes, tolerates};
+use skiff_api::scheduling::{Labels, NodeTerm, PodClaim, RequiredNodes, tolerates};
 
 use crate::listers::Owner;
 use crate::pod_terms::{Own, PodAffinity, Spread};
@@ -48,8 +48,8 @@ pub struct PodInfo {
     /// The workload it is a replica of.
     pub owner: Option<Owner>,
     pub claims: Vec<ClaimName>,
-    /// `spec.resourceClaims` is not empty.
-    pub claims_devices: bool,
+    /// What its `spec.resourceClaims` stand for.
+    pub device_claims: Vec<PodClaim>,
     /// Volumes named in the pod itself that not every two pods of a node can share.
     pub disks: Vec<Disk>,
     pub tolerations: Vec<Toleration>,
@@ -132,7 +132,7 @@ impl PodInfo {
             spread: constraints.map(|constraint| Spread::of(constraint, own)).collect(),
             owner: Owner::of(&metadata),
             claims: claims(&spec, metadata.name.as_deref().unwrap_or_default()),
-            claims_devices: spec.resource_claims.as_ref().is_some_and(|claims| !claims.is_empty()),
+            device_claims: PodClaim::all(&spec, Some(&status)),
             disks: spec.volumes.iter().flatten().filter_map(Disk::of).collect(),
             never_preempts: spec.preemption_policy.as_deref() == Some("Never"),
             gates: spec.scheduling_gates.into_iter().flatten().map(|gate| gate.name).collect(),
@@ -183,6 +183,7 @@ impl PodInfo {
             && self.node_affinity == other.node_affinity
             && self.affinity == other.affinity
             && self.spread == other.spread
+            && self.device_claims == other.device_claims
     }
 }
 

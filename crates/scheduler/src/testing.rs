@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::{
     Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, Service,
 };
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::resource::v1::{DeviceClass, ResourceClaim, ResourceSlice};
 use k8s_openapi::api::storage::v1::{
     CSIDriver, CSINode, CSIStorageCapacity, StorageClass, VolumeAttachment,
 };
@@ -13,6 +14,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
+use crate::devices::{ClaimInfo, ClassInfo, SliceInfo};
 use crate::framework::Cycle;
 use crate::informer::Change;
 use crate::listers::{self, Listed, Lister, Listers};
@@ -44,6 +46,9 @@ struct Scene {
     volumes: Vec<PersistentVolume>,
     classes: Vec<StorageClass>,
     services: Vec<Service>,
+    resource_claims: Vec<ResourceClaim>,
+    device_classes: Vec<DeviceClass>,
+    resource_slices: Vec<ResourceSlice>,
 }
 
 #[derive(Default)]
@@ -93,6 +98,13 @@ pub fn stage(scene: &str) -> Stage {
     set(&mut listers.csi_drivers, scene.csi_drivers, listers::csi_driver);
     set(&mut listers.capacities, scene.capacities, listers::capacity);
     set(&mut listers.attachments, scene.attachments, listers::attachment);
+    set(&mut listers.device_classes, scene.device_classes, ClassInfo::of);
+    set(&mut listers.resource_slices, scene.resource_slices, SliceInfo::of);
+    set(&mut listers.resource_claims, scene.resource_claims, |mut claim: ResourceClaim| {
+        claim.metadata.namespace = Some("default".into());
+        claim.metadata.uid.get_or_insert_with(|| claim.metadata.name.clone().unwrap_or_default());
+        ClaimInfo::of(claim)
+    });
     set(&mut listers.budgets, scene.budgets, |mut budget: PodDisruptionBudget| {
         budget.metadata.namespace = Some("default".into());
         listers::budget(budget)

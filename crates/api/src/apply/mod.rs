@@ -12,9 +12,9 @@ mod typed;
 
 use serde_json::{Map, Value, json};
 
-pub use typed::{atomics, check, merge};
+pub use typed::{atomics, check, is_in_whole_list, merge};
 
-use crate::codec::{self, Target};
+use crate::codec::{self, Decoded, Target};
 use crate::kind::KindDef;
 use crate::kinds::legacy;
 use crate::meta::{meta, meta_mut};
@@ -61,13 +61,14 @@ pub fn track(kind: &KindDef, old: Option<&Value>, new: &mut Value, manager: &Man
 }
 
 /// Applies a configuration to a live object, or to nothing. The result still needs defaults.
+/// Of what was decoded nothing is strict: a configuration is held to its schema before.
 pub fn apply(
     kind: &KindDef,
     live: Option<&Value>,
     config: &Value,
     manager: &Manager,
     force: bool,
-) -> Result<Value, Status> {
+) -> Result<Decoded, Status> {
     acceptable(kind, config)?;
     let applied = match apply_once(kind, live, config, manager, force) {
         Err(Conflicted(conflicts)) if last_applied::allows(kind, live, manager, &conflicts) => {
@@ -77,8 +78,8 @@ pub fn apply(
     };
     let mut object = applied.map_err(|Conflicted(conflicts)| conflict_status(conflicts))?;
     last_applied::follow(&mut object, config, manager);
-    let decoded = codec::decode_value(object, &Target::of(kind));
-    decoded.map(|decoded| decoded.object).map_err(|fault| unconvertible(config, &fault.to_string()))
+    codec::decode_value(object, &Target::of(kind))
+        .map_err(|fault| unconvertible(config, &fault.to_string()))
 }
 
 /// A configuration whose values do not fit into the kind.
@@ -271,35 +272,14 @@ fn changes(kind: &KindDef, old: &Value, new: &Value, manager: &Manager) -> Compa
     }
 }
 
-/// Built-in kinds whose status updates leave the metadata as it was, or say so.
-const NO_META_IN_STATUS: &[&str] = &[
-    "APIService",
-    "FlowSchema",
-    "PriorityLevelConfiguration",
-    "ResourceClaim",
-    "ServiceCIDR",
-    "ValidatingAdmissionPolicy",
-    "VolumeAttachment",
-];
-
 /// Fields that a write of the subresource resets, and so never owns.
 fn reset_fields(kind: &KindDef, manager: &Manager) -> Set {
-    let has_status = kind.subresource("status").is_some();
-    let spec: &[&[&str]] = match (manager.subresource.as_str(), kind.kind.as_str()) {
-        ("", "CertificateSigningRequest") => &[&["f:spec"], &["f:status"]],
-        ("", _) if has_status => &[&["f:status"]],
-        ("status", _) if kind.custom => &[&["f:metadata"], &["f:spec"]],
-        ("status", kind) if NO_META_IN_STATUS.contains(&kind) => &[&["f:metadata"], &["f:spec"]],
-        ("status", "Deployment") => &[&["f:spec"], &["f:metadata", "f:labels"]],
-        ("status", "Pod") => &[
-            &["f:spec"],
-            &["f:metadata", "f:deletionTimestamp"],
-            &["f:metadata", "f:ownerReferences"],
-        ],
-        ("status", _) => &[&["f:spec"]],
+    let paths = match manager.subresource.as_str() {
+        "" => kind.strategy.resets(kind),
+        "status" => kind.strategy.status_resets(),
         _ => &[],
     };
-    spec.iter().fold(Set::default(), |set, path| set.union(Set::of_path(path)))
+    paths.iter().fold(Set::default(), |set, path| set.union(Set::of_path(path)))
 }
 
 /// The object that a create starts from: what Go's zero value of the kind is written as.

@@ -37,6 +37,16 @@ fn owner(manager: &str, operation: &str, fields: Value) -> (String, String, Valu
     (manager.to_owned(), operation.to_owned(), fields)
 }
 
+fn apply(
+    kind: &KindDef,
+    live: Option<&Value>,
+    config: &Value,
+    manager: &Manager,
+    force: bool,
+) -> Result<Value, Status> {
+    super::apply(kind, live, config, manager, force).map(|decoded| decoded.object)
+}
+
 #[test]
 fn no_owners_are_told_of_an_object_with_an_entry_without_a_key() {
     let kind = kind("", "serviceaccounts");

@@ -68,7 +68,7 @@ pub struct Decoded {
     /// `unknown field "spec.x"`, `duplicate field "data.k"`: a warning each, or with
     /// `fieldValidation=Strict` the reason to refuse.
     pub strict: Vec<String>,
-    /// The lists and maps of a body that were given empty, which the object leaves out.
+    /// The lists and maps that were given empty, which the object leaves out.
     pub empties: Vec<Empty>,
 }
 
@@ -126,9 +126,9 @@ pub fn decode_value(object: Value, target: &Target<'_>) -> Result<Decoded, TypeE
 
 /// Likewise, whatever the object says it is.
 pub fn decode_as(node: Node, target: &Target<'_>) -> Result<Decoded, TypeError> {
-    let mut strict = Vec::new();
-    let object = conform(node, &target.schema, target.custom, &mut strict)?;
-    Ok(Decoded { object: with_type(object, target), strict, empties: Vec::new() })
+    let (mut strict, mut empties) = (Vec::new(), Vec::new());
+    let object = conform_noting(node, &target.schema, target.custom, &mut strict, &mut empties)?;
+    Ok(Decoded { object: with_type(object, target), strict, empties })
 }
 
 /// Reads JSON the server itself wrote.

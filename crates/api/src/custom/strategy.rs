@@ -12,7 +12,7 @@ use super::columns::Cell;
 use super::rules::{Before, Rule};
 use super::text;
 use crate::field::{ErrorList, Path};
-use crate::kind::{KindDef, ScalePaths, Strategy};
+use crate::kind::{FieldPaths, KindDef, META_AND_SPEC, ScalePaths, Strategy};
 use crate::meta::meta;
 use crate::validation::qualified_name;
 
@@ -29,6 +29,10 @@ pub struct Custom {
 }
 
 impl Strategy for Custom {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
     fn validate(&self, object: &Value, errors: &mut ErrorList) {
         if self.has_wrong_type(object, errors) {
             return;

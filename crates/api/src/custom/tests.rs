@@ -239,6 +239,34 @@ fn refused(mut definition: Value) -> Vec<String> {
 }
 
 #[test]
+fn selectable_fields_stand_where_the_schema_does() {
+    let mut definition = definition(spec_of(json!({"color": {"type": "string"}})));
+    let mut versions = [definition["spec"]["versions"][0].clone(), Value::Null];
+    versions[1] = versions[0].clone();
+    versions[1]["name"] = "v2".into();
+    versions[1]["storage"] = false.into();
+    versions[0]["selectableFields"] = json!([{"jsonPath": ".spec.color"}]);
+    definition["spec"]["versions"] = json!(versions);
+    assert_eq!(
+        refused(definition.clone()),
+        [
+            r#"spec.versions[0].selectableFields: Invalid value: "": may only be set when `version.schema.openAPIV3Schema` is not included"#
+        ]
+    );
+    versions[1]["selectableFields"] = versions[0]["selectableFields"].clone();
+    definition["spec"]["versions"] = json!(versions);
+    assert_eq!(refused(definition.clone()), [""; 0]);
+    versions[1]["schema"]["openAPIV3Schema"]["description"] = "another".into();
+    definition["spec"]["versions"] = json!(versions);
+    assert_eq!(
+        refused(definition),
+        [
+            r#"spec.selectableFields: Invalid value: "": may only be set when validations.schema is included"#
+        ]
+    );
+}
+
+#[test]
 fn schemas_within_refused_keywords_are_looked_into() {
     let place = "spec.validation.openAPIV3Schema.properties[spec].properties[a]";
     let a = json!({

@@ -21,7 +21,10 @@ use crate::schema::StructRef;
 
 pub use kinds::Kinds;
 pub use names::{GroupKind, GroupResource, GroupVersion};
-pub use strategy::{NameRule, SETTLED_META, Strategy, keep, keep_all_but_status, keep_meta};
+pub use strategy::{
+    FieldPaths, META_AND_SPEC, NameRule, SETTLED_META, Strategy, keep, keep_all_but_status,
+    keep_meta,
+};
 
 /// Everything there is to say about one kind at one version.
 #[derive(Clone)]

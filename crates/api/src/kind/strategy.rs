@@ -7,6 +7,7 @@
 use serde_json::Value;
 
 use super::{GroupVersion, KindDef};
+use crate::alike::alike;
 use crate::field::ErrorList;
 use crate::meta::meta_mut;
 
@@ -45,13 +46,32 @@ pub trait Strategy: Send + Sync {
         keep_all_but_status(object, old);
     }
 
+    /// Fields that a write of the object resets, and so never owns.
+    fn resets(&self, kind: &KindDef) -> FieldPaths {
+        match kind.subresource("status") {
+            Some(_) => &[&["f:status"]],
+            None => &[],
+        }
+    }
+
+    /// Fields that a write of the status resets, and so never owns.
+    fn status_resets(&self) -> FieldPaths {
+        &[&["f:spec"]]
+    }
+
+    /// Subresources that no Tables are made of: orders that are not kept, and some parts of objects.
+    fn without_tables(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// What a change through another subresource that writes one part brings along.
     fn prepare_for_part_update(&self, _part: &str, _object: &mut Value, _old: &Value) {}
 
     /// Whether `metadata.generation` counts changes of this kind, and whether the objects differ in
     /// what counts: by default everything outside of metadata and status, for kinds with a status.
     fn generation_changes(&self, kind: &KindDef, object: &Value, old: &Value) -> bool {
-        self.counts_generation(kind) && differ_outside_status(object, old)
+        let same = if self.counts_empties() { Value::eq } else { alike };
+        self.counts_generation(kind) && differ_outside_status(object, old, same)
     }
 
     /// Whether generation starts at 1 on create.
@@ -130,6 +150,16 @@ pub trait Strategy: Send + Sync {
         false
     }
 
+    /// Whether defaults leave alone what was given empty.
+    fn defaults_keep_empties(&self) -> bool {
+        false
+    }
+
+    /// Whether a change between an empty list or map and none counts as one of the generation.
+    fn counts_empties(&self) -> bool {
+        false
+    }
+
     /// An update without a resourceVersion is accepted and overwrites.
     fn allow_unconditional_update(&self) -> bool {
         true
@@ -163,6 +193,12 @@ pub trait Strategy: Send + Sync {
         Ok(())
     }
 }
+
+/// Fields of an object, each by the steps that lead to it in a field set.
+pub type FieldPaths = &'static [&'static [&'static str]];
+
+/// What status updates reset that leave the metadata as it was, or say so.
+pub const META_AND_SPEC: FieldPaths = &[&["f:metadata"], &["f:spec"]];
 
 /// The built-in kinds whose changes `metadata.generation` counts, by group.
 const COUNTED: &[(&str, &str)] = &[
@@ -249,16 +285,10 @@ pub fn keep_meta(object: &mut Value, old: &Value, fields: &[&str]) {
     }
 }
 
-fn differ_outside_status(object: &Value, old: &Value) -> bool {
+fn differ_outside_status(object: &Value, old: &Value, same: fn(&Value, &Value) -> bool) -> bool {
     let (Some(new), Some(was)) = (object.as_object(), old.as_object()) else { return false };
     let counted = |name: &str| !matches!(name, "status" | "metadata" | "apiVersion" | "kind");
-    let mut ours = new.iter().filter(|(name, _)| counted(name));
-    let mut theirs = was.iter().filter(|(name, _)| counted(name));
-    loop {
-        match (ours.next(), theirs.next()) {
-            (None, None) => return false,
-            (a, b) if a == b => {}
-            _ => return true,
-        }
-    }
+    let differs = |name: &str| !same(&object[name], &old[name]);
+    let gone = was.keys().filter(|name| !new.contains_key(name.as_str()));
+    new.keys().chain(gone).any(|name| counted(name) && differs(name))
 }

@@ -9,6 +9,7 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
+use crate::alike::alike;
 use crate::field::{ErrorList, Path};
 use crate::validation;
 
@@ -247,7 +248,7 @@ impl At<'_, '_> {
 
     /// The same as in the old object.
     pub fn unchanged(&self, errors: &mut ErrorList, old: &At) {
-        if self.value != old.value {
+        if !alike(self.value, old.value) {
             self.invalid(errors, IMMUTABLE);
         }
     }

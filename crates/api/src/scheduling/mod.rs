@@ -5,11 +5,13 @@
 //! `component-helpers/scheduling/corev1` and `component-helpers/resource`.
 
 mod node_affinity;
+mod resource_claims;
 pub mod resources;
 mod selector;
 mod taints;
 
 pub use node_affinity::{NodeTerm, RequiredNodes, node_terms};
+pub use resource_claims::{PodClaim, StandsFor};
 pub use selector::{Labels, Requirement, Selector};
 pub use taints::tolerates;
 

@@ -13,7 +13,7 @@ use crate::call::Call;
 use crate::server::Server;
 use crate::user::UserInfo;
 use crate::verbs::delete::DeleteOptions;
-use crate::verbs::write::Write;
+use crate::verbs::write::{Empties, Write};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operation {
@@ -39,6 +39,8 @@ pub struct Request<'a> {
     pub name: String,
     pub old: Option<&'a Value>,
     pub dry_run: bool,
+    /// What the body gave empty, which the object does not show.
+    empties: Option<&'a Empties>,
     /// The options of a deletion; those of other operations are read from the call.
     pub delete_options: Option<Value>,
     pub reinvocation: Reinvocation,
@@ -68,6 +70,7 @@ impl<'a> Request<'a> {
             part: write.facet.and_then(|_| kind.subresource(&write.subresource)),
             old,
             dry_run: write.options.dry_run,
+            empties: Some(&write.empties),
             ..Request::about(call, kind, operation)
         }
     }
@@ -121,9 +124,15 @@ impl<'a> Request<'a> {
             name: call.info.name.clone(),
             old: None,
             dry_run: false,
+            empties: None,
             delete_options: None,
             reinvocation: Reinvocation::default(),
         }
+    }
+
+    /// Whether the body gave an empty list or map at this pointer.
+    pub fn gave_empty(&self, pointer: &str) -> bool {
+        self.empties.is_some_and(|empties| empties.contains(pointer))
     }
 
     /// Whether this is about objects of a resource themselves, not a part of them.

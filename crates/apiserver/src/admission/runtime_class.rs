@@ -37,7 +37,8 @@ impl Plugin for RuntimeClass {
     /// Overhead without a class that has some; a class was held against it before.
     async fn validate(&self, request: &Request<'_>, pod: &Value) -> Result<(), Status> {
         let spec = &pod["spec"];
-        match spec["runtimeClassName"].is_null() && !spec["overhead"].is_null() {
+        let given = !spec["overhead"].is_null() || request.gave_empty("/spec/overhead");
+        match spec["runtimeClassName"].is_null() && given {
             true => Err(request.forbidden(pod, NO_OVERHEAD)),
             false => Ok(()),
         }
@@ -50,7 +51,8 @@ const NO_OVERHEAD: &str =
 fn set_overhead(request: &Request<'_>, pod: &mut Value, class: &Value) -> Result<(), Status> {
     let fixed = class["overhead"].get("podFixed");
     match (pod["spec"].get("overhead"), fixed) {
-        (Some(given), fixed) if fixed != Some(given) => Err(request.forbidden(
+        (Some(_), None) => Err(request.forbidden(pod, NO_OVERHEAD)),
+        (Some(given), Some(fixed)) if fixed != given => Err(request.forbidden(
             pod,
             "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
         )),

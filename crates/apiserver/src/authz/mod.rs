@@ -4,6 +4,7 @@
 //! configuration, and the first with an opinion decides. Counterpart: `k8s.io/apiserver/pkg/authorization`.
 //! Invariant: nothing is allowed because something failed.
 
+pub mod claims;
 mod config;
 pub mod escalation;
 pub mod node;

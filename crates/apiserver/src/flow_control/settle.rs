@@ -152,7 +152,8 @@ impl<'a> Stored<'a> {
             "metadata": { "name": meta(object).name() },
             "status": { "conditions": [condition] },
         });
-        apply::apply(self.kind, Some(object), &intent, &self.manager(CONSUMER, "status"), true)
+        let manager = self.manager(CONSUMER, "status");
+        apply::apply(self.kind, Some(object), &intent, &manager, true).map(|applied| applied.object)
     }
 
     fn manager(&self, name: &str, subresource: &str) -> Manager {

@@ -6,7 +6,10 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
-use super::{has_health_check, has_node_ports, is_external_name, node_port, ports_mut, texts};
+use super::{
+    draws_node_ports, has_health_check, has_node_ports, is_external_name, node_port, ports_mut,
+    texts,
+};
 
 /// A new Service's list follows its single address.
 pub fn complete_addresses(service: &mut Value) {
@@ -26,7 +29,7 @@ pub fn keep_allocated(service: &mut Value, old: &Value) {
             copy(service, old, &["clusterIPs"]);
         }
     }
-    if has_node_ports(service) && has_node_ports(old) {
+    if draws_node_ports(service) && draws_node_ports(old) {
         keep_node_ports(service, old);
     }
     if has_health_check(service)

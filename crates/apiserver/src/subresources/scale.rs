@@ -24,83 +24,106 @@ use crate::ownership;
 use crate::reply::Reply;
 use crate::subresources::scale_owners;
 use crate::verbs::patch;
-use crate::verbs::write::{Facet, Proposed, Write};
+use crate::verbs::write::{Facet, Proposed, Write, set};
 
 /// Stands for a count that was never set.
 const NO_COUNT: i32 = i32::MIN;
 
 pub async fn run(call: &Call, kind: Arc<KindDef>) -> Result<Reply, Status> {
     let paths = paths(&kind);
-    let name = call.info.name.as_str();
-    if call.info.verb == "get" {
-        let entry = objects::read(&call.server, &kind.key(&call.info.namespace, name)).await?;
-        let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-        let object = objects::value(&call.server, &kind, &entry.value, entry.mod_revision).await?;
-        if kind.custom && !has_count(&object, &paths)? {
-            let why = format!("the spec replicas field {:?} does not exist", dotted(&paths));
-            return Err(Status::internal(why));
-        }
-        return Ok(Reply::value(scale_of(&object, &paths)));
+    match call.info.verb.as_str() {
+        "get" => read(call, &kind, &paths).await,
+        _ => write(call, kind, &paths).await,
     }
-    let options = if call.info.verb == "patch" { "PatchOptions" } else { "UpdateOptions" };
-    let write = Write::new(call, kind.clone(), "scale", call.write_options(options)?);
-    let write = write.through(&paths);
+}
+
+async fn read(call: &Call, kind: &Arc<KindDef>, paths: &ScalePaths) -> Result<Reply, Status> {
+    let name = call.info.name.as_str();
+    let entry = objects::read(&call.server, &kind.key(&call.info.namespace, name)).await?;
+    let entry = entry.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+    let object = objects::value(&call.server, kind, &entry.value, entry.mod_revision).await?;
+    if kind.custom && !has_count(&object, paths)? {
+        let why = format!("the spec replicas field {:?} does not exist", dotted(paths));
+        return Err(Status::internal(why));
+    }
+    Ok(Reply::value(scale_of(&object, paths)))
+}
+
+async fn write(call: &Call, kind: Arc<KindDef>, paths: &ScalePaths) -> Result<Reply, Status> {
+    let name = call.info.name.as_str();
+    let is_update = call.info.verb == "update";
+    let options = call.write_options(if is_update { "UpdateOptions" } else { "PatchOptions" })?;
+    let write = Write::new(call, kind.clone(), "scale", options).through(paths);
     // The body of an update is read before anything is looked for.
-    let given = match call.info.verb.as_str() {
-        "update" => Some(asked(&write, Value::Null)?),
-        _ => None,
-    };
+    let given = if is_update { Some(asked(&write, Value::Null)?) } else { None };
     let outcome = write
         .update(name, |current| {
-            let mut current =
-                current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
-            let had_count = !kind.custom || has_count(&current, &paths)?;
-            let mut before = scale_of(&current, &paths);
-            if !had_count {
-                before["spec"]["replicas"] = NO_COUNT.into();
-            }
-            let manager = ownership::manager(&write);
-            let place = paths.spec_replicas.as_str();
-            let scale = match applied(&write)? {
-                Some(config) => {
-                    let how = (manager, write.options.force);
-                    scale_owners::apply(&kind, &mut current, place, &before, &config, how)?
-                }
-                None => {
-                    let scale = match &given {
-                        Some(scale) => scale.clone(),
-                        None => asked(&write, before.clone())?,
-                    };
-                    scale_owners::settle(&kind, &mut current, place, &before, &scale, manager);
-                    scale
-                }
-            };
-            check(&kind, &scale, name)?;
-            if !had_count && scale["spec"]["replicas"] == NO_COUNT {
-                let why = format!("the spec replicas field {:?} cannot be empty", dotted(&paths));
-                return Err(Status::bad_request(why));
-            }
-            let revision = meta(&scale).resource_version().to_owned();
-            set_at(
-                &mut current,
-                &paths.spec_replicas,
-                scale["spec"]["replicas"].as_i64().unwrap_or(0).into(),
-            );
-            let live = meta(&current).resource_version().to_owned();
-            let named = !revision.is_empty() && (call.info.verb == "update" || revision != live);
-            let revision = if named { revision } else { live };
-            crate::verbs::write::set(&mut current, "resourceVersion", revision.into());
-            let uid = meta(&scale).uid();
-            if call.info.verb == "update" && !uid.is_empty() {
-                crate::verbs::write::set(&mut current, "uid", uid.into());
-            }
-            Ok(Proposed { object: current, owned: true, fixed: named })
+            let current = current.ok_or_else(|| Status::not_found(&kind.group_resource(), name))?;
+            scaled(&write, paths, given.as_ref(), current)
         })
         .await?;
-    Ok(Reply::Value {
-        code: StatusCode::OK,
-        value: scale_of(&decode_stored(&outcome.bytes)?, &paths),
-    })
+    let value = scale_of(&decode_stored(&outcome.bytes)?, paths);
+    Ok(Reply::Value { code: StatusCode::OK, value })
+}
+
+/// The object with the count that is asked for.
+fn scaled(
+    write: &Write<'_>,
+    paths: &ScalePaths,
+    given: Option<&Value>,
+    mut object: Value,
+) -> Result<Proposed, Status> {
+    let kind = &write.kind;
+    let had_count = !kind.custom || has_count(&object, paths)?;
+    let mut before = scale_of(&object, paths);
+    if !had_count {
+        before["spec"]["replicas"] = NO_COUNT.into();
+    }
+    let scale = settled(write, paths, given, &before, &mut object)?;
+    check(kind, &scale, &write.call.info.name)?;
+    if !had_count && scale["spec"]["replicas"] == NO_COUNT {
+        let why = format!("the spec replicas field {:?} cannot be empty", dotted(paths));
+        return Err(Status::bad_request(why));
+    }
+    paths.put(&mut object, &scale);
+    let fixed = hand_on_preconditions(&scale, &mut object, &write.call.info.verb);
+    Ok(Proposed { object, owned: true, fixed })
+}
+
+/// The Scale that is asked for; who owns the count then is written into `object`.
+fn settled(
+    write: &Write<'_>,
+    paths: &ScalePaths,
+    given: Option<&Value>,
+    before: &Value,
+    object: &mut Value,
+) -> Result<Value, Status> {
+    let (kind, place) = (&write.kind, paths.spec_replicas.as_str());
+    let manager = ownership::manager(write);
+    if let Some(config) = applied(write)? {
+        let how = (manager, write.options.force);
+        return scale_owners::apply(kind, object, place, before, &config, how);
+    }
+    let scale = match given {
+        Some(scale) => scale.clone(),
+        None => asked(write, before.clone())?,
+    };
+    scale_owners::settle(kind, object, place, before, &scale, manager);
+    Ok(scale)
+}
+
+/// Gives `object` the revision and the identity that the Scale is for; whether it names a revision.
+fn hand_on_preconditions(scale: &Value, object: &mut Value, verb: &str) -> bool {
+    let (given, live) = (meta(scale).resource_version(), meta(object).resource_version());
+    let named = !given.is_empty() && (verb == "update" || given != live);
+    if named {
+        set(object, "resourceVersion", given.into());
+    }
+    let uid = meta(scale).uid();
+    if verb == "update" && !uid.is_empty() {
+        set(object, "uid", uid.into());
+    }
+    named
 }
 
 impl Facet for ScalePaths {

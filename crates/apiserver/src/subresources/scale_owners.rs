@@ -43,7 +43,7 @@ pub fn apply(
     let mut old = old.clone();
     set(&mut old, "managedFields", of_scale(&entries, pointer).into());
     let manager = Manager { api_version: SCALE.to_owned(), ..manager };
-    let new = apply::apply(&scale_of(kind), Some(&old), config, &manager, force)?;
+    let new = apply::apply(&scale_of(kind), Some(&old), config, &manager, force)?.object;
     put_back(kind, object, pointer, &entries, &new);
     Ok(new)
 }

@@ -82,7 +82,9 @@ fn propose(
     let patch = patch.as_ref().map_err(|error| error.clone().into_status())?;
     let before = meta(&current).resource_version().to_owned();
     let target = Target::of(&write.kind);
-    let mut object = write.accept(patch.apply(current, &target)?, &target)?;
+    let decoded = patch.apply(current, &target)?;
+    write.empties.note(&decoded);
+    let mut object = write.accept(decoded, &target)?;
     let fixed = meta(&object).resource_version() != before;
     write.check_namespace(&mut object)?;
     check_name(write, &object)?;

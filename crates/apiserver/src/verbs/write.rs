@@ -5,11 +5,12 @@
 //! `rest.BeforeUpdate` and `Store.Create`/`Store.Update`. Invariant: a dry run does everything but
 //! the transaction, and no path to the store leaves one of these stages out.
 
+mod empties;
 mod metadata;
 mod update;
 
 use std::borrow::Cow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::Value;
@@ -25,14 +26,16 @@ use skiff_api::{GroupKind, KindDef, Reason, Status, default};
 use skiff_store::{Entry, Error, Expect, Txn};
 
 use crate::admission::{self, Operation, Request};
-use crate::authz::escalation;
+use crate::authz::{claims, escalation};
 use crate::call::{Call, WriteOptions};
 use crate::network::Allocation;
 use crate::objects;
 use crate::ownership;
 use crate::subresources::part;
+use empties::Part;
 use metadata::{fill_new_meta, wipe_system_meta};
 
+pub use empties::Empties;
 pub use metadata::{generated_name, names_revision, remove, set};
 
 /// One write under way.
@@ -47,8 +50,7 @@ pub struct Write<'a> {
     pub options: WriteOptions,
     /// What of the object a subresource shows, if that is a kind of its own.
     pub facet: Option<&'a dyn Facet>,
-    /// What the body gave empty.
-    empties: OnceLock<Vec<codec::Empty>>,
+    pub empties: Empties,
 }
 
 /// A side of an object that is a kind of its own, as its scale is: admission is shown this, not the whole.
@@ -94,7 +96,7 @@ impl<'a> Write<'a> {
             false => objects::storage_kind(&call.server.kinds(), &kind),
         };
         let subresource = subresource.to_owned();
-        let empties = OnceLock::new();
+        let empties = Empties::default();
         Write { call, kind, stored, subresource, options, facet: None, empties }
     }
 
@@ -106,9 +108,7 @@ impl<'a> Write<'a> {
     pub fn decode_body(&self) -> Result<Value, Status> {
         let target = Target::of(&self.kind);
         let decoded = codec::decode(&self.call.body, self.call.body_format()?, &target)?;
-        if !decoded.empties.is_empty() {
-            self.empties.get_or_init(|| decoded.empties.clone());
-        }
+        self.empties.note(&decoded);
         self.accept(decoded, &target)
     }
 
@@ -294,52 +294,65 @@ impl<'a> Write<'a> {
         if !last {
             validate_meta(&self.stored, object, errors);
         }
-        strategy.validate(&self.with_empties(object), errors);
+        let told = self.empties().filter(|_| strategy.tells_empty_from_absent());
+        let seen = match told {
+            Some(empties) => {
+                let over = strategy.defaults_keep_empties();
+                empties.put_into(object, |at| Part::Whole.has(at), over)
+            }
+            None => Cow::Borrowed(object),
+        };
+        strategy.validate(&seen, errors);
         if last && errors.is_empty() {
             validate_meta(&self.stored, object, errors);
         }
     }
 
-    /// A new object with what its body gave empty, for the kinds that tell that from absent.
-    fn with_empties<'o>(&self, object: &'o Value) -> Cow<'o, Value> {
-        let empties = self.empties.get().map_or(&[][..], Vec::as_slice);
-        let read_as_sent = Arc::ptr_eq(&self.kind, &self.stored);
-        if empties.is_empty() || !read_as_sent || !self.kind.strategy.tells_empty_from_absent() {
-            return Cow::Borrowed(object);
+    /// The rules are those of the group the request speaks: events are held to two sets of them.
+    fn faults_of_change(&self, object: &Value, old: &Value, errors: &mut ErrorList) {
+        validate_meta_update(&self.stored, object, old, errors);
+        if self.subresource == "binding" {
+            return;
         }
-        let mut seen = object.clone();
-        for (pointer, empty) in empties.iter().filter(|(at, _)| !at.starts_with("/metadata/")) {
-            let Some((above, name)) = pointer.rsplit_once('/') else { continue };
-            if let Some(Value::Object(owner)) = seen.pointer_mut(above) {
-                owner.insert(name.replace("~1", "/").replace("~0", "~"), empty.clone());
+        validate_kind_meta_update(&self.stored, object, old, errors);
+        let strategy = &self.kind.strategy;
+        let [object, old] = self.seen_by_rules(object, old);
+        match self.subresource.as_str() {
+            "status" => strategy.validate_status_update(&object, &old, errors),
+            part if part::is_part(part) => {
+                strategy.validate_part_update(part, &object, &old, errors)
             }
+            _ => strategy.validate_update(&object, &old, errors),
         }
-        Cow::Owned(seen)
+    }
+
+    /// What was given empty, if the objects are of the version that gave it.
+    fn empties(&self) -> Option<&Empties> {
+        let read_as_sent = Arc::ptr_eq(&self.kind, &self.stored);
+        (read_as_sent && !self.empties.is_empty()).then_some(&self.empties)
+    }
+
+    /// Where the rules look for faults of a change: both objects with what was given empty, so that it is shown and
+    /// is no change by itself.
+    fn seen_by_rules<'o>(&self, object: &'o Value, old: &'o Value) -> [Cow<'o, Value>; 2] {
+        let Some(empties) = self.empties() else { return [object, old].map(Cow::Borrowed) };
+        let over = self.kind.strategy.defaults_keep_empties();
+        let part = Part::of(&self.subresource);
+        [
+            empties.put_into(object, |at| part.has(at), over),
+            empties.put_into(old, |at| part.has(at), false),
+        ]
     }
 
     async fn refuse_faults(&self, object: &Value, old: Option<&Value>) -> Result<(), Status> {
         let mut errors = self.admin_faults(object, old).await?;
-        // The rules are those of the group the request speaks: events are held to two sets of them.
-        let strategy = &self.kind.strategy;
-        match (old, self.subresource.as_str()) {
-            (None, _) => self.faults_of_new(object, &mut errors),
-            (Some(old), "status") => {
-                validate_meta_update(&self.stored, object, old, &mut errors);
-                validate_kind_meta_update(&self.stored, object, old, &mut errors);
-                strategy.validate_status_update(object, old, &mut errors);
-            }
-            (Some(old), "binding") => {
-                validate_meta_update(&self.stored, object, old, &mut errors);
-            }
-            (Some(old), part) if part::is_part(part) => {
-                validate_meta_update(&self.stored, object, old, &mut errors);
-                validate_kind_meta_update(&self.stored, object, old, &mut errors);
-                strategy.validate_part_update(part, object, old, &mut errors);
-            }
-            (Some(old), _) => {
-                validate_meta_update(&self.stored, object, old, &mut errors);
-                validate_kind_meta_update(&self.stored, object, old, &mut errors);
-                strategy.validate_update(object, old, &mut errors);
+        match old {
+            None => self.faults_of_new(object, &mut errors),
+            Some(old) => {
+                if claims::guards(&self.kind, &self.subresource) {
+                    errors.0.append(&mut claims::faults(self.call, object, old).await?.0);
+                }
+                self.faults_of_change(object, old, &mut errors);
             }
         }
         if self.call.server.config.allow_privileged {
@@ -349,6 +362,7 @@ impl<'a> Write<'a> {
         if !errors.is_empty() {
             return Err(Status::invalid(&self.said_kind(object), meta(object).name(), errors));
         }
+        let strategy = &self.kind.strategy;
         let warnings = match self.subresource.as_str() {
             "" | "scale" => strategy.warnings(object, old),
             "status" => strategy.status_warnings(object),

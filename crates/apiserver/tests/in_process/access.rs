@@ -389,3 +389,39 @@ async fn many_roles_and_bindings_change_one_at_a_time() {
     assert_eq!(jane.get(&format!("{PODS}/r7")).await.status, StatusCode::FORBIDDEN);
     assert_eq!(jane.get(&format!("{PODS}/r8")).await.status, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test]
+async fn a_claim_was_bound_and_its_devices_told_about_with_access_to_the_status_alone() {
+    let cluster = cluster().await;
+    let (admin, jane) = (cluster.admin(), cluster.user(UserInfo::new("jane", &[])));
+    let claims = "/apis/resource.k8s.io/v1/namespaces/default/resourceclaims";
+    let request = json!({ "name": "r", "exactly": { "deviceClassName": "c" } });
+    let claim =
+        json!({ "metadata": { "name": "c" }, "spec": { "devices": { "requests": [request] } } });
+    admin.post(claims, &claim).await.created();
+    let role = json!({ "metadata": { "name": "r" }, "rules": [
+        { "apiGroups": ["resource.k8s.io"], "resources": ["resourceclaims/status"], "verbs": ["patch"] },
+    ] });
+    admin.post(&format!("{RBAC}/clusterroles"), &role).await.created();
+    let binding = json!({ "metadata": { "name": "b" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "r" },
+        "subjects": [{ "kind": "User", "name": "jane", "apiGroup": "rbac.authorization.k8s.io" }] });
+    admin.post(&format!("{RBAC}/clusterrolebindings"), &binding).await.created();
+    let device = json!({ "request": "r", "driver": "d.x", "pool": "p", "device": "g" });
+    let mut told = device.clone();
+    told.as_object_mut().expect("an object").remove("request");
+    let status = json!({ "status": {
+        "allocation": { "devices": { "results": [device] } },
+        "devices": [told],
+    } });
+    let path = format!("{claims}/c/status");
+    let (code, _, message) = jane.patch(&path, "merge-patch+json", &status).await.refused();
+    assert_eq!(code, 422);
+    for refusal in [
+        r#"status.allocation: Forbidden: changing status.allocation or status.reservedFor requires resource="resourceclaims/binding", verb="patch" permission: resourceclaims.resource.k8s.io is forbidden: User "jane" cannot patch resource "resourceclaims/binding" in API group "resource.k8s.io" at the cluster scope"#,
+        r#"status.devices: Forbidden: changing status.devices requires resource="resourceclaims/driver", verb="[arbitrary-node:patch]" permission: resourceclaims.resource.k8s.io "d.x" is forbidden: User "jane" cannot arbitrary-node:patch resource "resourceclaims/driver" in API group "resource.k8s.io" in the namespace "default""#,
+    ] {
+        assert!(message.contains(refusal), "{message}");
+    }
+    admin.patch(&path, "merge-patch+json", &status).await.ok();
+}

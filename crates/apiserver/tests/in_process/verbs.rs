@@ -386,6 +386,20 @@ async fn a_changed_service_asks_for_one_node_port_once_per_protocol() {
 }
 
 #[tokio::test]
+async fn a_balanced_service_that_wants_no_node_ports_was_given_its_old_ones_again() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let services = "/api/v1/namespaces/default/services";
+    let mut service = json!({ "metadata": { "name": "s" },
+        "spec": { "type": "LoadBalancer", "ports": [{ "port": 80 }] } });
+    let created = admin.post(services, &service).await.created();
+    assert!(created["spec"]["ports"][0]["nodePort"].is_u64());
+    service["spec"]["allocateLoadBalancerNodePorts"] = false.into();
+    let changed = admin.put(&format!("{services}/s"), &service).await.ok();
+    assert!(changed["spec"]["ports"][0].get("nodePort").is_none(), "{changed}");
+}
+
+#[tokio::test]
 async fn preconditions_of_a_deletion_may_stand_in_its_query() {
     let cluster = cluster().await;
     let admin = cluster.admin();
@@ -433,6 +447,72 @@ async fn a_new_object_is_held_to_what_it_gave_empty() {
     let path = "/apis/policy/v1/namespaces/default/poddisruptionbudgets";
     let (_, _, message) = admin.post(path, &budget).await.refused();
     assert!(!message.contains("finalizers") && message.contains("cannot be both set"), "{message}");
+}
+
+#[tokio::test]
+async fn a_change_is_held_to_what_it_gives_empty() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let class =
+        json!({ "metadata": { "name": "s" }, "provisioner": "p", "parameters": { "a": "b" } });
+    let classes = "/apis/storage.k8s.io/v1/storageclasses";
+    admin.post(classes, &class).await.created();
+    let emptied = json!({ "metadata": { "name": "s" }, "provisioner": "p", "parameters": {} });
+    let path = format!("{classes}/s");
+    let (_, _, put) = admin.put(&path, &emptied).await.refused();
+    assert!(put.ends_with("parameters: Invalid value: {}: field is immutable"), "{put}");
+    let patch = json!([{ "op": "replace", "path": "/parameters", "value": {} }]);
+    let (_, _, patched) = admin.patch(&path, "json-patch+json", &patch).await.refused();
+    assert_eq!(patched, put);
+}
+
+#[tokio::test]
+async fn a_generation_counts_an_emptied_list_where_upstream_compares_bytes() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let policy = |ingress: Value| json!({ "metadata": { "name": "n" }, "spec": { "podSelector": {}, "ingress": ingress } });
+    let slice = |endpoints: Value| json!({ "metadata": { "name": "n" }, "addressType": "IPv4", "endpoints": endpoints });
+    for (resource, object, counted) in [
+        (
+            "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+            &policy as &dyn Fn(Value) -> Value,
+            2,
+        ),
+        ("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices", &slice, 1),
+    ] {
+        admin.post(resource, &object(Value::Null)).await.created();
+        let changed = admin.put(&format!("{resource}/n"), &object(json!([]))).await.ok();
+        assert_eq!(changed["metadata"]["generation"], counted, "{resource}");
+    }
+}
+
+#[tokio::test]
+async fn a_list_owned_whole_has_a_new_owner_when_one_of_its_lists_is_given_empty() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let role = |empty: Value| json!({ "metadata": { "name": "r" }, "rules": [{ "nonResourceURLs": ["/x"], "verbs": ["get"], "apiGroups": empty }] });
+    let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+    admin.post(&format!("{roles}?fieldManager=one"), &role(Value::Null)).await.created();
+    let path = format!("{roles}/r?fieldManager=two");
+    let taken = admin.put(&path, &role(json!([]))).await.ok();
+    let owners = &taken["metadata"]["managedFields"];
+    assert_eq!(owners[0]["manager"], "two", "{owners}");
+    assert_eq!(owners[0]["fieldsV1"], json!({ "f:rules": {} }));
+    assert!(taken["rules"][0].get("apiGroups").is_none());
+}
+
+#[tokio::test]
+async fn an_overhead_is_refused_without_a_class_that_has_one_even_if_it_is_empty() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    let mut given = pod("p");
+    given["spec"]["overhead"] = json!({});
+    let (code, _, message) = admin.post(PODS, &given).await.refused();
+    assert_eq!(code, 403);
+    assert!(
+        message.ends_with("set without corresponding RuntimeClass defined Overhead"),
+        "{message}"
+    );
 }
 
 #[tokio::test]

@@ -36,7 +36,9 @@ use crate::value::{Evaluated, Value};
 
 pub(crate) use self::comprehension::insert_into;
 pub(crate) use self::convert::type_value;
+pub(crate) use self::quantity::value as quantity;
 pub(crate) use self::regex::compile as compile_regex;
+pub(crate) use self::semver::value as semver;
 
 /// The work of a function: arguments in, the one it is called on first.
 pub(crate) type Call = for<'a> fn(&[Value<'a>]) -> Evaluated<'a>;

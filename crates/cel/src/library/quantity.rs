@@ -210,6 +210,10 @@ fn times_power_of_ten(value: i128, power: i32) -> i128 {
 
 // === functions ===
 
+pub(crate) fn value(text: &str) -> Option<Value<'static>> {
+    Quantity::read(text).ok().map(Value::opaque)
+}
+
 fn parse<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     match args {
         [Value::String(text)] => Quantity::read(text).map(Value::opaque).map_err(EvalError::other),

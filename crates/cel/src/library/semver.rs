@@ -164,6 +164,10 @@ fn read(args: Args<'_, '_>) -> Option<Result<Semver, String>> {
     }
 }
 
+pub(crate) fn value(text: &str) -> Option<Value<'static>> {
+    Semver::read(text).ok().map(Value::opaque)
+}
+
 fn parse<'a>(args: Args<'_, 'a>) -> Evaluated<'a> {
     match read(args) {
         Some(version) => version.map(Value::opaque).map_err(EvalError::other),

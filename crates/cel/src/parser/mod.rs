@@ -148,7 +148,9 @@ impl Parser<'_> {
         let expr = self.expr()?;
         let rest = self.peek();
         if rest.token != Token::End {
-            self.syntax_error(format!("extraneous input '{}' expecting <EOF>", rest.text));
+            // One token too many can be left out; of more nothing can be made.
+            let what = if self.after() == Token::End { "extraneous" } else { "mismatched" };
+            self.syntax_error(format!("{what} input '{}' expecting <EOF>", rest.text));
         }
         Ok(expr)
     }

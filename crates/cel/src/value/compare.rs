@@ -164,7 +164,7 @@ pub(crate) fn contains<'a>(collection: &Value<'a>, wanted: &Value<'a>) -> Result
             }
             Ok(false)
         }
-        Value::Map(map) => Ok(Key::of(wanted).is_some_and(|key| map.get(&key).is_some())),
+        Value::Map(map) => Ok(Key::of(wanted).is_some_and(|key| map.contains(&key))),
         _ => Err(EvalError::NoSuchOverload),
     }
 }

@@ -86,7 +86,7 @@ impl<'a> Value<'a> {
                 Json::Array(elements.iter().map(Value::to_json).collect::<Option<_>>()?)
             }
             Value::Map(Map::Json(fields, _)) => Json::Object((*fields).clone()),
-            Value::Map(Map::Made(entries)) => {
+            Value::Map(Map::Made(entries) | Map::Open(entries)) => {
                 let entry =
                     |(key, value): (&Key, &Value)| Some((key.to_string(), value.to_json()?));
                 Json::Object(entries.iter().map(entry).collect::<Option<_>>()?)

@@ -21,6 +21,7 @@ use serde_json::Value as Json;
 
 use crate::decl::DeclType;
 use crate::error::EvalError;
+use crate::library;
 use crate::types::Type;
 
 pub(crate) use compare::{concat_lists, contains};
@@ -66,6 +67,8 @@ pub enum List<'a> {
 #[derive(Clone, Debug)]
 pub enum Map<'a> {
     Made(Arc<BTreeMap<Key, Value<'a>>>),
+    /// A map of maps that answers an empty one for what is not in it.
+    Open(Arc<BTreeMap<Key, Value<'a>>>),
     /// With the declaration of the map or object.
     Json(&'a serde_json::Map<String, Json>, Option<&'a DeclType>),
 }
@@ -106,6 +109,21 @@ impl<'a> Value<'a> {
 
     pub fn map(entries: BTreeMap<Key, Value<'a>>) -> Value<'a> {
         Value::Map(Map::Made(Arc::new(entries)))
+    }
+
+    /// A map of maps that answers an empty one for what is not in it, as the attributes of a device do.
+    pub fn open_map(entries: BTreeMap<Key, Value<'a>>) -> Value<'a> {
+        Value::Map(Map::Open(Arc::new(entries)))
+    }
+
+    /// `None` when the text is no quantity.
+    pub fn quantity(text: &str) -> Option<Value<'static>> {
+        library::quantity(text)
+    }
+
+    /// `None` when the text is no semantic version.
+    pub fn semver(text: &str) -> Option<Value<'static>> {
+        library::semver(text)
     }
 
     pub fn some(value: Value<'a>) -> Value<'a> {
@@ -240,7 +258,7 @@ impl<'a> List<'a> {
 impl<'a> Map<'a> {
     pub fn len(&self) -> usize {
         match self {
-            Map::Made(entries) => entries.len(),
+            Map::Made(entries) | Map::Open(entries) => entries.len(),
             Map::Json(entries, _) => entries.len(),
         }
     }
@@ -253,6 +271,7 @@ impl<'a> Map<'a> {
     pub fn get(&self, key: &Key) -> Option<Evaluated<'a>> {
         match self {
             Map::Made(entries) => entries.get(key).cloned().map(Ok),
+            Map::Open(entries) => Some(Ok(entries.get(key).cloned().unwrap_or_else(empty_map))),
             Map::Json(..) => self.field(key.as_str()?),
         }
     }
@@ -261,13 +280,25 @@ impl<'a> Map<'a> {
     pub fn field(&self, name: &str) -> Option<Evaluated<'a>> {
         match self {
             Map::Made(entries) => entries.get(&name as &dyn key::Lookup).cloned().map(Ok),
+            Map::Open(entries) => {
+                let found = entries.get(&name as &dyn key::Lookup).cloned();
+                Some(Ok(found.unwrap_or_else(empty_map)))
+            }
             Map::Json(entries, decl) => json::field(entries, *decl, name),
+        }
+    }
+
+    /// Whether the key is there, whatever the map answers for one that is not.
+    pub fn contains(&self, key: &Key) -> bool {
+        match self {
+            Map::Open(entries) => entries.contains_key(key),
+            Map::Made(_) | Map::Json(..) => self.get(key).is_some(),
         }
     }
 
     pub fn keys(&self) -> Vec<Key> {
         match self {
-            Map::Made(entries) => entries.keys().cloned().collect(),
+            Map::Made(entries) | Map::Open(entries) => entries.keys().cloned().collect(),
             Map::Json(entries, decl) => json::keys(entries, *decl),
         }
     }
@@ -275,4 +306,8 @@ impl<'a> Map<'a> {
     pub fn iter(&self) -> impl Iterator<Item = (Key, Evaluated<'a>)> + '_ {
         self.keys().into_iter().filter_map(|key| self.get(&key).map(|value| (key, value)))
     }
+}
+
+fn empty_map<'a>() -> Value<'a> {
+    Value::map(BTreeMap::new())
 }

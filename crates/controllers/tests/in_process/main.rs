@@ -5,4 +5,5 @@ mod batch;
 mod chaos;
 mod cluster;
 mod convergence;
+mod devices;
 mod storage;

@@ -145,7 +145,8 @@ impl Agent {
                 self.pods.set(pod, &self.hosts);
             }
             Ok(watcher::Event::Delete(pod)) => self.pods.remove(&pod),
-            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            Ok(watcher::Event::Init) => self.pods.listed_anew(),
+            Ok(watcher::Event::InitDone) => {}
             Err(error) => tracing::debug!(%error, "watch of simulated pods broke, will resume"),
         }
     }

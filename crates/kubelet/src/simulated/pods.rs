@@ -41,6 +41,9 @@ pub struct Pods {
     changed: HashMap<String, Pod>,
     ready: VecDeque<String>,
     writing: HashSet<String>,
+    /// Pods whose deletion the server has taken, until it is heard that they are gone. What is heard of them meanwhile
+    /// is older, or tells of a finalizer that somebody else must lift.
+    let_go: HashSet<String>,
     /// When to look at a pod again without news of it.
     timers: BTreeMap<(Instant, String), Pod>,
     /// Pods whose node is not heard of yet (or is a real one), by node.
@@ -60,7 +63,14 @@ enum What {
 
 pub struct Done {
     pod: Pod,
-    failed: bool,
+    outcome: Outcome,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    Written,
+    LetGo,
+    Failed,
 }
 
 // === impl Pods ===
@@ -78,6 +88,9 @@ impl Pods {
     }
 
     fn look_at(&mut self, uid: String, pod: Pod) {
+        if self.let_go.contains(&uid) {
+            return;
+        }
         self.changed.insert(uid.clone(), pod);
         if !self.writing.contains(&uid) {
             self.ready.push_back(uid);
@@ -109,10 +122,17 @@ impl Pods {
     pub fn remove(&mut self, pod: &Pod) {
         let uid = pod.uid().unwrap_or_default();
         self.changed.remove(&uid);
+        self.writing.remove(&uid);
+        self.let_go.remove(&uid);
         self.forget_stranger(&uid, pod);
         if let Some(address) = address(pod) {
             self.addresses.give_back(address);
         }
+    }
+
+    /// A new list is on its way: what went meanwhile is not heard of any more.
+    pub fn listed_anew(&mut self) {
+        self.let_go.clear();
     }
 
     pub fn next_due(&self) -> Option<Instant> {
@@ -158,10 +178,16 @@ impl Pods {
 
     pub fn done(&mut self, done: Done) {
         let uid = done.pod.uid().unwrap_or_default();
-        self.writing.remove(&uid);
-        if self.changed.contains_key(&uid) {
+        // That it is gone may be heard before the answer to the write.
+        let known = self.writing.remove(&uid);
+        if done.outcome == Outcome::LetGo {
+            self.changed.remove(&uid);
+            if known {
+                self.let_go.insert(uid);
+            }
+        } else if self.changed.contains_key(&uid) {
             self.ready.push_back(uid);
-        } else if done.failed {
+        } else if done.outcome == Outcome::Failed {
             self.timers.insert((Instant::now() + RETRY_AFTER, uid), done.pod);
         }
     }
@@ -171,20 +197,22 @@ impl Pods {
 
 impl Write {
     pub async fn run(self, client: Client) -> Done {
-        let outcome = match &self.what {
-            What::Status(status) => write_status(&client, &self.pod, status).await,
-            What::Delete => delete(client, &self.pod).await,
+        let (written, well) = match &self.what {
+            What::Status(status) => {
+                (write_status(&client, &self.pod, status).await, Outcome::Written)
+            }
+            What::Delete => (delete(client, &self.pod).await, Outcome::LetGo),
         };
-        let failed = match outcome {
-            Ok(()) => false,
+        let outcome = match written {
+            Ok(()) => well,
             // It is gone, or another of its name is there.
-            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => false,
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => well,
             Err(error) => {
                 tracing::debug!(pod = self.pod.name_any(), %error, "simulated pod was not written");
-                true
+                Outcome::Failed
             }
         };
-        Done { pod: self.pod, failed }
+        Done { pod: self.pod, outcome }
     }
 }
 
@@ -211,7 +239,11 @@ async fn delete(client: Client, pod: &Pod) -> kube::Result<()> {
 
 fn plan(pod: &Pod, now: Timestamp) -> Step {
     if pod.metadata.deletion_timestamp.is_some() {
-        return Step::Delete;
+        // Without any grace left the pod goes by itself, once its finalizers are lifted.
+        return match pod.metadata.deletion_grace_period_seconds {
+            Some(0) => Step::Nothing,
+            _ => Step::Delete,
+        };
     }
     match phase(pod) {
         "Pending" => Step::Run,
@@ -322,6 +354,8 @@ mod tests {
     use super::*;
 
     const UID: &str = "6d5e";
+    const GOING: &str =
+        "{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 30}}";
 
     fn pod(more: &str) -> Pod {
         let text = format!(
@@ -360,6 +394,8 @@ mod tests {
         check(&long, Step::LookAgain(Duration::from_secs(5)));
         check("{status: {phase: Succeeded}}", Step::Nothing);
         check("{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z'}}", Step::Delete);
+        let held = "{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z', deletionGracePeriodSeconds: 0}}";
+        check(held, Step::Nothing);
     }
 
     #[tokio::test]
@@ -376,11 +412,35 @@ mod tests {
         let mut pods = Pods::default();
         pods.set(pod("{}"), &hosts());
         let write = pods.next_write(&hosts()).unwrap();
-        let going = "{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z'}}";
-        pods.set(pod(going), &hosts());
+        pods.set(pod(GOING), &hosts());
         assert!(pods.next_write(&hosts()).is_none(), "the first write is still on its way");
-        pods.done(Done { pod: write.pod, failed: false });
+        pods.done(Done { pod: write.pod, outcome: Outcome::Written });
         assert!(matches!(pods.next_write(&hosts()).unwrap().what, What::Delete));
+    }
+
+    /// The deletion raced the news of the pod's last changes, and each of those had it deleted once more.
+    #[tokio::test]
+    async fn a_pod_that_was_let_go_is_not_deleted_again() {
+        let mut pods = Pods::default();
+        pods.set(pod(GOING), &hosts());
+        let write = pods.next_write(&hosts()).unwrap();
+        pods.set(pod(GOING), &hosts());
+        pods.done(Done { pod: write.pod, outcome: Outcome::LetGo });
+        assert!(pods.next_write(&hosts()).is_none(), "heard while it was deleted");
+        pods.set(pod(GOING), &hosts());
+        assert!(pods.next_write(&hosts()).is_none(), "heard later, but older than the deletion");
+        pods.remove(&pod(GOING));
+        assert!(pods.let_go.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_pod_that_is_gone_before_the_answer_came_is_not_remembered() {
+        let mut pods = Pods::default();
+        pods.set(pod(GOING), &hosts());
+        let write = pods.next_write(&hosts()).unwrap();
+        pods.remove(&pod(GOING));
+        pods.done(Done { pod: write.pod, outcome: Outcome::LetGo });
+        assert!(pods.let_go.is_empty() && pods.writing.is_empty());
     }
 
     #[tokio::test(start_paused = true)]
@@ -388,7 +448,7 @@ mod tests {
         let mut pods = Pods::default();
         pods.set(pod("{}"), &hosts());
         let write = pods.next_write(&hosts()).unwrap();
-        pods.done(Done { pod: write.pod, failed: true });
+        pods.done(Done { pod: write.pod, outcome: Outcome::Failed });
         assert!(pods.next_write(&hosts()).is_none());
         tokio::time::advance(RETRY_AFTER).await;
         pods.wake_due();

@@ -22,6 +22,11 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     if pod.spec().host_users == Some(false) {
         return Err(refused(ctx, pod, &no_user_namespaces(pod.spec())));
     }
+    if let Some(why) = unprepared(pod.spec()) {
+        let message = format!("Failed to prepare dynamic resources: {why}");
+        ctx.recorder.pod(pod, EventType::Warning, "FailedPrepareDynamicResources", message);
+        return Err(StepError::setup("ContainerCreating", why));
+    }
     let node_resolv_conf =
         tokio::fs::read_to_string(&ctx.config.resolv_conf).await.unwrap_or_default();
     let config = sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf);
@@ -52,9 +57,38 @@ fn no_user_namespaces(spec: &PodSpec) -> String {
     format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces")
 }
 
+/// Started without its devices, such a pod would fail in ways of its own.
+fn unprepared(spec: &PodSpec) -> Option<String> {
+    let entries = spec.resource_claims.iter().flatten().map(|entry| entry.name.as_str());
+    let entries: Vec<_> = entries.collect();
+    (!entries.is_empty()).then(|| {
+        let entries = entries.join(", ");
+        format!("no driver is registered on this node that could prepare the claims of the pod ({entries})")
+    })
+}
+
 pub async fn stop(ctx: &NodeContext, id: &str) -> Result<Outcome, StepError> {
     match ctx.runtime.stop_pod_sandbox(id).await {
         Ok(()) => Ok(Outcome::SandboxChanged),
         Err(error) => Err(StepError::setup("KillPodSandboxError", error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It was started as if it had asked for nothing, when it was put on the node without the scheduler.
+    #[test]
+    fn a_pod_is_not_started_without_its_devices() {
+        let spec = |claims: &str| -> PodSpec {
+            serde_saphyr::from_str(&format!("{{containers: [], resourceClaims: [{claims}]}}"))
+                .unwrap()
+        };
+        assert_eq!(unprepared(&spec("")), None);
+        let why = unprepared(&spec(
+            "{name: gpu, resourceClaimName: c}, {name: nic, resourceClaimName: d}",
+        ));
+        assert!(why.unwrap().ends_with("(gpu, nic)"));
     }
 }

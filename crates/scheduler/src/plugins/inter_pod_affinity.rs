@@ -4,7 +4,7 @@
 //! affinity of placed pods, score.
 
 use crate::framework::{
-    ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
+    ClusterEvent, Cycle, EventKind, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
 };
 use crate::groups::Matching;
 use crate::node_info::NodeInfo;
@@ -36,6 +36,17 @@ impl Plugin for InterPodAffinity {
         (!drawn.is_empty()).then(|| Box::new(Preferred(drawn)) as Box<dyn Score>)
     }
 
+    fn hears(&self) -> &'static [EventKind] {
+        &[
+            EventKind::NodeAdded,
+            EventKind::NodeUpdated,
+            EventKind::PodPlaced,
+            EventKind::PodLeft,
+            EventKind::PodUpdated,
+            EventKind::Namespace,
+        ]
+    }
+
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
             // A neighbour that was asked for, or one less that stood in the way.
@@ -45,8 +56,8 @@ impl Plugin for InterPodAffinity {
             }
             ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
             ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
-            ClusterEvent::NamespaceChanged => true,
-            ClusterEvent::StorageChanged | ClusterEvent::PodTerminating(_) => false,
+            ClusterEvent::Changed(_) => true,
+            ClusterEvent::PodTerminating(_) | ClusterEvent::ResourceClaim { .. } => false,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! One file per plugin, and the list that says which run and in which order.
 
-mod dynamic_resources;
+pub mod dynamic_resources;
 mod image_locality;
 mod inter_pod_affinity;
 mod node_affinity;
@@ -19,7 +19,9 @@ pub mod volume_binding;
 mod volume_restrictions;
 mod volume_zone;
 
-use crate::framework::Plugin;
+use std::sync::LazyLock;
+
+use crate::framework::{EventKind, Plugin};
 
 /// The default profile. Order is meaning: filters run from the top and the first that turns a node down ends its
 /// check, so cheap and decisive ones stand first; a message names the first reason only.
@@ -43,7 +45,7 @@ pub const PLUGINS: &[&dyn Plugin] = &[
 ];
 
 /// A set of plugins, by their place in `PLUGINS`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PluginSet(u32);
 
 // === impl PluginSet ===
@@ -55,6 +57,23 @@ impl PluginSet {
 
     pub fn one(place: usize) -> PluginSet {
         PluginSet(1 << place)
+    }
+
+    /// The plugins that asked to hear of such an event.
+    pub fn hearing(kind: EventKind) -> PluginSet {
+        static HEARING: LazyLock<[PluginSet; EventKind::COUNT]> = LazyLock::new(|| {
+            let mut hearing = [PluginSet::default(); EventKind::COUNT];
+            for (place, plugin) in PLUGINS.iter().enumerate() {
+                plugin.hears().iter().for_each(|kind| hearing[*kind as usize].insert(place));
+            }
+            hearing
+        });
+        HEARING[kind as usize]
+    }
+
+    /// The plugins that are in both sets.
+    pub fn and(self, other: PluginSet) -> PluginSet {
+        PluginSet(self.0 & other.0)
     }
 
     pub fn insert(&mut self, place: usize) {

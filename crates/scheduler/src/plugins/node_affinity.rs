@@ -5,7 +5,8 @@
 use skiff_api::scheduling::RequiredNodes;
 
 use crate::framework::{
-    ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Score, Verdict, normalise_to_highest,
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Score, Verdict,
+    normalise_to_highest,
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::{PodInfo, Preferred};
@@ -38,6 +39,10 @@ impl Plugin for NodeAffinity {
         let added = &cycle.profile.args.added_affinity.preferred;
         let preferred: Vec<_> = cycle.pod.preferred_nodes.iter().chain(added).collect();
         (!preferred.is_empty()).then(|| Box::new(PreferredNodes(preferred)) as Box<dyn Score>)
+    }
+
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded, EventKind::NodeUpdated, EventKind::PodUpdated]
     }
 
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {

@@ -3,7 +3,9 @@
 //! Counterpart: `plugins/nodename`. A pod with `spec.nodeName` is bound already and never reaches a cycle; the plugin
 //! keeps its place in the order for profiles that reuse the filters on bound pods.
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 
@@ -19,6 +21,10 @@ impl Plugin for NodeName {
             Some(name) => PreFilter::Check(Box::new(Named(name))),
             None => PreFilter::Skip,
         }
+    }
+
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded]
     }
 
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {

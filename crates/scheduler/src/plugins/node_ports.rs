@@ -2,7 +2,9 @@
 //!
 //! Counterpart: `plugins/nodeports`.
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{HostPort, PodInfo};
 
@@ -18,6 +20,10 @@ impl Plugin for NodePorts {
             return PreFilter::Skip;
         }
         PreFilter::Check(Box::new(FreePorts(&cycle.pod.ports)))
+    }
+
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded, EventKind::PodLeft]
     }
 
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {

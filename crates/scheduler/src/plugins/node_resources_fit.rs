@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use crate::framework::{
-    ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
+    ClusterEvent, Cycle, EventKind, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
@@ -27,6 +27,10 @@ impl Plugin for NodeResourcesFit {
 
     fn score<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         Some(Box::new(Allocation { pod: &cycle.pod.requests, args: &cycle.profile.args.fit }))
+    }
+
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded, EventKind::NodeUpdated, EventKind::PodLeft, EventKind::PodUpdated]
     }
 
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {

@@ -4,7 +4,9 @@
 
 use k8s_openapi::api::core::v1::Taint;
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 
@@ -20,6 +22,10 @@ impl Plugin for NodeUnschedulable {
             return PreFilter::Skip;
         }
         PreFilter::Check(Box::new(NotCordoned))
+    }
+
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded, EventKind::NodeUpdated, EventKind::PodUpdated]
     }
 
     fn may_help(&self, _: &PodInfo, event: &ClusterEvent) -> bool {

@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::listers::Listers;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
@@ -28,10 +30,21 @@ impl Plugin for NodeVolumeLimits {
         PreFilter::Check(Box::new(Limits { listers: cycle.listers, wanted }))
     }
 
+    fn hears(&self) -> &'static [EventKind] {
+        &[
+            EventKind::NodeAdded,
+            EventKind::PodLeft,
+            EventKind::VolumeClaim,
+            EventKind::Volume,
+            EventKind::CsiNode,
+            EventKind::VolumeAttachment,
+        ]
+    }
+
     fn may_help(&self, _: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
             ClusterEvent::PodLeft(left) => !left.claims.is_empty(),
-            ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) => true,
+            ClusterEvent::Changed(_) | ClusterEvent::NodeAdded(_) => true,
             _ => false,
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use crate::framework::{
-    ClusterEvent, Cycle, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
+    ClusterEvent, Cycle, EventKind, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
 };
 use crate::groups::Matching;
 use crate::node_info::NodeInfo;
@@ -57,6 +57,17 @@ impl Plugin for PodTopologySpread {
         Some(Box::new(Crowding::of(cycle, feasible, preferred, needs_keys)))
     }
 
+    fn hears(&self) -> &'static [EventKind] {
+        &[
+            EventKind::NodeAdded,
+            EventKind::NodeUpdated,
+            EventKind::PodPlaced,
+            EventKind::PodLeft,
+            EventKind::PodTerminating,
+            EventKind::PodUpdated,
+        ]
+    }
+
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
             ClusterEvent::PodPlaced(other)
@@ -69,7 +80,7 @@ impl Plugin for PodTopologySpread {
                 before.labels != now.facts.labels || before.taints != now.facts.taints
             }
             ClusterEvent::NodeAdded(_) | ClusterEvent::PodUpdated => true,
-            ClusterEvent::NamespaceChanged | ClusterEvent::StorageChanged => false,
+            ClusterEvent::Changed(_) | ClusterEvent::ResourceClaim { .. } => false,
         }
     }
 }

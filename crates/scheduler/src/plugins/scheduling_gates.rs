@@ -3,6 +3,7 @@
 //! Counterpart: `plugins/schedulinggates`.
 
 use crate::framework::{Gated, Plugin};
+use crate::listers::Listers;
 use crate::pod_info::PodInfo;
 
 pub struct SchedulingGates;
@@ -12,7 +13,7 @@ impl Plugin for SchedulingGates {
         "SchedulingGates"
     }
 
-    fn pre_enqueue(&self, pod: &PodInfo) -> Result<(), Gated> {
+    fn pre_enqueue(&self, pod: &PodInfo, _: &Listers) -> Result<(), Gated> {
         if pod.gates.is_empty() { Ok(()) } else { Err(Gated) }
     }
 }

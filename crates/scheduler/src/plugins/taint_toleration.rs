@@ -5,7 +5,8 @@
 use k8s_openapi::api::core::v1::Taint;
 
 use crate::framework::{
-    ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Score, Verdict, normalise_to_highest,
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Score, Verdict,
+    normalise_to_highest,
 };
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
@@ -27,6 +28,10 @@ impl Plugin for TaintToleration {
 
     fn score<'a>(&self, cycle: Cycle<'a>, _: &[&'a NodeInfo]) -> Option<Box<dyn Score + 'a>> {
         Some(Box::new(SoftTaints(cycle.pod)))
+    }
+
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded, EventKind::NodeUpdated, EventKind::PodUpdated]
     }
 
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {

@@ -523,13 +523,3 @@ capacities: [{{metadata: {{name: c, namespace: default}}, storageClassName: late
     filters("VolumeBinding", &scene("10Gi"), &["a"], &short(2));
     filters("VolumeBinding", &scene("1Gi"), &[], &short(3));
 }
-
-#[test]
-fn a_pod_that_claims_devices_is_not_placed_without_them() {
-    let scene = |claims: &str| {
-        format!("nodes: [{{metadata: {{name: a}}}}]\npod: {{spec: {{resourceClaims: [{claims}]}}}}")
-    };
-    let said = "1 dynamic resource allocation is not supported";
-    filters("DynamicResources", &scene("{name: gpu, resourceClaimName: x}"), &[], said);
-    filters("DynamicResources", &scene(""), &["a"], "");
-}

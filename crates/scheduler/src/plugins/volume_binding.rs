@@ -6,7 +6,9 @@
 
 use skiff_api::scheduling::{NodeTerm, Selector};
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::listers::{Capacity, Claim, Class, Listers, Volume};
 use crate::node_info::NodeInfo;
 use crate::pod_info::{ClaimName, PodInfo};
@@ -30,9 +32,22 @@ impl Plugin for VolumeBinding {
         }
     }
 
+    fn hears(&self) -> &'static [EventKind] {
+        &[
+            EventKind::NodeAdded,
+            EventKind::NodeUpdated,
+            EventKind::VolumeClaim,
+            EventKind::Volume,
+            EventKind::StorageClass,
+            EventKind::CsiNode,
+            EventKind::CsiDriver,
+            EventKind::StorageCapacity,
+        ]
+    }
+
     fn may_help(&self, _: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
-            ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) => true,
+            ClusterEvent::Changed(_) | ClusterEvent::NodeAdded(_) => true,
             ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
             _ => false,
         }

@@ -2,7 +2,9 @@
 //!
 //! Counterpart: `plugins/volumerestrictions`.
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::listers::Listers;
 use crate::node_info::NodeInfo;
 use crate::pod_info::{Disk, PodInfo};
@@ -34,6 +36,10 @@ impl Plugin for VolumeRestrictions {
         PreFilter::Check(Box::new(Restricted { pod, exclusive, users }))
     }
 
+    fn hears(&self) -> &'static [EventKind] {
+        &[EventKind::NodeAdded, EventKind::PodLeft, EventKind::VolumeClaim]
+    }
+
     fn may_help(&self, pod: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
             ClusterEvent::PodLeft(left) => {
@@ -42,7 +48,7 @@ impl Plugin for VolumeRestrictions {
                         && left.claims.iter().any(|claim| pod.claims.contains(claim))
             }
             ClusterEvent::NodeAdded(_) => !pod.disks.is_empty(),
-            ClusterEvent::StorageChanged => true,
+            ClusterEvent::Changed(_) => true,
             _ => false,
         }
     }

@@ -2,7 +2,9 @@
 //!
 //! Counterpart: `plugins/volumezone`. Volumes of today say it by node affinity, which VolumeBinding heeds.
 
-use crate::framework::{ClusterEvent, Cycle, Filter, Plugin, PreFilter, Reasons, Verdict};
+use crate::framework::{
+    ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Verdict,
+};
 use crate::listers::ZONE_LABELS;
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
@@ -24,9 +26,19 @@ impl Plugin for VolumeZone {
         }
     }
 
+    fn hears(&self) -> &'static [EventKind] {
+        &[
+            EventKind::NodeAdded,
+            EventKind::NodeUpdated,
+            EventKind::VolumeClaim,
+            EventKind::Volume,
+            EventKind::StorageClass,
+        ]
+    }
+
     fn may_help(&self, _: &PodInfo, event: &ClusterEvent) -> bool {
         match event {
-            ClusterEvent::StorageChanged | ClusterEvent::NodeAdded(_) => true,
+            ClusterEvent::Changed(_) | ClusterEvent::NodeAdded(_) => true,
             ClusterEvent::NodeUpdated { before, now } => before.labels != now.facts.labels,
             _ => false,
         }

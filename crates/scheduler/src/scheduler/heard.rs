@@ -4,40 +4,29 @@
 //! Invariant: a kind counts as known once its whole state came, never before.
 
 use std::collections::HashSet;
-use std::mem::discriminant;
 use std::sync::Arc;
 use std::time::Duration;
 
-use skiff_api::scheduling::{Labels, Selector};
+use k8s_openapi::Resource;
+use k8s_openapi::api::core::v1::{Node, Pod};
 use tokio::time::Instant;
 
 use super::{AwaitingClaims, BindError, Scheduler};
-use crate::framework::ClusterEvent;
+use crate::devices::ClaimInfo;
+use crate::framework::{ClusterEvent, EventKind};
 use crate::informer::Change;
-use crate::listers::{
-    Attachment, Budget, Capacity, Claim, Class, CsiDriver, CsiNode, Listed, Lister, Volume,
-};
+use crate::listers::Listed;
 use crate::node_info::NodeFacts;
 use crate::pod_info::PodInfo;
+use crate::watches::ListerChange;
 
 /// Everything the task reacts to.
-#[derive(Debug)]
 pub enum Event {
     Pods(Change<Arc<PodInfo>>),
     Nodes(Change<NodeFacts>),
-    Namespaces(Change<Listed<Labels>>),
-    Services(Change<Listed<Selector>>),
-    ReplicationControllers(Change<Listed<Selector>>),
-    ReplicaSets(Change<Listed<Selector>>),
-    StatefulSets(Change<Listed<Selector>>),
-    Claims(Change<Listed<Claim>>),
-    Volumes(Change<Listed<Volume>>),
-    Classes(Change<Listed<Class>>),
-    Budgets(Change<Listed<Budget>>),
-    CsiNodes(Change<Listed<CsiNode>>),
-    CsiDrivers(Change<Listed<CsiDriver>>),
-    Capacities(Change<Listed<Capacity>>),
-    Attachments(Change<Listed<Attachment>>),
+    ResourceClaims(Change<Listed<ClaimInfo>>),
+    /// A kind that is only looked up.
+    Listed(ListerChange),
     /// What a pod's claims need has been asked for.
     ClaimsSettled {
         pod: Arc<PodInfo>,
@@ -56,82 +45,35 @@ pub enum Event {
     },
 }
 
-/// Whether a change was the whole state of its kind.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Whole {
-    Yes,
-    No,
-}
-
 impl Scheduler {
     pub(super) fn apply(&mut self, event: Event) {
-        let kind = discriminant(&event);
-        if self.applied(event) == Whole::Yes {
-            self.complete.insert(kind);
-        }
-    }
-
-    /// Answers whether the whole state of a kind came.
-    fn applied(&mut self, event: Event) -> Whole {
         match event {
             Event::Pods(change) => self.apply_pods(change),
             Event::Nodes(change) => self.apply_nodes(change),
-            Event::Namespaces(change) => {
-                let whole = apply(&mut self.listers.namespaces, change);
-                self.happened(&ClusterEvent::NamespaceChanged, whole)
-            }
-            Event::Services(change) => apply(&mut self.listers.services, change),
-            Event::ReplicationControllers(change) => {
-                apply(&mut self.listers.replication_controllers, change)
-            }
-            Event::ReplicaSets(change) => apply(&mut self.listers.replica_sets, change),
-            Event::StatefulSets(change) => apply(&mut self.listers.stateful_sets, change),
-            Event::Claims(change) => {
-                let whole = apply(&mut self.listers.claims, change);
-                self.bind_settled();
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
-            Event::Volumes(change) => {
-                let whole = apply(&mut self.listers.volumes, change);
-                self.bind_settled();
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
-            Event::Classes(change) => {
-                let whole = apply(&mut self.listers.classes, change);
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
-            Event::Budgets(change) => apply(&mut self.listers.budgets, change),
-            Event::CsiNodes(change) => {
-                let whole = apply(&mut self.listers.csi_nodes, change);
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
-            Event::CsiDrivers(change) => {
-                let whole = apply(&mut self.listers.csi_drivers, change);
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
-            Event::Capacities(change) => {
-                let whole = apply(&mut self.listers.capacities, change);
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
-            Event::Attachments(change) => {
-                let whole = apply(&mut self.listers.attachments, change);
-                self.happened(&ClusterEvent::StorageChanged, whole)
-            }
+            Event::ResourceClaims(change) => self.apply_resource_claims(change),
+            Event::Listed(change) => self.apply_listed(change),
             Event::ClaimsSettled { pod, node } => {
                 let until = Instant::now() + self.claims_timeout(&pod);
                 self.awaiting_claims.push(AwaitingClaims { pod, node, until });
                 self.bind_settled();
-                Whole::No
             }
             Event::Preempted { pod, asked } => {
                 self.queue.preempted(&pod.uid, asked, Instant::now());
-                Whole::No
             }
-            Event::Bound { pod, node, outcome } => {
-                self.bound(&pod, &node, outcome);
-                Whole::No
-            }
+            Event::Bound { pod, node, outcome } => self.bound(&pod, &node, outcome),
         }
+    }
+
+    fn apply_listed(&mut self, change: ListerChange) {
+        (change.apply)(&mut self.listers);
+        if change.whole {
+            self.complete.insert(change.kind);
+        }
+        let Some(kind) = change.tells else { return };
+        if matches!(kind, EventKind::VolumeClaim | EventKind::Volume) {
+            self.bind_settled();
+        }
+        self.queue.happened(&ClusterEvent::Changed(kind), Instant::now());
     }
 
     /// How long a pod's claims may take to get their volumes.
@@ -140,33 +82,26 @@ impl Scheduler {
         profile.map_or(Duration::ZERO, |profile| profile.args.volume_binding.bind_timeout)
     }
 
-    fn happened(&mut self, event: &ClusterEvent, whole: Whole) -> Whole {
-        self.queue.happened(event, Instant::now());
-        whole
-    }
-
-    fn apply_pods(&mut self, change: Change<Arc<PodInfo>>) -> Whole {
+    fn apply_pods(&mut self, change: Change<Arc<PodInfo>>) {
         match change {
             Change::Set(pod) => self.set_pod(pod),
             Change::Deleted(pod) => self.remove_pod(&pod.uid),
             Change::Replaced(pods) => {
                 self.replace_pods(pods);
-                return Whole::Yes;
+                self.complete.insert(Pod::KIND.into());
             }
         }
-        Whole::No
     }
 
-    fn apply_nodes(&mut self, change: Change<NodeFacts>) -> Whole {
+    fn apply_nodes(&mut self, change: Change<NodeFacts>) {
         match change {
             Change::Set(node) => self.set_node(node),
             Change::Deleted(node) => self.cache.remove_node(&node.name),
             Change::Replaced(nodes) => {
                 self.replace_nodes(nodes);
-                return Whole::Yes;
+                self.complete.insert(Node::KIND.into());
             }
         }
-        Whole::No
     }
 
     fn set_pod(&mut self, pod: Arc<PodInfo>) {
@@ -190,7 +125,7 @@ impl Scheduler {
                 None,
             );
         }
-        self.queue.set(pod, Instant::now());
+        self.queue.set(pod, &self.listers, Instant::now());
     }
 
     fn set_placed(&mut self, pod: Arc<PodInfo>) {
@@ -255,10 +190,4 @@ impl Scheduler {
         }
         nodes.into_iter().for_each(|node| self.set_node(node));
     }
-}
-
-fn apply<T>(lister: &mut Lister<T>, change: Change<Listed<T>>) -> Whole {
-    let whole = if matches!(change, Change::Replaced(_)) { Whole::Yes } else { Whole::No };
-    lister.apply(change);
-    whole
 }

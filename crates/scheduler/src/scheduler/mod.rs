@@ -5,11 +5,12 @@
 //! Counterpart: `scheduler.go` and the loop of `schedule_one.go`.
 //! Invariant: no pod is tried before everything that was there at the start is known; nothing here waits for the API.
 
+mod devices;
 mod heard;
 mod outcome;
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
-use std::mem::Discriminant;
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
@@ -21,6 +22,7 @@ pub use heard::Event;
 use crate::SchedulerConfig;
 use crate::api_writes::Writer;
 use crate::cache::Cache;
+use crate::claim_writes::ClaimError;
 use crate::cycle::{Chance, Outcome, Scheduling};
 use crate::framework::Cycle;
 use crate::listers::Listers;
@@ -29,9 +31,6 @@ use crate::pod_info::PodInfo;
 use crate::profile::Profile;
 use crate::queue::SchedulingQueue;
 use crate::recorder::Recorder;
-
-/// All kinds of which a complete list must have come before the first pod is tried.
-const WATCHED_KINDS: usize = 15;
 
 /// A pod with a node whose claims do not have their volumes yet.
 struct AwaitingClaims {
@@ -44,7 +43,9 @@ struct AwaitingClaims {
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     #[error(transparent)]
-    Api(kube::Error),
+    Api(#[from] kube::Error),
+    #[error("running PreBind plugin \"DynamicResources\": {0}")]
+    Claim(#[from] ClaimError),
     #[error("timed out waiting for the pod's claims to be bound")]
     ClaimsTimedOut,
 }
@@ -62,7 +63,9 @@ pub struct Scheduler {
     /// For what runs beside the task to report back.
     reports: mpsc::UnboundedSender<Event>,
     /// The kinds of which a complete list has come.
-    complete: HashSet<Discriminant<Event>>,
+    complete: HashSet<Cow<'static, str>>,
+    /// How many kinds are watched: as many complete lists must have come before the first pod is tried.
+    watched: usize,
     awaiting_claims: Vec<AwaitingClaims>,
     /// The last write of a condition, by pod.
     telling: HashMap<String, JoinHandle<()>>,
@@ -76,6 +79,7 @@ impl Scheduler {
         writer: Writer,
         recorder: Recorder,
         reports: mpsc::UnboundedSender<Event>,
+        watched: usize,
     ) -> Scheduler {
         let seed = u64::try_from((config.clock)().as_nanosecond()).unwrap_or(1) | 1;
         let scheduling = Scheduling { start: 0, chance: Chance(seed) };
@@ -91,6 +95,7 @@ impl Scheduler {
             recorder,
             reports,
             complete: HashSet::new(),
+            watched,
             awaiting_claims: Vec::new(),
             telling: HashMap::new(),
         }
@@ -136,7 +141,7 @@ impl Scheduler {
 
     /// Tries one pod, if one is waiting. Answers whether there was one.
     fn schedule_one(&mut self) -> bool {
-        if self.complete.len() < WATCHED_KINDS {
+        if self.complete.len() < self.watched {
             return false;
         }
         let Some(queued) = self.queue.pop(Instant::now()) else { return false };
@@ -152,7 +157,10 @@ impl Scheduler {
         };
         match self.scheduling.schedule(cycle) {
             Outcome::Placed { node } => self.place(&queued, node),
-            Outcome::Unschedulable { message, rejected_by, nomination } => {
+            Outcome::Unschedulable { message, rejected_by, nomination, deallocate } => {
+                if let Some(claim) = deallocate {
+                    self.deallocate(pod, claim);
+                }
                 self.queue.unschedulable(&pod.uid, rejected_by, Instant::now());
                 let nominated = self.nominate(pod, nomination);
                 self.tell_failed(pod, "Unschedulable", message, nominated);

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{BindError, Event, Scheduler};
+use crate::devices::Reservation;
 use crate::framework::ClusterEvent;
+use crate::plugins::dynamic_resources;
 use crate::plugins::volume_binding::{self, ClaimStep};
 use crate::pod_info::{Condition, PodInfo};
 use crate::preemption::Nomination;
@@ -20,14 +22,15 @@ impl Scheduler {
     pub(super) fn place(&mut self, queued: &QueuedPod, node: String) {
         let on = self.cache.node(&node).expect("the cycle chose a node of the cache");
         let steps = volume_binding::claim_steps(&queued.info, &self.listers, on);
+        let reservations = dynamic_resources::reservations(&queued.info, &self.listers, on);
         let mut assumed = PodInfo::clone(&queued.info);
         assumed.node_name = Some(node.clone());
         let pod = Arc::new(assumed);
         self.nominations.remove(&pod.uid);
         self.cache.assume(pod.clone());
-        match steps.is_empty() {
+        match steps.is_empty() && reservations.is_empty() {
             true => self.bind(pod, node),
-            false => self.settle_claims(pod, node, steps),
+            false => self.settle_claims(pod, node, steps, reservations),
         }
     }
 
@@ -105,6 +108,7 @@ impl Scheduler {
     fn give_up_binding(&mut self, pod: &Arc<PodInfo>) {
         self.awaiting_claims.retain(|waiting| waiting.pod.uid != pod.uid);
         self.cache.forget(&pod.uid);
+        self.give_back_devices(pod);
         self.queue.failed(&pod.uid, Instant::now());
     }
 
@@ -126,7 +130,14 @@ impl Scheduler {
         });
     }
 
-    fn settle_claims(&mut self, pod: Arc<PodInfo>, node: String, steps: Vec<ClaimStep>) {
+    fn settle_claims(
+        &mut self,
+        pod: Arc<PodInfo>,
+        node: String,
+        steps: Vec<ClaimStep>,
+        reservations: Vec<Reservation>,
+    ) {
+        self.take_devices(&reservations);
         for step in &steps {
             if let ClaimStep::Promise { volume, .. } = step
                 && let Some(volume) = self.listers.volumes.get_mut("", volume)
@@ -135,10 +146,18 @@ impl Scheduler {
             }
         }
         let (writer, reports) = (self.writer.clone(), self.reports.clone());
+        let now = (self.clock)();
         tokio::spawn(async move {
-            let report = match writer.settle_claims(&pod, &node, &steps).await {
+            let settled = async {
+                writer.settle_claims(&pod, &node, &steps).await?;
+                for reservation in &reservations {
+                    writer.reserve(&pod, reservation, now).await?;
+                }
+                Ok(())
+            };
+            let report = match settled.await {
                 Ok(()) => Event::ClaimsSettled { pod, node },
-                Err(error) => Event::Bound { pod, node, outcome: Err(BindError::Api(error)) },
+                Err(error) => Event::Bound { pod, node, outcome: Err(error) },
             };
             let _ = reports.send(report);
         });
@@ -175,6 +194,7 @@ impl Scheduler {
         };
         self.cache.forget(&pod.uid);
         let now = Instant::now();
+        self.give_back_devices(pod);
         self.queue.happened(&ClusterEvent::PodLeft(pod), now);
         // Deleted meanwhile, or bound by somebody else: not a failure of ours.
         let Some(current) = self.queue.get(&pod.uid).cloned() else { return };

@@ -312,6 +312,9 @@ fn typed(resource: &str, mut object: Value) -> Value {
         "csidrivers" => ("storage.k8s.io/v1", "CSIDriver"),
         "csistoragecapacities" => ("storage.k8s.io/v1", "CSIStorageCapacity"),
         "volumeattachments" => ("storage.k8s.io/v1", "VolumeAttachment"),
+        "resourceclaims" => ("resource.k8s.io/v1", "ResourceClaim"),
+        "resourceslices" => ("resource.k8s.io/v1", "ResourceSlice"),
+        "deviceclasses" => ("resource.k8s.io/v1", "DeviceClass"),
         "events" => ("events.k8s.io/v1", "Event"),
         other => panic!("the fake API does not know {other}"),
     };

@@ -111,6 +111,25 @@ impl<'a> Shape<'a> {
     }
 }
 
+/// Whether a place lies in a list that is compared whole, where empty differs from absent.
+pub fn is_in_whole_list(pointer: &str, schema: &StructSchema) -> bool {
+    let mut fields = Some(schema);
+    let mut steps = pointer.split('/').skip(1);
+    while let (Some(of), Some(name)) = (fields, steps.next()) {
+        let Some(field) = of.field(name) else { return false };
+        fields = match &field.schema {
+            Schema::Struct(of) => Some(of),
+            Schema::List(list) if steps.next().is_some() => match (&list.topology, &list.items) {
+                (ListType::Atomic, _) => return true,
+                (_, Schema::Struct(of)) => Some(of),
+                _ => None,
+            },
+            _ => None,
+        };
+    }
+    false
+}
+
 enum View<'v> {
     Leaf,
     /// Null where a map or list could be: an empty one.

@@ -36,6 +36,10 @@ const IMMUTABLE: &str = "field is immutable";
 pub struct Definition;
 
 impl Strategy for Definition {
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["status"]
+    }
+
     fn default(&self, object: &mut Value) {
         let kind = text(&object["spec"]["names"], "kind").to_owned();
         let filled = [("singular", kind.to_lowercase()), ("listKind", format!("{kind}List"))];

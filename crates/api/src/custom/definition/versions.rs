@@ -114,7 +114,10 @@ fn one(version: &Value, unchanged: bool, shared: &Shared, at: &Path<'_>, errors:
     if !shared.columns {
         columns(version, at, errors);
     }
-    if !shared.selectable {
+    if !shared.selectable && shared.schema {
+        let detail = "may only be set when `version.schema.openAPIV3Schema` is not included";
+        selectable_elsewhere(version, detail, at, errors);
+    } else if !shared.selectable {
         selectable(version, at, errors);
     }
 }
@@ -139,7 +142,10 @@ pub fn validate_shared(
     if shared.columns {
         columns(version, at, errors);
     }
-    if shared.selectable {
+    if shared.selectable && !shared.schema {
+        let detail = "may only be set when validations.schema is included";
+        selectable_elsewhere(version, detail, at, errors);
+    } else if shared.selectable {
         selectable(version, at, errors);
     }
 }
@@ -261,6 +267,13 @@ fn column(column: &Value, at: &Path<'_>, errors: &mut ErrorList) {
 }
 
 // === selectable fields ===
+
+/// Selectable fields are to stand where the schema does: with each version, or with all of them.
+fn selectable_elsewhere(version: &Value, detail: &str, at: &Path<'_>, errors: &mut ErrorList) {
+    if !list(version, "selectableFields").is_empty() {
+        errors.invalid(&at.child("selectableFields"), "", detail);
+    }
+}
 
 fn selectable(version: &Value, at: &Path<'_>, errors: &mut ErrorList) {
     let fields = list(version, "selectableFields");

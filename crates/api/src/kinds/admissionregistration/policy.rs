@@ -10,7 +10,7 @@ use super::matching::{
     validate_match_resources,
 };
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{FieldPaths, KindDef, META_AND_SPEC, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::conditions::validate_conditions as validate_status_conditions;
 use crate::kinds::fill::{Object, list, made_at, object as object_in, object_at, set, text};
@@ -32,6 +32,10 @@ pub struct Binding {
 // === impl ValidatingPolicy ===
 
 impl Strategy for ValidatingPolicy {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(spec) = made_at(object, "/spec") {
             default_policy(spec);

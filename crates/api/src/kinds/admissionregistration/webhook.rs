@@ -24,6 +24,11 @@ const REVIEWS: &[&str] = &["v1", "v1beta1"];
 const SIDE_EFFECTS: &[&str] = &["None", "NoneOnDryRun"];
 
 impl Strategy for Configuration {
+    /// Upstream compares the webhooks bit by bit.
+    fn counts_empties(&self) -> bool {
+        true
+    }
+
     fn default(&self, root: &mut Value) {
         let Some(root) = root.as_object_mut() else { return };
         for webhook in each(root, "webhooks") {

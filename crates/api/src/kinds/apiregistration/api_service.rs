@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, NameRule, Strategy};
+use crate::kind::{FieldPaths, KindDef, META_AND_SPEC, NameRule, Strategy};
 use crate::kinds::at::At;
 use crate::kinds::fill::{list, object, object_at, set, text};
 use crate::validation::{dns_1035_label, dns_subdomain, path_segment, port_number};
@@ -11,6 +11,14 @@ use crate::validation::{dns_1035_label, dns_subdomain, path_segment, port_number
 pub struct APIService;
 
 impl Strategy for APIService {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["status"]
+    }
+
     fn default(&self, root: &mut Value) {
         let service = object_at(root, "/spec").and_then(|spec| object(spec, "service"));
         if let Some(service) = service {

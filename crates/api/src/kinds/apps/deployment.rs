@@ -1,5 +1,6 @@
 //! Deployment: rolling update by quarters, ten old revisions, ten minutes to make progress.
 
+use crate::alike::alike;
 use crate::kinds::at::At;
 use crate::kinds::pod_spec::validate::validate_controlled_template;
 use crate::kinds::rules::{int_or_percent, validate_at_most_100_percent, validate_int_or_percent};
@@ -7,7 +8,7 @@ use crate::kinds::workload::named_template_warnings;
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, Strategy};
+use crate::kind::{FieldPaths, KindDef, Strategy};
 use crate::kinds::fill::{int, made, object_at, set};
 use crate::kinds::pod_spec::default_template;
 use crate::kinds::workload::{
@@ -18,6 +19,10 @@ use crate::kinds::workload::{
 pub struct Deployment;
 
 impl Strategy for Deployment {
+    fn status_resets(&self) -> FieldPaths {
+        &[&["f:spec"], &["f:metadata", "f:labels"]]
+    }
+
     fn tells_empty_from_absent(&self) -> bool {
         true
     }
@@ -44,9 +49,8 @@ impl Strategy for Deployment {
 
     /// Annotations count as well: some of them are handed down to ReplicaSets.
     fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        let counted =
-            |object: &Value| json!([object["spec"], object.pointer("/metadata/annotations")]);
-        counted(object) != counted(old)
+        let annotations = |object: &Value| object["metadata"].get("annotations").cloned();
+        !alike(&object["spec"], &old["spec"]) || annotations(object) != annotations(old)
     }
 
     fn validate(&self, object: &Value, errors: &mut ErrorList) {

@@ -15,6 +15,10 @@ use crate::meta::meta;
 pub struct HorizontalPodAutoscaler;
 
 impl Strategy for HorizontalPodAutoscaler {
+    fn defaults_keep_empties(&self) -> bool {
+        true
+    }
+
     fn tells_empty_from_absent(&self) -> bool {
         true
     }

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::age;
 use crate::field::{ErrorList, Path};
-use crate::kind::{KindDef, NameRule, Strategy, keep, keep_all_but_status};
+use crate::kind::{FieldPaths, KindDef, NameRule, Strategy, keep, keep_all_but_status};
 use crate::kinds::at::At;
 use crate::kinds::fill::{int, list, text};
 use crate::kinds::signer::validate_signer_name;
@@ -49,6 +49,14 @@ const USAGES: &[&str] = &[
 const SHORTEST: i64 = 600;
 
 impl Strategy for CertificateSigningRequest {
+    fn resets(&self, _kind: &KindDef) -> FieldPaths {
+        &[&["f:spec"], &["f:status"]]
+    }
+
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["approval"]
+    }
+
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         object["status"] = json!({});
     }

@@ -15,6 +15,10 @@ pub struct Namespace;
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 
 impl Strategy for Namespace {
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["finalize"]
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(status) = made_at(object, "/status") {
             set_if_empty(status, "phase", "Active");

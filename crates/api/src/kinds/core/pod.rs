@@ -22,7 +22,7 @@ use crate::kinds::pod_spec::warnings::{USE_APPARMOR_FIELD, warn_pod};
 use crate::validation::dns_label;
 use serde_json::{Value, json};
 
-use crate::kind::{KindDef, Strategy, keep};
+use crate::kind::{FieldPaths, KindDef, Strategy, keep};
 use crate::kinds::fill::{Object, int, list, made, made_at, object_at, set, text};
 use crate::kinds::pod_spec::{default_pod_spec, default_running_pod, drop_disabled_fields};
 use crate::meta::meta;
@@ -35,6 +35,14 @@ use status::{keep_generations, status_warnings, validate_status};
 pub struct Pod;
 
 impl Strategy for Pod {
+    fn status_resets(&self) -> FieldPaths {
+        &[&["f:spec"], &["f:metadata", "f:deletionTimestamp"], &["f:metadata", "f:ownerReferences"]]
+    }
+
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["binding", "ephemeralcontainers", "eviction", "resize"]
+    }
+
     fn default(&self, object: &mut Value) {
         let Some(spec) = made_at(object, "/spec") else { return };
         default_running_pod(spec);

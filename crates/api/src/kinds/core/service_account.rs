@@ -11,6 +11,10 @@ pub struct ServiceAccount;
 const MOUNTABLE: &str = "kubernetes.io/enforce-mountable-secrets";
 
 impl Strategy for ServiceAccount {
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["token"]
+    }
+
     /// Of the Secrets that may be mounted only names are kept.
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         let Some(root) = object.as_object_mut() else { return };

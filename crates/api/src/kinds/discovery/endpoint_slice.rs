@@ -4,8 +4,9 @@
 
 use std::collections::HashSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use crate::alike::alike;
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
@@ -88,15 +89,12 @@ impl Strategy for EndpointSlice {
 
     /// Labels count as well: they say which Service the slice belongs to.
     fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        let counted = |object: &Value| {
-            json!([
-                object["addressType"],
-                object["endpoints"],
-                object["ports"],
-                object["metadata"]["labels"],
-            ])
-        };
-        counted(object) != counted(old)
+        const COUNTED: &[&str] = &["/addressType", "/endpoints", "/ports", "/metadata/labels"];
+        COUNTED.iter().any(|field| {
+            let [new, was] =
+                [object, old].map(|slice| slice.pointer(field).unwrap_or(&Value::Null));
+            !alike(new, was)
+        })
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
@@ -207,6 +205,8 @@ fn shorten(items: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]

@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
+use crate::kind::{
+    FieldPaths, KindDef, META_AND_SPEC, SETTLED_META, Strategy, keep_all_but_status, keep_meta,
+};
 use crate::kinds::at::At;
 use crate::kinds::fill::{int, list, made_at, set_if_empty, text};
 use crate::meta::meta;
@@ -16,6 +18,10 @@ const VERBS: &[&str] =
     &["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];
 
 impl Strategy for FlowSchema {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(spec) = made_at(object, "/spec") {
             set_if_empty(spec, "matchingPrecedence", 1000);

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use super::flow_schema::validate_conditions;
 use crate::field::ErrorList;
-use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
+use crate::kind::{
+    FieldPaths, KindDef, META_AND_SPEC, SETTLED_META, Strategy, keep_all_but_status, keep_meta,
+};
 use crate::kinds::at::At;
 use crate::kinds::fill::{int, object, object_at, set, set_if_empty, text};
 use crate::meta::meta;
@@ -16,6 +18,10 @@ const QUEUES_MAX: i64 = 10_000_000;
 const ENTROPY_MAX: f64 = 60.0;
 
 impl Strategy for PriorityLevel {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
     fn default(&self, root: &mut Value) {
         let Some(spec) = object_at(root, "/spec") else { return };
         if let Some(exempt) = object(spec, "exempt") {

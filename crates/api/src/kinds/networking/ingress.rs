@@ -138,7 +138,7 @@ fn validate_spec(spec: &At, errors: &mut ErrorList) {
     let rules = spec.child("rules");
     if rules.is_empty() && !spec.has("defaultBackend") {
         let detail = "either `defaultBackend` or `rules` must be specified";
-        spec.invalid_as(errors, rules.value.clone(), detail);
+        errors.invalid_printed(&spec.path, rules.value.to_string(), detail);
     }
     if spec.has("defaultBackend") {
         validate_backend(&spec.child("defaultBackend"), errors);

@@ -15,6 +15,11 @@ use crate::kinds::workload::label_selector;
 pub struct NetworkPolicy;
 
 impl Strategy for NetworkPolicy {
+    /// Upstream compares the specs bit by bit.
+    fn counts_empties(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         let egress = count(object, "/spec/egress") > 0;
         let Some(spec) = made_at(object, "/spec") else { return };

@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use crate::field::ErrorList;
 use crate::internal::printed;
-use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
+use crate::kind::{
+    FieldPaths, KindDef, META_AND_SPEC, SETTLED_META, Strategy, keep_all_but_status, keep_meta,
+};
 use crate::kinds::at::{At, IMMUTABLE};
 use crate::kinds::fill::list;
 use crate::kinds::rules::{canonical_cidr, parse_cidr};
@@ -12,6 +14,10 @@ use crate::kinds::rules::{canonical_cidr, parse_cidr};
 pub struct ServiceCIDR;
 
 impl Strategy for ServiceCIDR {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
     fn prepare_for_create(&self, _kind: &KindDef, object: &mut Value) {
         object["status"] = json!({});
     }

@@ -6,7 +6,9 @@ use super::admin::{faults_of_requests, faults_of_results};
 use super::claim_spec::{default_spec, validate_spec};
 use super::claim_status::{drop_deallocated, validate_status};
 use crate::field::ErrorList;
-use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
+use crate::kind::{
+    FieldPaths, KindDef, META_AND_SPEC, SETTLED_META, Strategy, keep_all_but_status, keep_meta,
+};
 use crate::kinds::at::At;
 use crate::kinds::fill::{list, object_at};
 use crate::kinds::workload::validate_template_meta;
@@ -16,6 +18,14 @@ pub struct ResourceClaim;
 pub struct ResourceClaimTemplate;
 
 impl Strategy for ResourceClaim {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
+    fn without_tables(&self) -> &'static [&'static str] {
+        &["status"]
+    }
+
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object_at(object, "/spec") {
             default_spec(spec);

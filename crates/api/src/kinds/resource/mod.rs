@@ -10,7 +10,7 @@ mod claim_status;
 mod device;
 mod device_class;
 mod rules;
-mod selector;
+pub mod selector;
 mod slice;
 mod taint;
 #[cfg(test)]

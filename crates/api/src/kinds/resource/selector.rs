@@ -12,7 +12,8 @@ use crate::kinds::admissionregistration::expressions::runtime_name;
 use crate::kinds::at::At;
 
 const EXPRESSION_MAX: usize = 10 * 1024;
-const COST_MAX: u64 = 1_000_000;
+/// What looking at one device may cost.
+pub const COST_MAX: u64 = 1_000_000;
 
 const DRIVER_MAX: u64 = 63;
 const ATTRIBUTE_MAX: u64 = 64;
@@ -30,8 +31,11 @@ static ENVIRONMENT: LazyLock<Env> = LazyLock::new(|| {
 });
 
 /// What an expression is found to be.
-enum Fault {
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    #[error("{0}")]
     Invalid(String),
+    #[error("{0}")]
     Internal(String),
 }
 
@@ -54,7 +58,8 @@ pub fn validate_selector(selector: &At, errors: &mut ErrorList) {
     }
 }
 
-fn compile(text: &str) -> Result<Program, Fault> {
+/// A program over `device` that says whether a device is meant.
+pub fn compile(text: &str) -> Result<Program, Fault> {
     let program = ENVIRONMENT.compile(text).map_err(|error| match error {
         CompileError::Issues(issues) => Fault::Invalid(format!("compilation failed: {issues}")),
         CompileError::Constant(error) => {

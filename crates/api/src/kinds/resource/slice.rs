@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::device::{validate_counters, validate_device};
 use super::rules::{self, by_name};
+use crate::alike::alike;
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::{At, POSITIVE};
@@ -45,7 +46,7 @@ impl Strategy for ResourceSlice {
     }
 
     fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        object.get("spec") != old.get("spec")
+        !alike(&object["spec"], &old["spec"])
     }
 
     fn selectable_fields(&self) -> &'static [(&'static str, &'static str)] {

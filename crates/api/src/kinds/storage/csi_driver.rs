@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use crate::alike::alike;
 use crate::field::ErrorList;
 use crate::kind::{KindDef, Strategy};
 use crate::kinds::at::At;
@@ -78,7 +79,7 @@ impl Strategy for CSIDriver {
 
     /// Counted from the first change on.
     fn generation_changes(&self, _kind: &KindDef, object: &Value, old: &Value) -> bool {
-        object.get("spec") != old.get("spec")
+        !alike(&object["spec"], &old["spec"])
     }
 
     fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {

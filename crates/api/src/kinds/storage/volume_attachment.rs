@@ -3,7 +3,9 @@
 use serde_json::{Value, json};
 
 use crate::field::ErrorList;
-use crate::kind::{KindDef, SETTLED_META, Strategy, keep_all_but_status, keep_meta};
+use crate::kind::{
+    FieldPaths, KindDef, META_AND_SPEC, SETTLED_META, Strategy, keep_all_but_status, keep_meta,
+};
 use crate::kinds::at::At;
 use crate::kinds::core::persistent_volume::validate_inline_volume;
 use crate::kinds::fill::{flag, text};
@@ -13,6 +15,10 @@ use crate::validation::dns_subdomain;
 pub struct VolumeAttachment;
 
 impl Strategy for VolumeAttachment {
+    fn status_resets(&self) -> FieldPaths {
+        META_AND_SPEC
+    }
+
     fn allow_unconditional_update(&self) -> bool {
         false
     }

@@ -3,14 +3,17 @@
 //! Counterpart: `Store.Update` and `rest.BeforeUpdate`. Invariant: a write whose client named no revision starts over when
 //! another was faster, and one that changes nothing writes nothing.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use serde_json::Value;
+use skiff_api::apply::is_in_whole_list;
 use skiff_api::field::{ErrorList, Path};
 use skiff_api::meta::meta;
 use skiff_api::{GroupKind, Reason, Status};
 use skiff_store::{Entry, Error, Expect, Revision, Txn};
 
+use super::empties::Part;
 use super::metadata::{carry_meta, keep_settled_meta, remove, set};
 use super::{AFTER_ADMISSION, Outcome, Proposed, Write};
 use crate::admission::{self, Operation, Request};
@@ -74,7 +77,7 @@ impl Write<'_> {
         }
         self.check_identity(&object, &old, entry, &name)?;
         if !proposed.owned {
-            ownership::track(self, &mut object, Some(&old))?;
+            self.track(&mut object, &old)?;
         }
         carry_meta(&mut object, &old);
         let old_part = self.facet.map(|facet| facet.show(&old));
@@ -94,6 +97,24 @@ impl Write<'_> {
         }
         escalation::check(self.call, &self.stored, &object, Some(&old)).await?;
         self.commit_change(entry, object, &old, allocation).await
+    }
+
+    /// Lists that are owned whole are compared with what was given empty in them.
+    fn track(&self, object: &mut Value, old: &Value) -> Result<(), Status> {
+        let in_whole_list = |at: &str| is_in_whole_list(at, &self.stored.schema);
+        let seen = match self.empties() {
+            Some(empties) => empties.put_into(object, in_whole_list, false),
+            None => Cow::Borrowed(&*object),
+        };
+        let Cow::Owned(mut seen) = seen else {
+            return ownership::track(self, object, Some(old));
+        };
+        ownership::track(self, &mut seen, Some(old))?;
+        match seen.pointer_mut("/metadata/managedFields") {
+            Some(managed) => set(object, "managedFields", managed.take()),
+            None => remove(object, "managedFields"),
+        }
+        Ok(())
     }
 
     async fn mutate(&self, request: &mut Request<'_>, object: &mut Value) -> Result<(), Status> {
@@ -180,11 +201,22 @@ impl Write<'_> {
         }
         // A binding decides where a pod runs, not what it is.
         let counts = !matches!(self.subresource.as_str(), "status" | "binding");
-        let changed = counts && strategy.generation_changes(kind, object, old);
+        let changed = counts && self.generation_changes(object, old);
         let generation = meta(old).generation() + i64::from(changed);
         match generation {
             0 => remove(object, "generation"),
             generation => set(object, "generation", generation.into()),
+        }
+    }
+
+    fn generation_changes(&self, object: &Value, old: &Value) -> bool {
+        let (strategy, kind) = (&self.stored.strategy, &self.stored);
+        match self.empties().filter(|_| strategy.counts_empties()) {
+            Some(empties) => {
+                let seen = empties.put_into(object, |at| Part::Whole.has(at), false);
+                strategy.generation_changes(kind, &seen, old)
+            }
+            None => strategy.generation_changes(kind, object, old),
         }
     }
 

@@ -5,6 +5,9 @@
 //! as upstream's does: waiting serves nobody when there is nothing else to do.
 //! Counterpart: `backend/queue`. Invariant: a pod is in one place; a popped pod is in none until it comes back.
 
+#[cfg(test)]
+mod tests;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -14,6 +17,7 @@ use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::framework::ClusterEvent;
+use crate::listers::Listers;
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::PodInfo;
 
@@ -32,6 +36,9 @@ pub struct SchedulingQueue {
     active: BTreeSet<(ActiveKey, String)>,
     backoff: BTreeSet<(DueKey, String)>,
     unschedulable: BTreeSet<(DueKey, String)>,
+    /// The unschedulable ones by who turned them away, so that an event is asked of those only whom it may concern.
+    rejected: HashMap<PluginSet, BTreeSet<String>>,
+    gated: BTreeSet<String>,
     arrivals: u64,
 }
 
@@ -82,6 +89,8 @@ impl SchedulingQueue {
             active: BTreeSet::new(),
             backoff: BTreeSet::new(),
             unschedulable: BTreeSet::new(),
+            rejected: HashMap::new(),
+            gated: BTreeSet::new(),
             arrivals: 0,
         }
     }
@@ -92,9 +101,9 @@ impl SchedulingQueue {
     }
 
     /// Takes a new pod, or the new state of a known one.
-    pub fn set(&mut self, info: Arc<PodInfo>, now: Instant) {
+    pub fn set(&mut self, info: Arc<PodInfo>, listers: &Listers, now: Instant) {
         let Some(waiting) = self.pods.get_mut(&info.uid) else {
-            return self.insert(info, now);
+            return self.insert(info, listers, now);
         };
         let matters = !waiting.pod.info.schedules_like(&info);
         let uid = info.uid.clone();
@@ -102,7 +111,7 @@ impl SchedulingQueue {
             Place::InFlight => waiting.pod.info = info,
             Place::Gated => {
                 self.remove(&uid);
-                self.insert(info, now);
+                self.insert(info, listers, now);
             }
             Place::Unschedulable(_) if matters => {
                 waiting.pod.info = info;
@@ -167,10 +176,8 @@ impl SchedulingQueue {
         let Some(waiting) = self.pods.get_mut(uid) else { return };
         waiting.pod.rejected_by = rejected_by;
         waiting.pod.due = due;
-        let until = now + MAX_UNSCHEDULABLE;
-        waiting.place = Place::Unschedulable(until);
-        let entry = ((until, waiting.pod.arrival), uid.to_owned());
-        self.unschedulable.insert(entry);
+        waiting.place = Place::Unschedulable(now + MAX_UNSCHEDULABLE);
+        self.put_back(uid);
     }
 
     /// The attempt itself failed (the API said no): try again after the back-off, whatever happens.
@@ -186,10 +193,24 @@ impl SchedulingQueue {
 
     /// Wakes the pods that the event may help.
     pub fn happened(&mut self, event: &ClusterEvent, now: Instant) {
-        let waiting = self.unschedulable.iter().map(|(_, uid)| &self.pods[uid].pod);
+        let hearing = PluginSet::hearing(event.kind());
+        let concerned =
+            self.rejected.iter().filter(|(by, _)| by.is_empty() || !by.and(hearing).is_empty());
+        let waiting = concerned.flat_map(|(_, uids)| uids).map(|uid| &self.pods[uid].pod);
         let helped: Vec<_> = waiting.filter(|pod| helps(pod, event)).cloned().collect();
         for pod in helped {
             self.wake(pod, now);
+        }
+    }
+
+    /// Lets in the gated pods that nothing keeps out any more.
+    pub fn look_at_gated(&mut self, listers: &Listers, now: Instant) {
+        let open = |uid: &&String| is_open(&self.pods[*uid].pod.info, listers);
+        let open: Vec<_> = self.gated.iter().filter(open).cloned().collect();
+        for uid in open {
+            let info = self.pods[&uid].pod.info.clone();
+            self.remove(&uid);
+            self.insert(info, listers, now);
         }
     }
 
@@ -223,10 +244,10 @@ impl SchedulingQueue {
         }
     }
 
-    fn insert(&mut self, info: Arc<PodInfo>, now: Instant) {
+    fn insert(&mut self, info: Arc<PodInfo>, listers: &Listers, now: Instant) {
         self.arrivals += 1;
         let uid = info.uid.clone();
-        let gated = PLUGINS.iter().any(|plugin| plugin.pre_enqueue(&info).is_err());
+        let open = is_open(&info, listers);
         let pod = QueuedPod {
             info,
             attempts: 0,
@@ -234,16 +255,14 @@ impl SchedulingQueue {
             due: now,
             arrival: self.arrivals,
         };
-        let place = if gated { Place::Gated } else { Place::Active };
+        let place = if open { Place::Active } else { Place::Gated };
         self.pods.insert(uid.clone(), Waiting { pod, place, preempting: Preempting::No });
         self.put_back(&uid);
     }
 
     fn wake_due(&mut self, now: Instant) {
-        while let Some((_, uid)) = self.backoff.pop_first_if(now) {
-            self.set_place(&uid, Place::Active);
-        }
-        while let Some((_, uid)) = self.unschedulable.pop_first_if(now) {
+        while let Some(uid) = due(&self.backoff, now).or_else(|| due(&self.unschedulable, now)) {
+            self.take_out(&uid);
             self.set_place(&uid, Place::Active);
         }
     }
@@ -275,8 +294,12 @@ impl SchedulingQueue {
         match place {
             Place::Active => self.active.insert((pod.active_key(), name)),
             Place::Backoff => self.backoff.insert(((pod.due, pod.arrival), name)),
-            Place::Unschedulable(until) => self.unschedulable.insert(((*until, pod.arrival), name)),
-            Place::InFlight | Place::Gated => false,
+            Place::Unschedulable(until) => {
+                self.rejected.entry(pod.rejected_by).or_default().insert(name.clone());
+                self.unschedulable.insert(((*until, pod.arrival), name))
+            }
+            Place::Gated => self.gated.insert(name),
+            Place::InFlight => false,
         };
     }
 
@@ -287,22 +310,28 @@ impl SchedulingQueue {
             Place::Active => self.active.remove(&(pod.active_key(), name)),
             Place::Backoff => self.backoff.remove(&((pod.due, pod.arrival), name)),
             Place::Unschedulable(until) => {
+                if let Some(uids) = self.rejected.get_mut(&pod.rejected_by) {
+                    uids.remove(uid);
+                    if uids.is_empty() {
+                        self.rejected.remove(&pod.rejected_by);
+                    }
+                }
                 self.unschedulable.remove(&((*until, pod.arrival), name))
             }
-            Place::InFlight | Place::Gated => false,
+            Place::Gated => self.gated.remove(uid),
+            Place::InFlight => false,
         };
     }
 }
 
-/// The first entry of an order by time, once its time has come.
-trait PopDue {
-    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)>;
+fn is_open(pod: &PodInfo, listers: &Listers) -> bool {
+    PLUGINS.iter().all(|plugin| plugin.pre_enqueue(pod, listers).is_ok())
 }
 
-impl PopDue for BTreeSet<(DueKey, String)> {
-    fn pop_first_if(&mut self, now: Instant) -> Option<(DueKey, String)> {
-        if self.first()?.0.0 > now { None } else { self.pop_first() }
-    }
+/// The first of an order by time, once its time has come.
+fn due(order: &BTreeSet<(DueKey, String)>, now: Instant) -> Option<String> {
+    let ((due, _), uid) = order.first()?;
+    (*due <= now).then(|| uid.clone())
 }
 
 // === impl QueuedPod ===
@@ -314,183 +343,6 @@ impl QueuedPod {
 }
 
 fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
-    pod.rejected_by.is_empty()
-        || pod.rejected_by.iter().any(|plugin| plugin.may_help(&pod.info, event))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use skiff_api::scheduling::resources::{PodRequests, Resources};
-
-    fn pod(uid: &str, priority: i32) -> Arc<PodInfo> {
-        let declared = Resources { milli_cpu: 100, ..Resources::default() };
-        let requests = PodRequests { declared, ..PodRequests::default() };
-        Arc::new(PodInfo { uid: uid.into(), priority, requests, ..PodInfo::default() })
-    }
-
-    fn queue() -> SchedulingQueue {
-        SchedulingQueue::new(Duration::from_secs(1), Duration::from_secs(10))
-    }
-
-    fn popped(queue: &mut SchedulingQueue) -> Option<String> {
-        queue.pop(Instant::now()).map(|pod| pod.info.uid.clone())
-    }
-
-    fn only(plugin: &str) -> PluginSet {
-        let mut set = PluginSet::default();
-        set.insert(PLUGINS.iter().position(|known| known.name() == plugin).unwrap());
-        set
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn higher_priority_first_then_first_come() {
-        let mut queue = queue();
-        for (uid, priority) in [("a", 0), ("b", 5), ("c", 0), ("d", 5)] {
-            queue.set(pod(uid, priority), Instant::now());
-        }
-        let order: Vec<_> = std::iter::from_fn(|| popped(&mut queue)).collect();
-        assert_eq!(order, ["b", "d", "a", "c"]);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn failed_attempts_back_off_longer_each_time() {
-        let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
-        for seconds in [1, 2, 4, 8, 10, 10] {
-            assert_eq!(popped(&mut queue).as_deref(), Some("a"));
-            queue.failed("a", Instant::now());
-            assert_eq!(queue.next_due(), Some(Instant::now() + Duration::from_secs(seconds)));
-            tokio::time::advance(Duration::from_secs(seconds) - Duration::from_millis(1)).await;
-            assert_eq!(popped(&mut queue), None, "before {seconds} s");
-            tokio::time::advance(Duration::from_millis(1)).await;
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn only_an_event_that_may_help_wakes_a_pod() {
-        let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
-        popped(&mut queue);
-        queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
-        let other = PodInfo::default();
-        queue.happened(&ClusterEvent::PodPlaced(&other), Instant::now());
-        queue.happened(&ClusterEvent::StorageChanged, Instant::now());
-        assert_eq!(popped(&mut queue), None);
-        let full = crate::node_info::NodeInfo::default();
-        queue.happened(&ClusterEvent::NodeAdded(&full), Instant::now());
-        assert_eq!(popped(&mut queue), None, "a node without room does not help");
-        queue.happened(&ClusterEvent::PodLeft(&other), Instant::now());
-        // It is backing off still, but there is nothing else to do.
-        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_woken_pod_waits_out_its_back_off_behind_active_ones() {
-        let mut queue = queue();
-        queue.set(pod("a", 9), Instant::now());
-        popped(&mut queue);
-        queue.unschedulable("a", only("NodeResourcesFit"), Instant::now());
-        queue.happened(&ClusterEvent::PodLeft(&PodInfo::default()), Instant::now());
-        queue.set(pod("b", 0), Instant::now());
-        assert_eq!(popped(&mut queue).as_deref(), Some("b"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_forgotten_pod_is_tried_again_after_five_minutes() {
-        let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
-        popped(&mut queue);
-        queue.unschedulable("a", only("NodeName"), Instant::now());
-        assert_eq!(queue.next_due(), Some(Instant::now() + MAX_UNSCHEDULABLE));
-        tokio::time::advance(MAX_UNSCHEDULABLE).await;
-        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_gated_pod_is_not_tried_until_the_gate_is_lifted() {
-        let mut queue = queue();
-        let gated = PodInfo { gates: vec!["wait".into()], ..PodInfo::clone(&pod("a", 0)) };
-        queue.set(Arc::new(gated), Instant::now());
-        assert_eq!(popped(&mut queue), None);
-        assert_eq!(queue.next_due(), None);
-        queue.set(pod("a", 0), Instant::now());
-        assert_eq!(popped(&mut queue).as_deref(), Some("a"));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_popped_or_removed_pod_is_not_given_again() {
-        let mut queue = queue();
-        queue.set(pod("a", 0), Instant::now());
-        popped(&mut queue);
-        queue.set(pod("a", 0), Instant::now());
-        assert_eq!(popped(&mut queue), None, "it is being tried");
-        queue.set(pod("b", 0), Instant::now());
-        queue.remove("b");
-        assert_eq!(popped(&mut queue), None);
-    }
-
-    /// Every known pod is where its place says, and nowhere else.
-    #[track_caller]
-    fn check(queue: &SchedulingQueue) {
-        let mut placed = 0;
-        for (uid, waiting) in &queue.pods {
-            let arrival = waiting.pod.arrival;
-            let active = queue.active.contains(&(waiting.pod.active_key(), uid.clone()));
-            let backoff = queue.backoff.contains(&((waiting.pod.due, arrival), uid.clone()));
-            let until = match waiting.place {
-                Place::Unschedulable(until) => until,
-                _ => Instant::now(),
-            };
-            let parked = queue.unschedulable.contains(&((until, arrival), uid.clone()));
-            let expected = match waiting.place {
-                Place::Active => (true, false, false),
-                Place::Backoff => (false, true, false),
-                Place::Unschedulable(_) => (false, false, true),
-                Place::InFlight | Place::Gated => (false, false, false),
-            };
-            assert_eq!((active, backoff, parked), expected, "{uid}");
-            placed += usize::from(active || backoff || parked);
-        }
-        let queued = queue.active.len() + queue.backoff.len() + queue.unschedulable.len();
-        assert_eq!(placed, queued, "an entry without a pod");
-    }
-
-    /// Whatever happens in whatever order: places stay true, and what may help a pod has it tried again.
-    #[tokio::test(start_paused = true)]
-    async fn no_wake_up_is_lost() {
-        for seed in 1..=200_u64 {
-            let mut chance = crate::cycle::Chance(0x9E37_79B9_7F4A_7C15_u64.wrapping_mul(seed));
-            let mut queue = queue();
-            for _ in 0..200 {
-                let uid = format!("p{}", chance.below(8));
-                match chance.below(9) {
-                    0 | 1 => queue.set(pod(&uid, chance.below(3) as i32), Instant::now()),
-                    2 | 3 => drop(queue.pop(Instant::now())),
-                    4 if in_flight(&queue, &uid) => {
-                        queue.unschedulable(&uid, only("NodeResourcesFit"), Instant::now());
-                    }
-                    5 if in_flight(&queue, &uid) => queue.failed(&uid, Instant::now()),
-                    6 => queue.preempting(&uid),
-                    7 => queue.preempted(&uid, chance.below(2) == 0, Instant::now()),
-                    _ => tokio::time::advance(Duration::from_millis(chance.below(3000))).await,
-                }
-                if chance.below(16) == 0 {
-                    queue.remove(&uid);
-                }
-                check(&queue);
-            }
-            let left = PodInfo::default();
-            queue.happened(&ClusterEvent::PodLeft(&left), Instant::now());
-            let all = queue.uids();
-            all.iter().for_each(|uid| queue.preempted(uid, true, Instant::now()));
-            check(&queue);
-            let parked = queue.unschedulable.iter().map(|(_, uid)| uid.clone());
-            assert_eq!(parked.collect::<Vec<_>>(), Vec::<String>::new(), "seed {seed}");
-        }
-    }
-
-    fn in_flight(queue: &SchedulingQueue, uid: &str) -> bool {
-        queue.pods.get(uid).is_some_and(|waiting| matches!(waiting.place, Place::InFlight))
-    }
+    let asked = pod.rejected_by.and(PluginSet::hearing(event.kind()));
+    pod.rejected_by.is_empty() || asked.iter().any(|plugin| plugin.may_help(&pod.info, event))
 }
