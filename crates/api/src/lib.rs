@@ -8,6 +8,7 @@ pub mod age;
 pub mod apply;
 pub mod codec;
 pub mod cron;
+pub mod csi;
 pub mod custom;
 pub mod default;
 mod diff;
