@@ -9,6 +9,7 @@ mod alike;
 pub mod apply;
 pub mod codec;
 pub mod cron;
+pub mod csi;
 pub mod custom;
 pub mod default;
 mod diff;

@@ -4,6 +4,7 @@
 //! against any API server. Counterpart: kube-controller-manager.
 //! Invariant: a controller knows neither the store nor the inside of a node.
 
+mod attach_detach;
 mod bootstrap_tokens;
 mod certificates;
 mod claims;
@@ -59,6 +60,7 @@ pub use service_account_tokens::TokenIssuer;
 
 /// All per-key controllers. They run side by side: order has no meaning here.
 const CONTROLLERS: &[ControllerDef] = &[
+    attach_detach::DEF,
     bootstrap_tokens::SIGNER,
     bootstrap_tokens::CLEANER,
     certificates::DEF,

@@ -124,6 +124,16 @@ impl KubeletConfig {
         self.root_dir.join("pods")
     }
 
+    /// Where plugins put the sockets they register by.
+    pub fn plugins_registry_dir(&self) -> PathBuf {
+        self.root_dir.join("plugins_registry")
+    }
+
+    /// Where drivers of volumes stage them, below the name of each.
+    pub fn csi_dir(&self) -> PathBuf {
+        self.root_dir.join("plugins/kubernetes.io/csi")
+    }
+
     pub fn pod_dir(&self, uid: &str) -> PathBuf {
         self.pods_dir().join(uid)
     }

@@ -11,6 +11,7 @@ use skiff_runtime::Runtime;
 use crate::{
     allocation::Allocations,
     config::KubeletConfig,
+    csi::Drivers,
     events::EventRecorder,
     eviction::{Conditions, Evicted},
     image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots},
@@ -34,6 +35,7 @@ pub struct NodeContext {
     pub machine: Machine,
     pub pull_slots: PullSlots,
     pub credential_providers: CredentialProviders,
+    pub csi: Drivers,
     pub allocations: Allocations,
     pub images: ImageCollector,
     /// What the node is short of.

@@ -14,8 +14,11 @@ mod allocation;
 mod config;
 mod container;
 mod context;
+mod csi;
+mod directory_watch;
 mod events;
 mod eviction;
+mod grpc;
 mod image;
 mod logs;
 mod node;
@@ -49,6 +52,7 @@ pub use config::{
     ServingConfig,
 };
 use context::NodeContext;
+use csi::Drivers;
 use events::EventRecorder;
 use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
@@ -98,6 +102,7 @@ impl Kubelet {
             allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted),
             machine,
             recorder,
+            csi: Drivers::new(notify.clone()),
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
             tokens: TokenSource::new(client.clone()),
@@ -130,9 +135,11 @@ impl Kubelet {
     /// Runs until `stop` resolves. Pods are left running and the next start adopts them, unless
     /// [`KubeletConfig::shutdown`] grants them time to end.
     pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        volume::csi::adopt(&self.ctx).await;
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
+        self.tasks.spawn(csi::registration::run(self.ctx.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));

@@ -9,18 +9,39 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use crate::{context::NodeContext, volume};
 
 const GRACE: Duration = Duration::from_secs(30);
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(120);
 
 pub async fn remove(ctx: Arc<NodeContext>, known: BTreeSet<String>) {
     remove_sandboxes(&ctx, &known).await;
-    let pods = ctx.config.pods_dir();
-    for uid in entries(&pods).await.into_iter().filter(|uid| !known.contains(uid)) {
-        volume::tear_down_pod(&ctx.config.pod_dir(&uid)).await;
-    }
     for dir in entries(&ctx.config.log_dir).await {
         let uid = dir.rsplit('_').next().unwrap_or_default();
         if !known.contains(uid) && dir.split('_').count() == 3 {
             remove_dir(&ctx.config.log_dir.join(&dir)).await;
         }
+    }
+    remove_pods(&ctx, &known).await;
+}
+
+/// Those whose volumes cannot be taken down yet, for want of a driver, are tried again.
+async fn remove_pods(ctx: &NodeContext, known: &BTreeSet<String>) {
+    let mut left = entries(&ctx.config.pods_dir()).await;
+    left.retain(|uid| !known.contains(uid));
+    let mut delay = FIRST_RETRY;
+    loop {
+        let mut failed = Vec::new();
+        for uid in left {
+            if let Err(error) = volume::tear_down_pod(ctx, &uid).await {
+                tracing::warn!(uid, %error, "volumes of an orphaned pod not taken down");
+                failed.push(uid);
+            }
+        }
+        if failed.is_empty() {
+            return;
+        }
+        left = failed;
+        tokio::time::sleep(delay).await;
+        delay = (delay * 2).min(LAST_RETRY);
     }
 }
 

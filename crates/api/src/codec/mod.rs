@@ -31,8 +31,7 @@ pub use encode::{
 pub use go_types::{TypeError, object as go_object};
 pub use json::{SyntaxError, parse as parse_json};
 pub use node::Node;
-pub(crate) use proto::wire;
-pub use proto::{ProtoError, to_proto, watch_frame};
+pub use proto::{ProtoError, to_proto, watch_frame, wire};
 pub use unstructured::fault as unstructured_fault;
 pub use yaml::parse as parse_yaml;
 pub(crate) use yaml::whole_numbers;

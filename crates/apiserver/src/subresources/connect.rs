@@ -7,13 +7,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::FutureExt;
 use http::header::{AUTHORIZATION, CONNECTION, HOST, UPGRADE};
 use http::request::Parts;
 use http::{Request, Response, StatusCode, Uri};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Limited};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
-use skiff_api::{GroupResource, Status};
+use skiff_api::{GroupResource, Reason, Status};
 
 use super::{connect_options, proxy};
 use crate::call::Call;
@@ -22,7 +23,7 @@ use crate::pki::Leaf;
 use crate::reply::{Body, BoxError};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
-use crate::webhook::{Destination, Io, Trust, client_tls, dial};
+use crate::webhook::{Destination, Io, Trust, client_tls, dial, meaning_of};
 
 /// Resource, its connecting subresources.
 const CONNECT: &[(&str, &[&str])] = &[
@@ -32,6 +33,8 @@ const CONNECT: &[(&str, &[&str])] = &[
 ];
 
 pub const KUBELET_PORT: u16 = 10250;
+
+const LONGEST_REFUSAL: usize = 50_000;
 
 /// Where a connection leads.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,7 +85,37 @@ where
     let query = parts.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
     let Some(backend) = pod_on_kubelet(call, sub, &query).await? else { return Ok(no_content()) };
     let answer = hand_on(call, &backend, parts, body, None).await;
-    answer.map_err(|error| unreachable(&backend, &*error))
+    let answer = answer.map_err(|error| unreachable(&backend, &*error))?;
+    match sub == "log" && is_refusal(answer.status()) {
+        true => Err(log_refused(call, answer).await),
+        false => Ok(answer),
+    }
+}
+
+fn is_refusal(code: StatusCode) -> bool {
+    !(StatusCode::OK..=StatusCode::PARTIAL_CONTENT).contains(&code)
+}
+
+/// What a kubelet says of a log it does not show is plain text, of which a client would only show the code.
+async fn log_refused(call: &Call, answer: Response<Body>) -> Status {
+    let code = answer.status();
+    let body = Limited::new(answer.into_body(), LONGEST_REFUSAL).collect().boxed().await;
+    let said = match body {
+        Ok(body) => String::from_utf8_lossy(&body.to_bytes()).into_owned(),
+        Err(error) => return Status::internal(error),
+    };
+    match code {
+        StatusCode::BAD_REQUEST => Status::bad_request(said),
+        StatusCode::INTERNAL_SERVER_ERROR => Status::internal(said),
+        _ => {
+            let reason = match code {
+                StatusCode::NOT_FOUND => Reason::NotFound,
+                _ => Reason::Unknown,
+            };
+            let message = format!("{} ( pods/log {})", meaning_of(code, &said), call.info.name);
+            Status::new(code.as_u16(), reason, message)
+        }
+    }
 }
 
 /// The log of a pod that no node has taken.

@@ -209,7 +209,8 @@ fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Status {
         true => String::from_utf8_lossy(&body[..body.len().min(MAX_SHOWN)]).trim().to_owned(),
         false => "unknown".to_owned(),
     };
-    let mut status = Status::new(code.as_u16(), skiff_api::Reason::Unknown, bare(code, &said));
+    let mut status =
+        Status::new(code.as_u16(), skiff_api::Reason::Unknown, meaning_of(code, &said));
     let seconds = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
     if let Some(seconds) = seconds {
         status.details.get_or_insert_default().retry_after_seconds = seconds;
@@ -220,7 +221,7 @@ fn refusal(code: StatusCode, headers: &HeaderMap, body: &[u8]) -> Status {
 const MAX_SHOWN: usize = 2048;
 
 /// What a status code without a Status means.
-fn bare(code: StatusCode, said: &str) -> String {
+pub fn meaning_of(code: StatusCode, said: &str) -> String {
     let text = match code.as_u16() {
         400 => "the server rejected our request for an unknown reason",
         401 => "the server has asked for the client to provide credentials",

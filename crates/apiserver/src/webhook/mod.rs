@@ -14,7 +14,7 @@ mod review;
 mod service;
 mod tls;
 
-pub use client::{CallError, Connector, Post, WebhookClient};
+pub use client::{CallError, Connector, Post, WebhookClient, meaning_of};
 pub use config::{ClientConfig, ConfigError, Endpoint};
 pub use dial::{Destination, Io, dial};
 pub use kubeconfig::{KubeconfigError, Target};

@@ -152,6 +152,25 @@ async fn a_browser_that_leaves_ends_its_log() {
 }
 
 #[tokio::test]
+async fn what_a_kubelet_says_of_a_log_it_does_not_show_is_told() {
+    for (code, message) in [
+        ("400 Bad Request", "it waits"),
+        ("500 Internal Server Error", "Internal error occurred: it waits"),
+        ("404 Not Found", "the server could not find the requested resource ( pods/log talker)"),
+    ] {
+        let (serving, mut kubelet) = serving_talker_whose_kubelet_answers(code).await;
+        let admin = serving.cluster.admin();
+        let asking = tokio::spawn(async move { admin.get(LOG).await });
+        kubelet.asked().await;
+        kubelet.write("it waits").await;
+        kubelet.end().await;
+        let answer = asking.await.expect("an answer");
+        let (told, _, said) = answer.refused();
+        assert_eq!((told.to_string().as_str(), said.as_str()), (&code[..3], message));
+    }
+}
+
+#[tokio::test]
 async fn a_log_that_is_not_there_is_refused_in_http() {
     let (serving, _kubelet) = serving_talker().await;
     let path = LOG.replace("talker", "nobody");
@@ -222,8 +241,12 @@ struct Kubelet {
 
 /// A server, and the pod `talker` on a node whose kubelet is the test.
 async fn serving_talker() -> (Serving, Kubelet) {
+    serving_talker_whose_kubelet_answers("200 OK").await
+}
+
+async fn serving_talker_whose_kubelet_answers(code: &'static str) -> (Serving, Kubelet) {
     let serving = serving().await;
-    let (port, kubelet) = Kubelet::start(&serving.cluster).await;
+    let (port, kubelet) = Kubelet::start(&serving.cluster, code).await;
     let admin = serving.cluster.admin();
     let node = json!({ "metadata": { "name": "n" }, "status": {
         "addresses": [{ "type": "InternalIP", "address": "127.0.0.1" }],
@@ -236,7 +259,7 @@ async fn serving_talker() -> (Serving, Kubelet) {
 }
 
 impl Kubelet {
-    async fn start(cluster: &Cluster) -> (u16, Kubelet) {
+    async fn start(cluster: &Cluster, code: &'static str) -> (u16, Kubelet) {
         let leaf = Leaf::kubelet_serving("n", vec![IpAddr::V4(Ipv4Addr::LOCALHOST)]);
         let identity = cluster.server.pki().issue(&leaf).expect("a certificate");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -251,7 +274,7 @@ impl Kubelet {
         let (asked, requests) = mpsc::channel(1);
         let (pieces, written) = mpsc::channel(1);
         let acceptor = TlsAcceptor::from(Arc::new(config));
-        tokio::spawn(async move { answer(listener, acceptor, asked, written).await });
+        tokio::spawn(async move { answer(listener, acceptor, code, asked, written).await });
         (port, Kubelet { requests, pieces: Some(pieces) })
     }
 
@@ -280,14 +303,17 @@ impl Kubelet {
 async fn answer(
     listener: TcpListener,
     acceptor: TlsAcceptor,
+    code: &str,
     asked: mpsc::Sender<String>,
     mut written: mpsc::Receiver<String>,
 ) {
     let (tcp, _) = listener.accept().await.expect("a connection");
     let mut stream = acceptor.accept(tcp).await.expect("TLS");
     asked.send(request(&mut stream).await).await.expect("the test waits");
-    let head = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n";
-    stream.write_all(head).await.expect("the head");
+    let head = format!(
+        "HTTP/1.1 {code}\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).await.expect("the head");
     loop {
         tokio::select! {
             piece = written.recv() => {

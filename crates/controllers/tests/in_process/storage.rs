@@ -1,8 +1,8 @@
 //! Claims, volumes and attribute classes from their binding to their deletion, against the real API server.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttributesClass};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment, VolumeAttributesClass};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use crate::cluster::{TestCluster, count, json_path};
@@ -189,5 +189,37 @@ async fn a_class_hands_claims_to_its_provisioner_and_ephemeral_volumes_get_claim
         })
         .await;
     assert_eq!(phase(&claims, "user-scratch").await, "Pending");
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drivers_volume_is_attached_for_its_pod_and_detached_after_it() {
+    let cluster = TestCluster::start("attach").await;
+    cluster.add_node("n1").await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "csi": {"driver": "disk.example.com", "volumeHandle": "disk-1"}}});
+    cluster.create_cluster::<PersistentVolume>(volume).await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "user"}, "spec": {"nodeName": "n1",
+        "terminationGracePeriodSeconds": 0, "containers": [{"name": "c", "image": "work:1"}],
+        "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}});
+    cluster.create::<Pod>("default", pod).await;
+    let name = skiff_api::csi::attachment_name("disk.example.com", "disk-1", "n1");
+    let attachments = cluster.cluster_api::<VolumeAttachment>();
+    let is_there = async || attachments.get_opt(&name).await.expect("answered").is_some();
+    cluster.eventually("the attachment is made", async |_| is_there().await).await;
+    let done = Patch::Merge(json!({"status": {"attached": true}}));
+    attachments.patch_status(&name, &PatchParams::default(), &done).await.expect("accepted");
+    cluster
+        .eventually("the node has it", async |c| {
+            let node = c.cluster_api::<Node>().get("n1").await.expect("the node");
+            let attached = node.status.and_then(|status| status.volumes_attached);
+            attached.is_some_and(|it| it[0].name == "kubernetes.io/csi/disk.example.com^disk-1")
+        })
+        .await;
+    let pods = cluster.api::<Pod>("default");
+    pods.delete("user", &DeleteParams::default().grace_period(0)).await.expect("accepted");
+    cluster.eventually("the attachment is gone", async |_| !is_there().await).await;
     cluster.stop().await;
 }

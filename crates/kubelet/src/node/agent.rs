@@ -36,6 +36,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
     announce(&ctx, &NodeStatus::default(), &reported);
     let mut due = tokio::time::Instant::now();
     let mut conditions = ctx.conditions.subscribe();
+    let mut in_use = ctx.csi.watch_in_use();
     loop {
         let wanted =
             status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
@@ -55,6 +56,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
         tokio::select! {
             // The sender is the context's, which is alive.
             _ = conditions.changed() => {}
+            _ = in_use.changed() => {}
             () = ctx.going.begins() => {}
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
@@ -105,6 +107,7 @@ async fn readings(ctx: &NodeContext) -> Readings {
         runtime_error,
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),
+        volumes_in_use: ctx.csi.volumes_in_use(),
     }
 }
 

@@ -35,6 +35,8 @@ pub struct Readings {
     pub conditions: BTreeSet<Condition>,
     /// The node is about to end.
     pub going: bool,
+    /// Unique names of volumes that have to stay attached.
+    pub volumes_in_use: Vec<String>,
 }
 
 pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
@@ -90,8 +92,15 @@ pub fn status(
         }),
         images: Some(images(&readings.images)),
         node_info: Some(node_info(machine, readings)),
+        volumes_in_use: volumes_in_use(readings, previous),
         ..NodeStatus::default()
     }
+}
+
+/// A node that never had any says nothing of them.
+fn volumes_in_use(readings: &Readings, previous: &NodeStatus) -> Option<Vec<String>> {
+    let worth_telling = !readings.volumes_in_use.is_empty() || previous.volumes_in_use.is_some();
+    worth_telling.then(|| readings.volumes_in_use.clone())
 }
 
 fn addresses(config: &KubeletConfig) -> Vec<NodeAddress> {

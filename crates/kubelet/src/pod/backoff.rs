@@ -21,6 +21,10 @@ pub const SETUP: BackoffPolicy = BackoffPolicy {
     max: SignedDuration::from_secs(122),
 };
 
+/// What somebody else has to do first, and may have done at any moment.
+pub const WAIT: BackoffPolicy =
+    BackoffPolicy { initial: SignedDuration::from_millis(500), max: SignedDuration::from_secs(4) };
+
 /// What another rule already delays.
 pub const NONE: BackoffPolicy =
     BackoffPolicy { initial: SignedDuration::ZERO, max: SignedDuration::ZERO };

@@ -60,6 +60,8 @@ pub struct Resize {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Volumes {
     pub mounted: bool,
+    /// Setting up was begun, by this agent or an earlier one: something may be there to take down.
+    pub begun: bool,
     /// Something the content derives from has changed.
     pub stale: bool,
     /// When a token in a volume wants renewal.
@@ -76,6 +78,11 @@ impl Volumes {
     /// From here on a change may come too late for the set-up under way, and asks for another.
     pub fn begin_set_up(&mut self) {
         self.stale = false;
+        self.begun = true;
+    }
+
+    pub fn are_held(&self) -> bool {
+        self.mounted || self.begun
     }
 
     pub fn set_up(&mut self, refresh_at: Option<Timestamp>) {
@@ -212,7 +219,7 @@ mod tests {
         volumes.begin_set_up();
         volumes.content_changed();
         volumes.set_up(None);
-        assert_eq!(volumes, Volumes { mounted: true, stale: true, refresh_at: None });
+        assert_eq!(volumes, Volumes { mounted: true, begun: true, stale: true, refresh_at: None });
         volumes.begin_set_up();
         volumes.set_up(None);
         assert!(!volumes.stale, "the second set-up saw everything");

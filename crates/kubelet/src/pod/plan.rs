@@ -212,7 +212,7 @@ impl Planner<'_> {
         let seen = self.seen;
         seen.running().next().is_none()
             && seen.ready_sandbox().is_none()
-            && !seen.volumes.mounted
+            && !seen.volumes.are_held()
             && seen.in_flight.iter().all(|key| *key == StepKey::Object)
     }
 
@@ -417,7 +417,7 @@ impl Planner<'_> {
         }
         if let Some(sandbox) = self.seen.ready_sandbox() {
             self.attempt(Action::StopSandbox { id: sandbox.id.clone() });
-        } else if self.seen.volumes.mounted && !self.seen.in_flight.contains(&StepKey::Sandbox) {
+        } else if self.seen.volumes.are_held() && !self.seen.in_flight.contains(&StepKey::Sandbox) {
             self.attempt(Action::TearDownVolumes);
         }
     }

@@ -1,16 +1,14 @@
-//! gRPC health checks: `grpc.health.v1.Health/Check` over plain HTTP/2.
+//! gRPC health checks: `grpc.health.v1.Health/Check`.
 //!
-//! Counterpart: `pkg/probe/grpc`. The two messages are small enough to be framed here:
-//! request field 1 is the service name, response field 1 is the status, of which 1 means SERVING.
+//! Host, port and service -> healthy, or why not. Counterpart: `pkg/probe/grpc`.
+//! Invariant: only SERVING is healthy.
 
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes, BytesMut};
-use http::{Request, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper_util::rt::{TokioExecutor, TokioIo};
+use skiff_api::codec::wire::{Payload, Reader, Writer};
 
 use super::attempt::tcp;
+use crate::grpc::Call;
 
 const SERVING: u64 = 1;
 const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
@@ -35,73 +33,44 @@ async fn exchange(
     authority: &str,
     service: &str,
 ) -> Result<(), String> {
-    let text = |e: &dyn std::fmt::Display| format!("error: health rpc probe failed: {e}");
-    let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
-            .await
-            .map_err(|e| text(&e))?;
-    tokio::spawn(connection);
-    let request = Request::post(format!("http://{authority}/grpc.health.v1.Health/Check"))
-        .header(header::CONTENT_TYPE, "application/grpc")
-        .header(header::TE, "trailers")
-        .header(header::USER_AGENT, "kube-probe/1.36")
-        .body(Full::new(frame(service)))
-        .map_err(|e| text(&e))?;
-    let response = sender.send_request(request).await.map_err(|e| text(&e))?;
-    let early = response.headers().get("grpc-status").cloned();
-    let body =
-        Limited::new(response.into_body(), MAX_ANSWER).collect().await.map_err(|e| text(&e))?;
-    let late = body.trailers().and_then(|t| t.get("grpc-status")).cloned();
-    match early.or(late).as_ref().map(|v| v.as_bytes()) {
-        Some(b"0") | None => {}
-        Some(code) => return Err(text(&format!("grpc status {}", String::from_utf8_lossy(code)))),
-    }
-    match status(&body.to_bytes()) {
+    let call = Call {
+        authority,
+        method: "/grpc.health.v1.Health/Check",
+        user_agent: "kube-probe/1.36",
+        message: &question(service),
+        max_answer: MAX_ANSWER,
+    };
+    let failed = |error: &dyn std::fmt::Display| format!("error: health rpc probe failed: {error}");
+    let answer = call.run(stream).await.map_err(|error| failed(&error))?;
+    match status(&answer) {
         Some(SERVING) => Ok(()),
         Some(other) => {
             let name =
                 usize::try_from(other).ok().and_then(|i| STATUSES.get(i)).unwrap_or(&"UNKNOWN");
             Err(format!("service unhealthy (responded with {name:?})"))
         }
-        None => Err(text(&"malformed answer")),
+        None => Err(failed(&"malformed answer")),
     }
 }
 
-/// Uncompressed flag, length, then the message.
-fn frame(service: &str) -> Bytes {
-    let mut message = BytesMut::new();
+fn question(service: &str) -> Vec<u8> {
+    let mut message = Writer::default();
     if !service.is_empty() {
-        message.put_u8(0x0a);
-        put_varint(&mut message, service.len() as u64);
-        message.put_slice(service.as_bytes());
+        message.bytes(1, service.as_bytes());
     }
-    let mut framed = BytesMut::with_capacity(message.len() + 5);
-    framed.put_u8(0);
-    framed.put_u32(message.len() as u32);
-    framed.put(message);
-    framed.freeze()
+    message.0
 }
 
-fn put_varint(out: &mut BytesMut, mut value: u64) {
-    while value >= 0x80 {
-        out.put_u8(value as u8 | 0x80);
-        value >>= 7;
-    }
-    out.put_u8(value as u8);
-}
-
-/// The status of a framed answer; a message without the field says UNKNOWN.
-fn status(framed: &[u8]) -> Option<u64> {
-    let message = framed.get(5..)?;
-    match message.split_first() {
-        None => Some(0),
-        Some((0x08, rest)) => {
-            let end = rest.iter().position(|b| b & 0x80 == 0)?;
-            (end < 10)
-                .then(|| rest[..=end].iter().rev().fold(0u64, |n, b| n << 7 | u64::from(b & 0x7f)))
+/// The status of an answer; a message without the field says UNKNOWN.
+fn status(message: &[u8]) -> Option<u64> {
+    let mut reader = Reader(message);
+    let mut status = 0;
+    while let Some((number, payload)) = reader.field().ok()? {
+        if let (1, Payload::Varint(value)) = (number, payload) {
+            status = value;
         }
-        Some(_) => None,
     }
+    Some(status)
 }
 
 #[cfg(test)]
@@ -109,12 +78,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn frames_and_reads() {
-        assert_eq!(frame("").as_ref(), [0, 0, 0, 0, 0]);
-        assert_eq!(frame("db").as_ref(), [0, 0, 0, 0, 4, 0x0a, 2, b'd', b'b']);
-        assert_eq!(status(&[0, 0, 0, 0, 2, 8, 1]), Some(1));
-        assert_eq!(status(&[0, 0, 0, 0, 0]), Some(0));
-        assert_eq!(status(&[0, 0]), None);
-        assert_eq!(status(&[0, 0, 0, 0, 2, 8, 0x80]), None);
+    fn asks_and_reads() {
+        assert!(question("").is_empty());
+        assert_eq!(question("db"), [0x0a, 2, b'd', b'b']);
+        assert_eq!(status(&[8, 1]), Some(1));
+        assert_eq!(status(&[]), Some(0));
+        assert_eq!(status(&[8, 0x80]), None);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::{fd::AsFd, unix::fs::MetadataExt},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -18,17 +18,19 @@ use http::{Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use jiff::{SignedDuration, Timestamp};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use skiff_runtime::{ContainerEventKind, ContainerState, ContainerStatus};
+use k8s_openapi::api::core::v1::{self as api, ContainerState, PodStatus};
+use nix::sys::inotify::AddWatchFlags;
+use skiff_runtime::{ContainerEventKind, ContainerStatus};
 use tokio::{
     fs::File,
-    io::{AsyncBufReadExt, AsyncSeekExt, BufReader, unix::AsyncFd},
+    io::{AsyncBufReadExt, AsyncSeekExt, BufReader},
     sync::{broadcast, mpsc},
 };
 
 use super::{Body, Refusal, query, target::ContainerTarget};
 use crate::{
     context::NodeContext,
+    directory_watch::DirectoryWatch,
     logs::reader::{Formatter, LogOptions, files, tail_position},
 };
 
@@ -46,7 +48,7 @@ pub async fn serve(
     let events = ctx.runtime.events();
     let (sender, receiver) = mpsc::channel::<io::Result<Bytes>>(8);
     let follower = Follower {
-        ended: container.state != ContainerState::Running,
+        ended: container.state != skiff_runtime::ContainerState::Running,
         id: container.id,
         path: container.log_path,
         formatter: Formatter::new(options.clone()),
@@ -124,32 +126,46 @@ async fn pick(
     };
     let mut attempts: Vec<ContainerStatus> = containers.into_iter().filter(is_ours).collect();
     attempts.sort_by_key(|c| std::cmp::Reverse((c.metadata.attempt, c.created_at)));
-    let refusal = |message| Refusal::new(StatusCode::BAD_REQUEST, message);
-    let pod = &target.pod.key.name;
     attempts.into_iter().nth(usize::from(previous)).ok_or_else(|| {
-        refusal(if previous {
-            format!("previous terminated container {name:?} in pod {pod:?} not found")
-        } else {
-            format!(
-                "container {name:?} in pod {pod:?} is waiting to start: {}",
-                waiting_reason(target)
-            )
-        })
+        let status = target.pod.object.status.as_ref();
+        let why = why_no_log(status, &target.container, &target.pod.key.name, previous);
+        Refusal::new(StatusCode::BAD_REQUEST, why)
     })
 }
 
-fn waiting_reason(target: &ContainerTarget) -> String {
-    let status = target.pod.object.status.as_ref();
-    let lists = status.map(|s| {
-        [&s.container_statuses, &s.init_container_statuses, &s.ephemeral_container_statuses]
-    });
-    let found = lists
-        .into_iter()
-        .flatten()
-        .flat_map(|l| l.iter().flatten())
-        .find(|s| s.name == target.container);
-    let reason = found.and_then(|s| s.state.as_ref()?.waiting.as_ref()?.reason.clone());
-    reason.unwrap_or_else(|| "ContainerCreating".into())
+/// What is said of a container that has not run, or not before.
+fn why_no_log(status: Option<&PodStatus>, container: &str, pod: &str, previous: bool) -> String {
+    let found = status.and_then(|status| status_of(status, container));
+    if previous && found.is_some() {
+        return format!("previous terminated container {container:?} in pod {pod:?} not found");
+    }
+    let state = found.map(|found| found.state.clone().unwrap_or_default());
+    let how = match state {
+        None => "is not available".to_owned(),
+        Some(ContainerState { waiting: Some(waiting), .. }) => {
+            let reason = waiting.reason.unwrap_or_default();
+            let said = REASONS.iter().find(|(known, _)| *known == reason);
+            format!("is waiting to start: {}", said.map_or(&*reason, |(_, said)| said))
+        }
+        Some(ContainerState { terminated: Some(_), .. }) => "is terminated".to_owned(),
+        Some(_) => "is waiting to start - no logs yet".to_owned(),
+    };
+    format!("container {container:?} in pod {pod:?} {how}")
+}
+
+/// Reasons to wait that are told in words.
+const REASONS: [(&str, &str); 2] = [
+    ("ErrImagePull", "image can't be pulled"),
+    ("ImagePullBackOff", "trying and failing to pull image"),
+];
+
+fn status_of<'a>(status: &'a PodStatus, container: &str) -> Option<&'a api::ContainerStatus> {
+    let lists = [
+        &status.container_statuses,
+        &status.init_container_statuses,
+        &status.ephemeral_container_statuses,
+    ];
+    lists.into_iter().flatten().flatten().find(|status| status.name == container)
 }
 
 struct Follower {
@@ -308,17 +324,9 @@ fn start(path: &Path, tail: Option<usize>) -> io::Result<Vec<(PathBuf, u64)>> {
 
 /// Tells when something in the log's directory has changed.
 enum Changes {
-    Kernel(AsyncFd<InotifyFd>),
+    Kernel(DirectoryWatch),
     /// The kernel refused another watch: look now and then.
     Clock,
-}
-
-struct InotifyFd(Inotify);
-
-impl std::os::fd::AsRawFd for InotifyFd {
-    fn as_raw_fd(&self) -> i32 {
-        self.0.as_fd().as_raw_fd()
-    }
 }
 
 // === impl Changes ===
@@ -326,30 +334,54 @@ impl std::os::fd::AsRawFd for InotifyFd {
 impl Changes {
     fn of(path: &Path) -> Self {
         let dir = path.parent().unwrap_or(path);
-        let make = || -> io::Result<Changes> {
-            let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-            let flags =
-                AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
-            inotify.add_watch(dir, flags)?;
-            // SAFETY: `InotifyFd` owns its descriptor, which nothing replaces or closes before the `AsyncFd` is dropped.
-            let fd = unsafe { AsyncFd::register(InotifyFd(inotify))? };
-            Ok(Changes::Kernel(fd))
-        };
-        make().unwrap_or_else(|error| {
-            tracing::debug!(%error, "log is followed by the clock");
-            Changes::Clock
-        })
+        let changes =
+            AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO;
+        DirectoryWatch::of([dir], changes).map_or_else(
+            |error| {
+                tracing::debug!(%error, "log is followed by the clock");
+                Changes::Clock
+            },
+            Changes::Kernel,
+        )
     }
 
     async fn next(&mut self) -> io::Result<()> {
         match self {
             Changes::Clock => tokio::time::sleep(LOOK_EVERY).await,
-            Changes::Kernel(fd) => {
-                let mut ready = fd.readable().await?;
-                while ready.get_inner().0.read_events().is_ok_and(|events| !events.is_empty()) {}
-                ready.clear_ready();
-            }
+            Changes::Kernel(watch) => drop(watch.next().await?),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_container_without_a_log_says_what_it_waits_for() {
+        #[track_caller]
+        fn check(state: Value, previous: bool, expected: &str) {
+            let status = json!({ "initContainerStatuses": [{ "name": "app", "ready": false, "image": "",
+                "imageID": "", "restartCount": 0, "state": state }] });
+            let status: PodStatus = serde_json::from_value(status).expect("a status");
+            assert_eq!(why_no_log(Some(&status), "app", "web", previous), expected);
+        }
+        let waiting = |reason: &str| json!({ "waiting": { "reason": reason } });
+        let pod = r#"container "app" in pod "web""#;
+        for (reason, said) in [
+            ("ContainerCreating", "ContainerCreating"),
+            ("CreateContainerConfigError", "CreateContainerConfigError"),
+            ("ErrImagePull", "image can't be pulled"),
+            ("ImagePullBackOff", "trying and failing to pull image"),
+        ] {
+            check(waiting(reason), false, &format!("{pod} is waiting to start: {said}"));
+        }
+        check(json!({}), false, &format!("{pod} is waiting to start - no logs yet"));
+        check(json!({ "terminated": { "exitCode": 137 } }), false, &format!("{pod} is terminated"));
+        check(json!({}), true, &format!("previous terminated {pod} not found"));
+        assert_eq!(why_no_log(None, "app", "web", false), format!("{pod} is not available"));
     }
 }

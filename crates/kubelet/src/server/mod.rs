@@ -190,7 +190,7 @@ impl Refusal {
     }
 
     fn response(&self) -> Response<Body> {
-        let mut response = text(format!("{}\n", self.message));
+        let mut response = text(self.message.clone());
         *response.status_mut() = self.code;
         response
     }

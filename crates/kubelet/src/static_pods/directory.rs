@@ -7,16 +7,14 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, RawFd},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::AddWatchFlags;
 use skiff_api::KindDef;
 use tokio::{
-    io::unix::AsyncFd,
     sync::mpsc,
     time::{sleep, timeout},
 };
@@ -25,6 +23,7 @@ use super::{
     Pods, full_name,
     manifest::{self, Origin},
 };
+use crate::directory_watch::DirectoryWatch;
 
 /// A look for whatever the kernel did not tell of, such as a directory that has only now been made.
 const LOOK_EVERY: Duration = Duration::from_secs(20);
@@ -35,10 +34,10 @@ const SETTLE: Duration = Duration::from_millis(50);
 pub async fn follow(dir: PathBuf, node: String, pods: mpsc::Sender<Pods>) {
     let kinds = skiff_api::kinds::builtin();
     let kind = kinds.get("", "v1", "pods").expect("pods are built in");
-    let (mut known, mut watch, mut told) = (Pods::new(), None, false);
+    let (mut known, mut watching, mut told) = (Pods::new(), None, false);
     loop {
-        if watch.is_none() {
-            watch = Watch::new(&dir).ok();
+        if watching.is_none() {
+            watching = watch(&dir).ok();
         }
         match read(&dir, &node, kind, &known) {
             Ok(found) => {
@@ -52,11 +51,11 @@ pub async fn follow(dir: PathBuf, node: String, pods: mpsc::Sender<Pods>) {
             }
             Err(error) => tracing::warn!(dir = %dir.display(), %error, "manifests cannot be read"),
         }
-        match &watch {
+        match &watching {
             None => sleep(LOOK_EVERY).await,
-            Some(kernel) => match timeout(LOOK_EVERY, kernel.changed()).await {
+            Some(kernel) => match timeout(LOOK_EVERY, changed(kernel)).await {
                 Ok(Ok(())) => sleep(SETTLE).await,
-                Ok(Err(_)) => watch = None,
+                Ok(Err(_)) => watching = None,
                 Err(_) => {}
             },
         }
@@ -109,45 +108,23 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The kernel's word that something in a directory is different.
-struct Watch(AsyncFd<Descriptor>);
-
-struct Descriptor(Inotify);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_fd().as_raw_fd()
-    }
+fn watch(dir: &Path) -> io::Result<DirectoryWatch> {
+    let changes = AddWatchFlags::IN_CREATE
+        | AddWatchFlags::IN_CLOSE_WRITE
+        | AddWatchFlags::IN_MOVE
+        | AddWatchFlags::IN_DELETE
+        | AddWatchFlags::IN_ATTRIB
+        | AddWatchFlags::IN_DELETE_SELF
+        | AddWatchFlags::IN_MOVE_SELF;
+    DirectoryWatch::of([dir], changes)
 }
 
-// === impl Watch ===
-
-impl Watch {
-    fn new(dir: &Path) -> io::Result<Self> {
-        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let changes = AddWatchFlags::IN_CREATE
-            | AddWatchFlags::IN_CLOSE_WRITE
-            | AddWatchFlags::IN_MOVE
-            | AddWatchFlags::IN_DELETE
-            | AddWatchFlags::IN_ATTRIB
-            | AddWatchFlags::IN_DELETE_SELF
-            | AddWatchFlags::IN_MOVE_SELF
-            | AddWatchFlags::IN_ONLYDIR;
-        inotify.add_watch(dir, changes)?;
-        // SAFETY: `Descriptor` owns its descriptor, which nothing replaces or closes before the `AsyncFd` is dropped.
-        Ok(Watch(unsafe { AsyncFd::register(Descriptor(inotify)) }?))
-    }
-
-    /// An error when the directory is no longer the one that was watched.
-    async fn changed(&self) -> io::Result<()> {
-        let mut ready = self.0.readable().await?;
-        let events = self.0.get_ref().0.read_events()?;
-        ready.clear_ready();
-        let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
-        match events.iter().any(|event| event.mask.intersects(gone)) {
-            true => Err(io::Error::from(io::ErrorKind::NotFound)),
-            false => Ok(()),
-        }
+/// An error when the directory is no longer the one that was watched.
+async fn changed(watch: &DirectoryWatch) -> io::Result<()> {
+    let gone = AddWatchFlags::IN_IGNORED | AddWatchFlags::IN_MOVE_SELF;
+    match watch.next().await?.intersects(gone) {
+        true => Err(io::Error::from(io::ErrorKind::NotFound)),
+        false => Ok(()),
     }
 }
 

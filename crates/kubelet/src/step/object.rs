@@ -39,7 +39,9 @@ pub async fn remove(ctx: &NodeContext, input: &StepInput) -> Result<Outcome, Ste
     for sandbox in sandboxes.into_iter().filter(|s| s.metadata.uid == key.uid) {
         ctx.runtime.remove_pod_sandbox(&sandbox.id).await.map_err(failed)?;
     }
-    volume::tear_down_pod(&ctx.config.pod_dir(&key.uid)).await;
+    volume::tear_down_pod(ctx, &key.uid)
+        .await
+        .map_err(|error| StepError::setup("FailedUnmount", error))?;
     remove_dir(&ctx.config.pod_log_dir(&key.namespace, &key.name, &key.uid)).await;
     Ok(Outcome::PodRemoved)
 }

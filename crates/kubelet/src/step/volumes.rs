@@ -1,21 +1,28 @@
 //! Makes a pod's volumes ready, and takes them down again.
 
 use super::{Outcome, StepError, StepInput};
-use crate::{context::NodeContext, events::EventType, volume};
+use crate::{
+    context::NodeContext,
+    events::EventType,
+    pod::backoff::{SETUP, WAIT},
+    volume,
+};
 
 pub async fn set_up(ctx: &NodeContext, input: &StepInput) -> Result<Outcome, StepError> {
     match volume::set_up_pod(ctx, &input.pod).await {
         Ok(refresh_at) => Ok(Outcome::VolumesUp { refresh_at }),
         Err((volume, error)) => {
-            let message = format!("MountVolume.SetUp failed for volume {volume:?} : {error}");
-            ctx.recorder.pod(&input.pod, EventType::Warning, "FailedMount", message);
-            Err(StepError::setup("ContainerCreating", error))
+            if let Some(message) = error.event(&volume) {
+                ctx.recorder.pod(&input.pod, EventType::Warning, "FailedMount", message);
+            }
+            let policy = if error.is_wait() { WAIT } else { SETUP };
+            Err(StepError { policy, ..StepError::setup("ContainerCreating", error) })
         }
     }
 }
 
 pub async fn tear_down(ctx: &NodeContext, input: &StepInput) -> Result<Outcome, StepError> {
-    volume::tear_down_volumes(&ctx.config.pod_dir(&input.pod.key.uid))
+    volume::tear_down_volumes(ctx, &input.pod.key.uid)
         .await
         .map_err(|error| StepError::setup("FailedUnmount", error))?;
     Ok(Outcome::VolumesDown)

@@ -7,6 +7,7 @@
 
 pub mod atomic_writer;
 mod config_map;
+pub mod csi;
 mod downward_api;
 mod empty_dir;
 mod host_path;
@@ -33,8 +34,9 @@ use k8s_openapi::api::core::v1::Volume;
 use crate::{context::NodeContext, orphans::remove_dir, pod::desired::DesiredPod};
 
 /// In alphabetical order; each volume is claimed by at most one.
-const PLUGINS: [&dyn VolumePlugin; 8] = [
+const PLUGINS: [&dyn VolumePlugin; 9] = [
     &config_map::ConfigMapVolume,
+    &csi::CsiVolume,
     &downward_api::DownwardApiVolume,
     &empty_dir::EmptyDirVolume,
     &host_path::HostPathVolume,
@@ -46,16 +48,20 @@ const PLUGINS: [&dyn VolumePlugin; 8] = [
 
 /// One type of volume.
 #[async_trait]
-trait VolumePlugin: Send + Sync {
+pub trait VolumePlugin: Send + Sync {
     /// The plugin's directory name, as upstream escapes it: `kubernetes.io~configmap`.
     fn name(&self) -> &'static str;
     /// Whether a volume is of this type.
     fn claims(&self, volume: &Volume) -> bool;
+    /// Where in the volume's own place its content is.
+    fn content(&self, dir: PathBuf) -> PathBuf {
+        dir
+    }
     /// Makes the volume ready, or brings its content up to date.
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<Ready, VolumeError>;
 }
 
-struct VolumeRequest<'a> {
+pub struct VolumeRequest<'a> {
     ctx: &'a NodeContext,
     pod: &'a DesiredPod,
     volume: &'a Volume,
@@ -64,7 +70,7 @@ struct VolumeRequest<'a> {
 }
 
 /// Where a volume is, and when its content wants renewal.
-struct Ready {
+pub struct Ready {
     path: PathBuf,
     refresh_at: Option<Timestamp>,
 }
@@ -85,6 +91,8 @@ pub enum VolumeError {
     BadPath(String),
     #[error("{0}")]
     Claim(String),
+    #[error("{0}")]
+    Csi(Box<csi::CsiFailure>),
     #[error("failed to fetch token: {0}")]
     Token(String),
     #[error("{0}")]
@@ -98,6 +106,24 @@ pub enum VolumeError {
 impl Ready {
     fn at(path: impl Into<PathBuf>) -> Self {
         Ready { path: path.into(), refresh_at: None }
+    }
+}
+
+// === impl VolumeError ===
+
+impl VolumeError {
+    /// What an event says of it; nothing while somebody else has to do their part first.
+    pub fn event(&self, volume: &str) -> Option<String> {
+        let (operation, volume) = match self {
+            VolumeError::Csi(failure) if failure.is_wait() => return None,
+            VolumeError::Csi(failure) => (failure.operation, failure.volume.as_str()),
+            _ => ("MountVolume.SetUp", volume),
+        };
+        Some(format!("{operation} failed for volume {volume:?} : {self}"))
+    }
+
+    pub fn is_wait(&self) -> bool {
+        matches!(self, VolumeError::Csi(failure) if failure.is_wait())
     }
 }
 
@@ -143,8 +169,9 @@ async fn host_path_of(
 ) -> Result<PathBuf, VolumeError> {
     let plugin = plugin_for(volume)?;
     let dir = volume_dir(&ctx.config.pod_dir(&pod.key.uid), plugin, volume);
-    if tokio::fs::try_exists(&dir).await.unwrap_or(false) {
-        return Ok(dir);
+    let content = plugin.content(dir.clone());
+    if tokio::fs::try_exists(&content).await.unwrap_or(false) {
+        return Ok(content);
     }
     Ok(plugin.set_up(&VolumeRequest { ctx, pod, volume, dir }).await?.path)
 }
@@ -170,27 +197,30 @@ fn source_name(volume: &Volume) -> String {
     member.unwrap_or_else(|| "(none)".into())
 }
 
-/// Unmounts and removes a pod's volumes and sub-paths; what is not there is fine.
-pub async fn tear_down_volumes(pod_dir: &Path) -> io::Result<()> {
-    let dirs = [pod_dir.join("volume-subpaths"), pod_dir.join("volumes")];
-    tokio::task::spawn_blocking(move || {
-        for dir in dirs {
-            tmpfs::unmount_below(&dir)?;
-            match std::fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
+/// Unmounts and removes a pod's sub-paths and volumes; what is not there is fine.
+pub async fn tear_down_volumes(ctx: &NodeContext, uid: &str) -> Result<(), VolumeError> {
+    let pod_dir = ctx.config.pod_dir(uid);
+    // Sub-paths are mounts of what is below them.
+    unmount_and_remove(pod_dir.join("volume-subpaths")).await?;
+    csi::tear_down_all(ctx, uid).await.map_err(VolumeError::Csi)?;
+    unmount_and_remove(pod_dir.join("volumes")).await
+}
+
+async fn unmount_and_remove(dir: PathBuf) -> Result<(), VolumeError> {
+    let path = dir.clone();
+    let removed = tokio::task::spawn_blocking(move || {
+        tmpfs::unmount_below(&dir)?;
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
         }
-        Ok(())
-    })
-    .await
-    .map_err(io::Error::other)?
+    });
+    removed.await.unwrap_or_else(|error| Err(io::Error::other(error))).at("remove", &path)
 }
 
 /// The same, with everything else of the pod's directory.
-pub async fn tear_down_pod(pod_dir: &Path) {
-    match tear_down_volumes(pod_dir).await {
-        Ok(()) => remove_dir(pod_dir).await,
-        Err(error) => tracing::warn!(dir = %pod_dir.display(), %error, "volumes not taken down"),
-    }
+pub async fn tear_down_pod(ctx: &NodeContext, uid: &str) -> Result<(), VolumeError> {
+    tear_down_volumes(ctx, uid).await?;
+    remove_dir(&ctx.config.pod_dir(uid)).await;
+    Ok(())
 }

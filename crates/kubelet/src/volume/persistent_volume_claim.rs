@@ -1,4 +1,5 @@
-//! `persistentVolumeClaim` volumes whose persistent volume is a directory of this node (`hostPath`, `local`).
+//! `persistentVolumeClaim` and `ephemeral` volumes whose persistent volume is a directory of this node (`hostPath`, `local`),
+//! or a CSI driver's.
 //!
 //! Consumes the claim and its volume through the API, emits the directory. Counterpart: `pkg/volume/local`.
 //! Invariant: a claim that is not bound, or bound for another claim, is never mounted.
@@ -7,7 +8,10 @@ use async_trait::async_trait;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
 use kube::Api;
 
-use super::{IoContext, Ready, VolumeError, VolumePlugin, VolumeRequest, host_path, ownership};
+use super::{
+    IoContext, Ready, VolumeError, VolumePlugin, VolumeRequest, csi, host_path, ownership,
+};
+use crate::pod::desired::PodKey;
 
 pub struct PersistentVolumeClaimVolume;
 
@@ -18,12 +22,17 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
     }
 
     fn claims(&self, volume: &Volume) -> bool {
-        volume.persistent_volume_claim.is_some()
+        volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
     }
 
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<Ready, VolumeError> {
-        let name = &request.volume.persistent_volume_claim.as_ref().expect("claimed").claim_name;
-        let volume = bound_volume(request, name).await?;
+        let volume = bound_volume(request).await?;
+        refuse_block(&volume)?;
+        let claim = request.volume.persistent_volume_claim.as_ref();
+        let read_only = claim.and_then(|claim| claim.read_only).unwrap_or(false);
+        if let Some(source) = csi::Source::persistent(&volume, read_only) {
+            return csi::set_up(request, &source).await;
+        }
         let spec = volume.spec.unwrap_or_default();
         let path = match (&spec.host_path, &spec.local) {
             (Some(source), _) => {
@@ -37,7 +46,7 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
             _ => {
                 let name = volume.metadata.name.unwrap_or_default();
                 return Err(VolumeError::Unsupported(format!(
-                    "of PersistentVolume {name:?} (neither hostPath nor local)"
+                    "of PersistentVolume {name:?} (neither hostPath nor local nor csi)"
                 )));
             }
         };
@@ -49,15 +58,52 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
     }
 }
 
-async fn bound_volume(
-    request: &VolumeRequest<'_>,
-    name: &str,
-) -> Result<PersistentVolume, VolumeError> {
+fn refuse_block(volume: &PersistentVolume) -> Result<(), VolumeError> {
+    let mode = volume.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref());
+    match mode {
+        Some("Block") => {
+            let name = volume.metadata.name.as_deref().unwrap_or_default();
+            let what = format!("of PersistentVolume {name:?} (volumeMode Block)");
+            Err(VolumeError::Unsupported(what))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The claim of a volume that comes and goes with its pod is named after both.
+fn claim_name(pod: &str, volume: &Volume) -> String {
+    match &volume.persistent_volume_claim {
+        Some(source) => source.claim_name.clone(),
+        None => format!("{pod}-{}", volume.name),
+    }
+}
+
+/// A claim that only happens to have that name is somebody else's.
+fn check_owner(
+    pod: &PodKey,
+    volume: &Volume,
+    claim: &PersistentVolumeClaim,
+) -> Result<(), VolumeError> {
+    let owners = claim.metadata.owner_references.iter().flatten();
+    let owned = owners.into_iter().any(|o| o.controller == Some(true) && o.uid == pod.uid);
+    if volume.ephemeral.is_none() || owned {
+        return Ok(());
+    }
+    let PodKey { namespace, name, .. } = pod;
+    let claim = claim.metadata.name.as_deref().unwrap_or_default();
+    Err(VolumeError::Claim(format!(
+        "PVC {namespace}/{claim} was not created for pod {namespace}/{name} (pod is not owner)"
+    )))
+}
+
+async fn bound_volume(request: &VolumeRequest<'_>) -> Result<PersistentVolume, VolumeError> {
+    let name = &claim_name(&request.pod.key.name, request.volume);
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(request.ctx.client.clone(), &request.pod.key.namespace);
     let claim = claims.get_opt(name).await.map_err(|e| VolumeError::Claim(e.to_string()))?;
     let claim = claim
         .ok_or_else(|| VolumeError::Claim(format!("persistentvolumeclaim {name:?} not found")))?;
+    check_owner(&request.pod.key, request.volume, &claim)?;
     let bound = claim.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound");
     let volume_name = claim.spec.as_ref().and_then(|s| s.volume_name.clone()).filter(|_| bound);
     let volume_name = volume_name.ok_or_else(|| {
@@ -72,4 +118,28 @@ async fn bound_volume(
         )));
     }
     Ok(volume)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_ephemeral_volumes_claim_has_to_be_its_pods() {
+        let pod = PodKey { namespace: "ns".into(), name: "web".into(), uid: "u1".into() };
+        let volume = json!({ "name": "scratch", "ephemeral": {} });
+        let volume: Volume = serde_json::from_value(volume).expect("a volume");
+        assert_eq!(claim_name("web", &volume), "web-scratch");
+        let claim = |owner: &str| -> PersistentVolumeClaim {
+            let owner = json!({ "apiVersion": "v1", "kind": "Pod", "name": "web", "uid": owner, "controller": true });
+            let metadata = json!({ "name": "web-scratch", "ownerReferences": [owner] });
+            serde_json::from_value(json!({ "metadata": metadata })).expect("a claim")
+        };
+        assert!(check_owner(&pod, &volume, &claim("u1")).is_ok());
+        let error = check_owner(&pod, &volume, &claim("u0")).expect_err("somebody else's");
+        let said = "PVC ns/web-scratch was not created for pod ns/web (pod is not owner)";
+        assert_eq!(error.to_string(), said);
+    }
 }

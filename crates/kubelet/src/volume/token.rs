@@ -28,6 +28,7 @@ pub struct TokenQuery {
 #[derive(Clone)]
 pub struct Token {
     pub token: String,
+    pub expires: Timestamp,
     pub refresh_at: Timestamp,
 }
 
@@ -76,6 +77,6 @@ impl TokenSource {
         let status = answer.status.unwrap_or_default();
         let expires = status.expiration_timestamp.map_or(now, |t| t.0);
         let refresh_at = now + (expires.duration_since(now) * 4 / 5).min(MAX_AGE);
-        Ok(Token { token: status.token.unwrap_or_default(), refresh_at })
+        Ok(Token { token: status.token.unwrap_or_default(), expires, refresh_at })
     }
 }

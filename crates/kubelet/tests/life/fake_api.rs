@@ -271,7 +271,7 @@ fn object(found: Option<Value>) -> Answer {
 }
 
 fn failure(code: StatusCode) -> Answer {
-    let reason = code.canonical_reason().unwrap_or_default();
+    let reason = code.canonical_reason().unwrap_or_default().replace(' ', "");
     let status = json!({
         "kind": "Status", "apiVersion": "v1", "status": "Failure",
         "code": code.as_u16(), "reason": reason, "message": reason,

@@ -1,6 +1,8 @@
 //! The life of pods on one node: the real agent between an API server and a runtime that are both in memory.
 
+mod csi;
 mod fake_api;
+mod fake_csi_driver;
 mod fake_runtime;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};

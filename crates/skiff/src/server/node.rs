@@ -137,7 +137,7 @@ fn answer_dns(
 fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     let dir = terms.data_dir.join("node");
     let mut config = KubeletConfig::new(&terms.node_name, vec![terms.node_ip]);
-    config.root_dir = dir.join("kubelet");
+    config.root_dir = terms.kubelet_dir.clone();
     config.log_dir = dir.join("logs/pods");
     config.cluster_dns = vec![IpAddr::V4(terms.cluster_dns)];
     config.cluster_domain = terms.cluster_domain.clone();

@@ -29,6 +29,8 @@ pub struct Terms {
     pub images: ImageArgs,
     pub eviction: EvictionConfig,
     pub static_pod_path: Option<PathBuf>,
+    /// Where the node agent keeps pods and finds plugins.
+    pub kubelet_dir: PathBuf,
     pub shutdown: ShutdownGrace,
     listener: std::net::TcpListener,
 }
@@ -85,6 +87,7 @@ impl Terms {
                 .as_ref()
                 .map(std::path::absolute)
                 .transpose()?,
+            kubelet_dir: kubelet_dir(args)?,
             listener,
         })
     }
@@ -103,6 +106,13 @@ impl Terms {
             IpAddr::V4(host) => format!("https://{host}:{}", self.api.port),
             IpAddr::V6(host) => format!("https://[{host}]:{}", self.api.port),
         }
+    }
+}
+
+fn kubelet_dir(args: &ServerArgs) -> std::io::Result<PathBuf> {
+    match &args.node.root_dir {
+        Some(dir) => std::path::absolute(dir),
+        None => Ok(args.data_dir.join("node/kubelet")),
     }
 }
 

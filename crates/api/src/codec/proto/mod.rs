@@ -5,7 +5,7 @@
 //! protobuf form. Invariant: no input panics.
 
 mod read;
-pub(crate) mod wire;
+pub mod wire;
 mod write;
 
 use bytes::Bytes;

@@ -158,6 +158,7 @@ fn observed(seen: &Seen) -> Observed {
             _ => Stage::Active,
         },
         volumes: Volumes {
+            begun: seen.volumes.as_deref() != Some("none"),
             mounted: seen.volumes.as_deref() != Some("none"),
             stale: seen.volumes.as_deref() == Some("stale"),
             refresh_at: None,

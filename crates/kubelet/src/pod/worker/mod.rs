@@ -26,7 +26,7 @@ use super::{
     backoff::{Backoff, CONTAINER},
     desired::{DesiredPod, PodKey, RestartPolicy, Role},
     ending::Ending,
-    observed::{Observed, finished_at},
+    observed::{Observed, Volumes, finished_at},
     plan::{Action, Plan, Stage, StepKey, plan},
     resize,
     status::ID_SCHEME,
@@ -103,7 +103,9 @@ impl PodWorker {
         let pod = Arc::new(DesiredPod::new(object.clone()));
         let (sender, events) = channel;
         let start_time = reported.start_time.as_ref().map(|t| t.0);
+        let begun = ctx.config.pod_dir(&pod.key.uid).join("volumes").exists();
         let seen = Observed {
+            volumes: Volumes { begun, ..Volumes::default() },
             sandbox: adopted.sandbox,
             containers: adopted.containers,
             start_time: start_time

@@ -79,6 +79,10 @@ pub struct NodeArgs {
     /// Address of this node [default: that of the default route]
     #[arg(long)]
     pub node_ip: Option<IpAddr>,
+    /// Where pods and their volumes are kept and plugins register; drivers of volumes mostly expect /var/lib/kubelet
+    /// [default: node/kubelet below --data-dir]
+    #[arg(long, value_name = "DIR")]
+    pub root_dir: Option<PathBuf>,
     /// Manifests of pods that this node runs by itself: a directory of files in YAML or JSON
     #[arg(long, value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
