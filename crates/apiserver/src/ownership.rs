@@ -31,11 +31,16 @@ pub fn track(write: &Write<'_>, object: &mut Value, old: Option<&Value>) -> Resu
     let spoken = |object: &Value| objects::value_at_version(&write.kind, object.clone());
     let (mut seen, before) = (spoken(object)?, old.map(spoken).transpose()?);
     apply::track(&write.kind, before.as_ref(), &mut seen, &manager);
+    take_owners(object, &mut seen);
+    Ok(())
+}
+
+/// Gives an object the owners that were found by looking at it in another form.
+pub fn take_owners(object: &mut Value, seen: &mut Value) {
     match seen.pointer_mut("/metadata/managedFields") {
         Some(managed) => crate::verbs::write::set(object, "managedFields", managed.take()),
         None => crate::verbs::write::remove(object, "managedFields"),
     }
-    Ok(())
 }
 
 /// Reviews show their fields' owner although they are never stored.

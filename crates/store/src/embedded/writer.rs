@@ -1,9 +1,9 @@
 //! The one order of writes: transactions are decided under a lock, made durable in batches, then published.
 //!
 //! A commit is decided against the *head*, which includes writes still on their way to the disk, so that pipelined
-//! compare-and-swaps see each other. The writer thread takes everything queued as one batch, gives it to the journal,
-//! and only then replaces the published state, answers the committers and announces the events. Reads use the
-//! published state alone, so they wait neither for the disk nor for a writer.
+//! compare-and-swaps see each other. The writer thread takes everything queued as one batch, for which it lets more gather
+//! while many are writing, gives it to the journal, and only then replaces the published state, answers the committers
+//! and announces the events. Reads use the published state alone, so they wait neither for the disk nor for a writer.
 //!
 //! An answer that tells of the head before it is durable (a conflict with a pending write) waits for it like a commit.
 //! After a failed durable write nothing more is accepted: the disk and the head may differ until the store is opened again.

@@ -110,10 +110,7 @@ impl Write<'_> {
             return ownership::track(self, object, Some(old));
         };
         ownership::track(self, &mut seen, Some(old))?;
-        match seen.pointer_mut("/metadata/managedFields") {
-            Some(managed) => set(object, "managedFields", managed.take()),
-            None => remove(object, "managedFields"),
-        }
+        ownership::take_owners(object, &mut seen);
         Ok(())
     }
 
