@@ -16,9 +16,10 @@ use std::{
 
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
-pub use client::{CallError, Endpoint};
+pub use client::Endpoint;
 pub use messages::{
-    AccessMode, Capabilities, Capability, PublishVolume, StageVolume, Texts, VolumeCapability,
+    AccessMode, AccessType, Capabilities, Capability, MountVolume, PublishVolume, StageVolume,
+    Texts, VolumeAccessMode, VolumeCapability,
 };
 
 /// Driver and handle name a volume wherever it is.

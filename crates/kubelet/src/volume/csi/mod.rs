@@ -20,10 +20,7 @@ use k8s_openapi::api::{core::v1::Volume, storage::v1::CSIDriver};
 use kube::Api;
 
 use super::{Ready, VolumeError, VolumePlugin, VolumeRequest};
-use crate::{
-    context::NodeContext,
-    csi::{CallError, Texts},
-};
+use crate::{context::NodeContext, csi::Texts};
 use data::{Place, VolumeData};
 use publish::Publication;
 pub use source::Source;
@@ -55,7 +52,7 @@ pub enum CsiError {
     #[error("volume not attached according to volume attachment {0:?}")]
     NotAttached(String),
     #[error("{0}")]
-    Call(#[from] CallError),
+    Call(#[from] skiff_grpc::Status),
     #[error("cannot read {what}: {source}")]
     Read { what: String, source: kube::Error },
     #[error("fetching {what} {namespace}/{name} failed: {why}")]

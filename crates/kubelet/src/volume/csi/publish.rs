@@ -17,7 +17,8 @@ use super::{
 };
 use crate::{
     csi::{
-        Capabilities, Capability, Endpoint, PublishVolume, StageVolume, Texts, VolumeCapability,
+        AccessType, Capabilities, Capability, Endpoint, MountVolume, PublishVolume, StageVolume,
+        Texts, VolumeAccessMode, VolumeCapability,
     },
     volume::{VolumeRequest, ownership, token::TokenQuery},
 };
@@ -100,11 +101,16 @@ impl Publication<'_> {
 
     fn capability(&self) -> VolumeCapability {
         let by_driver = self.capabilities.contains(&Capability::VolumeMountGroup);
-        VolumeCapability {
+        let group = self.request.fs_group().filter(|_| by_driver);
+        let mount = MountVolume {
             fs_type: self.source.fs_type.clone(),
             mount_flags: self.source.mount_options(),
-            group: self.request.fs_group().filter(|_| by_driver).map(i64::from),
-            access_mode: self.source.access_mode(self.capabilities),
+            volume_mount_group: group.map(|group| group.to_string()).unwrap_or_default(),
+        };
+        let mode = self.source.access_mode(self.capabilities).into();
+        VolumeCapability {
+            access_type: Some(AccessType::Mount(mount)),
+            access_mode: VolumeAccessMode { mode },
         }
     }
 
