@@ -75,7 +75,7 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
         && annotation(&claim.metadata, RESIZER) != Some(driver)
     {
         let patch = json!({ "metadata": { "annotations": { RESIZER: driver } } });
-        ctx.patch::<PersistentVolumeClaim>(&key, &patch).await?;
+        ctx.patch_status::<PersistentVolumeClaim>(&key, &patch).await?;
     }
     Ok(Action::Done)
 }
