@@ -6,7 +6,7 @@
 
 mod client;
 mod csi_node;
-mod messages;
+pub mod messages;
 pub mod registration;
 
 use std::{
