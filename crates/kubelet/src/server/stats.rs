@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
-    sync::Mutex,
+    sync::{Mutex, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -292,6 +292,14 @@ pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {
     for (signal, count) in server.ctx.evicted.by_signal() {
         text.sample(&format!("eviction_signal=\"{signal}\""), count as f64, None);
     }
+    let users = &server.ctx.users;
+    let started = "Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.";
+    text.family_at("ALPHA", "kubelet_started_user_namespaced_pods_total", "counter", started);
+    text.sample("", users.started.load(Ordering::Relaxed) as f64, None);
+    let failed = "Cumulative number of errors when starting pods with user namespaces. This metric will only be \
+                  collected on Linux.";
+    text.family_at("ALPHA", "kubelet_started_user_namespaced_pods_errors_total", "counter", failed);
+    text.sample("", users.failed.load(Ordering::Relaxed) as f64, None);
     Ok(typed(PROMETHEUS, text.text))
 }
 
