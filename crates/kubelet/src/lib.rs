@@ -18,7 +18,6 @@ mod csi;
 mod directory_watch;
 mod events;
 mod eviction;
-mod grpc;
 mod image;
 mod logs;
 mod node;

@@ -70,9 +70,10 @@ pub async fn install(ctx: &NodeContext, driver: &str, info: &NodeInfo) -> Result
     }
     let nodes: Api<Node> = Api::all(ctx.client.clone());
     let node = nodes.get(&ctx.config.node_name).await.map_err(failed("Node"))?;
-    check_topology(&node, &info.topology)?;
+    check_topology(&node, &info.topology.segments)?;
     let ids = node_ids(&node, driver, Some(&info.node_id))?;
-    patch_node(ctx, &json!({ "labels": info.topology, "annotations": { NODE_ID: ids } })).await?;
+    patch_node(ctx, &json!({ "labels": info.topology.segments, "annotations": { NODE_ID: ids } }))
+        .await?;
     set_driver(ctx, driver, Some(entry(driver, info))).await
 }
 
@@ -125,7 +126,8 @@ fn entry(driver: &str, info: &NodeInfo) -> CSINodeDriver {
     CSINodeDriver {
         name: driver.to_owned(),
         node_id: info.node_id.clone(),
-        topology_keys: (!info.topology.is_empty()).then(|| info.topology.keys().cloned().collect()),
+        topology_keys: (!info.topology.segments.is_empty())
+            .then(|| info.topology.segments.keys().cloned().collect()),
         allocatable: count.map(|count| VolumeNodeResources { count: Some(count) }),
     }
 }
@@ -154,7 +156,7 @@ async fn set_driver(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::messages::Topology, *};
 
     fn texts(pairs: &[(&str, &str)]) -> Texts {
         pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_drivers_entry_has_its_topology_and_its_limit() {
-        let topology = texts(&[("zone", "a"), ("rack", "4")]);
+        let topology = Topology { segments: texts(&[("zone", "a"), ("rack", "4")]) };
         let info = NodeInfo { node_id: "n1".into(), max_volumes: 7, topology };
         let found = entry("disk.example.com", &info);
         assert_eq!(found.topology_keys, Some(vec!["rack".to_owned(), "zone".to_owned()]));

@@ -1,48 +1,107 @@
-//! Messages of plugin registration and of CSI's node service, field by field.
+//! Messages of plugin registration and of CSI's node service, as far as they are used.
 //!
-//! Rust values <-> protobuf. Counterpart: `csi.proto` (CSI v1) and `pluginregistration/v1`. Field numbers are those of the
-//! specifications. Invariant: fields we do not know are passed over; a default value is not written.
+//! Counterpart: `csi.proto` (CSI v1) and `pluginregistration/v1`; names and field numbers are those of the specifications where a
+//! shorter name would not say more. Invariant: fields we do not know are passed over; a default value is not written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use skiff_api::codec::{
-    ProtoError,
-    wire::{Payload, Reader, Writer},
-};
+use prost::{Enumeration, Message, Oneof};
 
 /// Secrets, attributes and contexts.
 pub type Texts = BTreeMap<String, String>;
 
+#[derive(Clone, PartialEq, Message)]
+pub struct Empty {}
+
+// === registration ===
+
 /// What a plugin says of itself.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Message)]
 pub struct PluginInfo {
+    #[prost(string, tag = "1")]
     pub kind: String,
+    #[prost(string, tag = "2")]
     pub name: String,
+    #[prost(string, tag = "3")]
     pub endpoint: String,
+    #[prost(string, repeated, tag = "4")]
     pub versions: Vec<String>,
 }
 
-/// What a driver says of the node it runs on.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Message)]
+pub struct RegistrationStatus {
+    #[prost(bool, tag = "1")]
+    pub plugin_registered: bool,
+    #[prost(string, tag = "2")]
+    pub error: String,
+}
+
+// === what a driver says of itself and its node ===
+
+/// `NodeGetInfoResponse`.
+#[derive(Clone, PartialEq, Message)]
 pub struct NodeInfo {
+    #[prost(string, tag = "1")]
     pub node_id: String,
     /// Zero or less: as many as anyone likes.
+    #[prost(int64, tag = "2")]
     pub max_volumes: i64,
-    pub topology: Texts,
+    #[prost(message, required, tag = "3")]
+    pub topology: Topology,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct Topology {
+    #[prost(btree_map = "string, string", tag = "1")]
+    pub segments: Texts,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct NodeCapabilities {
+    #[prost(message, repeated, tag = "1")]
+    pub capabilities: Vec<NodeServiceCapability>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct NodeServiceCapability {
+    #[prost(message, optional, tag = "1")]
+    pub rpc: Option<NodeServiceRpc>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct NodeServiceRpc {
+    #[prost(enumeration = "Capability", tag = "1")]
+    pub kind: i32,
 }
 
 /// What a driver's node service can do, of what matters here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
 pub enum Capability {
+    Unknown = 0,
     StageUnstage = 1,
+    GetVolumeStats = 2,
+    ExpandVolume = 3,
     SingleNodeMultiWriter = 5,
     VolumeMountGroup = 6,
 }
 
 pub type Capabilities = BTreeSet<Capability>;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+// === impl NodeCapabilities ===
+
+impl NodeCapabilities {
+    /// Those that are known here.
+    pub fn known(&self) -> Capabilities {
+        let kinds = self.capabilities.iter().filter_map(|capability| capability.rpc.as_ref());
+        kinds.filter_map(|rpc| Capability::try_from(rpc.kind).ok()).collect()
+    }
+}
+
+// === volumes ===
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
 pub enum AccessMode {
+    Unknown = 0,
     SingleNodeWriter = 1,
     MultiNodeReaderOnly = 3,
     MultiNodeMultiWriter = 5,
@@ -50,236 +109,146 @@ pub enum AccessMode {
     SingleNodeMultiWriter = 7,
 }
 
-/// How a volume is wanted: always as a file system.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// How a volume is wanted.
+#[derive(Clone, PartialEq, Message)]
 pub struct VolumeCapability {
+    #[prost(oneof = "AccessType", tags = "1, 2")]
+    pub access_type: Option<AccessType>,
+    #[prost(message, required, tag = "3")]
+    pub access_mode: VolumeAccessMode,
+}
+
+#[derive(Clone, PartialEq, Oneof)]
+pub enum AccessType {
+    /// A volume as a raw device.
+    #[prost(message, tag = "1")]
+    Block(Empty),
+    #[prost(message, tag = "2")]
+    Mount(MountVolume),
+}
+
+/// A volume as a file system.
+#[derive(Clone, PartialEq, Message)]
+pub struct MountVolume {
+    #[prost(string, tag = "1")]
     pub fs_type: String,
+    #[prost(string, repeated, tag = "2")]
     pub mount_flags: Vec<String>,
     /// The pod's `fsGroup`, where the driver gives the volume to it.
-    pub group: Option<i64>,
-    pub access_mode: AccessMode,
+    #[prost(string, tag = "3")]
+    pub volume_mount_group: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeAccessMode {
+    #[prost(enumeration = "AccessMode", tag = "1")]
+    pub mode: i32,
 }
 
 /// Makes the volume ready on this node, once for all its pods.
-#[derive(Debug, Clone)]
+#[derive(Clone, PartialEq, Message)]
 pub struct StageVolume {
+    #[prost(string, tag = "1")]
     pub volume_id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
     pub publish_context: Texts,
+    #[prost(string, tag = "3")]
     pub staging_path: String,
+    #[prost(message, required, tag = "4")]
     pub capability: VolumeCapability,
+    #[prost(btree_map = "string, string", tag = "5")]
     pub secrets: Texts,
+    #[prost(btree_map = "string, string", tag = "6")]
     pub volume_context: Texts,
 }
 
 /// Brings the volume to one pod.
-#[derive(Debug, Clone)]
+#[derive(Clone, PartialEq, Message)]
 pub struct PublishVolume {
+    #[prost(string, tag = "1")]
     pub volume_id: String,
+    #[prost(btree_map = "string, string", tag = "2")]
     pub publish_context: Texts,
     /// Empty where the driver stages nothing.
+    #[prost(string, tag = "3")]
     pub staging_path: String,
+    #[prost(string, tag = "4")]
     pub target_path: String,
+    #[prost(message, required, tag = "5")]
     pub capability: VolumeCapability,
+    #[prost(bool, tag = "6")]
     pub read_only: bool,
+    #[prost(btree_map = "string, string", tag = "7")]
     pub secrets: Texts,
+    #[prost(btree_map = "string, string", tag = "8")]
     pub volume_context: Texts,
 }
 
-// === requests ===
-
-pub fn registration_status(error: Option<&str>) -> Vec<u8> {
-    let mut message = Writer::default();
-    flag(&mut message, 1, error.is_none());
-    text(&mut message, 2, error.unwrap_or_default());
-    message.0
+/// Makes a volume's file system as large as the volume has become.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExpandVolume {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+    #[prost(message, required, tag = "3")]
+    pub capacity_range: CapacityRange,
+    /// Empty where the driver stages nothing.
+    #[prost(string, tag = "4")]
+    pub staging_path: String,
+    #[prost(message, required, tag = "5")]
+    pub capability: VolumeCapability,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub secrets: Texts,
 }
 
-/// `NodeUnstageVolume` and `NodeUnpublishVolume` say the same two things.
-pub fn volume_at(volume_id: &str, path: &str) -> Vec<u8> {
-    let mut message = Writer::default();
-    text(&mut message, 1, volume_id);
-    text(&mut message, 2, path);
-    message.0
+#[derive(Clone, PartialEq, Message)]
+pub struct CapacityRange {
+    #[prost(int64, tag = "1")]
+    pub required_bytes: i64,
 }
 
-impl StageVolume {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut message = Writer::default();
-        text(&mut message, 1, &self.volume_id);
-        texts(&mut message, 2, &self.publish_context);
-        text(&mut message, 3, &self.staging_path);
-        message.message(4, |inner| self.capability.write(inner));
-        texts(&mut message, 5, &self.secrets);
-        texts(&mut message, 6, &self.volume_context);
-        message.0
-    }
+/// `NodeGetVolumeStatsResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeStats {
+    #[prost(message, repeated, tag = "1")]
+    pub usage: Vec<VolumeUsage>,
+    #[prost(message, optional, tag = "2")]
+    pub condition: Option<VolumeCondition>,
 }
 
-impl PublishVolume {
-    pub fn encode(&self) -> Vec<u8> {
-        let mut message = Writer::default();
-        text(&mut message, 1, &self.volume_id);
-        texts(&mut message, 2, &self.publish_context);
-        text(&mut message, 3, &self.staging_path);
-        text(&mut message, 4, &self.target_path);
-        message.message(5, |inner| self.capability.write(inner));
-        flag(&mut message, 6, self.read_only);
-        texts(&mut message, 7, &self.secrets);
-        texts(&mut message, 8, &self.volume_context);
-        message.0
-    }
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeUsage {
+    #[prost(int64, tag = "1")]
+    pub available: i64,
+    #[prost(int64, tag = "2")]
+    pub total: i64,
+    #[prost(int64, tag = "3")]
+    pub used: i64,
+    #[prost(enumeration = "UsageUnit", tag = "4")]
+    pub unit: i32,
 }
 
-impl VolumeCapability {
-    fn write(&self, message: &mut Writer) {
-        message.message(2, |mount| {
-            text(mount, 1, &self.fs_type);
-            for option in &self.mount_flags {
-                mount.bytes(2, option.as_bytes());
-            }
-            text(mount, 3, &self.group.map(|group| group.to_string()).unwrap_or_default());
-        });
-        message.message(3, |mode| mode.varint(1, self.access_mode as u64));
-    }
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
+pub enum UsageUnit {
+    Unknown = 0,
+    Bytes = 1,
+    Inodes = 2,
 }
 
-fn text(message: &mut Writer, number: u32, value: &str) {
-    if !value.is_empty() {
-        message.bytes(number, value.as_bytes());
-    }
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeCondition {
+    #[prost(bool, tag = "1")]
+    pub abnormal: bool,
 }
 
-fn flag(message: &mut Writer, number: u32, value: bool) {
-    if value {
-        message.varint(number, 1);
-    }
-}
-
-fn texts(message: &mut Writer, number: u32, values: &Texts) {
-    for (key, value) in values {
-        message.message(number, |entry| {
-            text(entry, 1, key);
-            text(entry, 2, value);
-        });
-    }
-}
-
-// === answers ===
-
-impl PluginInfo {
-    pub fn decode(bytes: &[u8]) -> Result<Self, ProtoError> {
-        let mut info = PluginInfo::default();
-        fields(bytes, |number, payload| {
-            match number {
-                1 => info.kind = string(payload)?,
-                2 => info.name = string(payload)?,
-                3 => info.endpoint = string(payload)?,
-                4 => info.versions.push(string(payload)?),
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(info)
-    }
-}
-
-impl NodeInfo {
-    pub fn decode(bytes: &[u8]) -> Result<Self, ProtoError> {
-        let mut info = NodeInfo::default();
-        fields(bytes, |number, payload| {
-            match number {
-                1 => info.node_id = string(payload)?,
-                2 => info.max_volumes = integer(payload)?,
-                3 => info.topology = segments(payload)?,
-                _ => {}
-            }
-            Ok(())
-        })?;
-        Ok(info)
-    }
-}
-
-fn segments(topology: Payload<'_>) -> Result<Texts, ProtoError> {
-    let mut segments = Texts::new();
-    fields(message(topology)?, |number, payload| {
-        if number == 1 {
-            let (mut key, mut value) = (String::new(), String::new());
-            fields(message(payload)?, |number, payload| {
-                match number {
-                    1 => key = string(payload)?,
-                    2 => value = string(payload)?,
-                    _ => {}
-                }
-                Ok(())
-            })?;
-            segments.insert(key, value);
-        }
-        Ok(())
-    })?;
-    Ok(segments)
-}
-
-/// `NodeGetCapabilitiesResponse`: a list of one-of, whose only member is an RPC with its type.
-pub fn capabilities(bytes: &[u8]) -> Result<Capabilities, ProtoError> {
-    let mut found = Capabilities::new();
-    each(bytes, 1, |capability| {
-        each(message(capability)?, 1, |rpc| {
-            each(message(rpc)?, 1, |kind| {
-                found.extend(Capability::of(integer(kind)?));
-                Ok(())
-            })
-        })
-    })?;
-    Ok(found)
-}
-
-impl Capability {
-    fn of(number: i64) -> Option<Self> {
-        let all = [
-            Capability::StageUnstage,
-            Capability::SingleNodeMultiWriter,
-            Capability::VolumeMountGroup,
-        ];
-        all.into_iter().find(|capability| *capability as i64 == number)
-    }
-}
-
-fn each<'b>(
-    bytes: &'b [u8],
-    wanted: u32,
-    mut read: impl FnMut(Payload<'b>) -> Result<(), ProtoError>,
-) -> Result<(), ProtoError> {
-    fields(bytes, |number, payload| if number == wanted { read(payload) } else { Ok(()) })
-}
-
-fn fields<'b>(
-    bytes: &'b [u8],
-    mut read: impl FnMut(u32, Payload<'b>) -> Result<(), ProtoError>,
-) -> Result<(), ProtoError> {
-    let mut reader = Reader(bytes);
-    while let Some((number, payload)) = reader.field()? {
-        read(number, payload)?;
-    }
-    Ok(())
-}
-
-fn message(payload: Payload<'_>) -> Result<&[u8], ProtoError> {
-    match payload {
-        Payload::Bytes(bytes) => Ok(bytes),
-        _ => Err(ProtoError::Mismatch),
-    }
-}
-
-fn string(payload: Payload<'_>) -> Result<String, ProtoError> {
-    Ok(String::from_utf8_lossy(message(payload)?).into_owned())
-}
-
-/// Negative numbers are written as two's complement of 64 bits.
-fn integer(payload: Payload<'_>) -> Result<i64, ProtoError> {
-    match payload {
-        Payload::Varint(value) => Ok(value.cast_signed()),
-        _ => Err(ProtoError::Mismatch),
-    }
+/// `NodeUnstageVolumeRequest`, `NodeGetVolumeStatsRequest` and `NodeUnpublishVolumeRequest` begin with the same two things.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeAt {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub path: String,
 }
 
 #[cfg(test)]
@@ -287,76 +256,62 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plugin_that_registers_is_read() {
-        let mut sent = Writer::default();
-        sent.bytes(1, b"CSIPlugin");
-        sent.bytes(2, b"disk.example.com");
-        sent.bytes(3, b"/csi.sock");
-        sent.bytes(4, b"0.3.0");
-        sent.bytes(4, b"1.0.0");
-        let info = PluginInfo::decode(&sent.0).expect("it reads");
-        assert_eq!((&*info.kind, &*info.name), ("CSIPlugin", "disk.example.com"));
-        assert_eq!((&*info.endpoint, info.versions.len()), ("/csi.sock", 2));
-    }
-
-    #[test]
-    fn a_node_is_read_with_its_topology() {
-        let mut sent = Writer::default();
-        sent.bytes(1, b"n1");
-        sent.varint(2, 7);
-        sent.message(3, |topology| {
-            for (key, value) in [("zone", "a"), ("rack", "4")] {
-                topology.message(1, |entry| {
-                    entry.bytes(1, key.as_bytes());
-                    entry.bytes(2, value.as_bytes());
-                });
-            }
-        });
-        let info = NodeInfo::decode(&sent.0).expect("it reads");
-        let topology = [("rack", "4"), ("zone", "a")].map(|(k, v)| (k.to_owned(), v.to_owned()));
-        assert_eq!(
-            info,
-            NodeInfo { node_id: "n1".into(), max_volumes: 7, topology: topology.into() }
-        );
+    fn a_node_is_read_with_its_topology_or_without() {
+        let sent = b"\x0a\x02n1\x10\x07\x1a\x0b\x0a\x09\x0a\x04zone\x12\x01a";
+        let info = NodeInfo::decode(&sent[..]).expect("it reads");
+        assert_eq!((&*info.node_id, info.max_volumes), ("n1", 7));
+        assert_eq!(info.topology.segments, [("zone".to_owned(), "a".to_owned())].into());
+        let info = NodeInfo::decode(&sent[..4]).expect("it reads");
+        assert!(info.topology.segments.is_empty());
     }
 
     #[test]
     fn capabilities_are_read_and_unknown_ones_passed_over() {
-        let mut sent = Writer::default();
-        for kind in [1, 2, 6, 99] {
-            sent.message(1, |capability| capability.message(1, |rpc| rpc.varint(1, kind)));
-        }
-        let found = capabilities(&sent.0).expect("it reads");
+        let sent: Vec<u8> =
+            [1, 4, 6, 99].iter().flat_map(|kind| [10, 4, 10, 2, 8, *kind]).collect();
+        let found = NodeCapabilities::decode(&*sent).expect("it reads").known();
         assert_eq!(found, [Capability::StageUnstage, Capability::VolumeMountGroup].into());
-        assert!(capabilities(&[0x08, 1]).is_err(), "a number where a message belongs");
+        assert!(NodeCapabilities::decode(&[8, 1][..]).is_err(), "a number where a message belongs");
     }
 
     #[test]
     fn a_volume_is_published_as_the_specification_numbers_it() {
+        let mount = MountVolume {
+            fs_type: "ext4".into(),
+            mount_flags: vec!["noatime".into()],
+            volume_mount_group: "2000".into(),
+        };
         let request = PublishVolume {
             volume_id: "v".into(),
-            publish_context: Texts::new(),
             staging_path: "/s".into(),
             target_path: "/t".into(),
             capability: VolumeCapability {
-                fs_type: "ext4".into(),
-                mount_flags: vec!["noatime".into()],
-                group: Some(2000),
-                access_mode: AccessMode::SingleNodeWriter,
+                access_type: Some(AccessType::Mount(mount)),
+                access_mode: VolumeAccessMode { mode: AccessMode::SingleNodeWriter.into() },
             },
             read_only: true,
             secrets: [("user".to_owned(), "u".to_owned())].into(),
-            volume_context: Texts::new(),
+            ..PublishVolume::default()
         };
-        let sent = request.encode();
-        let mut numbers = Vec::new();
-        fields(&sent, |number, _| {
-            numbers.push(number);
-            Ok(())
-        })
-        .expect("it reads");
-        assert_eq!(numbers, [1, 3, 4, 5, 6, 7]);
-        let capability = b"\x12\x15\x0a\x04ext4\x12\x07noatime\x1a\x042000\x1a\x02\x08\x01";
-        assert!(sent.windows(capability.len()).any(|window| window == capability));
+        let expected = b"\x0a\x01v\x1a\x02/s\x22\x02/t\
+            \x2a\x1b\x12\x15\x0a\x04ext4\x12\x07noatime\x1a\x042000\x1a\x02\x08\x01\
+            \x30\x01\x3a\x09\x0a\x04user\x12\x01u";
+        assert_eq!(request.encode_to_vec(), expected);
+    }
+
+    #[test]
+    fn a_raw_device_is_asked_for_without_a_file_system() {
+        let request = ExpandVolume {
+            volume_id: "v".into(),
+            volume_path: "/dev".into(),
+            capacity_range: CapacityRange { required_bytes: 300 },
+            capability: VolumeCapability {
+                access_type: Some(AccessType::Block(Empty {})),
+                access_mode: VolumeAccessMode { mode: AccessMode::SingleNodeWriter.into() },
+            },
+            ..ExpandVolume::default()
+        };
+        let expected = b"\x0a\x01v\x12\x04/dev\x1a\x03\x08\xac\x02\x2a\x06\x0a\x00\x1a\x02\x08\x01";
+        assert_eq!(request.encode_to_vec(), expected);
     }
 }

@@ -6,7 +6,7 @@
 
 mod client;
 mod csi_node;
-mod messages;
+pub mod messages;
 pub mod registration;
 
 use std::{
@@ -16,9 +16,11 @@ use std::{
 
 use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
-pub use client::{CallError, Endpoint};
+pub use client::Endpoint;
 pub use messages::{
-    AccessMode, Capabilities, Capability, PublishVolume, StageVolume, Texts, VolumeCapability,
+    AccessMode, AccessType, Capabilities, Capability, CapacityRange, Empty, ExpandVolume,
+    MountVolume, PublishVolume, StageVolume, Texts, UsageUnit, VolumeAccessMode, VolumeCapability,
+    VolumeStats,
 };
 
 /// Driver and handle name a volume wherever it is.
@@ -68,9 +70,13 @@ impl Drivers {
         }
     }
 
+    pub fn find(&self, name: &str) -> Option<Endpoint> {
+        self.endpoints.lock().expect("no holder panics").get(name).cloned()
+    }
+
     /// The driver of that name; without one the pod is told when any comes.
     pub fn get(&self, name: &str, pod_uid: &str) -> Option<Endpoint> {
-        let found = self.endpoints.lock().expect("no holder panics").get(name).cloned();
+        let found = self.find(name);
         if found.is_none() {
             self.waiting.lock().expect("no holder panics").insert(pod_uid.to_owned());
         }

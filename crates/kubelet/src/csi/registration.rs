@@ -16,7 +16,7 @@ use std::{
 use nix::sys::inotify::AddWatchFlags;
 use tokio::time::Instant;
 
-use super::{Endpoint, client::CallError, csi_node, messages::PluginInfo};
+use super::{Endpoint, csi_node, messages::PluginInfo};
 use crate::{context::NodeContext, directory_watch::DirectoryWatch};
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
@@ -54,7 +54,7 @@ enum RegistrationError {
     #[error("validation failed for CSI Driver {name} at endpoint {endpoint}: {why}")]
     Version { name: String, endpoint: String, why: String },
     #[error("{0}")]
-    Call(#[from] CallError),
+    Call(#[from] skiff_grpc::Status),
     #[error("{0}")]
     Publish(#[from] csi_node::PublishError),
 }

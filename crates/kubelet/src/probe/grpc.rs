@@ -5,19 +5,32 @@
 
 use std::time::Duration;
 
-use skiff_api::codec::wire::{Payload, Reader, Writer};
+use skiff_grpc::{Channel, Status};
 
 use super::attempt::tcp;
-use crate::grpc::Call;
 
-const SERVING: u64 = 1;
+const SERVING: usize = 1;
 const STATUSES: [&str; 4] = ["UNKNOWN", "SERVING", "NOT_SERVING", "SERVICE_UNKNOWN"];
 const MAX_ANSWER: usize = 4096;
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthCheckRequest {
+    #[prost(string, tag = "1")]
+    service: String,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct HealthCheckResponse {
+    #[prost(int32, tag = "1")]
+    status: i32,
+}
 
 pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> Result<(), String> {
     let ask = async {
         let stream = tcp(host, port, timeout).await?;
-        exchange(stream, &format!("{host}:{port}"), service).await
+        let failed = |error: Status| format!("error: health rpc probe failed: {error}");
+        let answer = ask(stream, &format!("{host}:{port}"), service).await.map_err(failed)?;
+        healthy(answer.status)
     };
     match tokio::time::timeout(timeout, ask).await {
         Ok(result) => result,
@@ -28,61 +41,41 @@ pub async fn check(host: &str, port: u16, service: &str, timeout: Duration) -> R
     }
 }
 
-async fn exchange(
+async fn ask(
     stream: tokio::net::TcpStream,
     authority: &str,
     service: &str,
-) -> Result<(), String> {
-    let call = Call {
-        authority,
-        method: "/grpc.health.v1.Health/Check",
-        user_agent: "kube-probe/1.36",
-        message: &question(service),
-        max_answer: MAX_ANSWER,
-    };
-    let failed = |error: &dyn std::fmt::Display| format!("error: health rpc probe failed: {error}");
-    let answer = call.run(stream).await.map_err(|error| failed(&error))?;
-    match status(&answer) {
-        Some(SERVING) => Ok(()),
-        Some(other) => {
-            let name =
-                usize::try_from(other).ok().and_then(|i| STATUSES.get(i)).unwrap_or(&"UNKNOWN");
+) -> Result<HealthCheckResponse, Status> {
+    let channel = Channel::over(stream, authority).await?;
+    let channel = channel.user_agent("kube-probe/1.36").max_message(MAX_ANSWER);
+    let request = HealthCheckRequest { service: service.to_owned() };
+    channel.unary("/grpc.health.v1.Health/Check", &request, None).await
+}
+
+fn healthy(status: i32) -> Result<(), String> {
+    let number = usize::try_from(status).unwrap_or_default();
+    match number {
+        SERVING => Ok(()),
+        _ => {
+            let name = STATUSES.get(number).unwrap_or(&STATUSES[0]);
             Err(format!("service unhealthy (responded with {name:?})"))
         }
-        None => Err(failed(&"malformed answer")),
     }
-}
-
-fn question(service: &str) -> Vec<u8> {
-    let mut message = Writer::default();
-    if !service.is_empty() {
-        message.bytes(1, service.as_bytes());
-    }
-    message.0
-}
-
-/// The status of an answer; a message without the field says UNKNOWN.
-fn status(message: &[u8]) -> Option<u64> {
-    let mut reader = Reader(message);
-    let mut status = 0;
-    while let Some((number, payload)) = reader.field().ok()? {
-        if let (1, Payload::Varint(value)) = (number, payload) {
-            status = value;
-        }
-    }
-    Some(status)
 }
 
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     #[test]
-    fn asks_and_reads() {
-        assert!(question("").is_empty());
-        assert_eq!(question("db"), [0x0a, 2, b'd', b'b']);
-        assert_eq!(status(&[8, 1]), Some(1));
-        assert_eq!(status(&[]), Some(0));
-        assert_eq!(status(&[8, 0x80]), None);
+    fn only_a_serving_service_is_healthy() {
+        let answer = |bytes: &[u8]| HealthCheckResponse::decode(bytes).expect("it reads").status;
+        assert_eq!(healthy(answer(&[8, 1])), Ok(()));
+        for (sent, name) in [(&[][..], "UNKNOWN"), (&[8, 2], "NOT_SERVING"), (&[8, 9], "UNKNOWN")] {
+            let text = format!("service unhealthy (responded with \"{name}\")");
+            assert_eq!(healthy(answer(sent)), Err(text));
+        }
     }
 }
