@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skiff_apiserver::ApiServerConfig;
-use skiff_kubelet::{EvictionConfig, ShutdownGrace};
+use skiff_kubelet::{EvictionConfig, KubeletConfiguration, ShutdownGrace};
 use tokio::net::TcpListener;
 
 use super::Result;
@@ -29,6 +29,7 @@ pub struct Terms {
     pub images: ImageArgs,
     pub eviction: EvictionConfig,
     pub static_pod_path: Option<PathBuf>,
+    pub kubelet_configuration: Option<KubeletConfiguration>,
     /// Where the node agent keeps pods and finds plugins.
     pub kubelet_dir: PathBuf,
     pub shutdown: ShutdownGrace,
@@ -86,6 +87,11 @@ impl Terms {
                 .pod_manifest_path
                 .as_ref()
                 .map(std::path::absolute)
+                .transpose()?,
+            kubelet_configuration: node
+                .kubelet_config
+                .as_deref()
+                .map(KubeletConfiguration::read)
                 .transpose()?,
             kubelet_dir: kubelet_dir(args)?,
             listener,
