@@ -147,6 +147,7 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     terms.images.apply(&mut config);
     config.eviction = terms.eviction.clone();
     config.shutdown = terms.shutdown;
+    config.max_pods = terms.max_pods;
     config.static_pod_path = terms.static_pod_path.clone();
     match &terms.kubelet_configuration {
         Some(file) => Ok(file.apply(config, &plain)?),
