@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use skiff_runtime::{
-    ContainerConfig, ContainerMetadata, LinuxContainerConfig, LinuxContainerResources,
+    ContainerConfig, ContainerMetadata, Device, LinuxContainerConfig, LinuxContainerResources,
     LinuxContainerSecurityContext, Mount,
 };
 
@@ -25,6 +25,7 @@ pub struct Resolved {
     pub attempt: u32,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
+    pub devices: Vec<Device>,
     pub resources: LinuxContainerResources,
     pub security: LinuxContainerSecurityContext,
 }
@@ -47,7 +48,7 @@ pub fn container_config(
         args: expanded(&spec.args),
         working_dir: spec.working_dir.clone().unwrap_or_default(),
         mounts: resolved.mounts,
-        devices: Vec::new(),
+        devices: resolved.devices,
         labels,
         annotations: annotations(pod, container, resolved.attempt),
         log_path: log_path(&spec.name, resolved.attempt),

@@ -32,7 +32,7 @@ use crate::{
     image::pull::Ensure,
     objects::{ObjectCache, references},
     pod::desired::{DesiredContainer, DesiredPod},
-    volume::{image as image_volumes, mounts},
+    volume::{devices, image as image_volumes, mounts},
 };
 
 pub async fn run(
@@ -114,7 +114,10 @@ impl Start<'_> {
             unified: memory_policy(self.swap()),
             ..container_resources(spec, &self.container.spec)
         };
-        let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
+        let devices =
+            devices::devices(self.ctx, self.pod, self.container).await.map_err(config_error)?;
+        let resolved =
+            Resolved { attempt: self.attempt, env, mounts, devices, resources, security };
         let config = container_config(self.pod, self.container, resolved);
         let created = self.ctx.runtime.create_container(&self.sandbox.id, config).await;
         let id = created.map_err(|error| {
