@@ -15,6 +15,7 @@ mod config;
 mod container;
 mod context;
 mod csi;
+mod device_plugin;
 mod directory_watch;
 mod events;
 mod eviction;
@@ -52,6 +53,7 @@ pub use config::{
 };
 use context::NodeContext;
 use csi::Drivers;
+use device_plugin::DeviceManager;
 use events::EventRecorder;
 use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
@@ -102,6 +104,7 @@ impl Kubelet {
             machine,
             recorder,
             csi: Drivers::new(notify.clone()),
+            devices: DeviceManager::read(config.device_plugins_dir()),
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
             tokens: TokenSource::new(client.clone()),
@@ -139,6 +142,7 @@ impl Kubelet {
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(csi::registration::run(self.ctx.clone()));
+        self.tasks.spawn(device_plugin::registry::run(self.ctx.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));
