@@ -20,6 +20,7 @@ use crate::{
     objects::ReferencedObjects,
     pod::ending::Endings,
     shutdown::Going,
+    user_namespaces::UserNamespaces,
     volume::token::TokenSource,
 };
 
@@ -43,6 +44,7 @@ pub struct NodeContext {
     /// What the node is short of.
     pub conditions: Conditions,
     pub evicted: Evicted,
+    pub users: UserNamespaces,
     pub endings: Endings,
     pub going: Going,
 }

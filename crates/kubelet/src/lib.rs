@@ -32,6 +32,7 @@ mod shutdown;
 pub mod simulated;
 mod static_pods;
 mod step;
+mod user_namespaces;
 mod volume;
 
 use std::{future::Future, io, sync::Arc};
@@ -67,6 +68,7 @@ use pod::{
 };
 use shutdown::Going;
 pub use shutdown::ShutdownGrace;
+use user_namespaces::UserNamespaces;
 use volume::token::TokenSource;
 
 /// The node agent, built but not yet running.
@@ -116,6 +118,7 @@ impl Kubelet {
             images: ImageCollector::default(),
             conditions: Conditions::default(),
             evicted: Evicted::default(),
+            users: UserNamespaces::read(config.pods_dir(), config.ids_per_pod),
             going: Going::default(),
             endings,
             config,

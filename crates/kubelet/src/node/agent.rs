@@ -101,11 +101,13 @@ async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube:
 }
 
 async fn readings(ctx: &NodeContext) -> Readings {
-    let (version, images) = tokio::join!(ctx.runtime.version(), ctx.runtime.list_images());
+    let (version, images, features) =
+        tokio::join!(ctx.runtime.version(), ctx.runtime.list_images(), ctx.runtime.features());
     let runtime_error = version.as_ref().err().or(images.as_ref().err()).map(ToString::to_string);
     Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
+        features: features.unwrap_or_default(),
         runtime_error,
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),

@@ -7,7 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
-    sync::Mutex,
+    sync::{Mutex, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
@@ -23,7 +23,7 @@ use super::{
     Body, Refusal, Server, json as json_response, typed,
     volume_stats::{self, VolumeUse},
 };
-use crate::node::machine::meminfo;
+use crate::{node::machine::meminfo, user_namespaces::UserNamespaces};
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const CLOCK_TICKS_PER_SECOND: u64 = 100;
@@ -310,6 +310,7 @@ pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {
     for (signal, count) in server.ctx.evicted.by_signal() {
         text.sample(&format!("eviction_signal=\"{signal}\""), count as f64, None);
     }
+    add_users(&mut text, &server.ctx.users);
     claims_use(&mut text, server).await?;
     Ok(typed(PROMETHEUS, text.text))
 }
@@ -338,6 +339,16 @@ async fn claims_use(text: &mut Exposition, server: &Server) -> Result<(), Refusa
         }
     }
     Ok(())
+}
+
+fn add_users(text: &mut Exposition, users: &UserNamespaces) {
+    let started = "Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.";
+    text.family_at("ALPHA", "kubelet_started_user_namespaced_pods_total", "counter", started);
+    text.sample("", users.started.load(Ordering::Relaxed) as f64, None);
+    let failed = "Cumulative number of errors when starting pods with user namespaces. This metric will only be \
+                  collected on Linux.";
+    text.family_at("ALPHA", "kubelet_started_user_namespaced_pods_errors_total", "counter", failed);
+    text.sample("", users.failed.load(Ordering::Relaxed) as f64, None);
 }
 
 fn state_name(state: skiff_runtime::ContainerState) -> &'static str {

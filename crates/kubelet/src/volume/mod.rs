@@ -223,6 +223,7 @@ async fn unmount_and_remove(dir: PathBuf) -> Result<(), VolumeError> {
 /// The same, with everything else of the pod's directory.
 pub async fn tear_down_pod(ctx: &NodeContext, uid: &str) -> Result<(), VolumeError> {
     tear_down_volumes(ctx, uid).await?;
+    ctx.users.release(uid);
     remove_dir(&ctx.config.pod_dir(uid)).await;
     Ok(())
 }

@@ -197,6 +197,7 @@ impl PodWorker {
     fn release(&self) {
         self.ctx.allocations.release(&self.pod.key.uid);
         self.ctx.devices.release(&self.pod.key.uid);
+        self.ctx.users.release(&self.pod.key.uid);
     }
 
     /// This node's object; without one its labels are not known, and the scheduler's word has to do.
