@@ -146,6 +146,7 @@ impl Kubelet {
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(csi::registration::run(self.ctx.clone()));
         self.tasks.spawn(device_plugin::registry::run(self.ctx.clone()));
+        self.tasks.spawn(device_plugin::pod_resources::run(self.ctx.clone(), self.index.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));

@@ -8,6 +8,7 @@ mod cdi;
 mod checkpoint;
 pub mod inventory;
 mod messages;
+pub mod pod_resources;
 pub mod registry;
 
 use std::{
