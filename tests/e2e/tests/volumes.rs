@@ -1,6 +1,8 @@
 //! Configuration and data inside of a container.
 
-use e2e::{Cluster, Host, eventually, kuard_pod};
+use std::time::Duration;
+
+use e2e::{Cluster, Host, eventually, eventually_within, kuard_pod};
 use serde_json::json;
 
 #[test]
@@ -166,5 +168,5 @@ fn an_export_that_cannot_be_mounted_says_so_and_leaves_with_its_pod() {
     let known = std::fs::read_to_string("/proc/filesystems").expect("a Linux");
     let unknown = "The kernel of this node does not support NFS";
     assert_eq!(events().contains(unknown), !known.contains("nfs"), "{}", events());
-    cluster.kubectl("delete pod reader --timeout=30s").ok();
+    cluster.kubectl("delete pod reader --timeout=200s").ok();
 }
