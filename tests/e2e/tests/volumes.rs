@@ -159,7 +159,9 @@ fn an_export_that_cannot_be_mounted_says_so_and_leaves_with_its_pod() {
     cluster.apply(&pod);
     let events = || cluster.field("events", "{.items[*].message}");
     let said = "MountVolume.SetUp failed for volume \"files\" : mount failed: ";
-    eventually("the pod says why it waits", || events().contains(said));
+    // At once where there is no helper; a helper tries for two minutes.
+    let patience = Duration::from_secs(200);
+    eventually_within(patience, "the pod says why it waits", || events().contains(said));
     assert!(
         events().contains("Mounting arguments: -t nfs -o ro 127.0.0.1:/export "),
         "{}",
