@@ -12,6 +12,7 @@
 
 mod allocation;
 mod config;
+mod configuration;
 mod container;
 mod context;
 mod csi;
@@ -50,8 +51,9 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use allocation::Allocations;
 pub use config::{
     CredentialProviderPaths, ImageGarbage, KUBELET_VERSION, KubeletConfig, LogRotation,
-    ServingConfig,
+    ServingConfig, SwapBehavior,
 };
+pub use configuration::{ConfigurationError, Fault, KubeletConfiguration};
 use context::NodeContext;
 use csi::Drivers;
 use device_plugin::DeviceManager;
@@ -89,6 +91,7 @@ impl Kubelet {
         client: Client,
         runtime: Arc<dyn Runtime>,
     ) -> io::Result<Self> {
+        node::machine::check(&config).map_err(io::Error::other)?;
         std::fs::create_dir_all(config.pods_dir())?;
         std::fs::create_dir_all(&config.log_dir)?;
         let mut tasks = JoinSet::new();
@@ -102,7 +105,8 @@ impl Kubelet {
         let machine = Machine::read(&config);
         let allocatable = Resources::of(&machine.allocatable());
         let ctx = Arc::new(NodeContext {
-            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted),
+            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted)
+                .allowing(config.allowed_unsafe_sysctls.clone()),
             machine,
             recorder,
             csi: Drivers::new(notify.clone()),

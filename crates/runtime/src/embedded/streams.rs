@@ -206,6 +206,7 @@ pub(super) async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<tokio:
     })?;
     let stream = receiver.await.map_err(|_| io::Error::other("the dialling thread died"))??;
     stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
     tokio::net::TcpStream::from_std(stream)
 }
 

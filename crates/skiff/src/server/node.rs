@@ -23,7 +23,6 @@ use super::{Parts, Result, dns_metrics, serving, system_objects};
 use crate::node_socket::Health;
 
 const BRIDGE: &str = "skiff0";
-const KUBELET_PORT: u16 = 10250;
 const DNS_PORT: u16 = 53;
 const MTU: u32 = 1500;
 
@@ -72,8 +71,9 @@ impl Node {
         let dns_metrics = TcpListener::bind((network.gateway(), dns_metrics::PORT)).await?;
         let client = clients.node(&terms.node_name);
         let config = kubelet_config(terms, api)?;
+        let kubelet_address = (config.address.unwrap_or(terms.node_ip), config.port);
         let kubelet = Kubelet::build(config, client, runtime.clone())?;
-        let kubelet_listener = TcpListener::bind((terms.node_ip, KUBELET_PORT)).await?;
+        let kubelet_listener = TcpListener::bind(kubelet_address).await?;
         Ok(Node {
             name: terms.node_name.clone(),
             runtime,
@@ -142,13 +142,17 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
     config.cluster_dns = vec![IpAddr::V4(terms.cluster_dns)];
     config.cluster_domain = terms.cluster_domain.clone();
     config.pod_cidr = Some(terms.pod_cidr.to_string());
-    config.port = KUBELET_PORT;
+    config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
+    let plain = config.clone();
     terms.images.apply(&mut config);
     config.eviction = terms.eviction.clone();
     config.shutdown = terms.shutdown;
+    config.max_pods = terms.max_pods;
     config.static_pod_path = terms.static_pod_path.clone();
-    config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
-    Ok(config)
+    match &terms.kubelet_configuration {
+        Some(file) => Ok(file.apply(config, &plain)?),
+        None => Ok(config),
+    }
 }
 
 async fn live_sandboxes(runtime: &dyn Runtime) -> Result<HashSet<String>> {
