@@ -145,7 +145,9 @@ fn a_drivers_volume_goes_from_pod_to_pod_over_a_killed_server_and_grows() {
     assert_eq!(told["pvcRef"]["name"], "data");
 
     cluster.restart_server();
-    assert_eq!(exec("writer", "cat /data/file"), "there\n", "it runs on with its volume");
+    eventually("it runs on with its volume", || {
+        cluster.kubectl("exec writer -- cat /data/file").stdout == "there\n"
+    });
     delete(&cluster, "writer");
     eventually("the volume has left the node", || disk.count("unstage one") == 1);
     assert_eq!(disk.calls(), ["stage one", "publish one writer", "unpublish one", "unstage one"]);
