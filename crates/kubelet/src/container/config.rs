@@ -25,9 +25,11 @@ pub struct Resolved {
     pub attempt: u32,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
-    pub devices: Vec<Device>,
     pub resources: LinuxContainerResources,
     pub security: LinuxContainerSecurityContext,
+    pub devices: Vec<Device>,
+    /// What plugins want to be written on the container.
+    pub annotations: BTreeMap<String, String>,
 }
 
 pub fn container_config(
@@ -50,7 +52,7 @@ pub fn container_config(
         mounts: resolved.mounts,
         devices: resolved.devices,
         labels,
-        annotations: annotations(pod, container, resolved.attempt),
+        annotations: annotations(pod, container, resolved.attempt, resolved.annotations),
         log_path: log_path(&spec.name, resolved.attempt),
         stdin: spec.stdin.unwrap_or(false),
         stdin_once: spec.stdin_once.unwrap_or(false),
@@ -74,12 +76,14 @@ fn annotations(
     pod: &DesiredPod,
     container: &DesiredContainer,
     attempt: u32,
+    mut annotations: BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let spec = &container.spec;
-    BTreeMap::from([
+    annotations.extend([
         (RESTART_COUNT.into(), attempt.to_string()),
         (TERMINATION_PATH.into(), spec.termination_message_path.clone().unwrap_or_default()),
         (TERMINATION_POLICY.into(), spec.termination_message_policy.clone().unwrap_or_default()),
         (POD_GRACE.into(), pod.grace().as_secs().to_string()),
-    ])
+    ]);
+    annotations
 }
