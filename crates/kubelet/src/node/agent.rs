@@ -99,12 +99,15 @@ async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube:
 }
 
 async fn readings(ctx: &NodeContext) -> Readings {
-    let (version, images) = tokio::join!(ctx.runtime.version(), ctx.runtime.list_images());
-    let runtime_error = version.as_ref().err().or(images.as_ref().err()).map(ToString::to_string);
+    let (version, unready, images) =
+        tokio::join!(ctx.runtime.version(), ctx.runtime.unready(), ctx.runtime.list_images());
+    let errors = [version.as_ref().err(), unready.as_ref().err(), images.as_ref().err()];
+    let down = errors.into_iter().flatten().next();
+    let runtime_error = down.map(|error| format!("container runtime is down: {error}"));
     Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
-        runtime_error,
+        runtime_error: runtime_error.or(unready.ok().flatten()),
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),
         volumes_in_use: ctx.csi.volumes_in_use(),
