@@ -204,7 +204,11 @@ impl StatusStream {
     /// Until the command's end; all its output may not have been read by then.
     pub async fn wait(&mut self) -> Result<CommandStatus, Error> {
         let mut text = Vec::new();
-        self.error.read_to_end(&mut text).await?;
+        let ended = self.error.read_to_end(&mut text).await;
+        // Upstream's servers hang up after the status without ending its stream.
+        if text.is_empty() {
+            ended?;
+        }
         Ok(match text.as_slice() {
             [] if self.expected => return Err(Error::Disconnected),
             [] => CommandStatus::Success,
