@@ -43,6 +43,7 @@ mod storage_protection;
 #[cfg(test)]
 mod testing;
 mod validating_admission_policy_status;
+mod volume_expand;
 
 use std::sync::Arc;
 
@@ -77,6 +78,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     ephemeral_volume::DEF,
     horizontal_pod_autoscaler::DEF,
     host_path_provisioner::CLAIMS,
+    host_path_provisioner::EXPANSION,
     host_path_provisioner::VOLUMES,
     job::DEF,
     job::ORPHANS,
@@ -99,6 +101,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     storage_protection::CLASSES,
     storage_protection::VOLUMES,
     validating_admission_policy_status::DEF,
+    volume_expand::DEF,
 ];
 
 /// What the wiring decides about the controllers.
@@ -148,6 +151,7 @@ fn event_source(controller: &'static str) -> &'static str {
         ("endpointslice-controller", "endpoint-slice-controller"),
         ("endpointslicemirroring-controller", "endpoint-slice-mirroring-controller"),
         ("ephemeral-volume-controller", "ephemeral_volume"),
+        ("expand-controller", "volume_expand"),
         ("persistent-volume-binder", "persistentvolume-controller"),
         ("resource-claim-controller", "resource_claim"),
     ];

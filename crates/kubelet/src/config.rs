@@ -48,6 +48,8 @@ pub struct KubeletConfig {
     pub eviction: EvictionConfig,
     /// What pods get when the agent ends.
     pub shutdown: ShutdownGrace,
+    /// User and group ids of each pod with users of its own.
+    pub ids_per_pod: u32,
     /// Manifests of pods that this node runs by itself.
     pub static_pod_path: Option<PathBuf>,
 }
@@ -119,6 +121,7 @@ impl KubeletConfig {
             },
             eviction: EvictionConfig::default(),
             shutdown: ShutdownGrace::default(),
+            ids_per_pod: 65536,
             static_pod_path: None,
         }
     }

@@ -19,6 +19,7 @@ use crate::{
     objects::ReferencedObjects,
     pod::ending::Endings,
     shutdown::Going,
+    user_namespaces::UserNamespaces,
     volume::token::TokenSource,
 };
 
@@ -41,6 +42,7 @@ pub struct NodeContext {
     /// What the node is short of.
     pub conditions: Conditions,
     pub evicted: Evicted,
+    pub users: UserNamespaces,
     pub endings: Endings,
     pub going: Going,
 }

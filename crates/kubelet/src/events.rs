@@ -106,6 +106,27 @@ impl EventRecorder {
         );
     }
 
+    /// About an object of the core group.
+    pub fn object(
+        &self,
+        about: (&str, &ObjectMeta),
+        kind: EventType,
+        reason: impl Into<Cow<'static, str>>,
+        message: impl Into<String>,
+    ) {
+        let (of, meta) = about;
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some(of.into()),
+            name: meta.name.clone(),
+            namespace: meta.namespace.clone(),
+            resource_version: meta.resource_version.clone(),
+            uid: meta.uid.clone(),
+            ..ObjectReference::default()
+        };
+        self.report(about, kind, reason.into(), message.into());
+    }
+
     /// Events about a node name it by its name as uid too, as upstream's do.
     pub fn node(
         &self,

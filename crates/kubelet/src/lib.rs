@@ -31,6 +31,7 @@ mod shutdown;
 pub mod simulated;
 mod static_pods;
 mod step;
+mod user_namespaces;
 mod volume;
 
 use std::{future::Future, io, sync::Arc};
@@ -65,6 +66,7 @@ use pod::{
 };
 use shutdown::Going;
 pub use shutdown::ShutdownGrace;
+use user_namespaces::UserNamespaces;
 use volume::token::TokenSource;
 
 /// The node agent, built but not yet running.
@@ -113,6 +115,7 @@ impl Kubelet {
             images: ImageCollector::default(),
             conditions: Conditions::default(),
             evicted: Evicted::default(),
+            users: UserNamespaces::read(config.pods_dir(), config.ids_per_pod),
             going: Going::default(),
             endings,
             config,

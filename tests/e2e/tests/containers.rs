@@ -4,6 +4,7 @@ use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 
 use e2e::{Cluster, Host, eventually, http, kuard_pod};
+use serde_json::json;
 
 #[test]
 fn exec_hands_over_streams_and_the_exit_code() {
@@ -117,4 +118,55 @@ fn a_failing_liveness_probe_restarts_and_readiness_only_gates() {
     cluster.wait_until_ready("kuard");
     let events = cluster.kubectl("get events --field-selector involvedObject.name=kuard").ok();
     assert!(events.contains("Unhealthy") && events.contains("Killing"), "{events}");
+}
+
+#[test]
+fn a_pod_with_users_of_its_own_is_a_pod_like_any_other() {
+    let host = Host::new("own-users");
+    let cluster = Cluster::start(&host);
+    cluster.kubectl("create configmap words --from-literal=word=hello").ok();
+    let mut pod = kuard_pod("kuard");
+    pod["spec"]["hostUsers"] = json!(false);
+    pod["spec"]["securityContext"] = json!({ "fsGroup": 2000 });
+    pod["spec"]["volumes"] = json!([
+        { "name": "scratch", "emptyDir": {} },
+        { "name": "memory", "emptyDir": { "medium": "Memory" } },
+        { "name": "words", "configMap": { "name": "words", "defaultMode": 0o640 } },
+    ]);
+    let container = &mut pod["spec"]["containers"][0];
+    container["readinessProbe"] = json!({ "exec": { "command": ["test", "-O", "/scratch/mine"] } });
+    container["securityContext"] = json!({ "runAsUser": 1000 });
+    container["command"] = json!([
+        "sh",
+        "-c",
+        "cat /proc/self/uid_map && touch /scratch/mine /part/deep && exec sleep 1000"
+    ]);
+    container["volumeMounts"] = json!([
+        { "name": "scratch", "mountPath": "/scratch" },
+        { "name": "scratch", "mountPath": "/part", "subPath": "some/where" },
+        { "name": "memory", "mountPath": "/memory" },
+        { "name": "words", "mountPath": "/words" },
+    ]);
+    cluster.apply(&pod);
+    cluster.wait_until_ready("kuard");
+    let log = cluster.kubectl("logs kuard").ok();
+    let map: Vec<&str> = log.split_whitespace().collect();
+    assert!(matches!(map[..], ["0", first, "65536"] if first != "0"), "{log}");
+    let told = "id -u; cat /words/word; touch /memory/x; cat /var/run/secrets/kubernetes.io/serviceaccount/namespace; \
+                stat -c '/%u:%g' /scratch/mine /scratch/some/where/deep; stat -Lc '/%u:%g' /words/word";
+    assert_eq!(
+        cluster.kubectl_args(&["exec", "kuard", "--", "sh", "-c", told]).ok(),
+        "1000\nhellodefault/1000:2000\n/1000:2000\n/0:2000\n"
+    );
+    // What a server that was killed knew of the pod, the next one finds.
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(cluster.server_pid()),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .expect("the server runs");
+    eventually("the pod can be talked to", || {
+        cluster.kubectl("exec kuard -- true").code == Some(0)
+    });
+    assert_eq!(cluster.field("pod kuard", "{.status.containerStatuses[0].restartCount}"), "0");
+    cluster.kubectl("delete pod kuard --grace-period=1").ok();
 }

@@ -5,6 +5,7 @@
 //! local path provisioner; like them it is one provisioner among others, known by its name in a StorageClass.
 //! Invariant: a volume object exists for as long as its directory does, so that a directory is never forgotten.
 
+mod expand;
 mod plan;
 
 use std::sync::Arc;
@@ -24,6 +25,8 @@ use plan::{Disposal, Refusal};
 pub const PROVISIONER: &str = "skiff.dev/host-path";
 /// Its service account in `kube-system`.
 pub const NAME: &str = "host-path-provisioner";
+
+pub use expand::DEF as EXPANSION;
 
 pub const CLAIMS: ControllerDef = ControllerDef {
     name: NAME,

@@ -138,6 +138,11 @@ pub fn asked_size(claim: &PersistentVolumeClaim) -> Quantity {
     size(resources.and_then(|resources| resources.requests.as_ref()))
 }
 
+/// What a bound claim has by now.
+pub fn capacity(claim: &PersistentVolumeClaim) -> Quantity {
+    size(claim.status.as_ref().and_then(|status| status.capacity.as_ref()))
+}
+
 pub fn mode(of: Option<&String>) -> &str {
     of.map_or("Filesystem", String::as_str)
 }

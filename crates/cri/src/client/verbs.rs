@@ -11,8 +11,8 @@ use skiff_grpc::{Code, Status};
 use skiff_runtime::{
     AttachRequest, ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Error,
     ExecRequest, ExecSyncOutput, FilesystemUsage, Image, ImageService, LinuxContainerResources,
-    PodSandboxConfig, PodSandboxState, PodSandboxStatus, PullImage, Result, Runtime, StreamSession,
-    Version,
+    PodSandboxConfig, PodSandboxState, PodSandboxStatus, PullImage, Result, Runtime,
+    RuntimeFeatures, StreamSession, Version,
 };
 use skiff_streams::StreamOptions;
 use tokio::{net::TcpStream, sync::broadcast};
@@ -59,9 +59,22 @@ impl Runtime for RemoteRuntime {
     }
 
     async fn unready(&self) -> Result<Option<String>> {
-        let answer: api::StatusResponse =
-            self.call("Status", &api::StatusRequest { verbose: false }, ("runtime", "")).await?;
+        let answer = self.status().await?;
         Ok(unready(&answer.status.unwrap_or_default().conditions))
+    }
+
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        let answer = self.status().await?;
+        let handlers = answer.runtime_handlers;
+        let default = handlers.into_iter().find(|handler| handler.name.is_empty());
+        let handler = default.and_then(|handler| handler.features).unwrap_or_default();
+        Ok(RuntimeFeatures {
+            user_namespaces: handler.user_namespaces,
+            recursive_read_only_mounts: handler.recursive_read_only_mounts,
+            supplemental_groups_policy: answer
+                .features
+                .is_some_and(|features| features.supplemental_groups_policy),
+        })
     }
 
     async fn run_pod_sandbox(&self, mut config: PodSandboxConfig) -> Result<String> {
@@ -130,10 +143,12 @@ impl Runtime for RemoteRuntime {
 
     async fn create_container(&self, sandbox: &str, mut config: ContainerConfig) -> Result<String> {
         keep(&KeptContainer::of(&config), &mut config.annotations);
+        let sandbox_config = self.sandbox_config(sandbox).await?;
+        config.linux.security.namespaces.user = sandbox_config.linux.namespaces.user.clone();
         let request = api::CreateContainerRequest {
             pod_sandbox_id: sandbox.to_owned(),
             config: Some(config.into()),
-            sandbox_config: Some(self.sandbox_config(sandbox).await?),
+            sandbox_config: Some(sandbox_config.into()),
         };
         let answer: api::Id = self.call("CreateContainer", &request, (SANDBOX, sandbox)).await?;
         Ok(answer.id)
@@ -288,6 +303,10 @@ impl Runtime for RemoteRuntime {
 }
 
 impl RemoteRuntime {
+    async fn status(&self) -> Result<api::StatusResponse> {
+        self.call("Status", &api::StatusRequest { verbose: false }, ("runtime", "")).await
+    }
+
     /// A sandbox as it is now, and what was kept of how it was made.
     async fn sandbox(&self, sandbox: &str) -> Result<(PodSandboxStatus, KeptSandbox)> {
         // Only a verbose status tells the network namespace.
@@ -302,7 +321,7 @@ impl RemoteRuntime {
     }
 
     /// The config a sandbox was made with, as far as its containers depend on it.
-    async fn sandbox_config(&self, sandbox: &str) -> Result<api::PodSandboxConfig> {
+    async fn sandbox_config(&self, sandbox: &str) -> Result<PodSandboxConfig> {
         let (status, kept) = self.sandbox(sandbox).await?;
         let mut config = PodSandboxConfig {
             metadata: status.metadata,
@@ -316,7 +335,7 @@ impl RemoteRuntime {
         config.linux.namespaces = status.namespaces;
         config.linux.privileged = kept.privileged;
         config.linux.resources = status.resources;
-        Ok(config.into())
+        Ok(config)
     }
 
     async fn status_of(&self, listed: api::Container) -> Result<ContainerStatus> {

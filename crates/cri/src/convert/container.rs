@@ -32,6 +32,14 @@ impl From<api::ContainerMetadata> for ContainerMetadata {
 impl From<ContainerConfig> for api::ContainerConfig {
     fn from(from: ContainerConfig) -> Self {
         let env = |(key, value): (String, String)| api::KeyValue { key, value: value.into_bytes() };
+        // Whoever has users of its own sees its volumes' owners as they are to them.
+        let users = from.linux.security.namespaces.user.clone().map(api::UserNamespace::from);
+        let users = users.unwrap_or_default();
+        let mount = |one: Mount| api::Mount {
+            uid_mappings: users.uids.clone(),
+            gid_mappings: users.gids.clone(),
+            ..one.into()
+        };
         api::ContainerConfig {
             metadata: Some(from.metadata.into()),
             image: Some(api::ImageSpec::named(&from.image)),
@@ -39,7 +47,7 @@ impl From<ContainerConfig> for api::ContainerConfig {
             args: from.args,
             working_dir: from.working_dir,
             envs: from.envs.into_iter().map(env).collect(),
-            mounts: from.mounts.into_iter().map(Into::into).collect(),
+            mounts: from.mounts.into_iter().map(mount).collect(),
             devices: from.devices.into_iter().map(Into::into).collect(),
             labels: from.labels,
             annotations: from.annotations,

@@ -6,8 +6,9 @@ use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
 
 use serde_json::{Value, json};
 use skiff_runtime::{
-    LinuxPodSandboxConfig, NamespaceMode, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata,
-    PodSandboxState, PodSandboxStatus, PortMapping, Protocol, SeccompProfile,
+    IdMapping, LinuxPodSandboxConfig, NamespaceMode, NamespaceOptions, PodSandboxConfig,
+    PodSandboxMetadata, PodSandboxState, PodSandboxStatus, PortMapping, Protocol, SeccompProfile,
+    UserNamespace,
 };
 
 use super::{Enumeration, Unknown, nanos, text, time};
@@ -142,7 +143,7 @@ impl From<NamespaceOptions> for api::NamespaceOption {
             pid: from.pid.number(),
             ipc: from.ipc.number(),
             target_id: from.target_id.unwrap_or_default(),
-            userns_options: None,
+            userns_options: from.user.map(Into::into),
         }
     }
 }
@@ -156,7 +157,45 @@ impl TryFrom<api::NamespaceOption> for NamespaceOptions {
             pid: NamespaceMode::named(from.pid)?,
             ipc: NamespaceMode::named(from.ipc)?,
             target_id: Some(from.target_id).filter(|id| !id.is_empty()),
+            user: from.userns_options.map(users).transpose()?.flatten(),
         })
+    }
+}
+
+impl From<UserNamespace> for api::UserNamespace {
+    fn from(from: UserNamespace) -> Self {
+        api::UserNamespace {
+            mode: NamespaceMode::Pod.number(),
+            uids: from.uids.into_iter().map(Into::into).collect(),
+            gids: from.gids.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+/// Running a pod that asks for users of its own as the node's would silently take its protection away.
+fn users(from: api::UserNamespace) -> Result<Option<UserNamespace>, Unknown> {
+    let unknown =
+        Unknown { what: "mode of a user namespace with these mappings", value: from.mode };
+    let mapped = !from.uids.is_empty() && !from.gids.is_empty();
+    match NamespaceMode::named(from.mode)? {
+        NamespaceMode::Node => Ok(None),
+        NamespaceMode::Pod if mapped => Ok(Some(UserNamespace {
+            uids: from.uids.into_iter().map(Into::into).collect(),
+            gids: from.gids.into_iter().map(Into::into).collect(),
+        })),
+        _ => Err(unknown),
+    }
+}
+
+impl From<IdMapping> for api::IdMapping {
+    fn from(IdMapping { container_id, host_id, length }: IdMapping) -> Self {
+        api::IdMapping { host_id, container_id, length }
+    }
+}
+
+impl From<api::IdMapping> for IdMapping {
+    fn from(api::IdMapping { host_id, container_id, length }: api::IdMapping) -> Self {
+        IdMapping { container_id, host_id, length }
     }
 }
 
@@ -297,10 +336,26 @@ mod tests {
         config.metadata.uid = "u".into();
         config.linux.namespaces.pid = NamespaceMode::Node;
         config.linux.seccomp = SeccompProfile::Localhost("/p.json".into());
+        let mapping = IdMapping { container_id: 0, host_id: 65536, length: 65536 };
+        config.linux.namespaces.user =
+            Some(UserNamespace { uids: vec![mapping], gids: vec![mapping] });
         config.linux.privileged = true;
         config.linux.resources.cpu_shares = 512;
         let sent = api::PodSandboxConfig::from(config.clone());
         assert_eq!(PodSandboxConfig::try_from(sent), Ok(config));
+    }
+
+    #[test]
+    fn users_of_its_own_without_mappings_are_refused() {
+        let asked = |mode| {
+            let userns_options = Some(api::UserNamespace { mode, ..Default::default() });
+            NamespaceOptions::try_from(api::NamespaceOption {
+                userns_options,
+                ..Default::default()
+            })
+        };
+        assert!(asked(NamespaceMode::Pod.number()).is_err());
+        assert_eq!(asked(NamespaceMode::Node.number()).map(|options| options.user), Ok(None));
     }
 
     #[test]

@@ -30,12 +30,18 @@ pub async fn create(
 fn refuse_unoffered(config: &api::ContainerConfig) -> Result<(), Status> {
     let security = config.linux.as_ref().and_then(|linux| linux.security_context.as_ref());
     let apparmor = security.and_then(|security| security.apparmor.as_ref());
-    let mapped =
-        |mount: &api::Mount| !(mount.uid_mappings.is_empty() && mount.gid_mappings.is_empty());
+    let namespaces = security.and_then(|security| security.namespace_options.as_ref());
+    let users = namespaces.and_then(|namespaces| namespaces.userns_options.clone());
+    let users = users.unwrap_or_default();
+    // All of a pod's mounts are mapped as its users are; that is all there is.
+    let mapped = |mount: &api::Mount| {
+        let (uids, gids) = (&mount.uid_mappings, &mount.gid_mappings);
+        !(uids.is_empty() && gids.is_empty()) && (*uids != users.uids || *gids != users.gids)
+    };
     let unoffered = [
         (!config.cdi_devices.is_empty(), "CDI devices"),
         (apparmor.is_some_and(|profile| profile.profile_type > NO_APPARMOR), "AppArmor profiles"),
-        (config.mounts.iter().any(mapped), "id mappings of single mounts"),
+        (config.mounts.iter().any(mapped), "id mappings of single mounts that are not their pod's"),
     ];
     match unoffered.into_iter().find(|(asked, _)| *asked) {
         Some((_, what)) => {

@@ -40,18 +40,21 @@ pub async fn status(
         message: why.clone().unwrap_or_default(),
     };
     let conditions = vec![condition("RuntimeReady"), condition("NetworkReady")];
+    let features = served.runtime.features().await.map_err(status_of)?;
     let handler = api::RuntimeHandler {
         name: String::new(),
         features: Some(api::RuntimeHandlerFeatures {
-            recursive_read_only_mounts: true,
-            user_namespaces: false,
+            recursive_read_only_mounts: features.recursive_read_only_mounts,
+            user_namespaces: features.user_namespaces,
         }),
     };
     Ok(api::StatusResponse {
         status: Some(api::RuntimeStatus { conditions }),
         info: Default::default(),
         runtime_handlers: vec![handler],
-        features: Some(api::RuntimeFeatures { supplemental_groups_policy: true }),
+        features: Some(api::RuntimeFeatures {
+            supplemental_groups_policy: features.supplemental_groups_policy,
+        }),
     })
 }
 

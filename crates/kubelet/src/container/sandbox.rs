@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ContainerPort;
 use skiff_runtime::{
-    LinuxPodSandboxConfig, PodSandboxConfig, PodSandboxMetadata, PortMapping, Protocol,
-    SeccompProfile,
+    LinuxPodSandboxConfig, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping,
+    Protocol, SeccompProfile, UserNamespace,
 };
 
 use super::{
@@ -23,12 +23,13 @@ pub const POD_NAME_LABEL: &str = "io.kubernetes.pod.name";
 pub const POD_NAMESPACE_LABEL: &str = "io.kubernetes.pod.namespace";
 pub const POD_UID_LABEL: &str = "io.kubernetes.pod.uid";
 
-/// `node_resolv_conf` is the content of the node's own file.
+/// `node_resolv_conf` is the content of the node's own file, `user` the pod's users if they are not the node's.
 pub fn sandbox_config(
     pod: &DesiredPod,
     attempt: u32,
     config: &KubeletConfig,
     node_resolv_conf: &str,
+    user: Option<UserNamespace>,
 ) -> PodSandboxConfig {
     let key = &pod.key;
     let spec = pod.spec();
@@ -62,7 +63,7 @@ pub fn sandbox_config(
         annotations: pod.annotations(),
         linux: LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(pod.qos, &key.uid),
-            namespaces: namespaces(pod),
+            namespaces: NamespaceOptions { user, ..namespaces(pod) },
             privileged: has_privileged(pod),
             sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
             seccomp: SeccompProfile::RuntimeDefault,

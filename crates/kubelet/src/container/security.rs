@@ -66,6 +66,7 @@ pub fn namespaces(pod: &DesiredPod) -> NamespaceOptions {
         pid,
         ipc: host(spec.host_ipc),
         target_id: None,
+        user: None,
     }
 }
 

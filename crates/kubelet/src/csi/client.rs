@@ -12,8 +12,8 @@ use prost::Message;
 use skiff_grpc::{Channel, Status};
 
 use super::messages::{
-    Capabilities, Empty, NodeCapabilities, NodeInfo, PluginInfo, PublishVolume, RegistrationStatus,
-    StageVolume, VolumeAt,
+    Capabilities, Empty, ExpandVolume, NodeCapabilities, NodeInfo, PluginInfo, PublishVolume,
+    RegistrationStatus, StageVolume, VolumeAt, VolumeStats,
 };
 
 const TIMEOUT: Duration = Duration::from_secs(120);
@@ -61,7 +61,15 @@ impl Endpoint {
         self.tell("/csi.v1.Node/NodeUnpublishVolume", &volume_at(volume_id, target)).await
     }
 
-    /// A call whose answer says nothing but that it went well.
+    pub async fn expand(&self, request: &ExpandVolume) -> Result<(), Status> {
+        self.tell("/csi.v1.Node/NodeExpandVolume", request).await
+    }
+
+    pub async fn stats(&self, volume_id: &str, path: &Path) -> Result<VolumeStats, Status> {
+        self.call("/csi.v1.Node/NodeGetVolumeStats", &volume_at(volume_id, path)).await
+    }
+
+    /// A call whose answer says nothing more than that it went well.
     async fn tell(&self, method: &str, request: &impl Message) -> Result<(), Status> {
         self.call(method, request).await.map(|Empty {}| ())
     }

@@ -79,6 +79,8 @@ pub struct NodeServiceRpc {
 pub enum Capability {
     Unknown = 0,
     StageUnstage = 1,
+    GetVolumeStats = 2,
+    ExpandVolume = 3,
     SingleNodeMultiWriter = 5,
     VolumeMountGroup = 6,
 }
@@ -110,7 +112,7 @@ pub enum AccessMode {
 /// How a volume is wanted.
 #[derive(Clone, PartialEq, Message)]
 pub struct VolumeCapability {
-    #[prost(oneof = "AccessType", tags = "2")]
+    #[prost(oneof = "AccessType", tags = "1, 2")]
     pub access_type: Option<AccessType>,
     #[prost(message, required, tag = "3")]
     pub access_mode: VolumeAccessMode,
@@ -118,6 +120,9 @@ pub struct VolumeCapability {
 
 #[derive(Clone, PartialEq, Oneof)]
 pub enum AccessType {
+    /// A volume as a raw device.
+    #[prost(message, tag = "1")]
+    Block(Empty),
     #[prost(message, tag = "2")]
     Mount(MountVolume),
 }
@@ -179,7 +184,65 @@ pub struct PublishVolume {
     pub volume_context: Texts,
 }
 
-/// `NodeUnstageVolumeRequest` and `NodeUnpublishVolumeRequest` say the same two things.
+/// Makes a volume's file system as large as the volume has become.
+#[derive(Clone, PartialEq, Message)]
+pub struct ExpandVolume {
+    #[prost(string, tag = "1")]
+    pub volume_id: String,
+    #[prost(string, tag = "2")]
+    pub volume_path: String,
+    #[prost(message, required, tag = "3")]
+    pub capacity_range: CapacityRange,
+    /// Empty where the driver stages nothing.
+    #[prost(string, tag = "4")]
+    pub staging_path: String,
+    #[prost(message, required, tag = "5")]
+    pub capability: VolumeCapability,
+    #[prost(btree_map = "string, string", tag = "6")]
+    pub secrets: Texts,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct CapacityRange {
+    #[prost(int64, tag = "1")]
+    pub required_bytes: i64,
+}
+
+/// `NodeGetVolumeStatsResponse`.
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeStats {
+    #[prost(message, repeated, tag = "1")]
+    pub usage: Vec<VolumeUsage>,
+    #[prost(message, optional, tag = "2")]
+    pub condition: Option<VolumeCondition>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeUsage {
+    #[prost(int64, tag = "1")]
+    pub available: i64,
+    #[prost(int64, tag = "2")]
+    pub total: i64,
+    #[prost(int64, tag = "3")]
+    pub used: i64,
+    #[prost(enumeration = "UsageUnit", tag = "4")]
+    pub unit: i32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Enumeration)]
+pub enum UsageUnit {
+    Unknown = 0,
+    Bytes = 1,
+    Inodes = 2,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub struct VolumeCondition {
+    #[prost(bool, tag = "1")]
+    pub abnormal: bool,
+}
+
+/// `NodeUnstageVolumeRequest`, `NodeGetVolumeStatsRequest` and `NodeUnpublishVolumeRequest` begin with the same two things.
 #[derive(Clone, PartialEq, Message)]
 pub struct VolumeAt {
     #[prost(string, tag = "1")]
@@ -205,7 +268,7 @@ mod tests {
     #[test]
     fn capabilities_are_read_and_unknown_ones_passed_over() {
         let sent: Vec<u8> =
-            [1, 2, 6, 99].iter().flat_map(|kind| [10, 4, 10, 2, 8, *kind]).collect();
+            [1, 4, 6, 99].iter().flat_map(|kind| [10, 4, 10, 2, 8, *kind]).collect();
         let found = NodeCapabilities::decode(&*sent).expect("it reads").known();
         assert_eq!(found, [Capability::StageUnstage, Capability::VolumeMountGroup].into());
         assert!(NodeCapabilities::decode(&[8, 1][..]).is_err(), "a number where a message belongs");
@@ -233,6 +296,22 @@ mod tests {
         let expected = b"\x0a\x01v\x1a\x02/s\x22\x02/t\
             \x2a\x1b\x12\x15\x0a\x04ext4\x12\x07noatime\x1a\x042000\x1a\x02\x08\x01\
             \x30\x01\x3a\x09\x0a\x04user\x12\x01u";
+        assert_eq!(request.encode_to_vec(), expected);
+    }
+
+    #[test]
+    fn a_raw_device_is_asked_for_without_a_file_system() {
+        let request = ExpandVolume {
+            volume_id: "v".into(),
+            volume_path: "/dev".into(),
+            capacity_range: CapacityRange { required_bytes: 300 },
+            capability: VolumeCapability {
+                access_type: Some(AccessType::Block(Empty {})),
+                access_mode: VolumeAccessMode { mode: AccessMode::SingleNodeWriter.into() },
+            },
+            ..ExpandVolume::default()
+        };
+        let expected = b"\x0a\x01v\x12\x04/dev\x1a\x03\x08\xac\x02\x2a\x06\x0a\x00\x1a\x02\x08\x01";
         assert_eq!(request.encode_to_vec(), expected);
     }
 }

@@ -6,7 +6,7 @@
 
 mod client;
 mod csi_node;
-mod messages;
+pub mod messages;
 pub mod registration;
 
 use std::{
@@ -18,8 +18,9 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 pub use client::Endpoint;
 pub use messages::{
-    AccessMode, AccessType, Capabilities, Capability, MountVolume, PublishVolume, StageVolume,
-    Texts, VolumeAccessMode, VolumeCapability,
+    AccessMode, AccessType, Capabilities, Capability, CapacityRange, Empty, ExpandVolume,
+    MountVolume, PublishVolume, StageVolume, Texts, UsageUnit, VolumeAccessMode, VolumeCapability,
+    VolumeStats,
 };
 
 /// Driver and handle name a volume wherever it is.
@@ -69,9 +70,13 @@ impl Drivers {
         }
     }
 
+    pub fn find(&self, name: &str) -> Option<Endpoint> {
+        self.endpoints.lock().expect("no holder panics").get(name).cloned()
+    }
+
     /// The driver of that name; without one the pod is told when any comes.
     pub fn get(&self, name: &str, pod_uid: &str) -> Option<Endpoint> {
-        let found = self.endpoints.lock().expect("no holder panics").get(name).cloned();
+        let found = self.find(name);
         if found.is_none() {
             self.waiting.lock().expect("no holder panics").insert(pod_uid.to_owned());
         }

@@ -99,14 +99,20 @@ async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube:
 }
 
 async fn readings(ctx: &NodeContext) -> Readings {
-    let (version, unready, images) =
-        tokio::join!(ctx.runtime.version(), ctx.runtime.unready(), ctx.runtime.list_images());
+    let runtime = &ctx.runtime;
+    let (version, unready, images, features) = tokio::join!(
+        runtime.version(),
+        runtime.unready(),
+        runtime.list_images(),
+        runtime.features()
+    );
     let errors = [version.as_ref().err(), unready.as_ref().err(), images.as_ref().err()];
     let down = errors.into_iter().flatten().next();
     let runtime_error = down.map(|error| format!("container runtime is down: {error}"));
     Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
+        features: features.unwrap_or_default(),
         runtime_error: runtime_error.or(unready.ok().flatten()),
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),

@@ -9,11 +9,12 @@ use jiff::Timestamp;
 use k8s_openapi::{
     api::core::v1::{
         ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
-        NodeSpec, NodeStatus, NodeSystemInfo,
+        NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
+        NodeSystemInfo,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
-use skiff_runtime::{Image, Version};
+use skiff_runtime::{Image, RuntimeFeatures, Version};
 
 use super::machine::Machine;
 use crate::{
@@ -30,6 +31,7 @@ const MAX_NAMES_PER_IMAGE: usize = 5;
 pub struct Readings {
     pub images: Vec<Image>,
     pub runtime: Option<Version>,
+    pub features: RuntimeFeatures,
     /// Why the runtime cannot be used, if it cannot.
     pub runtime_error: Option<String>,
     pub conditions: BTreeSet<Condition>,
@@ -90,10 +92,25 @@ pub fn status(
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
         }),
+        features: Some(NodeFeatures {
+            supplemental_groups_policy: Some(readings.features.supplemental_groups_policy),
+        }),
         images: Some(images(&readings.images)),
         node_info: Some(node_info(machine, readings)),
+        runtime_handlers: Some(vec![default_handler(&readings.features)]),
         volumes_in_use: volumes_in_use(readings, previous),
         ..NodeStatus::default()
+    }
+}
+
+/// The one of pods that name no RuntimeClass.
+fn default_handler(features: &RuntimeFeatures) -> NodeRuntimeHandler {
+    NodeRuntimeHandler {
+        name: Some(String::new()),
+        features: Some(NodeRuntimeHandlerFeatures {
+            recursive_read_only_mounts: Some(features.recursive_read_only_mounts),
+            user_namespaces: Some(features.user_namespaces),
+        }),
     }
 }
 

@@ -108,6 +108,10 @@ impl DesiredPod {
         self.spec().host_network.unwrap_or(false)
     }
 
+    pub fn has_own_users(&self) -> bool {
+        self.spec().host_users == Some(false)
+    }
+
     pub fn is_terminal(&self) -> bool {
         let phase = self.object.status.as_ref().and_then(|s| s.phase.as_deref());
         matches!(phase, Some("Succeeded" | "Failed"))

@@ -12,6 +12,7 @@ mod query;
 mod stats;
 mod streams;
 mod target;
+mod volume_stats;
 
 use std::{convert::Infallible, io, sync::Arc, time::Duration};
 

@@ -7,10 +7,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     fmt::Write,
-    sync::Mutex,
+    sync::{Mutex, atomic::Ordering},
     time::{Duration, SystemTime},
 };
 
+use futures::future;
 use http::Response;
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -18,8 +19,11 @@ use skiff_runtime::{
     ContainerStats, ContainerStatus, PodSandboxMetadata, Pressure, Pressures, Stall,
 };
 
-use super::{Body, Refusal, Server, json as json_response, typed};
-use crate::node::machine::meminfo;
+use super::{
+    Body, Refusal, Server, json as json_response, typed,
+    volume_stats::{self, VolumeUse},
+};
+use crate::{node::machine::meminfo, user_namespaces::UserNamespaces};
 
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 const CLOCK_TICKS_PER_SECOND: u64 = 100;
@@ -85,8 +89,22 @@ async fn collect(server: &Server) -> Result<Vec<PodStats>, Refusal> {
 
 pub async fn summary(server: &Server) -> Result<Response<Body>, Refusal> {
     let pods = collect(server).await?;
-    let pods: Vec<Value> = pods.iter().map(|p| pod_summary(server, p)).collect();
+    let volumes = future::join_all(pods.iter().map(|pod| volumes(server, pod))).await;
+    let pods = pods.iter().zip(volumes).map(|(pod, volumes)| {
+        let told = volumes.iter().map(|volume| volume.summary(&pod.pod.namespace));
+        let mut summary = pod_summary(server, pod);
+        summary["volume"] = told.collect();
+        summary
+    });
+    let pods: Vec<Value> = pods.collect();
     json_response(&json!({ "node": node_summary(server), "pods": pods }))
+}
+
+async fn volumes(server: &Server, pod: &PodStats) -> Vec<VolumeUse> {
+    let object = server.index.read().expect("no writer panics").get(&pod.pod.uid).cloned();
+    let Some(object) = object else { return Vec::new() };
+    let statuses = pod.containers.iter().filter_map(|(_, status)| status.as_ref());
+    volume_stats::of_pod(&server.ctx, &object, &statuses.collect::<Vec<_>>()).await
 }
 
 fn node_summary(server: &Server) -> Value {
@@ -172,7 +190,7 @@ fn cpu_value(at: SystemTime, cpu: Duration, rate: u64) -> Value {
     json!({ "time": rfc3339(at), "usageNanoCores": rate, "usageCoreNanoSeconds": cpu.as_nanos() as u64 })
 }
 
-fn rfc3339(t: SystemTime) -> String {
+pub fn rfc3339(t: SystemTime) -> String {
     Timestamp::try_from(t)
         .and_then(|t| Timestamp::from_second(t.as_second()))
         .map(|t| t.to_string())
@@ -292,7 +310,45 @@ pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {
     for (signal, count) in server.ctx.evicted.by_signal() {
         text.sample(&format!("eviction_signal=\"{signal}\""), count as f64, None);
     }
+    add_users(&mut text, &server.ctx.users);
+    claims_use(&mut text, server).await?;
     Ok(typed(PROMETHEUS, text.text))
+}
+
+/// A claim is told of once, however many pods use it.
+async fn claims_use(text: &mut Exposition, server: &Server) -> Result<(), Refusal> {
+    let pods = collect(server).await?;
+    let volumes = future::join_all(pods.iter().map(|pod| volumes(server, pod))).await;
+    let mut claims: BTreeMap<(&str, String), VolumeUse> = BTreeMap::new();
+    for (pod, volumes) in pods.iter().zip(volumes) {
+        for volume in volumes {
+            if let Some(claim) = &volume.claim {
+                claims.insert((&pod.pod.namespace, claim.clone()), volume);
+            }
+        }
+    }
+    for (name, help, read) in volume_stats::CLAIM_METRICS {
+        let mut values =
+            claims.iter().filter_map(|(key, volume)| Some((key, read(volume)?))).peekable();
+        if values.peek().is_some() {
+            text.family_at("ALPHA", name, "gauge", help);
+        }
+        for ((namespace, claim), value) in values {
+            let labels = format!("namespace=\"{namespace}\",persistentvolumeclaim=\"{claim}\"");
+            text.sample(&labels, value as f64, None);
+        }
+    }
+    Ok(())
+}
+
+fn add_users(text: &mut Exposition, users: &UserNamespaces) {
+    let started = "Cumulative number of pods with user namespaces started. This metric will only be collected on Linux.";
+    text.family_at("ALPHA", "kubelet_started_user_namespaced_pods_total", "counter", started);
+    text.sample("", users.started.load(Ordering::Relaxed) as f64, None);
+    let failed = "Cumulative number of errors when starting pods with user namespaces. This metric will only be \
+                  collected on Linux.";
+    text.family_at("ALPHA", "kubelet_started_user_namespaced_pods_errors_total", "counter", failed);
+    text.sample("", users.failed.load(Ordering::Relaxed) as f64, None);
 }
 
 fn state_name(state: skiff_runtime::ContainerState) -> &'static str {

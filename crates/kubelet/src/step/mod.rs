@@ -112,6 +112,21 @@ pub async fn run(
     action: Action,
     input: StepInput,
 ) -> Result<Outcome, StepError> {
+    let starts =
+        matches!(action, Action::RunSandbox { .. } | Action::StartContainer { attempt: 0, .. });
+    let counted = starts && input.pod.has_own_users();
+    let outcome = carry_out(ctx, action, input).await;
+    if counted {
+        ctx.users.count(&outcome);
+    }
+    outcome
+}
+
+async fn carry_out(
+    ctx: &Arc<NodeContext>,
+    action: Action,
+    input: StepInput,
+) -> Result<Outcome, StepError> {
     match action {
         Action::SetUpVolumes => volumes::set_up(ctx, &input).await,
         Action::TearDownVolumes => volumes::tear_down(ctx, &input).await,

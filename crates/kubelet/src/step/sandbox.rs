@@ -2,7 +2,10 @@
 //!
 //! Differs from upstream: the node's `resolv.conf` is read anew for each sandbox, so a change of it needs no restart.
 
+use std::sync::atomic::Ordering;
+
 use k8s_openapi::api::core::v1::PodSpec;
+use skiff_runtime::UserNamespace;
 
 use super::{Outcome, StepError, StepInput};
 use crate::{
@@ -19,9 +22,6 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
             .map_err(|e| StepError::setup("KillPodSandboxError", e))?;
     }
     let pod = &input.pod;
-    if pod.spec().host_users == Some(false) {
-        return Err(refused(ctx, pod, &no_user_namespaces(pod.spec())));
-    }
     if let Some(why) = unprepared(pod.spec()) {
         let message = format!("Failed to prepare dynamic resources: {why}");
         ctx.recorder.pod(pod, EventType::Warning, "FailedPrepareDynamicResources", message);
@@ -29,7 +29,8 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     }
     let node_resolv_conf =
         tokio::fs::read_to_string(&ctx.config.resolv_conf).await.unwrap_or_default();
-    let config = sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf);
+    let users = users(ctx, pod).await?;
+    let config = sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf, users);
     if let Err(error) = tokio::fs::create_dir_all(&config.log_directory).await {
         return Err(StepError::setup(
             "CreatePodSandboxError",
@@ -42,13 +43,26 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     }
 }
 
+/// Running such a pod as the node's users would silently take away the protection it asks for.
+async fn users(ctx: &NodeContext, pod: &DesiredPod) -> Result<Option<UserNamespace>, StepError> {
+    if !pod.has_own_users() {
+        return Ok(None);
+    }
+    ctx.users.started.fetch_add(1, Ordering::Relaxed);
+    let supported = ctx.runtime.features().await.is_ok_and(|features| features.user_namespaces);
+    let users = match supported {
+        true => ctx.users.claim(&pod.key.uid).map_err(|error| error.to_string()),
+        false => Err(no_user_namespaces(pod.spec())),
+    };
+    users.map(Some).map_err(|why| refused(ctx, pod, &why))
+}
+
 fn refused(ctx: &NodeContext, pod: &DesiredPod, error: &dyn std::fmt::Display) -> StepError {
     let message = format!("Failed to create pod sandbox: {error}");
     ctx.recorder.pod(pod, EventType::Warning, "FailedCreatePodSandBox", message);
     StepError::setup("CreatePodSandboxError", error.to_string())
 }
 
-/// Running such a pod as the node's users would silently take away the protection it asks for.
 fn no_user_namespaces(spec: &PodSpec) -> String {
     let who = match spec.runtime_class_name.as_deref() {
         None | Some("") => "runtime".to_owned(),

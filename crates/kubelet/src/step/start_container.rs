@@ -178,8 +178,11 @@ impl Start<'_> {
             None => None,
         };
         let seccomp_root = self.ctx.config.root_dir.join("seccomp");
-        security_context(self.pod, &self.container.spec, image, target, &seccomp_root)
-            .map_err(|e| e.to_string())
+        let mut security =
+            security_context(self.pod, &self.container.spec, image, target, &seccomp_root)
+                .map_err(|e| e.to_string())?;
+        security.namespaces.user.clone_from(&self.sandbox.namespaces.user);
+        Ok(security)
     }
 
     async fn start(&self, id: &str) -> Result<(), StepError> {

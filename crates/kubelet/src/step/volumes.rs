@@ -12,8 +12,8 @@ pub async fn set_up(ctx: &NodeContext, input: &StepInput) -> Result<Outcome, Ste
     match volume::set_up_pod(ctx, &input.pod).await {
         Ok(refresh_at) => Ok(Outcome::VolumesUp { refresh_at }),
         Err((volume, error)) => {
-            if let Some(message) = error.event(&volume) {
-                ctx.recorder.pod(&input.pod, EventType::Warning, "FailedMount", message);
+            if let Some((reason, message)) = error.event(&volume) {
+                ctx.recorder.pod(&input.pod, EventType::Warning, reason, message);
             }
             let policy = if error.is_wait() { WAIT } else { SETUP };
             Err(StepError { policy, ..StepError::setup("ContainerCreating", error) })

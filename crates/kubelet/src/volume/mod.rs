@@ -112,14 +112,16 @@ impl Ready {
 // === impl VolumeError ===
 
 impl VolumeError {
-    /// What an event says of it; nothing while somebody else has to do their part first.
-    pub fn event(&self, volume: &str) -> Option<String> {
-        let (operation, volume) = match self {
+    /// Reason and message of the event that tells of it; nothing while somebody else has to do their part first.
+    pub fn event(&self, volume: &str) -> Option<(&'static str, String)> {
+        let (reason, operation, volume) = match self {
             VolumeError::Csi(failure) if failure.is_wait() => return None,
-            VolumeError::Csi(failure) => (failure.operation, failure.volume.as_str()),
-            _ => ("MountVolume.SetUp", volume),
+            VolumeError::Csi(failure) => {
+                (failure.reason(), failure.operation(), failure.volume.as_str())
+            }
+            _ => ("FailedMount", "MountVolume.SetUp failed", volume),
         };
-        Some(format!("{operation} failed for volume {volume:?} : {self}"))
+        Some((reason, format!("{operation} for volume {volume:?} : {self}")))
     }
 
     pub fn is_wait(&self) -> bool {
@@ -221,6 +223,7 @@ async fn unmount_and_remove(dir: PathBuf) -> Result<(), VolumeError> {
 /// The same, with everything else of the pod's directory.
 pub async fn tear_down_pod(ctx: &NodeContext, uid: &str) -> Result<(), VolumeError> {
     tear_down_volumes(ctx, uid).await?;
+    ctx.users.release(uid);
     remove_dir(&ctx.config.pod_dir(uid)).await;
     Ok(())
 }

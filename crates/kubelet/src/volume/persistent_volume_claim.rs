@@ -26,13 +26,13 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
     }
 
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<Ready, VolumeError> {
-        let volume = bound_volume(request).await?;
-        refuse_block(&volume)?;
-        let claim = request.volume.persistent_volume_claim.as_ref();
-        let read_only = claim.and_then(|claim| claim.read_only).unwrap_or(false);
-        if let Some(source) = csi::Source::persistent(&volume, read_only) {
+        let (claim, volume) = bound(request).await?;
+        let source = request.volume.persistent_volume_claim.as_ref();
+        let read_only = source.and_then(|source| source.read_only).unwrap_or(false);
+        if let Some(source) = csi::Source::persistent(&claim, &volume, read_only) {
             return csi::set_up(request, &source).await;
         }
+        refuse_block(&volume)?;
         let spec = volume.spec.unwrap_or_default();
         let path = match (&spec.host_path, &spec.local) {
             (Some(source), _) => {
@@ -96,7 +96,10 @@ fn check_owner(
     )))
 }
 
-async fn bound_volume(request: &VolumeRequest<'_>) -> Result<PersistentVolume, VolumeError> {
+/// The volume's claim, and what it is bound to.
+async fn bound(
+    request: &VolumeRequest<'_>,
+) -> Result<(PersistentVolumeClaim, PersistentVolume), VolumeError> {
     let name = &claim_name(&request.pod.key.name, request.volume);
     let claims: Api<PersistentVolumeClaim> =
         Api::namespaced(request.ctx.client.clone(), &request.pod.key.namespace);
@@ -117,7 +120,7 @@ async fn bound_volume(request: &VolumeRequest<'_>) -> Result<PersistentVolume, V
             "PersistentVolume {volume_name:?} is bound to another claim"
         )));
     }
-    Ok(volume)
+    Ok((claim, volume))
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::{
 const CSI_NODES: &str = "/apis/storage.k8s.io/v1/csinodes";
 const CSI_DRIVERS: &str = "/apis/storage.k8s.io/v1/csidrivers";
 const ATTACHMENTS: &str = "/apis/storage.k8s.io/v1/volumeattachments";
+const VOLUMES: &str = "/api/v1/persistentvolumes";
+const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 const NODES: &str = "/api/v1/nodes";
 
 impl Node {
@@ -25,13 +27,15 @@ impl Node {
         let csi = json!({ "driver": NAME, "volumeHandle": "disk-1", "fsType": "ext4",
             "volumeAttributes": { "tier": "fast" },
             "nodeStageSecretRef": { "namespace": "vault", "name": "stage" } });
-        self.api.put("/api/v1/persistentvolumes", json!({ "metadata": { "name": "pv-1" },
-            "spec": { "csi": csi, "accessModes": ["ReadWriteOnce"], "claimRef": { "uid": "claim-uid" } } }));
+        self.api.put(VOLUMES, json!({ "metadata": { "name": "pv-1" },
+            "spec": { "csi": csi, "accessModes": ["ReadWriteOnce"], "claimRef": { "uid": "claim-uid" },
+                "capacity": { "storage": "1Gi" } } }));
         self.api.put(
-            "/api/v1/namespaces/default/persistentvolumeclaims",
+            CLAIMS,
             json!({
             "metadata": { "name": "data", "namespace": "default", "uid": "claim-uid" },
-            "spec": { "volumeName": "pv-1" }, "status": { "phase": "Bound" } }),
+            "spec": { "volumeName": "pv-1" },
+            "status": { "phase": "Bound", "capacity": { "storage": "1Gi" } } }),
         );
         // "key" is "secret".
         self.api.put(
@@ -39,6 +43,19 @@ impl Node {
             json!({
             "metadata": { "name": "stage", "namespace": "vault" }, "data": { "key": "c2VjcmV0" } }),
         );
+    }
+
+    /// Says that the volume of the claim has grown, and that it is this node's turn.
+    fn grow_claim(&self, size: &str) {
+        let mut volume = self.api.get(VOLUMES, "pv-1").expect("it is there");
+        volume["spec"]["capacity"] = json!({ "storage": size });
+        self.api.put(VOLUMES, volume);
+        let mut claim = self.api.get(CLAIMS, "data").expect("it is there");
+        claim["status"]["allocatedResources"] = json!({ "storage": size });
+        claim["status"]["allocatedResourceStatuses"] = json!({ "storage": "NodeResizePending" });
+        claim["status"]["conditions"] =
+            json!([{ "type": "FileSystemResizePending", "status": "True" }]);
+        self.api.put(CLAIMS, claim);
     }
 
     fn describe_driver(&self, spec: Value) {
@@ -260,4 +277,93 @@ async fn what_a_driver_says_becomes_the_event() {
         driver.calls().contains(&"NodeUnpublishVolume".to_owned()),
         "it may have come half way"
     );
+}
+
+#[tokio::test]
+async fn a_volume_that_has_grown_is_expanded_before_its_pod_starts() {
+    let node = Node::start("csi-grown").await;
+    node.describe_driver(
+        json!({ "attachRequired": false, "volumeLifecycleModes": ["Persistent"] }),
+    );
+    node.create_claim();
+    node.grow_claim("2Gi");
+    let driver = node.driver();
+    node.create("web", with_claim());
+    node.until_ready("web").await;
+    assert_eq!(driver.calls(), ["NodeStageVolume", "NodePublishVolume", "NodeExpandVolume"]);
+    let (asked, staged) = (driver.last("NodeExpandVolume"), driver.last("NodeStageVolume"));
+    assert_eq!((asked.text(1), asked.text(4)), ("disk-1".into(), staged.text(3)));
+    assert_eq!(asked.text(2), driver.last("NodePublishVolume").text(4));
+    let claim = node.api.get(CLAIMS, "data").expect("it is there");
+    assert_eq!(claim["status"]["capacity"]["storage"], "2Gi");
+    assert_eq!(claim["status"]["allocatedResourceStatuses"], json!({}));
+    assert_eq!(claim["status"]["conditions"], json!([]));
+    let said = "MountVolume.NodeExpandVolume succeeded for volume \"pv-1\" node";
+    let twice = || node.api.event_messages().iter().filter(|m| *m == said).count() == 2;
+    node.until_true("the events of pod and claim", twice).await;
+}
+
+#[tokio::test]
+async fn a_volume_that_grows_while_it_is_in_use_is_expanded_in_place() {
+    let node = Node::start("csi-grows").await;
+    node.describe_driver(
+        json!({ "attachRequired": false, "volumeLifecycleModes": ["Persistent"] }),
+    );
+    node.create_claim();
+    let driver = node.driver();
+    node.create("web", with_claim());
+    node.until_ready("web").await;
+    node.grow_claim("3Gi");
+    // Any change of what volumes may show has them looked at; else it takes a minute.
+    let mut pod = node.api.get(crate::PODS, "web").expect("the pod");
+    pod["metadata"]["annotations"] = json!({ "look": "again" });
+    node.api.put(crate::PODS, pod);
+    let size =
+        || node.api.get(CLAIMS, "data").expect("there")["status"]["capacity"]["storage"].clone();
+    node.until_true("the growth", || size() == "3Gi").await;
+    assert_eq!(driver.calls()[2..], ["NodeExpandVolume"]);
+}
+
+#[tokio::test]
+async fn a_driver_that_cannot_expand_keeps_the_pod_waiting_and_the_claim_says_why() {
+    let node = Node::start("csi-too-large").await;
+    node.describe_driver(
+        json!({ "attachRequired": false, "volumeLifecycleModes": ["Persistent"] }),
+    );
+    node.create_claim();
+    node.grow_claim("2Gi");
+    let driver = node.driver();
+    driver.refuse("NodeExpandVolume", "no room");
+    node.create("web", with_claim());
+    let said = "MountVolume.Setup failed while expanding volume for volume \"pv-1\" : Expander.NodeExpand failed to \
+                expand the volume : rpc error: code = Internal desc = no room";
+    node.until_true("the event", || node.api.event_messages().iter().any(|m| m == said)).await;
+    let claim = node.api.get(CLAIMS, "data").expect("it is there");
+    assert_eq!(claim["status"]["capacity"]["storage"], "1Gi");
+    let conditions = claim["status"]["conditions"].as_array().expect("conditions");
+    let error = conditions.iter().find(|c| c["type"] == "NodeResizeError").expect("an error");
+    assert!(error["message"].as_str().is_some_and(|m| m.ends_with("no room")), "{error}");
+}
+
+#[tokio::test]
+async fn a_raw_device_is_published_as_a_file_and_taken_back() {
+    let node = Node::start("csi-block").await;
+    node.describe_driver(
+        json!({ "attachRequired": false, "volumeLifecycleModes": ["Persistent"] }),
+    );
+    node.create_claim();
+    let mut volume = node.api.get(VOLUMES, "pv-1").expect("it is there");
+    volume["spec"]["volumeMode"] = json!("Block");
+    node.api.put(VOLUMES, volume);
+    let driver = node.driver();
+    let mut spec = with_claim();
+    spec["containers"][0]["volumeMounts"] = Value::Null;
+    node.create("web", spec);
+    node.until_ready("web").await;
+    let target = driver.last("NodePublishVolume").text(4);
+    assert!(target.ends_with("/volumes/kubernetes.io~csi/pv-1/device"), "{target}");
+    node.delete("web");
+    node.until("web", "deletion", Value::is_null).await;
+    assert_eq!(driver.calls()[2..], ["NodeUnpublishVolume", "NodeUnstageVolume"]);
+    assert!(!std::path::Path::new(&target).exists());
 }

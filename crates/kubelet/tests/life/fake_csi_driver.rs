@@ -165,6 +165,9 @@ async fn answer(
     Ok(Response::new(StreamBody::new(futures::stream::iter(frames)).boxed_unsync()))
 }
 
+/// The capability of a volume that is wanted as a device: field 5, and in it an empty field 1.
+const RAW: &[u8] = b"\x2a\x06\x0a\x00";
+
 fn perform(asked: &Asked, endpoint: &Path) -> Writer {
     let mut answer = Writer::default();
     match asked.method.as_str() {
@@ -185,7 +188,12 @@ fn perform(asked: &Asked, endpoint: &Path) -> Writer {
             });
         }
         "NodeGetCapabilities" => {
-            answer.message(1, |capability| capability.message(1, |rpc| rpc.varint(1, 1)));
+            for kind in [1, 3] {
+                answer.message(1, |capability| capability.message(1, |rpc| rpc.varint(1, kind)));
+            }
+        }
+        "NodePublishVolume" if asked.message.windows(4).any(|bytes| bytes == RAW) => {
+            std::fs::write(asked.text(4), "").expect("a file");
         }
         "NodePublishVolume" => {
             std::fs::create_dir_all(asked.text(4)).expect("a directory");
@@ -193,9 +201,13 @@ fn perform(asked: &Asked, endpoint: &Path) -> Writer {
                 .expect("a file");
         }
         "NodeUnpublishVolume" => {
-            let _ = std::fs::remove_dir_all(asked.text(2));
+            let target = asked.text(2);
+            let _ = std::fs::remove_file(&target).or_else(|_| std::fs::remove_dir_all(target));
         }
-        "NotifyRegistrationStatus" | "NodeStageVolume" | "NodeUnstageVolume" => {}
+        "NotifyRegistrationStatus"
+        | "NodeExpandVolume"
+        | "NodeStageVolume"
+        | "NodeUnstageVolume" => {}
         other => panic!("nobody should ask {other}"),
     }
     answer

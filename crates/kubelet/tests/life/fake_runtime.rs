@@ -30,6 +30,8 @@ pub struct FakeRuntime {
     state: Mutex<State>,
     events: broadcast::Sender<ContainerEvent>,
     pub image_present: std::sync::atomic::AtomicBool,
+    /// Whether pods may have users of their own.
+    pub user_namespaces: std::sync::atomic::AtomicBool,
 }
 
 // === impl FakeRuntime ===
@@ -37,7 +39,12 @@ pub struct FakeRuntime {
 impl FakeRuntime {
     pub fn new() -> Arc<Self> {
         let events = broadcast::channel(256).0;
-        Arc::new(FakeRuntime { state: Mutex::default(), events, image_present: true.into() })
+        Arc::new(FakeRuntime {
+            state: Mutex::default(),
+            events,
+            image_present: true.into(),
+            user_namespaces: false.into(),
+        })
     }
 
     /// Ends the newest running container of that name.
@@ -123,6 +130,11 @@ impl Runtime for FakeRuntime {
         Ok(Version { runtime_name: "skiff".into(), runtime_version: "0".into() })
     }
 
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        let user_namespaces = self.user_namespaces.load(std::sync::atomic::Ordering::Relaxed);
+        Ok(RuntimeFeatures { user_namespaces, ..RuntimeFeatures::default() })
+    }
+
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
         let mut state = self.call(format!("run sandbox {}", config.metadata.attempt));
         state.next += 1;
@@ -133,7 +145,7 @@ impl Runtime for FakeRuntime {
             state: PodSandboxState::Ready,
             created_at: SystemTime::now(),
             ips: vec!["10.0.0.7".parse().expect("an address")],
-            namespaces: NamespaceOptions::default(),
+            namespaces: config.linux.namespaces,
             labels: config.labels,
             annotations: config.annotations,
             netns: None,

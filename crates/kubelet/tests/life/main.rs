@@ -450,3 +450,24 @@ async fn a_pod_that_wants_users_of_its_own_is_not_run_as_the_nodes() {
     assert!(came.is_ok(), "{:?}", node.api.event_messages());
     assert!(node.runtime.is_empty());
 }
+
+#[tokio::test]
+async fn pods_with_users_of_their_own_share_them_with_nobody() {
+    let node = Node::start("own-users").await;
+    node.runtime.user_namespaces.store(true, std::sync::atomic::Ordering::Relaxed);
+    let mut first_ids = Vec::new();
+    for name in ["one", "two"] {
+        let mut spec = one_container();
+        spec["hostUsers"] = json!(false);
+        spec["containers"][0]["name"] = json!(name);
+        node.create(name, spec);
+        node.until_ready(name).await;
+        let config = node.runtime.config(name).expect("a container");
+        let users = config.linux.security.namespaces.user.expect("users of its own");
+        assert_eq!(users.uids, users.gids);
+        assert_eq!((users.uids[0].container_id, users.uids[0].length), (0, 65536));
+        first_ids.push(users.uids[0].host_id);
+    }
+    first_ids.sort_unstable();
+    assert_eq!(first_ids, [65536, 131072]);
+}

@@ -31,6 +31,10 @@ use crate::error::Result;
 pub trait Runtime: ImageService + Send + Sync + 'static {
     /// Name and version, as `nodeInfo.containerRuntimeVersion` shows them (`name://version`).
     async fn version(&self) -> Result<Version>;
+    /// What it can do that not every runtime on every kernel can.
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        Ok(RuntimeFeatures::default())
+    }
 
     /// What keeps it from running pods at the moment; `None` when nothing does.
     async fn unready(&self) -> Result<Option<String>> {
@@ -129,6 +133,14 @@ pub trait ImageService: Send + Sync + 'static {
 pub struct Version {
     pub runtime_name: String,
     pub runtime_version: String,
+}
+
+/// Counterpart: `RuntimeFeatures` and the features of the default `RuntimeHandler`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RuntimeFeatures {
+    pub user_namespaces: bool,
+    pub recursive_read_only_mounts: bool,
+    pub supplemental_groups_policy: bool,
 }
 
 /// Space taken on one file system, and what that file system has.

@@ -56,6 +56,24 @@ pub struct NamespaceOptions {
     pub ipc: NamespaceMode,
     /// The container whose PID namespace to enter, with [`NamespaceMode::Target`].
     pub target_id: Option<String>,
+    /// The pod's own users; `None` with the node's.
+    #[serde(default)]
+    pub user: Option<UserNamespace>,
+}
+
+/// Which of the node's users and groups the pod's are. Counterpart: `UserNamespace` of the mode `POD`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNamespace {
+    pub uids: Vec<IdMapping>,
+    pub gids: Vec<IdMapping>,
+}
+
+/// `length` ids from `container_id` on, as a container sees them, are those from `host_id` on to the node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdMapping {
+    pub container_id: u32,
+    pub host_id: u32,
+    pub length: u32,
 }
 
 /// Who shares a namespace.
@@ -116,6 +134,40 @@ impl Default for NamespaceOptions {
             pid: NamespaceMode::Container,
             ipc: NamespaceMode::Pod,
             target_id: None,
+            user: None,
         }
+    }
+}
+
+// === impl UserNamespace ===
+
+impl UserNamespace {
+    /// Who the pod's user and group are to the node; `None` for one it does not have.
+    pub fn on_node(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let find = |mappings: &[IdMapping], id| mappings.iter().find_map(|one| one.on_node(id));
+        Some((find(&self.uids, uid)?, find(&self.gids, gid)?))
+    }
+}
+
+// === impl IdMapping ===
+
+impl IdMapping {
+    fn on_node(&self, id: u32) -> Option<u32> {
+        let offset = id.checked_sub(self.container_id).filter(|offset| *offset < self.length)?;
+        self.host_id.checked_add(offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_beyond_a_pods_own_are_nobody() {
+        let mapping = IdMapping { container_id: 0, host_id: 65536, length: 65536 };
+        let users = UserNamespace { uids: vec![mapping], gids: vec![mapping] };
+        assert_eq!(users.on_node(0, 1000), Some((65536, 66536)));
+        assert_eq!(users.on_node(65535, 0), Some((131071, 65536)));
+        assert_eq!(users.on_node(65536, 0), None);
     }
 }

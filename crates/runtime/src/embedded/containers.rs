@@ -21,7 +21,7 @@ use super::{
 use crate::{
     cri::{
         ContainerConfig, ContainerEventKind, ContainerStats, LinuxContainerResources,
-        NamespaceMode, PodSandboxConfig,
+        NamespaceMode, PodSandboxConfig, UserNamespace,
     },
     error::{Error, IoContext, Result},
     files,
@@ -84,13 +84,14 @@ impl Embedded {
         dir: &Path,
     ) -> Result<Container> {
         let config = &record.config;
-        let rootfs = self.lay_out_layers(&record.layers, dir.to_owned())?;
+        let users = pod.linux.namespaces.user.as_ref();
+        let rootfs = self.lay_out_layers(&record.layers, dir.to_owned(), users)?;
         let mounts = config.mounts.iter().zip(mounted).enumerate();
         let image_mounts: Result<Vec<Option<ImageSource>>> = mounts
             .map(|(index, (mount, image))| {
                 let (Some(mount), Some(image)) = (&mount.image, image) else { return Ok(None) };
                 let dir = dir.join("images").join(index.to_string());
-                let files = self.lay_out_layers(&image.layers, dir)?;
+                let files = self.lay_out_layers(&image.layers, dir, users)?;
                 Ok(Some(ImageSource { files, sub_path: mount.sub_path.clone() }))
             })
             .collect();
@@ -123,15 +124,23 @@ impl Embedded {
         wanted.map(|id| id.map(find).transpose()).collect()
     }
 
-    /// Makes what an overlay of these layers needs.
-    fn lay_out_layers(&self, layers: &[String], dir: PathBuf) -> Result<LayersSpec> {
+    /// Makes what an overlay of these layers needs. What is written over them belongs to the pod's own users, if it has
+    /// any.
+    fn lay_out_layers(
+        &self,
+        layers: &[String],
+        dir: PathBuf,
+        users: Option<&UserNamespace>,
+    ) -> Result<LayersSpec> {
         for part in ["upper", "work", "rootfs"] {
             files::create_dir(&dir.join(part), 0o755)?;
         }
-        let layers_dir = self.images.layers_dir();
+        let (layers_dir, upper) = (self.images.layers_dir(), dir.join("upper"));
         if let Some(top) = layers.first() {
-            let (below, upper) = (layers_dir.join(top), dir.join("upper"));
-            inherit_root(&below, &upper).at("prepare", upper)?;
+            inherit_root(&layers_dir.join(top), &upper).at("prepare", &upper)?;
+        }
+        if let Some(users) = users {
+            give_to(users, &upper).at("prepare", upper)?;
         }
         Ok(LayersSpec { layers_dir, layers: layers.to_vec(), dir })
     }
@@ -263,6 +272,15 @@ impl Embedded {
             rootfs_inodes_used,
         }
     }
+}
+
+/// The owner as the pod's users see it; one they do not have is their root.
+fn give_to(users: &UserNamespace, path: &Path) -> std::io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, chown};
+    let found = std::fs::metadata(path)?;
+    let owner = users.on_node(found.uid(), found.gid()).or_else(|| users.on_node(0, 0));
+    let (uid, gid) = owner.unzip();
+    chown(path, uid, gid)
 }
 
 pub(super) async fn wait_exited(container: &Container) {

@@ -44,6 +44,7 @@ use crate::{
     files,
     image::{ImageRecord, ImageStore, Registries},
     network::SandboxNetwork,
+    process::users,
 };
 
 /// How many events a slow subscriber may lag before it must list again.
@@ -77,6 +78,7 @@ pub struct Embedded {
     /// deleted.
     layer_users: RwLock<()>,
     events: broadcast::Sender<ContainerEvent>,
+    features: RuntimeFeatures,
     /// For tasks that must not keep the runtime alive.
     this: Weak<Embedded>,
 }
@@ -95,6 +97,7 @@ impl Embedded {
         if !missing.is_empty() {
             tracing::warn!(controllers = ?missing, "this machine keeps no limits of these kinds for pods");
         }
+        let features = features(&root);
         let images = Arc::new(ImageStore::open(&root)?);
         let registries = Registries::new(images.clone(), config.registries);
         let runtime = Arc::new_cyclic(|this| Embedded {
@@ -109,6 +112,7 @@ impl Embedded {
             containers: Mutex::default(),
             layer_users: RwLock::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
+            features,
             this: this.clone(),
         });
         runtime.recover().await?;
@@ -182,11 +186,28 @@ impl Embedded {
     }
 }
 
+/// Tried out, because it takes a kernel that maps owners, a file system that lets it, and leave to do so.
+fn features(root: &Path) -> RuntimeFeatures {
+    let tried = users::are_supported(root);
+    if let Err(error) = &tried {
+        tracing::info!(%error, "pods cannot have users of their own on this node");
+    }
+    RuntimeFeatures {
+        user_namespaces: tried.is_ok(),
+        recursive_read_only_mounts: true,
+        supplemental_groups_policy: true,
+    }
+}
+
 #[async_trait]
 impl Runtime for Embedded {
     async fn version(&self) -> Result<Version> {
         let runtime_version = env!("CARGO_PKG_VERSION").to_owned();
         Ok(Version { runtime_name: "skiff".to_owned(), runtime_version })
+    }
+
+    async fn features(&self) -> Result<RuntimeFeatures> {
+        Ok(self.features)
     }
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {

@@ -19,7 +19,10 @@ use super::{
     shim_client::{self, ShimClient},
 };
 use crate::{
-    cri::{ContainerEventKind, LinuxContainerResources, NamespaceMode, PodSandboxConfig},
+    cri::{
+        ContainerEventKind, LinuxContainerResources, NamespaceMode, NamespaceOptions,
+        PodSandboxConfig, UserNamespace,
+    },
     error::{Error, IoContext, Result},
     files,
     network::Attachment,
@@ -299,6 +302,24 @@ fn check(config: &PodSandboxConfig) -> Result<()> {
             return Err(Error::InvalidConfig { what: "sandbox namespace", reason });
         }
     }
+    match &namespaces.user {
+        Some(users) => check_users(users, namespaces),
+        None => Ok(()),
+    }
+}
+
+/// Users that are not the node's may not own namespaces that are.
+fn check_users(users: &UserNamespace, namespaces: &NamespaceOptions) -> Result<()> {
+    let refuse = |reason: &str| {
+        Err(Error::InvalidConfig { what: "user namespace", reason: reason.to_owned() })
+    };
+    let others = [namespaces.network, namespaces.pid, namespaces.ipc];
+    if others.contains(&NamespaceMode::Node) {
+        return refuse("the pod's other namespaces have to be its own as well");
+    }
+    if users.on_node(0, 0).is_none() {
+        return refuse("root is not mapped");
+    }
     Ok(())
 }
 
@@ -315,6 +336,7 @@ fn sandbox_spec(
         host_ipc: namespaces.ipc == NamespaceMode::Node,
         shared_pid: namespaces.pid == NamespaceMode::Pod,
         sysctls: config.linux.sysctls.clone(),
+        users: namespaces.user.clone(),
         shim_cgroup,
     }
 }

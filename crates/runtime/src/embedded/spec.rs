@@ -246,6 +246,7 @@ fn device_at(path: &Path) -> Option<DeviceSpec> {
     let (kind, device) = (found.file_type(), found.rdev());
     (kind.is_block_device() || kind.is_char_device()).then(|| DeviceSpec {
         path: path.to_owned(),
+        source: path.to_owned(),
         block: kind.is_block_device(),
         major: nix::sys::stat::major(device) as u32,
         minor: nix::sys::stat::minor(device) as u32,

@@ -31,10 +31,12 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 use super::{
+    clone::{Child, fork},
     rootfs::{self, Outside, Step},
-    spec::{ContainerSpec, ProcessSpec},
+    spec::{ContainerSpec, PidNamespace, ProcessSpec},
     terminal::{bind_console, take_terminal},
     user::{self, Account},
+    users::{PodUsers, become_root},
 };
 use crate::{cgroup, cri::ContainerUser};
 
@@ -43,6 +45,8 @@ const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/s
 /// What the child tells the shim, one JSON document a line.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Report {
+    /// The container's process is another than the one that was started.
+    Is(i32),
     RunsAs(ContainerUser),
     Failed(String),
 }
@@ -72,6 +76,8 @@ pub(crate) struct ExecChild<'a> {
     pub cgroup: &'a cgroup::Handle,
     /// The container's first process, as the shim sees it.
     pub target: i32,
+    /// The pod's own users, if it has any.
+    pub users: Option<&'a PodUsers>,
     pub stdio: ChildStdio,
     pub report: File,
 }
@@ -87,9 +93,33 @@ impl InitChild<'_> {
     fn become_container(&mut self) -> Result<(), String> {
         start_afresh()?;
         self.spec.cgroup.join().step(|| "join the cgroup".into())?;
+        set_oom_score(self.spec.process.oom_score_adj)?;
+        let parts = rootfs::gather(self.spec, &self.outside)?;
+        if let Some(users) = self.outside.users {
+            self.stdio.belong_to(users.root);
+            self.enter_users(users)?;
+        }
         unshare(CloneFlags::CLONE_NEWCGROUP).step(|| "create a cgroup namespace".into())?;
-        rootfs::enter(self.spec, &self.outside)?;
+        rootfs::assemble(self.spec, parts)?;
         become_process(&self.spec.process, &mut self.stdio, &mut self.report, true)
+    }
+
+    /// A PID namespace belongs to the users of whoever makes it, so one of the container's own is only made here: what
+    /// goes on is then a sibling of the process that was started.
+    fn enter_users(&mut self, users: &PodUsers) -> Result<(), String> {
+        users.enter().step(|| "enter the user namespace".into())?;
+        if self.spec.pid_namespace != PidNamespace::Own {
+            return Ok(());
+        }
+        let flags = libc::CLONE_NEWPID | libc::CLONE_PARENT;
+        match fork(flags).step(|| "create a PID namespace".into())? {
+            Child::Inside => Ok(()),
+            Child::Parent(pid) => {
+                tell(&mut self.report, &Report::Is(pid.as_raw())).step(|| "report".into())?;
+                // SAFETY: ends this child without running the shim's exit handlers.
+                unsafe { libc::_exit(0) }
+            }
+        }
     }
 }
 
@@ -109,10 +139,16 @@ impl ExecChild<'_> {
                 .step(|| "container is not running".into())
         };
         let (cgroups, mounts) = (open("cgroup")?, open("mnt")?);
+        set_oom_score(self.process.oom_score_adj)?;
         setns(cgroups.as_fd(), CloneFlags::CLONE_NEWCGROUP)
             .step(|| "enter the cgroup namespace".into())?;
         setns(mounts.as_fd(), CloneFlags::CLONE_NEWNS)
             .step(|| "enter the mount namespace".into())?;
+        if let Some(users) = self.users {
+            self.stdio.belong_to(users.root);
+            users.enter().step(|| "enter the user namespace".into())?;
+            become_root().step(|| "become root".into())?;
+        }
         become_process(self.process, &mut self.stdio, &mut self.report, false)
     }
 }
@@ -139,7 +175,6 @@ fn start_afresh() -> Result<(), String> {
         let _ = unsafe { sigaction(signal, &default) };
     }
     SigSet::empty().thread_set_mask().step(|| "unblock signals".into())?;
-    setsid().step(|| "start a session".into())?;
     raise_open_files();
     Ok(())
 }
@@ -161,10 +196,10 @@ fn become_process(
     report: &mut File,
     is_init: bool,
 ) -> Result<(), String> {
+    setsid().step(|| "start a session".into())?;
     umask(Mode::from_bits_truncate(0o022));
     let account = user::resolve(&process.user)?;
     connect_stdio(stdio, &account.user, is_init).step(|| "connect the standard streams".into())?;
-    set_oom_score(process.oom_score_adj).step(|| "set oom_score_adj".into())?;
     tell(report, &Report::RunsAs(account.user.clone())).step(|| "report".into())?;
     drop_privileges(process, &account.user)?;
     chdir(&process.working_dir).step(|| format!("chdir to cwd ({:?})", process.working_dir))?;
@@ -185,6 +220,20 @@ fn become_process(
         Err(error) => error,
     };
     Err(exec_error(&process.args[0], &program, error))
+}
+
+// === impl ChildStdio ===
+
+impl ChildStdio {
+    /// Gives what is the node's to the root of a pod's own users, who could not give it to anybody else otherwise.
+    fn belong_to(&self, (uid, gid): (u32, u32)) {
+        if let ChildStdio::Pipes { stdin, stdout, stderr } = self {
+            for stream in [stdin, stdout, stderr].into_iter().flatten() {
+                // SAFETY: plain descriptor and numbers. Best effort: some streams have no owner.
+                unsafe { libc::fchown(stream.as_raw_fd(), uid, gid) };
+            }
+        }
+    }
 }
 
 // === streams ===
@@ -245,10 +294,10 @@ fn close_on_exec_from(first: u32) {
 
 /// Lowering needs CAP_SYS_RESOURCE, which a node inside a container may lack: the process then
 /// keeps its score.
-fn set_oom_score(score: i64) -> io::Result<()> {
+fn set_oom_score(score: i64) -> Result<(), String> {
     match fs::write("/proc/self/oom_score_adj", score.to_string()) {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
-        result => result,
+        result => result.step(|| "set oom_score_adj".into()),
     }
 }
 

@@ -40,10 +40,12 @@ pub(crate) fn clone_child(namespace: PidNamespace, home: &OwnedFd) -> io::Result
     }
 }
 
-fn fork(flags: libc::c_int) -> io::Result<Child> {
+/// With [`libc::CLONE_PARENT`] a sibling is born instead of a child.
+pub(crate) fn fork(flags: libc::c_int) -> io::Result<Child> {
     let flags = flags | libc::SIGCHLD;
     // SAFETY: without CLONE_VM and with no stack this is fork(2) plus namespaces; the shim has one
-    // thread, so the child's copy of memory holds no lock taken by anybody else.
+    // thread, so the child's copy of memory holds no lock taken by anybody else. (The daemon has many, and its one
+    // child does nothing but wait for its end.)
     let pid = unsafe { libc::syscall(libc::SYS_clone, flags as libc::c_ulong, 0, 0, 0, 0) };
     match pid {
         -1 => Err(io::Error::last_os_error()),

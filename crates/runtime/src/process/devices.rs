@@ -1,12 +1,17 @@
 //! The container's `/dev`: a tmpfs with the nodes every program expects.
 //!
-//! Counterpart: the OCI runtime specification's default devices and symlinks.
+//! Counterpart: the OCI runtime specification's default devices and symlinks. In a user namespace nobody may make a
+//! node, so the node's own are shown there.
 
-use std::{fs, io, os::unix::fs::symlink, path::Path};
+use std::{
+    fs, io,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 
-use super::spec::DeviceSpec;
+use super::{mounts::Detached, spec::DeviceSpec};
 
 const NODES: [(&str, u32, u32); 6] = [
     ("/dev/null", 1, 3),
@@ -26,15 +31,41 @@ const LINKS: [(&str, &str); 6] = [
     ("pts/ptmx", "/dev/ptmx"),
 ];
 
-/// Fills a fresh `/dev`. The caller's umask is zero.
-pub(super) fn populate(extra: &[DeviceSpec]) -> io::Result<()> {
-    for (path, major, minor) in NODES {
-        make(Path::new(path), SFlag::S_IFCHR, 0o666, (major, minor))?;
+/// Where the nodes come from.
+pub(super) enum Source {
+    Made,
+    /// Each at its place in the container.
+    Taken(Vec<(PathBuf, Detached)>),
+}
+
+/// Takes all nodes from the mounts the caller sees. One that two lists name is taken once.
+pub(super) fn take(extra: &[DeviceSpec]) -> Result<Source, (PathBuf, io::Error)> {
+    let usual = NODES.iter().map(|(path, ..)| (Path::new(path), Path::new(path)));
+    let extra = extra.iter().map(|device| (device.path.as_path(), device.source.as_path()));
+    let mut taken: Vec<(PathBuf, Detached)> = Vec::new();
+    for (path, source) in usual.chain(extra) {
+        if !taken.iter().any(|(known, _)| known == path) {
+            let node = Detached::take(source).map_err(|error| (source.to_owned(), error))?;
+            taken.push((path.to_owned(), node));
+        }
     }
+    Ok(Source::Taken(taken))
+}
+
+/// Fills a fresh `/dev`. The caller's umask is zero.
+pub(super) fn populate(source: Source, extra: &[DeviceSpec]) -> io::Result<()> {
     for (target, link) in LINKS {
         symlink(target, link)?;
     }
-    extra.iter().try_for_each(add)
+    match source {
+        Source::Taken(taken) => taken.into_iter().try_for_each(|(path, node)| node.attach(&path)),
+        Source::Made => {
+            for (path, major, minor) in NODES {
+                make(Path::new(path), SFlag::S_IFCHR, 0o666, (major, minor))?;
+            }
+            extra.iter().try_for_each(add)
+        }
+    }
 }
 
 fn add(device: &DeviceSpec) -> io::Result<()> {

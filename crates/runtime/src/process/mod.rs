@@ -17,6 +17,7 @@ pub(crate) mod seccomp;
 mod spec;
 mod terminal;
 mod user;
+pub(crate) mod users;
 
 pub(crate) use capabilities::{CapabilitySet, DEFAULT_CAPABILITIES};
 pub(crate) use child::{ChildStdio, ExecChild, InitChild, Report};

@@ -6,10 +6,10 @@
 //! Needs Linux 5.12.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     fs, io,
     os::{
-        fd::{AsRawFd, FromRawFd, OwnedFd},
+        fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
     path::{Path, PathBuf},
@@ -26,11 +26,15 @@ use crate::cri::MountPropagation;
 
 const OPEN_TREE_CLONE: libc::c_uint = 1;
 const MOVE_MOUNT_F_EMPTY_PATH: libc::c_uint = 4;
-const MOUNT_ATTR_RDONLY: u64 = 1;
-const MOUNT_ATTR_NOEXEC: u64 = 8;
+const FSCONFIG_CMD_CREATE: libc::c_uint = 6;
+pub(super) const MOUNT_ATTR_RDONLY: u64 = 1;
+pub(super) const MOUNT_ATTR_NOSUID: u64 = 2;
+pub(super) const MOUNT_ATTR_NODEV: u64 = 4;
+pub(super) const MOUNT_ATTR_NOEXEC: u64 = 8;
+const MOUNT_ATTR_IDMAP: u64 = 0x0010_0000;
 
 /// A mount that hangs nowhere yet.
-pub(super) struct Detached {
+pub(crate) struct Detached {
     tree: OwnedFd,
     is_dir: bool,
 }
@@ -44,15 +48,42 @@ impl Detached {
         let flags =
             OPEN_TREE_CLONE | libc::O_CLOEXEC as libc::c_uint | libc::AT_RECURSIVE as libc::c_uint;
         // SAFETY: `name` is a terminated string that outlives the call.
-        let fd =
+        let tree =
             unsafe { libc::syscall(libc::SYS_open_tree, libc::AT_FDCWD, name.as_ptr(), flags) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just returned this descriptor to us alone.
-        let tree = unsafe { OwnedFd::from_raw_fd(fd as i32) };
+        let tree = owned(tree)?;
         let is_dir = fs::metadata(path)?.is_dir();
         Ok(Detached { tree, is_dir })
+    }
+
+    /// A file system of its own that needs no options. What it shows is what the calling process may see.
+    pub fn fresh(kind: &CStr, attributes: u64) -> io::Result<Self> {
+        const CLOEXEC: libc::c_uint = 1;
+        // SAFETY: `kind` is a terminated string that outlives the call.
+        let context = unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), CLOEXEC) };
+        let context = owned(context)?;
+        let (none, at) = (std::ptr::null::<libc::c_char>(), context.as_raw_fd());
+        // SAFETY: this command takes neither key nor value.
+        let created =
+            unsafe { libc::syscall(libc::SYS_fsconfig, at, FSCONFIG_CMD_CREATE, none, none, 0) };
+        if created < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: takes no pointer.
+        let tree = owned(unsafe { libc::syscall(libc::SYS_fsmount, at, CLOEXEC, attributes) })?;
+        Ok(Detached { tree, is_dir: true })
+    }
+
+    /// Lets the owners of its files be the users of this namespace, id for id. A file system that cannot says so.
+    pub fn map_owners(self, users: BorrowedFd<'_>) -> io::Result<Self> {
+        let attr = MountAttr {
+            attr_set: MOUNT_ATTR_IDMAP,
+            attr_clr: 0,
+            propagation: 0,
+            userns_fd: users.as_raw_fd() as u64,
+        };
+        let flags = libc::AT_EMPTY_PATH | libc::AT_RECURSIVE;
+        change(self.tree.as_raw_fd(), c"", flags, &attr)?;
+        Ok(self)
     }
 
     /// Copies what `sub` names in the tree at `root`: links in it lead nowhere but into that tree.
@@ -165,18 +196,31 @@ fn set_attributes(target: &Path, attr_set: u64, recursive: bool) -> io::Result<(
     let name = c_path(target)?;
     let attr = MountAttr { attr_set, attr_clr: 0, propagation: 0, userns_fd: 0 };
     let flags = if recursive { libc::AT_RECURSIVE } else { 0 };
+    change(libc::AT_FDCWD, &name, flags, &attr)
+}
+
+fn change(at: libc::c_int, name: &CStr, flags: libc::c_int, attr: &MountAttr) -> io::Result<()> {
     // SAFETY: `name` and `attr` outlive the call, and the size is the struct's.
     let result = unsafe {
         libc::syscall(
             libc::SYS_mount_setattr,
-            libc::AT_FDCWD,
+            at,
             name.as_ptr(),
             flags,
-            &attr as *const MountAttr,
+            attr as *const MountAttr,
             size_of::<MountAttr>(),
         )
     };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// What a system call that makes a descriptor answered.
+fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
+    match answer {
+        // SAFETY: the kernel just returned this descriptor to us alone.
+        0.. => Ok(unsafe { OwnedFd::from_raw_fd(answer as i32) }),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// Binds a path onto itself or another inside the same root.

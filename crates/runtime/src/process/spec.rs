@@ -97,6 +97,9 @@ pub(crate) struct MountSpec {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct DeviceSpec {
     pub path: PathBuf,
+    /// The same on the node.
+    #[serde(default)]
+    pub source: PathBuf,
     pub block: bool,
     pub major: u32,
     pub minor: u32,

@@ -103,17 +103,24 @@ impl Container {
         let (ours, theirs) =
             if spec.process.tty { terminal_socket()? } else { pipes(spec.stdio.stdin)? };
         let (reports, report) = pipe2(OFlag::O_CLOEXEC).map_err(internal)?;
-        let pid = match clone_child(spec.pid_namespace, &sandbox.home_pids).map_err(internal)? {
+        let users = sandbox.users.as_ref();
+        let namespace = match spec.pid_namespace {
+            // It is the pod's users', who are only entered there.
+            PidNamespace::Own if users.is_some() => PidNamespace::Inherited,
+            namespace => namespace,
+        };
+        let pid = match clone_child(namespace, &sandbox.home_pids).map_err(internal)? {
             Child::Inside => {
                 let shm = sandbox.shm();
-                let outside = Outside { mounts: &sandbox.outside_mounts, shm: shm.as_deref() };
+                let mounts = &sandbox.outside_mounts;
+                let outside = Outside { mounts, shm: shm.as_deref(), users };
                 InitChild { spec, outside, stdio: theirs, report: report.into() }.run()
             }
             Child::Parent(pid) => pid,
         };
         drop((theirs, report));
+        let (pid, user) = await_exec(reports, pid)?;
         let process = ProcessId::of(pid.as_raw());
-        let user = await_exec(reports, pid)?;
         let streams = ours.open()?;
         let process = process.ok_or_else(|| internal("the container's process has no identity"))?;
         let run = ContainerRun { process, started_at: SystemTime::now(), user };
@@ -174,7 +181,8 @@ impl Container {
         let pid = match clone_child(namespace, &sandbox.home_pids).map_err(internal)? {
             Child::Inside => {
                 let (cgroup, target) = (&self.cgroup, target.as_raw());
-                ExecChild { process, cgroup, target, stdio, report: report.into() }.run()
+                let users = sandbox.users.as_ref();
+                ExecChild { process, cgroup, target, users, stdio, report: report.into() }.run()
             }
             Child::Parent(pid) => pid,
         };
@@ -264,19 +272,24 @@ fn write_exit(dir: &Path, record: &ExitRecord) {
     }
 }
 
-/// Waits until the child has become its program, or says why not. Its pipe closes on exec.
-fn await_exec(reports: OwnedFd, pid: Pid) -> Result<ContainerUser, Failure> {
+/// Waits until the child has become its program, or says why not. Its pipe closes on exec. Answers which process it is
+/// and as whom it runs.
+fn await_exec(reports: OwnedFd, mut pid: Pid) -> Result<(Pid, ContainerUser), Failure> {
     let mut user = None;
     let mut failure = None;
     for line in BufReader::new(File::from(reports)).lines().map_while(Result::ok) {
         match serde_json::from_str(&line) {
             Ok(Report::RunsAs(found)) => user = Some(found),
+            Ok(Report::Is(other)) => {
+                let _ = waitpid(pid, None);
+                pid = Pid::from_raw(other);
+            }
             Ok(Report::Failed(reason)) => failure = Some(reason),
             Err(error) => failure = Some(error.to_string()),
         }
     }
     match (failure, user) {
-        (None, Some(user)) => Ok(user),
+        (None, Some(user)) => Ok((pid, user)),
         (failure, _) => {
             let status = waitpid(pid, None);
             Err(Failure::Process(

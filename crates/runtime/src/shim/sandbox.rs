@@ -19,7 +19,7 @@ use std::{
 use nix::{
     libc,
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::{
         signal::{SigSet, Signal},
         wait::{WaitPidFlag, waitpid},
@@ -30,8 +30,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{SOCKET_FILE, SPEC_FILE};
 use crate::{
-    cgroup, files,
-    process::{Child, PidNamespace, clone_child},
+    cgroup,
+    cri::UserNamespace,
+    files,
+    process::{
+        Child, PidNamespace, clone_child,
+        users::{Firstborn, PodUsers, become_root},
+    },
 };
 
 /// Written by the daemon, read once by the shim.
@@ -44,6 +49,9 @@ pub(crate) struct SandboxSpec {
     /// One PID namespace for the pod, with a reaper as its init.
     pub shared_pid: bool,
     pub sysctls: BTreeMap<String, String>,
+    /// Who owns the pod's namespaces; `None`: the node's own users.
+    #[serde(default)]
+    pub users: Option<UserNamespace>,
     /// Where the shim itself runs: outside the pod's limits and the daemon's group.
     pub shim_cgroup: cgroup::Handle,
 }
@@ -57,14 +65,13 @@ pub(super) struct Sandbox {
     /// The PID namespace new containers start in, unless they have their own.
     pub home_pids: OwnedFd,
     pub pause: Option<Pid>,
+    pub users: Option<PodUsers>,
 }
 
 /// As the common runtimes choose: a pod's network namespace is its own, so it may bind any port and
 /// ping.
 const NETWORK_SYSCTLS: [(&str, &str); 2] =
     [("net.ipv4.ip_unprivileged_port_start", "0"), ("net.ipv4.ping_group_range", "0 2147483647")];
-
-const SHM_OPTIONS: &str = "mode=1777,size=65536k";
 
 // === impl Sandbox ===
 
@@ -78,17 +85,20 @@ impl Sandbox {
         spec.shim_cgroup.join().map_err(text("join the shim's cgroup"))?;
         let outside_mounts = open_namespace("mnt").map_err(text("open the mount namespace"))?;
         let listener = listen(&dir).map_err(text("listen"))?;
-        enter_namespaces(&spec, &dir).map_err(text("create the pod's namespaces"))?;
-        configure(&spec)?;
-        let pause = if spec.shared_pid {
-            Some(start_pause().map_err(text("start the pod's init"))?)
-        } else {
-            None
+        enter_mounts(&spec, &dir).map_err(text("create the pod's mount namespace"))?;
+        let (users, pause) = match &spec.users {
+            None => (None, enter_namespaces(&spec).map_err(text("create the pod's namespaces"))?),
+            Some(mappings) => {
+                let entered = enter_namespaces_of_users(&spec, mappings);
+                let (users, pause) = entered.map_err(text("create the pod's user namespace"))?;
+                (Some(users), pause)
+            }
         };
+        configure(&spec)?;
         let home_pids =
             open_namespace("pid_for_children").map_err(text("open the PID namespace"))?;
         chdir("/").map_err(|error| format!("chdir: {error}"))?;
-        Ok(Sandbox { dir, spec, listener, outside_mounts, home_pids, pause })
+        Ok(Sandbox { dir, spec, listener, outside_mounts, home_pids, pause, users })
     }
 
     /// Where the pod's shared memory is mounted; `None` when it is the node's.
@@ -127,18 +137,61 @@ fn listen(dir: &std::path::Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-fn enter_namespaces(spec: &SandboxSpec, dir: &std::path::Path) -> io::Result<()> {
-    let mut flags = CloneFlags::CLONE_NEWNS;
+/// Answers the pod's init, if it has one.
+fn enter_namespaces(spec: &SandboxSpec) -> io::Result<Option<Pid>> {
+    let mut flags = CloneFlags::empty();
     flags.set(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS, !spec.host_network);
     flags.set(CloneFlags::CLONE_NEWIPC, !spec.host_ipc);
     unshare(flags)?;
+    spec.shared_pid.then(start_pause).transpose()
+}
+
+/// The same where a user namespace owns them all. The shim stays the node's root: what it prepares for containers is
+/// the node's.
+fn enter_namespaces_of_users(
+    spec: &SandboxSpec,
+    mappings: &UserNamespace,
+) -> io::Result<(PodUsers, Option<Pid>)> {
+    let mut kinds = CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC;
+    kinds.set(CloneFlags::CLONE_NEWPID, spec.shared_pid);
+    let firstborn = Firstborn::bear(mappings, kinds, if spec.shared_pid { init } else { nobody })?;
+    for kind in ["net", "uts", "ipc"] {
+        setns(firstborn.namespace(kind)?, CloneFlags::empty())?;
+    }
+    let namespace = firstborn.namespace("user")?;
+    let pause = match spec.shared_pid {
+        true => {
+            setns(firstborn.namespace("pid")?, CloneFlags::CLONE_NEWPID)?;
+            Some(firstborn.release())
+        }
+        false => None,
+    };
+    Ok((PodUsers { namespace, root: mappings.on_node(0, 0).unwrap_or_default() }, pause))
+}
+
+fn nobody() -> i32 {
+    0
+}
+
+fn init() -> i32 {
+    match become_root() {
+        Ok(()) => pause(),
+        Err(_) => 1,
+    }
+}
+
+fn enter_mounts(spec: &SandboxSpec, dir: &std::path::Path) -> io::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
     // The node's mounts still come and go here; ours do not reach the node.
     mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_SLAVE, None::<&str>)?;
     if !spec.host_ipc {
         let shm = dir.join("shm");
         fs::create_dir_all(&shm)?;
         let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-        mount(Some("shm"), &shm, Some("tmpfs"), flags, Some(SHM_OPTIONS))?;
+        let owner = spec.users.as_ref().and_then(|users| users.on_node(0, 0));
+        let (uid, gid) = owner.unwrap_or_default();
+        let options = format!("mode=1777,size=65536k,uid={uid},gid={gid}");
+        mount(Some("shm"), &shm, Some("tmpfs"), flags, Some(options.as_str()))?;
     }
     Ok(())
 }

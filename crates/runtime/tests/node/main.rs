@@ -17,3 +17,4 @@ mod resources;
 mod security;
 mod sharing;
 mod speed;
+mod users;

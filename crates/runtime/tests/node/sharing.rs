@@ -116,7 +116,7 @@ fn the_nodes_namespaces_on_request() {
             network: NamespaceMode::Node,
             pid: NamespaceMode::Node,
             ipc: NamespaceMode::Node,
-            target_id: None,
+            ..NamespaceOptions::default()
         };
         config.linux.namespaces = all.clone();
         let sandbox = node.runtime.run_pod_sandbox(config).await.unwrap();

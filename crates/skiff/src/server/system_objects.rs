@@ -123,6 +123,7 @@ fn provisioner_role() -> Value {
                 "resources": ["persistentvolumes"],
                 "verbs": ["create", "delete", "get", "patch"],
             },
+            { "apiGroups": [""], "resources": ["persistentvolumeclaims/status"], "verbs": ["patch"] },
             { "apiGroups": [""], "resources": ["nodes/proxy"], "verbs": ["update", "delete"] },
             { "apiGroups": [""], "resources": ["events"], "verbs": ["create", "patch"] },
         ],
@@ -159,6 +160,7 @@ fn storage_class() -> StorageClass {
         provisioner: HOST_PATH_PROVISIONER.into(),
         reclaim_policy: Some("Delete".into()),
         volume_binding_mode: Some("Immediate".into()),
+        allow_volume_expansion: Some(true),
         ..StorageClass::default()
     }
 }

@@ -274,6 +274,7 @@ impl PodWorker {
         if let Stage::Terminated(_) = stage {
             self.probes.stop_all();
             self.ctx.allocations.release(&self.pod.key.uid);
+            self.ctx.users.release(&self.pod.key.uid);
         }
         true
     }

@@ -10,14 +10,17 @@ use std::{
 };
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Volume;
 use serde::{Deserialize, Serialize};
 use skiff_api::csi::sha256_hex;
 
-use super::{CsiError, REPUBLISH_AFTER, Source};
+use super::{CsiError, LOOK_FOR_GROWTH_AFTER, REPUBLISH_AFTER, Source};
 use crate::{context::NodeContext, csi::VolumeId, volume::tmpfs};
 
 pub const PLUGIN_DIR: &str = "kubernetes.io~csi";
 pub const TARGET: &str = "mount";
+/// Where a raw device is.
+const DEVICE_TARGET: &str = "device";
 const GLOBAL_TARGET: &str = "globalmount";
 const FILE: &str = "vol_data.json";
 
@@ -43,9 +46,38 @@ pub struct VolumeData {
     pub volume_lifecycle_mode: String,
     /// Whether it is attached to the node at all.
     pub attachable: bool,
+    /// As the pod names it.
+    #[serde(default)]
+    pub pod_volume: String,
+    #[serde(default)]
+    pub claim: Option<String>,
+    /// Wanted as a raw device.
+    #[serde(default)]
+    pub block: bool,
+    #[serde(default)]
+    pub expansion: Expansion,
     /// Since the driver has done its part.
     #[serde(default)]
     done: Option<Done>,
+}
+
+/// How far this node has followed the volume's growth.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Expansion {
+    /// Whether the driver has a part in it.
+    pub possible: bool,
+    /// How large the volume is as far as the node knows.
+    pub bytes: i64,
+    pub trouble: Option<Trouble>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trouble {
+    /// Worth another try.
+    Failed,
+    /// Not while the volume is in use.
+    Refused,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,9 +92,13 @@ struct Done {
 // === impl Place ===
 
 impl Place {
-    pub fn of(ctx: &NodeContext, pod_uid: &str, name: &str) -> Self {
-        let dir = pod_volumes(&ctx.config.pod_dir(pod_uid)).join(name);
-        Place { target: dir.join(TARGET), dir }
+    pub fn of(ctx: &NodeContext, pod_uid: &str, source: &Source) -> Self {
+        Place::at(pod_volumes(&ctx.config.pod_dir(pod_uid)).join(&source.name), source.block)
+    }
+
+    /// What is known to be published in `dir`.
+    pub fn at(dir: PathBuf, block: bool) -> Self {
+        Place { target: dir.join(if block { DEVICE_TARGET } else { TARGET }), dir }
     }
 
     pub fn staged(ctx: &NodeContext, volume: &VolumeId) -> Self {
@@ -80,7 +116,7 @@ pub fn pod_volumes(pod_dir: &Path) -> PathBuf {
 // === impl VolumeData ===
 
 impl VolumeData {
-    pub fn new(ctx: &NodeContext, source: &Source, attachable: bool) -> Self {
+    pub fn new(ctx: &NodeContext, source: &Source, attachable: bool, volume: &Volume) -> Self {
         VolumeData {
             spec_volume_id: source.name.clone(),
             driver_name: source.id.driver.clone(),
@@ -89,6 +125,10 @@ impl VolumeData {
             attachment_id: source.id.attachment_name(&ctx.config.node_name),
             volume_lifecycle_mode: source.lifecycle().into(),
             attachable,
+            pod_volume: volume.name.clone(),
+            claim: source.persistent.as_ref().map(|persistent| persistent.claim.clone()),
+            block: source.block,
+            expansion: Expansion::default(),
             done: None,
         }
     }
@@ -136,6 +176,12 @@ impl VolumeData {
         let done = self.done.as_ref().filter(|done| done.requires_republish)?;
         Some(done.at + REPUBLISH_AFTER)
     }
+
+    /// When the volume is to be looked at again: to be published anew, or because it may have grown, which nobody tells a node.
+    pub fn look_again_at(&self) -> Option<Timestamp> {
+        let growth = self.expansion.possible.then(|| Timestamp::now() + LOOK_FOR_GROWTH_AFTER);
+        self.republish_at().into_iter().chain(growth).min()
+    }
 }
 
 /// Removes the place that a driver has left; a directory that still holds something stays.
@@ -146,7 +192,9 @@ pub fn remove(place: &Place) -> Result<(), CsiError> {
         }
         _ => Ok(()),
     };
-    gone(std::fs::remove_dir(&place.target), &place.target)?;
+    let is_directory = place.target.symlink_metadata().is_ok_and(|meta| meta.is_dir());
+    let remove = if is_directory { std::fs::remove_dir } else { std::fs::remove_file };
+    gone(remove(&place.target), &place.target)?;
     let file = place.dir.join(FILE);
     gone(std::fs::remove_file(&file), &file)?;
     gone(std::fs::remove_dir_all(&place.dir), &place.dir)

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::api::{core::v1::Secret, storage::v1::CSIDriver};
-use kube::Api;
+use kube::{Api, Client};
 use serde_json::json;
 
 use super::{
@@ -17,8 +17,7 @@ use super::{
 };
 use crate::{
     csi::{
-        AccessType, Capabilities, Capability, Endpoint, MountVolume, PublishVolume, StageVolume,
-        Texts, VolumeAccessMode, VolumeCapability,
+        Capabilities, Capability, Endpoint, PublishVolume, StageVolume, Texts, VolumeCapability,
     },
     volume::{VolumeRequest, ownership, token::TokenQuery},
 };
@@ -58,7 +57,9 @@ impl Publication<'_> {
             path: place.target.clone(),
             source,
         })?;
-        let secrets = self.secrets("NodeStageSecretRef", persistent.stage_secret.as_ref()).await?;
+        let client = &self.request.ctx.client;
+        let secret = persistent.stage_secret.as_ref();
+        let secrets = read_secret(client, "NodeStageSecretRef", secret).await?;
         let request = StageVolume {
             volume_id: self.source.id.handle.clone(),
             publish_context: self.publish_context.clone(),
@@ -73,10 +74,10 @@ impl Publication<'_> {
         Ok(staging_path)
     }
 
-    pub async fn publish(&self, staging_path: String) -> Result<(), CsiError> {
+    pub async fn publish(&self, staging_path: &str) -> Result<(), CsiError> {
         let source = self.source;
-        let mut secrets =
-            self.secrets("NodePublishSecretRef", source.publish_secret.as_ref()).await?;
+        let (client, secret) = (&self.request.ctx.client, source.publish_secret.as_ref());
+        let mut secrets = read_secret(client, "NodePublishSecretRef", secret).await?;
         let mut volume_context = source.attributes.clone();
         let spec = self.object.map(|object| &object.spec);
         if spec.and_then(|spec| spec.pod_info_on_mount).unwrap_or(false) {
@@ -88,7 +89,7 @@ impl Publication<'_> {
         let request = PublishVolume {
             volume_id: source.id.handle.clone(),
             publish_context: self.publish_context.clone(),
-            staging_path,
+            staging_path: staging_path.to_owned(),
             target_path: self.place.target.to_string_lossy().into_owned(),
             capability: self.capability(),
             read_only: source.read_only,
@@ -99,19 +100,11 @@ impl Publication<'_> {
         self.give_to_group().await
     }
 
+    /// The pod's group goes along where the driver sees to it.
     fn capability(&self) -> VolumeCapability {
         let by_driver = self.capabilities.contains(&Capability::VolumeMountGroup);
         let group = self.request.fs_group().filter(|_| by_driver);
-        let mount = MountVolume {
-            fs_type: self.source.fs_type.clone(),
-            mount_flags: self.source.mount_options(),
-            volume_mount_group: group.map(|group| group.to_string()).unwrap_or_default(),
-        };
-        let mode = self.source.access_mode(self.capabilities).into();
-        VolumeCapability {
-            access_type: Some(AccessType::Mount(mount)),
-            access_mode: VolumeAccessMode { mode },
-        }
+        self.source.capability(self.capabilities, group)
     }
 
     fn pod_info(&self) -> Texts {
@@ -155,23 +148,6 @@ impl Publication<'_> {
         Ok(Some(text))
     }
 
-    async fn secrets(
-        &self,
-        what: &'static str,
-        name: Option<&SecretName>,
-    ) -> Result<Texts, CsiError> {
-        let Some((namespace, name)) = name else { return Ok(Texts::new()) };
-        let api: Api<Secret> = Api::namespaced(self.request.ctx.client.clone(), namespace);
-        let secret = api.get(name).await.map_err(|error| CsiError::Secret {
-            what,
-            namespace: namespace.clone(),
-            name: name.clone(),
-            why: error.to_string(),
-        })?;
-        let data = secret.data.unwrap_or_default().into_iter();
-        Ok(data.map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect())
-    }
-
     async fn give_to_group(&self) -> Result<(), CsiError> {
         let by_driver = self.capabilities.contains(&Capability::VolumeMountGroup);
         let Some(group) = self.request.fs_group() else { return Ok(()) };
@@ -187,4 +163,22 @@ impl Publication<'_> {
         let volume = self.source.id.handle.clone();
         given.map_err(|source| CsiError::Ownership { volume, source })
     }
+}
+
+/// Nothing is what no name leads to.
+pub async fn read_secret(
+    client: &Client,
+    what: &'static str,
+    name: Option<&SecretName>,
+) -> Result<Texts, CsiError> {
+    let Some((namespace, name)) = name else { return Ok(Texts::new()) };
+    let api: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = api.get(name).await.map_err(|error| CsiError::Secret {
+        what,
+        namespace: namespace.clone(),
+        name: name.clone(),
+        why: error.to_string(),
+    })?;
+    let data = secret.data.unwrap_or_default().into_iter();
+    Ok(data.map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect())
 }

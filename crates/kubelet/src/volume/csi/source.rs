@@ -4,36 +4,45 @@
 //! Invariant: pure.
 
 use k8s_openapi::api::{
-    core::v1::{CSIVolumeSource, PersistentVolume, SecretReference},
+    core::v1::{CSIVolumeSource, PersistentVolume, PersistentVolumeClaim, SecretReference},
     storage::v1::CSIDriver,
 };
 use skiff_api::csi::sha256_hex;
 
-use super::CsiError;
+use super::{CsiError, expand::Sizes};
 use crate::{
-    csi::{AccessMode, Capabilities, Capability, Texts, VolumeId},
+    csi::{
+        AccessMode, AccessType, Capabilities, Capability, Empty, MountVolume, Texts,
+        VolumeAccessMode, VolumeCapability, VolumeId,
+    },
     pod::desired::PodKey,
 };
 
 /// Namespace and name of a Secret.
 pub type SecretName = (String, String);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// The PersistentVolume, or the pod's volume.
     pub name: String,
     pub id: VolumeId,
     pub fs_type: String,
     pub read_only: bool,
+    /// Wanted as a raw device.
+    pub block: bool,
     pub attributes: Texts,
     pub publish_secret: Option<SecretName>,
     /// What only a PersistentVolume has.
     pub persistent: Option<Persistent>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Persistent {
+    /// The claim, in the pod's namespace.
+    pub claim: String,
+    pub sizes: Sizes,
     pub stage_secret: Option<SecretName>,
+    pub expand_secret: Option<SecretName>,
     pub access_modes: Vec<String>,
     pub mount_options: Vec<String>,
 }
@@ -50,6 +59,7 @@ impl Source {
             id: VolumeId { driver: source.driver.clone(), handle },
             fs_type: source.fs_type.clone().unwrap_or_default(),
             read_only: source.read_only.unwrap_or(false),
+            block: false,
             attributes: source.volume_attributes.clone().unwrap_or_default(),
             publish_secret: secret.map(|secret| (pod.namespace.clone(), secret.name.clone())),
             persistent: None,
@@ -57,7 +67,11 @@ impl Source {
     }
 
     /// `None` unless the volume is a CSI driver's.
-    pub fn persistent(volume: &PersistentVolume, read_only: bool) -> Option<Self> {
+    pub fn persistent(
+        claim: &PersistentVolumeClaim,
+        volume: &PersistentVolume,
+        read_only: bool,
+    ) -> Option<Self> {
         let spec = volume.spec.as_ref()?;
         let source = spec.csi.as_ref()?;
         Some(Source {
@@ -65,10 +79,14 @@ impl Source {
             id: VolumeId { driver: source.driver.clone(), handle: source.volume_handle.clone() },
             fs_type: source.fs_type.clone().unwrap_or_default(),
             read_only: read_only || source.read_only.unwrap_or(false),
+            block: spec.volume_mode.as_deref() == Some("Block"),
             attributes: source.volume_attributes.clone().unwrap_or_default(),
             publish_secret: secret_name(source.node_publish_secret_ref.as_ref()),
             persistent: Some(Persistent {
                 stage_secret: secret_name(source.node_stage_secret_ref.as_ref()),
+                expand_secret: secret_name(source.node_expand_secret_ref.as_ref()),
+                claim: claim.metadata.name.clone().unwrap_or_default(),
+                sizes: Sizes::of(claim, volume),
                 access_modes: spec.access_modes.clone().unwrap_or_default(),
                 mount_options: spec.mount_options.clone().unwrap_or_default(),
             }),
@@ -114,15 +132,26 @@ impl Source {
         }
     }
 
-    pub fn mount_options(&self) -> Vec<String> {
-        self.persistent.as_ref().map(|p| p.mount_options.clone()).unwrap_or_default()
+    /// How the volume is wanted; `group` is the pod's, where the driver gives the volume to it.
+    pub fn capability(&self, capabilities: &Capabilities, group: Option<u32>) -> VolumeCapability {
+        let options = self.persistent.as_ref().map(|persistent| persistent.mount_options.clone());
+        let access_type = match self.block {
+            true => AccessType::Block(Empty {}),
+            false => AccessType::Mount(MountVolume {
+                fs_type: self.fs_type.clone(),
+                mount_flags: options.unwrap_or_default(),
+                volume_mount_group: group.map(|group| group.to_string()).unwrap_or_default(),
+            }),
+        };
+        let mode = self.access_mode(capabilities).into();
+        VolumeCapability { access_type: Some(access_type), access_mode: VolumeAccessMode { mode } }
     }
 
     /// Whether the volume is given to the pod's group here, rather than left as the driver made it.
     pub fn takes_group(&self, driver: Option<&CSIDriver>) -> bool {
         let policy = driver.and_then(|driver| driver.spec.fs_group_policy.as_deref());
         match policy {
-            _ if self.read_only => false,
+            _ if self.read_only || self.block => false,
             Some("None") => false,
             Some("File") => true,
             _ => {
@@ -151,7 +180,8 @@ mod tests {
         let merged = volume["spec"].as_object_mut().expect("an object");
         merged.extend(spec.as_object().expect("an object").clone());
         let volume = serde_json::from_value(volume).expect("a volume");
-        Source::persistent(&volume, false).expect("a CSI volume")
+        let claim = PersistentVolumeClaim::default();
+        Source::persistent(&claim, &volume, false).expect("a CSI volume")
     }
 
     fn driver(spec: Value) -> CSIDriver {
@@ -222,8 +252,10 @@ mod tests {
         assert!(once.takes_group(Some(&policy("ReadWriteOnceWithFSType"))));
         assert!(many.takes_group(Some(&policy("File"))) && bare.takes_group(Some(&policy("File"))));
         assert!(!once.takes_group(Some(&policy("None"))));
-        let read_only = Source { read_only: true, ..once };
+        let read_only = Source { read_only: true, ..once.clone() };
         assert!(!read_only.takes_group(Some(&policy("File"))));
+        let raw = Source { block: true, ..once };
+        assert!(!raw.takes_group(Some(&policy("File"))));
         assert!(inline().takes_group(None));
     }
 }

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    CsiError, CsiFailure,
+    CsiError, CsiFailure, Step,
     data::{self, Place, VolumeData},
 };
 use crate::{
@@ -15,16 +15,14 @@ use crate::{
     csi::{Endpoint, VolumeId},
 };
 
-const OPERATION: &str = "UnmountVolume.TearDown";
-
 /// All volumes of a pod that a driver brought.
 pub async fn tear_down_all(ctx: &NodeContext, uid: &str) -> Result<(), Box<CsiFailure>> {
     for dir in directories(&data::pod_volumes(&ctx.config.pod_dir(uid))).await {
         // Without the file nothing was ever asked of the driver.
         let Some(known) = VolumeData::read(&dir).await else { continue };
         tear_down(ctx, uid, &dir, &known).await.map_err(|error| {
-            let volume = known.spec_volume_id.clone();
-            Box::new(CsiFailure { operation: OPERATION, volume, error })
+            let (volume, block) = (known.spec_volume_id.clone(), known.block);
+            Box::new(CsiFailure { step: Step::Unpublish, volume, block, error })
         })?;
     }
     Ok(())
@@ -42,7 +40,7 @@ async fn tear_down(
         driver: id.driver.clone(),
     })?;
     let _alone = ctx.csi.lock(&id).await;
-    let place = Place { dir: dir.to_owned(), target: dir.join(data::TARGET) };
+    let place = Place::at(dir.to_owned(), known.block);
     driver.unpublish(&id.handle, &place.target).await?;
     if !is_used_elsewhere(ctx, &id, dir).await {
         unstage(ctx, &driver, &id).await?;
@@ -93,7 +91,7 @@ async fn volumes_of_all_pods(ctx: &NodeContext) -> Vec<(String, PathBuf)> {
     found
 }
 
-async fn directories(dir: &Path) -> Vec<PathBuf> {
+pub(super) async fn directories(dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let Ok(mut reader) = tokio::fs::read_dir(dir).await else { return found };
     while let Ok(Some(entry)) = reader.next_entry().await {
