@@ -18,7 +18,7 @@ use skiff_streams::{
     client::{ExecClient, Kept, Transport},
 };
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
     sync::mpsc,
 };
@@ -55,7 +55,6 @@ fn broken(error: impl std::error::Error + Send + Sync + 'static) -> Error {
 fn session(client: ExecClient) -> StreamSession {
     let (streams, kept) = client.into_parts();
     let kept = Arc::new(kept);
-    let held = |stream| Held { stream, _kept: kept.clone() };
     let terminal = streams.resize.map(|mut sizes| {
         let (sender, mut receiver) = mpsc::channel::<TerminalSize>(PENDING_SIZES);
         tokio::spawn(async move {
@@ -72,9 +71,9 @@ fn session(client: ExecClient) -> StreamSession {
     });
     let mut status = streams.status;
     StreamSession {
-        stdin: streams.stdin.map(|stdin| Box::new(stdin) as _),
-        stdout: streams.stdout.map(|stdout| Box::new(held(stdout)) as _),
-        stderr: streams.stderr.map(|stderr| Box::new(held(stderr)) as _),
+        stdin: streams.stdin.map(|stdin| Box::new(Held::new(stdin, &kept)) as _),
+        stdout: streams.stdout.map(|stdout| Box::new(Held::new(stdout, &kept)) as _),
+        stderr: streams.stderr.map(|stderr| Box::new(Held::new(stderr, &kept)) as _),
         terminal,
         exit: Box::pin(async move {
             let _kept = kept;
@@ -87,10 +86,16 @@ fn session(client: ExecClient) -> StreamSession {
     }
 }
 
-/// A stream whose connection stays while it is read, also after the status has come.
+/// A stream whose connection stays while it is used, also after the status has come.
 struct Held<S> {
     stream: S,
     _kept: Arc<Kept>,
+}
+
+impl<S> Held<S> {
+    fn new(stream: S, kept: &Arc<Kept>) -> Self {
+        Held { stream, _kept: kept.clone() }
+    }
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
@@ -100,5 +105,23 @@ impl<S: AsyncRead + Unpin> AsyncRead for Held<S> {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Held<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
