@@ -6,6 +6,7 @@
 //!
 //! Invariant: single-threaded and small; it knows no Kubernetes.
 
+use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -105,6 +106,9 @@ fn supervise(server: &[String], signals: &SigSet) -> io::Result<()> {
         let child = spawn_server(server)?;
         match wait(child, signals)? {
             Outcome::Told => return Ok(()),
+            Outcome::Died(How::Exited(USAGE)) => {
+                return Err(io::Error::other("the server does not take its arguments"));
+            }
             Outcome::Died(how) => eprintln!("the server ended ({how}); starting it again"),
         }
         // The first run reports; a later one has nobody waiting for it.
@@ -118,9 +122,27 @@ fn supervise(server: &[String], signals: &SigSet) -> io::Result<()> {
     }
 }
 
+/// What a program exits with whose arguments are wrong: they would be wrong the next time too.
+const USAGE: i32 = 2;
+
 enum Outcome {
     Told,
-    Died(String),
+    Died(How),
+}
+
+/// How a process ended.
+enum How {
+    Exited(i32),
+    Killed(Signal),
+}
+
+impl fmt::Display for How {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            How::Exited(code) => write!(f, "exit code {code}"),
+            How::Killed(signal) => write!(f, "signal {signal}"),
+        }
+    }
 }
 
 fn spawn_server(server: &[String]) -> io::Result<Pid> {
@@ -165,15 +187,15 @@ fn wait(child: Pid, signals: &SigSet) -> io::Result<Outcome> {
 }
 
 /// Collects every child that ended; orphans of the server (shims whose pods are gone) too.
-fn reap(server: Pid) -> io::Result<Option<String>> {
+fn reap(server: Pid) -> io::Result<Option<How>> {
     let mut ended = None;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
             Ok(WaitStatus::Exited(pid, code)) if pid == server => {
-                ended = Some(format!("exit code {code}"));
+                ended = Some(How::Exited(code));
             }
             Ok(WaitStatus::Signaled(pid, signal, _)) if pid == server => {
-                ended = Some(format!("signal {signal}"));
+                ended = Some(How::Killed(signal));
             }
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return Ok(ended),
             Ok(_) | Err(Errno::EINTR) => {}

@@ -12,6 +12,7 @@
 
 mod allocation;
 mod config;
+mod configuration;
 mod container;
 mod context;
 mod csi;
@@ -49,8 +50,9 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use allocation::Allocations;
 pub use config::{
     CredentialProviderPaths, ImageGarbage, KUBELET_VERSION, KubeletConfig, LogRotation,
-    ServingConfig,
+    ServingConfig, SwapBehavior,
 };
+pub use configuration::{ConfigurationError, Fault, KubeletConfiguration};
 use context::NodeContext;
 use csi::Drivers;
 use events::EventRecorder;
@@ -87,6 +89,7 @@ impl Kubelet {
         client: Client,
         runtime: Arc<dyn Runtime>,
     ) -> io::Result<Self> {
+        node::machine::check(&config).map_err(io::Error::other)?;
         std::fs::create_dir_all(config.pods_dir())?;
         std::fs::create_dir_all(&config.log_dir)?;
         let mut tasks = JoinSet::new();
@@ -100,7 +103,8 @@ impl Kubelet {
         let machine = Machine::read(&config);
         let allocatable = Resources::of(&machine.allocatable());
         let ctx = Arc::new(NodeContext {
-            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted),
+            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted)
+                .allowing(config.allowed_unsafe_sysctls.clone()),
             machine,
             recorder,
             csi: Drivers::new(notify.clone()),

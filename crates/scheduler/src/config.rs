@@ -2,7 +2,7 @@
 //!
 //! Counterpart: `apis/config` with its defaults and validation. Differs from upstream: PreFilter and Filter of a plugin,
 //! and PreScore and Score, are one and are switched off together; plugins keep their order. What this scheduler has not
-//! (extenders, plugins of others) is refused, never ignored. Invariant: an unknown field or name is an error.
+//! (plugins of others) is refused, never ignored. Invariant: an unknown field or name is an error.
 
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::SchedulerConfig;
+use crate::extenders::{self, ExtenderConfig};
 use crate::plugins::{PLUGINS, PluginSet};
 use crate::pod_info::Preferred;
 use crate::pod_terms::{Own, Spread};
@@ -46,7 +47,7 @@ struct File {
     #[serde(default)]
     profiles: Vec<FileProfile>,
     #[serde(default)]
-    extenders: Vec<Value>,
+    extenders: Vec<ExtenderConfig>,
     // About the process, which is not the scheduler's own here.
     #[serde(rename = "parallelism")]
     _parallelism: Option<i64>,
@@ -124,10 +125,9 @@ impl SchedulerConfig {
             let what = format!("{}, {} is not served", file.kind, file.api_version);
             return Err(ConfigError::Unreadable(what));
         }
-        if !file.extenders.is_empty() {
-            return Err(invalid("extenders", "HTTP extenders are not supported"));
-        }
-        let mut config = SchedulerConfig::default();
+        let mut config =
+            SchedulerConfig { extenders: file.extenders, ..SchedulerConfig::default() };
+        extenders::check(&mut config.extenders)?;
         let given =
             if file.profiles.is_empty() { vec![FileProfile::default()] } else { file.profiles };
         let profiles = given.into_iter().enumerate().map(|(at, profile)| {
@@ -135,6 +135,7 @@ impl SchedulerConfig {
         });
         config.profiles = profiles.collect::<Result<_, _>>()?;
         one_of_each_name(&config.profiles)?;
+        leave_to_extenders(&mut config);
         let seconds = |given: Option<u64>, known| given.map_or(known, Duration::from_secs);
         config.initial_backoff = seconds(file.pod_initial_backoff_seconds, config.initial_backoff);
         config.max_backoff = seconds(file.pod_max_backoff_seconds, config.max_backoff);
@@ -156,7 +157,17 @@ fn one_of_each_name(profiles: &[Profile]) -> Result<(), ConfigError> {
     Ok(())
 }
 
-fn invalid(field: &str, what: &str) -> ConfigError {
+/// Resources that an extender counts are not counted here.
+fn leave_to_extenders(config: &mut SchedulerConfig) {
+    let managed = config.extenders.iter().flat_map(|extender| &extender.managed_resources);
+    let left = managed.filter(|resource| resource.ignored_by_scheduler);
+    let left: Vec<String> = left.map(|resource| resource.name.clone()).collect();
+    for profile in &mut config.profiles {
+        profile.args.fit.ignored_resources.extend_from_slice(&left);
+    }
+}
+
+pub(crate) fn invalid(field: &str, what: &str) -> ConfigError {
     ConfigError::Invalid { field: field.into(), what: what.into() }
 }
 
@@ -521,7 +532,12 @@ profiles:
     #[test]
     fn what_is_not_known_is_refused() {
         refuses("colour: red", "colour");
-        refuses("extenders: [{urlPrefix: 'http://x'}]", "HTTP extenders are not supported");
+        refuses("extenders: [{urlPrefix: 'http://x', colour: red}]", "colour");
+        refuses("extenders: [{urlPrefix: 'http://x', httpTimeout: soon}]", "invalid duration");
+        let unweighted = "extenders: [{urlPrefix: 'http://x', prioritizeVerb: score}]";
+        refuses(unweighted, "extenders[0].weight: must have a positive weight applied to it");
+        let binders = "extenders: [{urlPrefix: 'http://x', bindVerb: b}, {urlPrefix: 'http://y', bindVerb: b}]";
+        refuses(binders, "only one extender can implement bind");
         refuses("profiles: [{plugins: {filter: {enabled: [{name: Mine}]}}}]", "no plugin \"Mine\"");
         refuses("profiles: [{schedulerName: a}, {schedulerName: a}]", "profiles[1].schedulerName");
         refuses("percentageOfNodesToScore: 101", "not in valid range");

@@ -3,8 +3,9 @@
 //! Counterpart: `schedule_one.go` (schedulePod, findNodesThatFitPod, prioritizeNodes, selectHost).
 //! Invariant: a chosen node passed every filter against the cache as it is now.
 
+use crate::extenders::Verdict;
 use crate::filters::{Filters, Rejection};
-use crate::framework::{Cycle, Reasons};
+use crate::framework::{Cycle, Judgement, Reasons};
 use crate::listers::Key;
 use crate::node_info::NodeInfo;
 use crate::plugins::{PLUGINS, PluginSet, dynamic_resources};
@@ -20,6 +21,10 @@ const NO_CLAIMS: &str = "no new claims to deallocate";
 pub enum Outcome {
     Placed {
         node: String,
+    },
+    /// These would do, if the extenders agree.
+    ToBeJudged {
+        nodes: Vec<String>,
     },
     Unschedulable {
         message: String,
@@ -79,6 +84,10 @@ impl Scheduling {
         let search = self.search(cycle, &mut filters);
         match search.feasible.as_slice() {
             [] => self.no_fit(cycle, filters, &search),
+            feasible if matches!(cycle.extension.nodes, Judgement::Wanted) => {
+                let nodes = feasible.iter().map(|node| node.name().to_owned()).collect();
+                Outcome::ToBeJudged { nodes }
+            }
             [node] => Outcome::Placed { node: node.name().to_owned() },
             feasible => {
                 let totals = totals(cycle, feasible);
@@ -92,7 +101,7 @@ impl Scheduling {
         // Room may have been made there for this very pod.
         let promised = cycle.nominations.node_of(&cycle.pod.uid);
         if let Some(node) = promised.and_then(|name| cycle.cache.node(name)) {
-            search.ask(node, filters);
+            search.ask(cycle, node, filters);
             if !search.feasible.is_empty() {
                 return search;
             }
@@ -117,7 +126,7 @@ impl Scheduling {
         search.feasible.reserve(wanted.min(nodes));
         let mut asked = 0;
         while asked < nodes && search.feasible.len() < wanted {
-            search.ask(cycle.cache.at((self.start + asked) % nodes), filters);
+            search.ask(cycle, cycle.cache.at((self.start + asked) % nodes), filters);
             asked += 1;
         }
         self.start = (self.start + asked) % nodes;
@@ -207,15 +216,31 @@ fn no_fit_anywhere(cycle: Cycle<'_>, rejection: Rejection) -> Outcome {
 // === impl Search ===
 
 impl<'a> Search<'a> {
-    fn ask(&mut self, node: &'a NodeInfo, filters: &mut Filters<'a>) {
+    fn ask(&mut self, cycle: Cycle<'a>, node: &'a NodeInfo, filters: &mut Filters<'a>) {
         match filters.check(node, &mut self.reasons) {
-            Ok(()) => self.feasible.push(node),
+            Ok(()) => self.hear_extenders(cycle, node),
             Err(refusal) => {
                 self.rejected_by.insert(refusal.place);
                 if refusal.resolvable {
                     self.resolvable.push(node);
                 }
             }
+        }
+    }
+
+    /// Takes a node that the plugins agree to, unless extenders refused it or have not seen it.
+    fn hear_extenders(&mut self, cycle: Cycle<'a>, node: &'a NodeInfo) {
+        let Judgement::Given(verdicts) = cycle.extension.nodes else {
+            return self.feasible.push(node);
+        };
+        match verdicts.of(node.name()) {
+            Some(Verdict::Kept { .. }) => self.feasible.push(node),
+            Some(Verdict::Refused { reason }) => {
+                self.rejected_by = self.rejected_by.or(PluginSet::EXTENDERS);
+                self.reasons.add(reason.clone());
+            }
+            // It came, or began to fit, while they were asked.
+            None => self.rejected_by = self.rejected_by.or(PluginSet::EXTENDERS),
         }
     }
 
@@ -228,7 +253,7 @@ impl<'a> Search<'a> {
         names: &[String],
     ) {
         let nodes: Vec<_> = names.iter().filter_map(|name| cycle.cache.node(name)).collect();
-        nodes.iter().for_each(|node| self.ask(node, filters));
+        nodes.iter().for_each(|node| self.ask(cycle, node, filters));
         let others = cycle.cache.len() - nodes.len();
         if others > 0 {
             self.rejected_by.insert(place);
@@ -238,9 +263,18 @@ impl<'a> Search<'a> {
     }
 }
 
+/// What extenders add to a node's score.
+fn extra(cycle: Cycle<'_>, node: &NodeInfo) -> i64 {
+    let Judgement::Given(verdicts) = cycle.extension.nodes else { return 0 };
+    match verdicts.of(node.name()) {
+        Some(Verdict::Kept { score }) => *score,
+        _ => 0,
+    }
+}
+
 /// The weighted sum of all scores, node by node.
 fn totals<'a>(cycle: Cycle<'a>, feasible: &[&'a NodeInfo]) -> Vec<i64> {
-    let mut totals = vec![0; feasible.len()];
+    let mut totals: Vec<i64> = feasible.iter().map(|node| extra(cycle, node)).collect();
     let mut scores = vec![0; feasible.len()];
     for (plugin, weight) in cycle.profile.scores() {
         let Some(score) = plugin.score(cycle, feasible) else { continue };
@@ -261,6 +295,7 @@ mod tests {
 
     use super::*;
     use crate::cache::Cache;
+    use crate::framework::Extension;
     use crate::listers::Listers;
     use crate::node_info::NodeFacts;
     use crate::nominations::Nominations;
@@ -331,12 +366,14 @@ mod tests {
                     listers: &listers,
                     nominations: &nominations,
                     profile: &profile,
+                    extension: Extension::default(),
                 };
                 match scheduling.schedule(cycle) {
                     Outcome::Placed { node } => {
                         pod.node_name = Some(node);
                         cache.assume(Arc::new(pod));
                     }
+                    Outcome::ToBeJudged { nodes } => panic!("nobody asked for {nodes:?}"),
                     Outcome::Unschedulable { message, .. } => {
                         let room = cache.nodes().iter().find(|node| has_room(node, &pod));
                         assert!(room.is_none(), "{room:?} would do: {message}");

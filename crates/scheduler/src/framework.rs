@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use crate::cache::Cache;
+use crate::extenders::Verdicts;
 use crate::listers::Listers;
 use crate::node_info::{NodeFacts, NodeInfo};
 use crate::nominations::Nominations;
@@ -24,6 +25,26 @@ pub struct Cycle<'a> {
     pub listers: &'a Listers,
     pub nominations: &'a Nominations,
     pub profile: &'a Profile,
+    pub extension: Extension<'a>,
+}
+
+/// What extenders have to do with a cycle.
+#[derive(Clone, Copy, Default)]
+pub struct Extension<'a> {
+    pub nodes: Judgement<'a>,
+    /// Whether they want to agree to the victims of a preemption.
+    pub victims: bool,
+}
+
+/// How far the extenders are with the nodes that fit.
+#[derive(Clone, Copy, Default)]
+pub enum Judgement<'a> {
+    /// No extender cares.
+    #[default]
+    Unneeded,
+    /// The nodes that fit are to be put to them.
+    Wanted,
+    Given(&'a Verdicts),
 }
 
 /// Contract: stateless; `filter` and `score` are called once per cycle and may cost a pass over the cache, what they

@@ -11,6 +11,7 @@ mod claim_writes;
 mod config;
 mod cycle;
 mod devices;
+mod extenders;
 mod filters;
 mod framework;
 mod groups;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use api_writes::Writer;
 pub use config::ConfigError;
+use extenders::{ExtenderConfig, Extenders};
 use profile::Profile;
 use scheduler::Scheduler;
 
@@ -54,6 +56,8 @@ const EVENTS_AHEAD: usize = 4096;
 pub struct SchedulerConfig {
     /// Only pods whose `spec.schedulerName` is that of a profile are placed.
     profiles: Vec<Profile>,
+    /// Programs that have a say in placements, in the order they are asked.
+    extenders: Vec<ExtenderConfig>,
     /// How long a pod waits after its first failed attempt, and at most.
     initial_backoff: Duration,
     max_backoff: Duration,
@@ -66,6 +70,7 @@ impl Default for SchedulerConfig {
     fn default() -> SchedulerConfig {
         SchedulerConfig {
             profiles: vec![Profile::default()],
+            extenders: Vec::new(),
             initial_backoff: Duration::from_secs(1),
             max_backoff: Duration::from_secs(10),
             instance: profile::DEFAULT_NAME.into(),
@@ -80,7 +85,7 @@ const RESTART_DELAY: Duration = Duration::from_secs(1);
 /// Places pods until `shutdown`. A panic in a part costs a restart: all state comes back from the watches.
 pub async fn run(client: Client, config: SchedulerConfig, shutdown: CancellationToken) {
     loop {
-        let mut parts = start(client.clone(), config.clone());
+        let mut parts = start(client.clone(), config.clone()).await;
         let ended = tokio::select! {
             () = shutdown.cancelled() => return,
             ended = parts.join_next() => ended,
@@ -94,7 +99,7 @@ pub async fn run(client: Client, config: SchedulerConfig, shutdown: Cancellation
 }
 
 /// The informers, the scheduling task and the recorder; they end when the set is dropped.
-fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
+async fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     let (events, heard) = mpsc::channel(EVENTS_AHEAD);
     let (reports, reported) = mpsc::unbounded_channel();
     let (recorder, recording) =
@@ -102,8 +107,9 @@ fn start(client: Client, config: SchedulerConfig) -> JoinSet<()> {
     let mut parts = JoinSet::new();
     parts.spawn(recording);
     let watched = watches::start(client.clone(), events, &mut parts);
+    let extenders = Extenders::connect(&config.extenders, client.clone()).await;
     let writer = Writer::new(client);
-    let scheduler = Scheduler::new(config, writer, recorder, reports, watched);
+    let scheduler = Scheduler::new(config, extenders, writer, recorder, reports, watched);
     parts.spawn(scheduler.run(heard, reported));
     parts
 }

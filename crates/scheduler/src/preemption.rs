@@ -29,10 +29,12 @@ pub enum Nomination {
         node: String,
         victims: Vec<Arc<PodInfo>>,
     },
+    /// Extenders want to agree to the victims first.
+    Propose(Vec<Candidate>),
 }
 
 /// A node that would do without some of its pods.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Candidate {
     pub node: String,
     /// The most important first; never empty.
@@ -60,11 +62,22 @@ pub fn preempt<'a>(
     }
     let mut reasons = Reasons::default();
     let (candidates, asked) = dry_run(cycle, filters, resolvable, chance, &mut reasons);
+    let nomination = match cycle.extension.victims && !candidates.is_empty() {
+        true => Nomination::Propose(candidates),
+        false => choose(candidates),
+    };
+    let message = match nomination {
+        Nomination::Clear => hopeless(cycle, reasons, asked),
+        _ => String::new(),
+    };
+    Attempt { nomination, message }
+}
+
+/// The promise of the best candidate's node, if there is one.
+pub fn choose(candidates: Vec<Candidate>) -> Nomination {
     match best(candidates) {
-        Some(Candidate { node, victims, .. }) => {
-            Attempt { nomination: Nomination::Set { node, victims }, message: String::new() }
-        }
-        None => Attempt { nomination: Nomination::Clear, message: hopeless(cycle, reasons, asked) },
+        Some(Candidate { node, victims, .. }) => Nomination::Set { node, victims },
+        None => Nomination::Clear,
     }
 }
 
@@ -236,8 +249,10 @@ mod tests {
         let outcome = scheduling.schedule(stage.cycle());
         let said = match outcome {
             Outcome::Placed { node } => format!("placed on {node}"),
+            Outcome::ToBeJudged { nodes } => panic!("nobody asked for {nodes:?}"),
             Outcome::Unschedulable { message, nomination, .. } => match nomination {
                 Nomination::Keep | Nomination::Clear => message,
+                Nomination::Propose(candidates) => panic!("nobody asked for {candidates:?}"),
                 Nomination::Set { node, victims } => {
                     let victims: Vec<_> = victims.iter().map(|pod| &*pod.name).collect();
                     format!("{node}: {}", victims.join(" "))

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cache::Cache;
 use crate::devices::{ClaimInfo, ClassInfo, SliceInfo};
-use crate::framework::Cycle;
+use crate::framework::{Cycle, Extension};
 use crate::informer::Change;
 use crate::listers::{self, Listed, Lister, Listers};
 use crate::node_info::NodeFacts;
@@ -68,6 +68,7 @@ impl Stage {
             listers: &self.listers,
             nominations: &self.nominations,
             profile: &self.profile,
+            extension: Extension::default(),
         }
     }
 }

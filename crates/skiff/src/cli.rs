@@ -72,9 +72,15 @@ pub struct BenchArgs {
     /// With --pods: pods that ask to be spread over zones and keep away from each other
     #[arg(long, requires = "pods")]
     pub spread: bool,
-    /// Image of a pod whose start is timed; no pods without it
-    #[arg(long)]
+    /// Measure only the node, with pods of this image, which it must have
+    #[arg(long, conflicts_with = "pods")]
     pub image: Option<String>,
+    /// With --image: a command that the image has and that ends at once, such as `true`
+    #[arg(long, requires = "image", value_name = "COMMAND")]
+    pub exec: Option<String>,
+    /// With --image: how many pods are started at once
+    #[arg(long, requires = "image", default_value_t = 100)]
+    pub burst: usize,
 }
 
 impl Cli {

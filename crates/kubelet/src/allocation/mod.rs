@@ -28,6 +28,7 @@ use predicates::{HostPort, NodeRoom, insufficient};
 pub struct Allocations {
     allocatable: Resources,
     pods_dir: PathBuf,
+    allowed_sysctls: Vec<String>,
     /// Told the uid of every pod whose waiting resize has been granted.
     granted: mpsc::UnboundedSender<String>,
     held: Mutex<BTreeMap<String, Held>>,
@@ -88,7 +89,13 @@ impl Allocations {
         granted: mpsc::UnboundedSender<String>,
     ) -> Self {
         let (held, changed) = (Mutex::default(), Notify::new());
-        Allocations { allocatable, pods_dir, granted, held, changed }
+        let allowed_sysctls = Vec::new();
+        Allocations { allocatable, pods_dir, allowed_sysctls, granted, held, changed }
+    }
+
+    /// Lets pods set these sysctls, too.
+    pub fn allowing(self, allowed_sysctls: Vec<String>) -> Self {
+        Allocations { allowed_sysctls, ..self }
     }
 
     /// Returns when the sum of grants may have changed since the last time; for one who waits.
@@ -117,6 +124,7 @@ impl Allocations {
         if known.is_none() {
             let room = self.room(&held, uid);
             if !runs {
+                predicates::sysctls(spec, &self.allowed_sysctls)?;
                 predicates::admit(pod, &requests, &ports, &room, node)?;
             }
             self.record(uid, &grant)?;

@@ -79,7 +79,6 @@ pub fn admit(
 ) -> Result<(), Rejection> {
     let spec = pod.spec.as_ref().expect("a pod bound to a node has a spec");
     operating_system(spec)?;
-    sysctls(spec)?;
     if let Some(lack) = insufficient(requests, room).next() {
         return reject(format!("OutOf{}", lack.resource), lack.to_string());
     }
@@ -109,11 +108,18 @@ fn operating_system(spec: &PodSpec) -> Result<(), Rejection> {
     }
 }
 
-fn sysctls(spec: &PodSpec) -> Result<(), Rejection> {
+/// `allowed` beside the safe ones: names, or beginnings of names with a `*`.
+pub fn sysctls(spec: &PodSpec, allowed: &[String]) -> Result<(), Rejection> {
+    let is_allowed = |name: &str| {
+        allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == allowed,
+        })
+    };
     let asked = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
     for sysctl in asked {
         let name = sysctl.name.replace('/', ".");
-        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+        if !SAFE_SYSCTLS.contains(&name.as_str()) && !is_allowed(&name) {
             return reject(
                 "SysctlForbidden",
                 format!("forbidden sysctl: {name:?} not allowlisted"),

@@ -150,3 +150,24 @@ fn a_class_holds_what_its_pods_were_granted() {
     node.release("a");
     assert_eq!(node.granted_cpu(QosClass::Burstable), 250);
 }
+
+#[test]
+fn an_unsafe_sysctl_takes_a_node_that_allows_it() {
+    let (node, _, _dir) = node();
+    let node = node.allowing(vec!["kernel.msg*".into(), "net.core.somaxconn".into()]);
+    for (name, allowed) in [
+        ("kernel.msgmax", true),
+        ("kernel/msgmnb", true),
+        ("net.core.somaxconn", true),
+        ("net.core.somaxconn2", false),
+        ("kernel.sem", false),
+    ] {
+        let pod = json!({
+            "metadata": { "uid": name.replace('/', "-"), "name": "p" },
+            "spec": { "containers": [], "securityContext": { "sysctls": [{ "name": name, "value": "1" }] } },
+        });
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let answer = node.admit(&pod, None, false).map_err(|rejection| rejection.reason);
+        assert_eq!(answer, if allowed { Ok(()) } else { Err("SysctlForbidden".into()) }, "{name}");
+    }
+}

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ContainerPort;
 use skiff_runtime::{
-    LinuxPodSandboxConfig, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping,
-    Protocol, SeccompProfile, UserNamespace,
+    LinuxContainerResources, LinuxPodSandboxConfig, NamespaceOptions, PodSandboxConfig,
+    PodSandboxMetadata, PortMapping, Protocol, SeccompProfile, UserNamespace,
 };
 
 use super::{
@@ -67,7 +67,10 @@ pub fn sandbox_config(
             privileged: has_privileged(pod),
             sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
             seccomp: SeccompProfile::RuntimeDefault,
-            resources: pod_resources(spec),
+            resources: LinuxContainerResources {
+                pids_limit: config.pod_pids_limit.unwrap_or(0),
+                ..pod_resources(spec)
+            },
         },
     }
 }

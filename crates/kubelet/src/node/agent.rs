@@ -21,9 +21,6 @@ use super::{
 };
 use crate::{context::NodeContext, events::EventType};
 
-const REPORT_EVERY: Duration = Duration::from_secs(300);
-/// The runtime is asked this often whether it is there; what the node is short of is told as soon as it is known.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs for ever.
@@ -31,7 +28,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
     let api: Api<Node> = Api::all(ctx.client.clone());
     let mut registered = register(&ctx, &api).await;
     ctx.recorder.node(&ctx.config.node_name, EventType::Normal, "Starting", "Starting kubelet.");
-    tokio::spawn(lease::keep(ctx.client.clone(), registered.clone()));
+    tokio::spawn(lease::keep(ctx.client.clone(), registered.clone(), ctx.config.lease_seconds));
     let mut reported = registered.status.take().unwrap_or_default();
     announce(&ctx, &NodeStatus::default(), &reported);
     let mut due = tokio::time::Instant::now();
@@ -45,7 +42,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
                 Ok(()) => {
                     announce(&ctx, &reported, &wanted);
                     reported = wanted;
-                    due = tokio::time::Instant::now() + REPORT_EVERY;
+                    due = tokio::time::Instant::now() + ctx.config.status_report;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "node status not written");
@@ -58,7 +55,8 @@ pub async fn run(ctx: Arc<NodeContext>) {
             _ = conditions.changed() => {}
             _ = in_use.changed() => {}
             () = ctx.going.begins() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            // The runtime is asked this often whether it is there; what is short is told as soon as it is known.
+            () = tokio::time::sleep(ctx.config.status_update) => {}
         }
     }
 }

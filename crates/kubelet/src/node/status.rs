@@ -10,7 +10,7 @@ use k8s_openapi::{
     api::core::v1::{
         ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
         NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
-        NodeSystemInfo,
+        NodeSwapStatus, NodeSystemInfo,
     },
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
 };
@@ -22,8 +22,6 @@ use crate::{
     eviction::Condition,
 };
 
-/// Upstream reports the largest fifty.
-const MAX_IMAGES: usize = 50;
 const MAX_NAMES_PER_IMAGE: usize = 5;
 
 /// What changes while the machine runs.
@@ -95,7 +93,7 @@ pub fn status(
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(readings.features.supplemental_groups_policy),
         }),
-        images: Some(images(&readings.images)),
+        images: Some(images(&readings.images, config.status_max_images)),
         node_info: Some(node_info(machine, readings)),
         runtime_handlers: Some(vec![default_handler(&readings.features)]),
         volumes_in_use: volumes_in_use(readings, previous),
@@ -126,10 +124,11 @@ fn addresses(config: &KubeletConfig) -> Vec<NodeAddress> {
     ips.chain([address("Hostname", config.node_name.clone())]).collect()
 }
 
-fn images(images: &[Image]) -> Vec<ContainerImage> {
+/// The largest ones, as many as are to be told of.
+fn images(images: &[Image], most: Option<usize>) -> Vec<ContainerImage> {
     let mut images: Vec<&Image> = images.iter().collect();
     images.sort_by_key(|i| (std::cmp::Reverse(i.size), i.id.clone()));
-    let shown = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
+    let shown = images.into_iter().take(most.unwrap_or(usize::MAX)).map(|image| ContainerImage {
         names: Some(
             image
                 .repo_digests
@@ -159,7 +158,10 @@ fn node_info(machine: &Machine, readings: &Readings) -> NodeSystemInfo {
         operating_system: "linux".into(),
         os_image: machine.os_image.clone(),
         system_uuid: machine.system_uuid.clone(),
-        swap: None,
+        swap: i64::try_from(machine.swap_bytes)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .map(|bytes| NodeSwapStatus { capacity: Some(bytes) }),
     }
 }
 

@@ -90,6 +90,8 @@ impl Server {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream) {
+        // Else the first answer waits for the peer's delayed acknowledgement of the handshake's end, 40 ms.
+        let _ = stream.set_nodelay(true);
         let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
         let Ok(Ok(stream)) = handshake.await else { return };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());

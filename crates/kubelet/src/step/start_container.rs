@@ -18,11 +18,14 @@ use super::{
     hook::{self, HookTarget},
 };
 use crate::{
+    config::SwapBehavior,
     container::{
         config::{Resolved, container_config},
         env::{EnvSources, environment},
-        resources::{container_resources, hugepage_limits, memory_policy, oom_score_adj},
-        security::security_context,
+        resources::{
+            container_resources, hugepage_limits, memory_policy, oom_score_adj, swap_limit,
+        },
+        security::{NodeSeccomp, security_context},
     },
     context::NodeContext,
     events::EventType,
@@ -108,7 +111,7 @@ impl Start<'_> {
                 &self.container.spec,
                 self.ctx.machine.hugepages.keys(),
             ),
-            unified: memory_policy(),
+            unified: memory_policy(self.swap()),
             ..container_resources(spec, &self.container.spec)
         };
         let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
@@ -124,6 +127,19 @@ impl Start<'_> {
             format!("Container created: {}", self.container.name()),
         );
         Ok(id)
+    }
+
+    fn swap(&self) -> u64 {
+        let machine = &self.ctx.machine;
+        match self.ctx.config.swap {
+            SwapBehavior::NoSwap => 0,
+            SwapBehavior::LimitedSwap => swap_limit(
+                self.pod.spec(),
+                &self.container.spec,
+                machine.memory_bytes,
+                machine.swap_bytes,
+            ),
+        }
     }
 
     async fn environment(&self) -> Result<Vec<(String, String)>, String> {
@@ -177,9 +193,10 @@ impl Start<'_> {
             }
             None => None,
         };
-        let seccomp_root = self.ctx.config.root_dir.join("seccomp");
+        let root = self.ctx.config.root_dir.join("seccomp");
+        let seccomp = NodeSeccomp { root: &root, default: self.ctx.config.seccomp_default };
         let mut security =
-            security_context(self.pod, &self.container.spec, image, target, &seccomp_root)
+            security_context(self.pod, &self.container.spec, image, target, &seccomp)
                 .map_err(|e| e.to_string())?;
         security.namespaces.user.clone_from(&self.sandbox.namespaces.user);
         Ok(security)

@@ -206,6 +206,7 @@ pub async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<tokio::net::T
     })?;
     let stream = receiver.await.map_err(|_| io::Error::other("the dialling thread died"))??;
     stream.set_nonblocking(true)?;
+    stream.set_nodelay(true)?;
     tokio::net::TcpStream::from_std(stream)
 }
 

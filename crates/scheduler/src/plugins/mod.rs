@@ -55,6 +55,9 @@ impl PluginSet {
         PluginSet((1 << PLUGINS.len()) - 1)
     }
 
+    /// Not a plugin: an extender had a say. Whatever happens may change its mind.
+    pub const EXTENDERS: PluginSet = PluginSet(1 << 31);
+
     pub fn one(place: usize) -> PluginSet {
         PluginSet(1 << place)
     }
@@ -62,7 +65,7 @@ impl PluginSet {
     /// The plugins that asked to hear of such an event.
     pub fn hearing(kind: EventKind) -> PluginSet {
         static HEARING: LazyLock<[PluginSet; EventKind::COUNT]> = LazyLock::new(|| {
-            let mut hearing = [PluginSet::default(); EventKind::COUNT];
+            let mut hearing = [PluginSet::EXTENDERS; EventKind::COUNT];
             for (place, plugin) in PLUGINS.iter().enumerate() {
                 plugin.hears().iter().for_each(|kind| hearing[*kind as usize].insert(place));
             }
@@ -74,6 +77,10 @@ impl PluginSet {
     /// The plugins that are in both sets.
     pub fn and(self, other: PluginSet) -> PluginSet {
         PluginSet(self.0 & other.0)
+    }
+
+    pub fn or(self, other: PluginSet) -> PluginSet {
+        PluginSet(self.0 | other.0)
     }
 
     pub fn insert(&mut self, place: usize) {

@@ -52,6 +52,7 @@ fn decides(scene: &str, expected: &str) {
     let mut scheduling = Scheduling { start: 0, chance: Chance(7) };
     let decided = match scheduling.schedule(stage.cycle()) {
         Outcome::Placed { node } => node,
+        Outcome::ToBeJudged { nodes } => panic!("nobody asked for {nodes:?}"),
         Outcome::Unschedulable { message, .. } => message,
     };
     assert_eq!(decided, expected);

@@ -344,5 +344,6 @@ impl QueuedPod {
 
 fn helps(pod: &QueuedPod, event: &ClusterEvent) -> bool {
     let asked = pod.rejected_by.and(PluginSet::hearing(event.kind()));
-    pod.rejected_by.is_empty() || asked.iter().any(|plugin| plugin.may_help(&pod.info, event))
+    let unforeseeable = pod.rejected_by.is_empty() || !asked.and(PluginSet::EXTENDERS).is_empty();
+    unforeseeable || asked.iter().any(|plugin| plugin.may_help(&pod.info, event))
 }

@@ -13,11 +13,13 @@ use tokio::time::Instant;
 
 use super::{AwaitingClaims, BindError, Scheduler};
 use crate::devices::ClaimInfo;
+use crate::extenders::{ExtenderError, Verdicts};
 use crate::framework::{ClusterEvent, EventKind};
 use crate::informer::Change;
 use crate::listers::Listed;
 use crate::node_info::NodeFacts;
 use crate::pod_info::PodInfo;
+use crate::preemption::Candidate;
 use crate::watches::ListerChange;
 
 /// Everything the task reacts to.
@@ -36,6 +38,17 @@ pub enum Event {
     Preempted {
         pod: Arc<PodInfo>,
         asked: bool,
+    },
+    /// Extenders said what they make of the nodes that fit.
+    NodesJudged {
+        pod: Arc<PodInfo>,
+        outcome: Result<Verdicts, ExtenderError>,
+    },
+    /// Extenders said which victims they agree to; `message` is why the pod fits nowhere.
+    VictimsJudged {
+        pod: Arc<PodInfo>,
+        message: String,
+        outcome: Result<Vec<Candidate>, ExtenderError>,
     },
     /// A binding ended.
     Bound {
@@ -59,6 +72,10 @@ impl Scheduler {
             }
             Event::Preempted { pod, asked } => {
                 self.queue.preempted(&pod.uid, asked, Instant::now());
+            }
+            Event::NodesJudged { pod, outcome } => self.nodes_judged(&pod, outcome),
+            Event::VictimsJudged { pod, message, outcome } => {
+                self.victims_judged(&pod, message, outcome);
             }
             Event::Bound { pod, node, outcome } => self.bound(&pod, &node, outcome),
         }

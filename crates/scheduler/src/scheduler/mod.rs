@@ -6,6 +6,7 @@
 //! Invariant: no pod is tried before everything that was there at the start is known; nothing here waits for the API.
 
 mod devices;
+mod extended;
 mod heard;
 mod outcome;
 
@@ -24,10 +25,12 @@ use crate::api_writes::Writer;
 use crate::cache::Cache;
 use crate::claim_writes::ClaimError;
 use crate::cycle::{Chance, Outcome, Scheduling};
-use crate::framework::Cycle;
+use crate::extenders::{Concerned, ExtenderError, Extenders, Verdicts};
+use crate::framework::{Cycle, Extension, Judgement};
 use crate::listers::Listers;
 use crate::nominations::Nominations;
 use crate::pod_info::PodInfo;
+use crate::preemption::Nomination;
 use crate::profile::Profile;
 use crate::queue::SchedulingQueue;
 use crate::recorder::Recorder;
@@ -46,6 +49,8 @@ pub enum BindError {
     Api(#[from] kube::Error),
     #[error("running PreBind plugin \"DynamicResources\": {0}")]
     Claim(#[from] ClaimError),
+    #[error(transparent)]
+    Extender(#[from] ExtenderError),
     #[error("timed out waiting for the pod's claims to be bound")]
     ClaimsTimedOut,
 }
@@ -57,6 +62,7 @@ pub struct Scheduler {
     queue: SchedulingQueue,
     nominations: Nominations,
     profiles: Vec<Profile>,
+    extenders: Extenders,
     scheduling: Scheduling,
     writer: Writer,
     recorder: Recorder,
@@ -76,6 +82,7 @@ pub struct Scheduler {
 impl Scheduler {
     pub fn new(
         config: SchedulerConfig,
+        extenders: Extenders,
         writer: Writer,
         recorder: Recorder,
         reports: mpsc::UnboundedSender<Event>,
@@ -90,6 +97,7 @@ impl Scheduler {
             queue: SchedulingQueue::new(config.initial_backoff, config.max_backoff),
             nominations: Nominations::default(),
             profiles: config.profiles,
+            extenders,
             scheduling,
             writer,
             recorder,
@@ -145,8 +153,14 @@ impl Scheduler {
             return false;
         }
         let Some(queued) = self.queue.pop(Instant::now()) else { return false };
-        let pod = &queued.info;
-        let Some(profile) = self.profile(pod) else { return true };
+        self.attempt(&queued.info, None);
+        true
+    }
+
+    /// Looks for a node; with `verdicts` once extenders have said what they make of those that fit.
+    fn attempt(&mut self, pod: &Arc<PodInfo>, verdicts: Option<&Verdicts>) {
+        let Some(profile) = self.profile(pod) else { return };
+        let concerned = self.extenders.concerning(pod);
         self.cache.settle();
         let cycle = Cycle {
             pod,
@@ -154,22 +168,40 @@ impl Scheduler {
             listers: &self.listers,
             nominations: &self.nominations,
             profile: &self.profiles[profile],
+            extension: extension(concerned.as_ref(), verdicts),
         };
         match self.scheduling.schedule(cycle) {
-            Outcome::Placed { node } => self.place(&queued, node),
+            Outcome::Placed { node } => self.place(pod, node),
+            Outcome::ToBeJudged { nodes } => self.put_to_extenders(pod, concerned, nodes),
             Outcome::Unschedulable { message, rejected_by, nomination, deallocate } => {
                 if let Some(claim) = deallocate {
                     self.deallocate(pod, claim);
                 }
                 self.queue.unschedulable(&pod.uid, rejected_by, Instant::now());
-                let nominated = self.nominate(pod, nomination);
-                self.tell_failed(pod, "Unschedulable", message, nominated);
+                match nomination {
+                    Nomination::Propose(candidates) => {
+                        self.propose(pod, concerned, candidates, message);
+                    }
+                    nomination => {
+                        let nominated = self.nominate(pod, nomination);
+                        self.tell_failed(pod, "Unschedulable", message, nominated);
+                    }
+                }
             }
         }
-        true
     }
 
     fn profile(&self, pod: &PodInfo) -> Option<usize> {
         self.profiles.iter().position(|profile| profile.name == pod.scheduler_name)
     }
+}
+
+fn extension<'a>(concerned: Option<&Concerned>, verdicts: Option<&'a Verdicts>) -> Extension<'a> {
+    let Some(concerned) = concerned else { return Extension::default() };
+    let nodes = match verdicts {
+        Some(verdicts) => Judgement::Given(verdicts),
+        None if concerned.judges_nodes() => Judgement::Wanted,
+        None => Judgement::Unneeded,
+    };
+    Extension { nodes, victims: concerned.judges_preemption() }
 }

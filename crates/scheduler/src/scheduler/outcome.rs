@@ -9,21 +9,21 @@ use tokio::time::Instant;
 
 use super::{BindError, Event, Scheduler};
 use crate::devices::Reservation;
+use crate::extenders::Concerned;
 use crate::framework::ClusterEvent;
 use crate::plugins::dynamic_resources;
 use crate::plugins::volume_binding::{self, ClaimStep};
 use crate::pod_info::{Condition, PodInfo};
 use crate::preemption::Nomination;
-use crate::queue::QueuedPod;
 use crate::recorder::Note;
 
 impl Scheduler {
     /// Counts the pod on its node at once; what must be written for that is written beside the task.
-    pub(super) fn place(&mut self, queued: &QueuedPod, node: String) {
+    pub(super) fn place(&mut self, pod: &Arc<PodInfo>, node: String) {
         let on = self.cache.node(&node).expect("the cycle chose a node of the cache");
-        let steps = volume_binding::claim_steps(&queued.info, &self.listers, on);
-        let reservations = dynamic_resources::reservations(&queued.info, &self.listers, on);
-        let mut assumed = PodInfo::clone(&queued.info);
+        let steps = volume_binding::claim_steps(pod, &self.listers, on);
+        let reservations = dynamic_resources::reservations(pod, &self.listers, on);
+        let mut assumed = PodInfo::clone(pod);
         assumed.node_name = Some(node.clone());
         let pod = Arc::new(assumed);
         self.nominations.remove(&pod.uid);
@@ -42,7 +42,8 @@ impl Scheduler {
         nomination: Nomination,
     ) -> Option<String> {
         match nomination {
-            Nomination::Keep => None,
+            // A proposal is decided on when the extenders have answered.
+            Nomination::Keep | Nomination::Propose(_) => None,
             Nomination::Clear => {
                 self.nominations.remove(&pod.uid);
                 pod.nominated.is_some().then(String::new)
@@ -119,12 +120,16 @@ impl Scheduler {
     fn bind(&mut self, pod: Arc<PodInfo>, node: String) {
         let (writer, reports) = (self.writer.clone(), self.reports.clone());
         let told = self.telling.remove(&pod.uid);
+        let binder = self.extenders.concerning(&pod).filter(Concerned::binds);
         tokio::spawn(async move {
             // A condition that is still on its way must not arrive after the binding and deny it.
             if let Some(told) = told {
                 let _ = told.await;
             }
-            let outcome = writer.bind(&pod, &node).await.map_err(BindError::Api);
+            let outcome = match binder {
+                Some(binder) => binder.bind(&node).await.map_err(BindError::Extender),
+                None => writer.bind(&pod, &node).await.map_err(BindError::Api),
+            };
             // Nobody listens any more only when the scheduler has stopped.
             let _ = reports.send(Event::Bound { pod, node, outcome });
         });

@@ -125,6 +125,10 @@ impl FakeApi {
                 reply(StatusCode::OK, &json!({"type": "ERROR", "object": status}))
             }
             ("GET", [.., resource]) if query.contains("watch=true") => self.watch(resource),
+            ("GET", ["api", "v1", "namespaces", ns, "pods", name]) => {
+                self.read(&format!("pods/{ns}/{name}"))
+            }
+            ("GET", ["api", "v1", resource]) => self.list(resource),
             other => panic!("the fake API does not serve {other:?}?{query}"),
         }
     }
@@ -180,6 +184,21 @@ impl FakeApi {
             state.put(resource, object.clone());
             reply(StatusCode::OK, &object)
         })
+    }
+
+    fn read(&self, key: &str) -> Response<Answer> {
+        match self.0.state.lock().unwrap().objects.get(key) {
+            Some(object) => reply(StatusCode::OK, object),
+            None => failure(StatusCode::NOT_FOUND, "no such object"),
+        }
+    }
+
+    fn list(&self, resource: &str) -> Response<Answer> {
+        let state = self.0.state.lock().unwrap();
+        let prefix = format!("{resource}/");
+        let listed = state.objects.iter().filter(|(key, _)| key.starts_with(&prefix));
+        let items: Vec<_> = listed.map(|(_, object)| object).collect();
+        reply(StatusCode::OK, &json!({"kind": "List", "apiVersion": "v1", "items": items}))
     }
 
     fn watch(&self, resource: &str) -> Response<Answer> {

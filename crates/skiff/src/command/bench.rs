@@ -28,9 +28,10 @@ pub fn run(args: BenchArgs) -> Done {
         let span = Duration::from_secs(args.seconds);
         println!("{} with {} clients, {} s each", target.server(), args.clients, args.seconds);
         let bench = rates::Bench::prepare(&target).await?;
-        let measured = match args.pods {
-            Some(pods) => measure_scheduling(&args, &target, bench.namespace(), pods).await,
-            None => measure(&args, &target, &bench, span).await,
+        let measured = match (args.pods, &args.image) {
+            (Some(pods), _) => measure_scheduling(&args, &target, bench.namespace(), pods).await,
+            (None, Some(image)) => measure_node(&args, &target, bench.namespace(), image).await,
+            (None, None) => measure(&args, &target, &bench, span).await,
         };
         // The namespace goes whether or not everything could be measured.
         bench.clean_up(&target).await?;
@@ -55,6 +56,22 @@ async fn measure_scheduling(
     Ok(())
 }
 
+/// The node is measured alone: what the API server is busy with would be counted too.
+async fn measure_node(
+    args: &BenchArgs,
+    target: &Target,
+    namespace: &str,
+    image: &str,
+) -> Result<(), Box<dyn std::error::Error>> {
+    let pods = pods::Pods { target, namespace, image };
+    report::spread("apply to Running", pods.starts(100).await?);
+    if let Some(command) = &args.exec {
+        report::spread(&format!("exec {command}"), pods.commands(command, 100).await?);
+    }
+    report::all(&format!("{} pods at once", args.burst), pods.burst(args.burst).await?);
+    Ok(())
+}
+
 async fn measure(
     args: &BenchArgs,
     target: &Target,
@@ -76,11 +93,5 @@ async fn measure(
     let load = (args.watchers, args.changes_per_second);
     let fanout = fanout::run(target, bench.namespace(), load, span, &meter).await;
     report::fanout(&fanout.map_err(|error| error.to_string())?);
-    if let Some(image) = &args.image {
-        report::spread(
-            "apply to Running",
-            pods::starts(target, bench.namespace(), image, 20).await?,
-        );
-    }
     Ok(())
 }

@@ -4,10 +4,11 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, Parser};
 use skiff_cluster::{Health, StartOptions, Status};
 
 use super::{Done, block_on};
+use crate::cli::Cli;
 
 #[derive(Debug, Args)]
 pub struct ClusterArgs {
@@ -35,6 +36,7 @@ pub struct StartArgs {
 }
 
 pub fn start(args: StartArgs) -> Done {
+    check_server_args(&args.server_arg)?;
     let name = args.cluster.name;
     println!("Starting cluster {name:?}");
     let registries = args.registries.map(std::path::absolute).transpose()?;
@@ -62,6 +64,15 @@ pub fn start(args: StartArgs) -> Done {
         );
         Ok(ExitCode::SUCCESS)
     })
+}
+
+/// A mistake in them is told here: the server would tell it to a log that nobody looks at.
+fn check_server_args(args: &[String]) -> Result<(), String> {
+    let words = ["skiff", "server"].into_iter().chain(args.iter().map(String::as_str));
+    let Err(error) = Cli::try_parse_from(words) else { return Ok(()) };
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    Err(format!("--server-arg: {}", first.trim_start_matches("error: ")))
 }
 
 pub fn stop(name: &str) -> Done {
@@ -111,4 +122,19 @@ fn print(status: &Status) {
         (false, Health::Stopped) => "Stopped",
     };
     println!("kubeconfig: {configured}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_mistake_in_an_argument_of_the_server_is_told_at_once() {
+        let check = |args: &[&str]| {
+            check_server_args(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>())
+        };
+        assert_eq!(check(&["--max-pods=20", "--no-controllers"]), Ok(()));
+        let error = check(&["--maximal-pods=20"]).unwrap_err();
+        assert_eq!(error, "--server-arg: unexpected argument '--maximal-pods' found");
+    }
 }

@@ -22,7 +22,6 @@ use super::{Parts, Result, dns_metrics, serving, system_objects};
 use crate::node_socket::{Health, Images};
 
 pub const BRIDGE: &str = "skiff0";
-const KUBELET_PORT: u16 = 10250;
 const DNS_PORT: u16 = 53;
 
 pub struct Node {
@@ -53,8 +52,9 @@ impl Node {
         let dns_metrics = TcpListener::bind((dns_address.ip(), dns_metrics::PORT)).await?;
         let client = clients.node(&terms.node_name);
         let config = kubelet_config(terms, api, name)?;
+        let kubelet_address = (config.address.unwrap_or(terms.node_ip), config.port);
         let kubelet = Kubelet::build(config, client, runtime)?;
-        let kubelet_listener = TcpListener::bind((terms.node_ip, KUBELET_PORT)).await?;
+        let kubelet_listener = TcpListener::bind(kubelet_address).await?;
         Ok(Node {
             name: terms.node_name.clone(),
             images,
@@ -127,13 +127,17 @@ fn kubelet_config(terms: &Terms, api: &ApiServer, runtime: String) -> Result<Kub
     config.cluster_dns = vec![IpAddr::V4(terms.cluster_dns)];
     config.cluster_domain = terms.cluster_domain.clone();
     config.pod_cidr = Some(terms.pod_cidr.to_string());
-    config.port = KUBELET_PORT;
+    config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
+    let plain = config.clone();
     terms.images.apply(&mut config);
     config.eviction = terms.eviction.clone();
     config.shutdown = terms.shutdown;
+    config.max_pods = terms.max_pods;
     config.static_pod_path = terms.static_pod_path.clone();
-    config.serving = Some(serving::kubelet(api, &terms.node_name, terms.node_ip)?);
-    Ok(config)
+    match &terms.kubelet_configuration {
+        Some(file) => Ok(file.apply(config, &plain)?),
+        None => Ok(config),
+    }
 }
 
 /// Waits for the kubelet's first good report of itself.

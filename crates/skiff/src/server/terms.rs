@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skiff_apiserver::ApiServerConfig;
-use skiff_kubelet::{EvictionConfig, ShutdownGrace};
+use skiff_kubelet::{EvictionConfig, KubeletConfiguration, ShutdownGrace};
 use tokio::net::TcpListener;
 
 use super::Result;
@@ -30,9 +30,11 @@ pub struct Terms {
     pub images: ImageArgs,
     pub eviction: EvictionConfig,
     pub static_pod_path: Option<PathBuf>,
+    pub kubelet_configuration: Option<KubeletConfiguration>,
     /// Where the node agent keeps pods and finds plugins.
     pub kubelet_dir: PathBuf,
     pub shutdown: ShutdownGrace,
+    pub max_pods: u32,
     listener: std::net::TcpListener,
 }
 
@@ -48,8 +50,6 @@ enum Error {
         "--shutdown-grace-period-critical-pods {critical} must not exceed --shutdown-grace-period {total}"
     )]
     TooCritical { total: u64, critical: u64 },
-    #[error("--cluster-cidr: {0} is too small for a node's /24")]
-    TooSmall(Ipv4Net),
 }
 
 impl Terms {
@@ -60,7 +60,7 @@ impl Terms {
             return Err(Error::NotRoot.into());
         }
         let (service_cidr, cluster_cidr) = (network.service_cidr()?, network.cluster_cidr()?);
-        let pod_cidr = first_node_range(cluster_cidr)?;
+        let pod_cidr = network.first_node_range(cluster_cidr)?;
         let listener = bind(network.bind_address, network.port)?;
         let node_name = node.node_name.clone().unwrap_or_else(host_name);
         let node_ip = node.node_ip.unwrap_or_else(|| own_address(network.bind_address));
@@ -84,10 +84,16 @@ impl Terms {
             images: args.images.checked()?,
             eviction: args.eviction.config()?,
             shutdown: shutdown(node)?,
+            max_pods: node.max_pods,
             static_pod_path: node
                 .pod_manifest_path
                 .as_ref()
                 .map(std::path::absolute)
+                .transpose()?,
+            kubelet_configuration: node
+                .kubelet_config
+                .as_deref()
+                .map(KubeletConfiguration::read)
                 .transpose()?,
             kubelet_dir: kubelet_dir(args)?,
             listener,
@@ -134,12 +140,6 @@ fn bind(address: IpAddr, port: u16) -> Result<std::net::TcpListener> {
     let listener = std::net::TcpListener::bind((address, port)).map_err(failed)?;
     listener.set_nonblocking(true).map_err(failed)?;
     Ok(listener)
-}
-
-/// Every node's pods get a /24; this server's node has the first.
-fn first_node_range(cluster: Ipv4Net) -> Result<Ipv4Net> {
-    let mut ranges = cluster.subnets(24).map_err(|_| Error::TooSmall(cluster))?;
-    Ok(ranges.next().ok_or(Error::TooSmall(cluster))?)
 }
 
 fn host_name() -> String {

@@ -15,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::BufReader;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 /// As much as TLS sends in one piece. The TLS library alone would ask the socket for 4 KB at a time.
 const RECORD: usize = 17 << 10;
@@ -91,16 +92,21 @@ impl Target {
     }
 
     pub async fn connect(&self) -> Result<Connection, Error> {
+        let tls = self.dial().await?;
+        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
+        tokio::spawn(connection);
+        Ok(Connection { sender, host: self.host.clone(), token: self.token.clone() })
+    }
+
+    /// A connection that nothing was said on yet.
+    pub async fn dial(&self) -> Result<TlsStream<BufReader<TcpStream>>, Error> {
         let failed = |source| Error::Connect { server: self.server(), source };
         let tcp = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;
         tcp.set_nodelay(true).map_err(failed)?;
         let name = ServerName::try_from(self.host.clone())
             .map_err(|error| Error::Kubeconfig(error.to_string()))?;
         let tcp = BufReader::with_capacity(RECORD, tcp);
-        let tls = self.tls.connect(name, tcp).await.map_err(failed)?;
-        let (sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
-        tokio::spawn(connection);
-        Ok(Connection { sender, host: self.host.clone(), token: self.token.clone() })
+        self.tls.connect(name, tcp).await.map_err(failed)
     }
 }
 

@@ -20,6 +20,13 @@ pub fn spread(what: &str, durations: Vec<Duration>) {
     println!("{what:26} {count:>10} times   p50 {p50:>8.2?}   p99 {p99:>8.2?}");
 }
 
+/// Durations since one beginning: what counts is when the last was through.
+pub fn all(what: &str, durations: Vec<Duration>) {
+    let last = durations.iter().max().copied().unwrap_or_default();
+    let (p50, _) = percentiles(durations);
+    println!("{what:26} all after {last:>8.2?}   half after {p50:>8.2?}");
+}
+
 pub fn fanout(fanout: &Fanout) {
     let Fanout { watchers, written, took, delays, cpu: spent } = fanout;
     let what = format!("deliver to {watchers} watchers");

@@ -47,7 +47,7 @@ impl Events {
     }
 
     /// Reads on until an event is the wanted one; answers when it came.
-    pub async fn until(&mut self, wanted: impl Fn(&Value) -> bool) -> Result<Instant> {
+    pub async fn until(&mut self, mut wanted: impl FnMut(&Value) -> bool) -> Result<Instant> {
         loop {
             while let Some(end) = self.pending.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = self.pending.drain(..=end).collect();

@@ -91,6 +91,12 @@ pub struct NodeArgs {
     /// Manifests of pods that this node runs by itself: a directory of files in YAML or JSON
     #[arg(long, value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
+    /// How the node is to be: a KubeletConfiguration of kubelet.config.k8s.io/v1beta1; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
+    /// How many pods this node takes
+    #[arg(long, value_name = "COUNT", default_value_t = 110)]
+    pub max_pods: u32,
     /// Seconds pods get to end when the server is told to stop, the critical ones last; 0 leaves them running
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     pub shutdown_grace_period: u64,

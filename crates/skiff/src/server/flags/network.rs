@@ -27,6 +27,9 @@ pub struct NetworkArgs {
     /// Addresses of pods; every node gets a part
     #[arg(long, default_value = "10.244.0.0/16")]
     cluster_cidr: String,
+    /// How large the part of --cluster-cidr is that a node gets, as the length of its prefix
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u8).range(8..=29), value_name = "BITS")]
+    node_cidr_mask_size: u8,
     /// Domain of the cluster's DNS names
     #[arg(long, default_value = "cluster.local")]
     pub cluster_domain: String,
@@ -39,6 +42,13 @@ pub struct NoNetwork {
     value: String,
 }
 
+#[derive(Debug, thiserror::Error)]
+#[error("--cluster-cidr: {cluster} is too small for a node's /{node}")]
+pub struct TooSmall {
+    cluster: Ipv4Net,
+    node: u8,
+}
+
 // === impl NetworkArgs ===
 
 impl NetworkArgs {
@@ -48,6 +58,13 @@ impl NetworkArgs {
 
     pub fn cluster_cidr(&self) -> Result<Ipv4Net, NoNetwork> {
         network("cluster-cidr", &self.cluster_cidr)
+    }
+
+    /// Every node's pods get a part of the cluster's range; this server's node has the first.
+    pub fn first_node_range(&self, cluster: Ipv4Net) -> Result<Ipv4Net, TooSmall> {
+        let node = self.node_cidr_mask_size;
+        let ranges = cluster.subnets(node).ok();
+        ranges.and_then(|mut ranges| ranges.next()).ok_or(TooSmall { cluster, node })
     }
 
     pub fn name_in_certificate(&self, api: &mut ApiServerConfig) {
