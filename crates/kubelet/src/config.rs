@@ -180,6 +180,11 @@ impl KubeletConfig {
         self.root_dir.join("pods")
     }
 
+    /// Where device plugins find the agent, and it finds them.
+    pub fn device_plugins_dir(&self) -> PathBuf {
+        self.root_dir.join("device-plugins")
+    }
+
     /// Where plugins put the sockets they register by.
     pub fn plugins_registry_dir(&self) -> PathBuf {
         self.root_dir.join("plugins_registry")

@@ -16,6 +16,7 @@ mod configuration;
 mod container;
 mod context;
 mod csi;
+mod device_plugin;
 mod directory_watch;
 mod events;
 mod eviction;
@@ -55,6 +56,7 @@ pub use config::{
 pub use configuration::{ConfigurationError, Fault, KubeletConfiguration};
 use context::NodeContext;
 use csi::Drivers;
+use device_plugin::DeviceManager;
 use events::EventRecorder;
 use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
@@ -108,6 +110,7 @@ impl Kubelet {
             machine,
             recorder,
             csi: Drivers::new(notify.clone()),
+            devices: DeviceManager::read(config.device_plugins_dir()),
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
             tokens: TokenSource::new(client.clone()),
@@ -146,6 +149,8 @@ impl Kubelet {
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(csi::registration::run(self.ctx.clone()));
+        self.tasks.spawn(device_plugin::registry::run(self.ctx.clone()));
+        self.tasks.spawn(device_plugin::pod_resources::run(self.ctx.clone(), self.index.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));

@@ -4,11 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::host::Host;
-use crate::run::Outcome;
+use crate::run::{Outcome, eventually_within};
+
+/// A debug build on a busy machine takes its time.
+const RESTART_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Dropping it deletes the cluster, whatever became of the test.
 pub struct Cluster<'a> {
@@ -127,6 +133,26 @@ impl<'a> Cluster<'a> {
             .expect("the state is JSON");
         let holder = state["node"]["pid"].as_i64().expect("the node has a process");
         i32::try_from(holder).expect("a process id")
+    }
+
+    /// The directory of the node's agent.
+    pub fn kubelet_dir(&self) -> PathBuf {
+        self.host.dir().join("root/clusters").join(&self.name).join("data/node/kubelet")
+    }
+
+    /// A command that runs on the node, beside the server, and goes on when the server is killed.
+    pub fn node_command(&self, program: &str) -> Command {
+        let mut command = self.host.command("nsenter");
+        command.args(["--target", &self.holder_pid().to_string(), "--mount", "--", program]);
+        command
+    }
+
+    /// Kills the server with all it has in memory, and waits until the node's holder has it running again.
+    pub fn restart_server(&self) {
+        kill(Pid::from_raw(self.server_pid()), Signal::SIGKILL).expect("the server is ours");
+        eventually_within(RESTART_PATIENCE, "the server is back", || {
+            self.kubectl("get --raw /readyz").code == Some(0)
+        });
     }
 
     /// The process of the server.

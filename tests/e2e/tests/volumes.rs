@@ -1,6 +1,8 @@
 //! Configuration and data inside of a container.
 
-use e2e::{Cluster, Host, eventually, kuard_pod};
+use std::time::Duration;
+
+use e2e::{Cluster, Host, eventually, eventually_within, kuard_pod};
 use serde_json::json;
 
 #[test]
@@ -131,6 +133,11 @@ fn a_claim_gets_storage_that_outlives_its_pods_and_goes_with_it() {
     cluster.kubectl("delete pod writer --grace-period=0 --force").ok();
     with_claim("reader");
     assert_eq!(cluster.kubectl("exec reader -- cat /data/file").ok(), "there\n");
+    let larger = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+    cluster.kubectl_args(&["patch", "pvc", "data", "-p", larger]).ok();
+    eventually("the claim has grown", || claim("{.status.capacity.storage}") == "2Gi");
+    assert_eq!(claim("{.status.conditions}"), "", "nothing is left to be done");
+    assert_eq!(cluster.field(&format!("pv {volume}"), "{.spec.capacity.storage}"), "2Gi");
     cluster.kubectl("delete pvc data --wait=false").ok();
     assert_ne!(claim("{.metadata.deletionTimestamp}"), "", "it is in use, and stays");
     cluster.kubectl("delete pod reader --grace-period=0 --force").ok();
@@ -138,4 +145,30 @@ fn a_claim_gets_storage_that_outlives_its_pods_and_goes_with_it() {
         cluster.kubectl("get pv -o name").ok().is_empty()
             && !std::path::Path::new(&directory).exists()
     });
+}
+
+#[test]
+fn an_export_that_cannot_be_mounted_says_so_and_leaves_with_its_pod() {
+    let host = Host::new("nfs");
+    let cluster = Cluster::start(&host);
+    let mut pod = kuard_pod("reader");
+    // Nothing listens there, so that no kernel gets far.
+    pod["spec"]["volumes"] = json!([
+        { "name": "files", "nfs": { "server": "127.0.0.1", "path": "/export", "readOnly": true } },
+    ]);
+    cluster.apply(&pod);
+    let events = || cluster.field("events", "{.items[*].message}");
+    let said = "MountVolume.SetUp failed for volume \"files\" : mount failed: ";
+    // At once where there is no helper; a helper tries for two minutes.
+    let patience = Duration::from_secs(200);
+    eventually_within(patience, "the pod says why it waits", || events().contains(said));
+    assert!(
+        events().contains("Mounting arguments: -t nfs -o ro 127.0.0.1:/export "),
+        "{}",
+        events()
+    );
+    let known = std::fs::read_to_string("/proc/filesystems").expect("a Linux");
+    let unknown = "The kernel of this node does not support NFS";
+    assert_eq!(events().contains(unknown), !known.contains("nfs"), "{}", events());
+    cluster.kubectl("delete pod reader --timeout=200s").ok();
 }

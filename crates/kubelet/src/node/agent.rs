@@ -34,6 +34,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
     let mut due = tokio::time::Instant::now();
     let mut conditions = ctx.conditions.subscribe();
     let mut in_use = ctx.csi.watch_in_use();
+    let mut devices = ctx.devices.watch();
     loop {
         let wanted =
             status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
@@ -54,6 +55,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
             // The sender is the context's, which is alive.
             _ = conditions.changed() => {}
             _ = in_use.changed() => {}
+            _ = devices.changed() => {}
             () = ctx.going.begins() => {}
             // The runtime is asked this often whether it is there; what is short is told as soon as it is known.
             () = tokio::time::sleep(ctx.config.status_update) => {}
@@ -115,6 +117,7 @@ async fn readings(ctx: &NodeContext) -> Readings {
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),
         volumes_in_use: ctx.csi.volumes_in_use(),
+        devices: ctx.devices.counts(),
     }
 }
 

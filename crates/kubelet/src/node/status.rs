@@ -12,13 +12,17 @@ use k8s_openapi::{
         NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
         NodeSwapStatus, NodeSystemInfo,
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, Time},
+    },
 };
 use skiff_runtime::{Image, RuntimeFeatures, Version};
 
 use super::machine::Machine;
 use crate::{
     config::{KUBELET_VERSION, KubeletConfig},
+    device_plugin::inventory::Count,
     eviction::Condition,
 };
 
@@ -37,6 +41,8 @@ pub struct Readings {
     pub going: bool,
     /// Unique names of volumes that have to stay attached.
     pub volumes_in_use: Vec<String>,
+    /// What plugins offer.
+    pub devices: Vec<Count>,
 }
 
 pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
@@ -84,8 +90,8 @@ pub fn status(
 ) -> NodeStatus {
     NodeStatus {
         addresses: Some(addresses(config)),
-        allocatable: Some(machine.allocatable()),
-        capacity: Some(machine.capacity()),
+        allocatable: Some(with_devices(machine.allocatable(), readings, |it| it.allocatable)),
+        capacity: Some(with_devices(machine.capacity(), readings, |it| it.capacity)),
         conditions: Some(conditions(readings, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
@@ -99,6 +105,17 @@ pub fn status(
         volumes_in_use: volumes_in_use(readings, previous),
         ..NodeStatus::default()
     }
+}
+
+/// A resource whose plugin is gone is told of with none, since the API server would keep what it knows.
+fn with_devices(
+    mut resources: BTreeMap<String, Quantity>,
+    readings: &Readings,
+    number: fn(&Count) -> usize,
+) -> BTreeMap<String, Quantity> {
+    let devices = readings.devices.iter();
+    resources.extend(devices.map(|it| (it.resource.clone(), Quantity(number(it).to_string()))));
+    resources
 }
 
 /// The one of pods that name no RuntimeClass.

@@ -89,32 +89,7 @@ impl Start<'_> {
                 ..StepError::container("CreateContainerConfigError", error)
             }
         };
-        let env = self.environment().await.map_err(config_error)?;
-        let security = self.security(image).map_err(config_error)?;
-        let mounts = mounts::mounts(
-            self.ctx,
-            self.pod,
-            self.container,
-            self.sandbox,
-            self.attempt,
-            &env,
-            volumes,
-        )
-        .await
-        .map_err(config_error)?;
-        let spec = self.pod.spec();
-        let adj =
-            oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);
-        let resources = LinuxContainerResources {
-            oom_score_adj: adj,
-            hugepage_limits: hugepage_limits(
-                &self.container.spec,
-                self.ctx.machine.hugepages.keys(),
-            ),
-            unified: memory_policy(self.swap()),
-            ..container_resources(spec, &self.container.spec)
-        };
-        let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
+        let resolved = self.resolve(image, volumes).await.map_err(config_error)?;
         let config = container_config(self.pod, self.container, resolved);
         let created = self.ctx.runtime.create_container(&self.sandbox.id, config).await;
         let id = created.map_err(|error| {
@@ -127,6 +102,48 @@ impl Start<'_> {
             format!("Container created: {}", self.container.name()),
         );
         Ok(id)
+    }
+
+    /// Everything that the container's spec refers to.
+    async fn resolve(
+        &self,
+        image: &Image,
+        volumes: &HashMap<String, String>,
+    ) -> Result<Resolved, String> {
+        let plugins = self.ctx.devices.prepare(&self.pod.key.uid, self.container.name()).await?;
+        let env = with_defaults(self.environment().await?, plugins.envs);
+        let security = self.security(image)?;
+        let mut mounts = mounts::mounts(
+            self.ctx,
+            self.pod,
+            self.container,
+            self.sandbox,
+            self.attempt,
+            &env,
+            volumes,
+        )
+        .await?;
+        mounts.extend(plugins.mounts);
+        Ok(Resolved {
+            attempt: self.attempt,
+            env,
+            mounts,
+            resources: self.resources(),
+            security,
+            devices: plugins.devices,
+            annotations: plugins.annotations,
+        })
+    }
+
+    fn resources(&self) -> LinuxContainerResources {
+        let (spec, container) = (self.pod.spec(), &self.container.spec);
+        let machine = &self.ctx.machine;
+        LinuxContainerResources {
+            oom_score_adj: oom_score_adj(spec, self.pod.qos, container, machine.memory_bytes),
+            hugepage_limits: hugepage_limits(container, machine.hugepages.keys()),
+            unified: memory_policy(self.swap()),
+            ..container_resources(spec, container)
+        }
     }
 
     fn swap(&self) -> u64 {
@@ -241,6 +258,16 @@ impl Start<'_> {
         }
         Err(StepError::crashed("PostStartHookError", error))
     }
+}
+
+/// What plugins set comes first, and counts where the container itself says nothing.
+fn with_defaults(
+    own: Vec<(String, String)>,
+    mut defaults: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    defaults.retain(|(name, _)| own.iter().all(|(known, _)| known != name));
+    defaults.extend(own);
+    defaults
 }
 
 /// The objects of one kind that exist.

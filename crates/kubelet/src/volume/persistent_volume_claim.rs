@@ -1,5 +1,5 @@
 //! `persistentVolumeClaim` and `ephemeral` volumes whose persistent volume is a directory of this node (`hostPath`, `local`),
-//! or a CSI driver's.
+//! an export (`nfs`), or a CSI driver's.
 //!
 //! Consumes the claim and its volume through the API, emits the directory. Counterpart: `pkg/volume/local`.
 //! Invariant: a claim that is not bound, or bound for another claim, is never mounted.
@@ -9,9 +9,23 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume
 use kube::Api;
 
 use super::{
-    IoContext, Ready, VolumeError, VolumePlugin, VolumeRequest, csi, host_path, ownership,
+    IoContext, Ready, VolumeError, VolumePlugin, VolumeRequest, csi, host_path, nfs, ownership,
+    unsupported,
 };
 use crate::pod::desired::PodKey;
+
+/// Members of a volume that say nothing of where it is.
+const NOT_A_SOURCE: [&str; 9] = [
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
+];
 
 pub struct PersistentVolumeClaimVolume;
 
@@ -33,7 +47,11 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
             return csi::set_up(request, &source).await;
         }
         refuse_block(&volume)?;
+        let name = volume.metadata.name.unwrap_or_default();
         let spec = volume.spec.unwrap_or_default();
+        if let Some(source) = &spec.nfs {
+            return nfs::set_up_persistent(request, &name, &spec, source, read_only).await;
+        }
         let path = match (&spec.host_path, &spec.local) {
             (Some(source), _) => {
                 host_path::ensure(&source.path, source.type_.as_deref().unwrap_or_default())?;
@@ -43,12 +61,7 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
                 host_path::ensure(&source.path, "Directory")?;
                 source.path.clone()
             }
-            _ => {
-                let name = volume.metadata.name.unwrap_or_default();
-                return Err(VolumeError::Unsupported(format!(
-                    "of PersistentVolume {name:?} (neither hostPath nor local nor csi)"
-                )));
-            }
+            _ => return Err(unsupported::error(&unsupported::kind_of(&spec, &NOT_A_SOURCE))),
         };
         if let (Some(group), Some(_)) = (request.fs_group(), &spec.local) {
             ownership::give_to_group(path.as_ref(), group, false, true)

@@ -174,19 +174,30 @@ impl PodWorker {
         } else {
             self.ctx.going.admit().and_then(|()| conditions.admit(&self.object))
         };
-        let admitted =
+        let mut admitted =
             welcome.and_then(|()| self.ctx.allocations.admit(&self.object, node.as_ref(), runs));
+        if admitted.is_ok() {
+            admitted = self.ctx.devices.allocate(&self.object, runs).await;
+        }
         match admitted {
             Ok(()) => {
                 self.pod =
                     Arc::new(DesiredPod::new(self.ctx.allocations.grant(self.object.clone()).pod))
             }
             Err(rejection) => {
+                self.release();
                 let (reason, message) = (rejection.reason.clone(), rejection.message.clone());
                 self.ctx.recorder.pod(&self.pod, EventType::Warning, reason, message);
                 self.seen.rejected = Some(rejection);
             }
         }
+    }
+
+    /// Others may have what the pod had.
+    fn release(&self) {
+        self.ctx.allocations.release(&self.pod.key.uid);
+        self.ctx.devices.release(&self.pod.key.uid);
+        self.ctx.users.release(&self.pod.key.uid);
     }
 
     /// This node's object; without one its labels are not known, and the scheduler's word has to do.
@@ -273,8 +284,7 @@ impl PodWorker {
         }
         if let Stage::Terminated(_) = stage {
             self.probes.stop_all();
-            self.ctx.allocations.release(&self.pod.key.uid);
-            self.ctx.users.release(&self.pod.key.uid);
+            self.release();
         }
         true
     }
