@@ -29,7 +29,7 @@ use super::{
     observed::{Observed, Volumes, finished_at},
     plan::{Action, Plan, Stage, StepKey, plan},
     resize,
-    status::ID_SCHEME,
+    status::container_id,
     status_writer::StatusWriter,
 };
 use crate::{
@@ -375,7 +375,7 @@ impl PodWorker {
 
     /// What a container that ran before this agent did has: as last reported, or else what the pod is granted.
     fn note_given(&mut self, status: &ContainerStatus) {
-        let id = format!("{ID_SCHEME}{}", status.id);
+        let id = container_id(&self.ctx.config.container_runtime, &status.id);
         let reported =
             container_statuses(&self.reported).find(|s| s.container_id.as_ref() == Some(&id));
         let granted =
