@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::{api::core::v1::Taint, apimachinery::pkg::api::resource::Quantity};
 use rustls::{RootCertStore, server::ResolvesServerCert};
 
 use crate::{eviction::EvictionConfig, shutdown::ShutdownGrace};
@@ -18,6 +18,8 @@ pub struct KubeletConfig {
     pub node_name: String,
     /// Primary first; becomes the node's `InternalIP` and the host IP of its pods.
     pub node_ips: Vec<IpAddr>,
+    /// The name of the container runtime, as its version tells it.
+    pub container_runtime: String,
     /// Pod directories: volumes, `/etc/hosts`, termination messages.
     pub root_dir: PathBuf,
     /// Container logs, one directory per pod.
@@ -33,7 +35,10 @@ pub struct KubeletConfig {
     /// Added to the well-known labels at registration.
     pub node_labels: BTreeMap<String, String>,
     pub register_with_taints: Vec<Taint>,
-    /// Reported in `status.daemonEndpoints`; the listener itself is handed to [`crate::Kubelet::serve`].
+    /// Where the agent's API listens; `None` is the node's own address. The listener itself is handed to
+    /// [`crate::Kubelet::serve`].
+    pub address: Option<IpAddr>,
+    /// Reported in `status.daemonEndpoints`.
     pub port: u16,
     pub serving: Option<ServingConfig>,
     pub log_rotation: LogRotation,
@@ -46,10 +51,38 @@ pub struct KubeletConfig {
     pub eviction: EvictionConfig,
     /// What pods get when the agent ends.
     pub shutdown: ShutdownGrace,
+    /// Processes that a pod may have at once.
+    pub pod_pids_limit: Option<i64>,
+    /// Names, or beginnings of names with a `*`, of sysctls that pods may set although they are not safe.
+    pub allowed_unsafe_sysctls: Vec<String>,
+    /// Kept back from pods for the node's system and for Kubernetes' own parts.
+    pub system_reserved: BTreeMap<String, Quantity>,
+    pub kube_reserved: BTreeMap<String, Quantity>,
+    /// All pods together are limited to what is left.
+    pub enforce_node_allocatable: bool,
+    /// Containers without a seccomp profile have the runtime's.
+    pub seccomp_default: bool,
+    pub swap: SwapBehavior,
+    pub fail_swap_on: bool,
+    pub fail_cgroup_v1: bool,
+    /// How often the node is looked at, and how often its status is written though nothing changed.
+    pub status_update: Duration,
+    pub status_report: Duration,
+    /// The largest ones are told of; `None` is all.
+    pub status_max_images: Option<usize>,
+    pub lease_seconds: u32,
     /// User and group ids of each pod with users of its own.
     pub ids_per_pod: u32,
     /// Manifests of pods that this node runs by itself.
     pub static_pod_path: Option<PathBuf>,
+}
+
+/// Who may swap, on cgroup v2: nobody, or burstable containers in proportion to the memory they ask for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum SwapBehavior {
+    #[default]
+    NoSwap,
+    LimitedSwap,
 }
 
 /// Programs that know credentials for images.
@@ -85,6 +118,7 @@ pub struct LogRotation {
     pub max_bytes: u64,
     /// Files kept per container, the live one included.
     pub max_files: usize,
+    pub look_every: Duration,
 }
 
 // === impl KubeletConfig ===
@@ -95,6 +129,7 @@ impl KubeletConfig {
         KubeletConfig {
             node_name: node_name.into(),
             node_ips,
+            container_runtime: "skiff".into(),
             root_dir: "/var/lib/kubelet".into(),
             log_dir: "/var/log/pods".into(),
             cluster_dns: Vec::new(),
@@ -104,9 +139,14 @@ impl KubeletConfig {
             pod_cidr: None,
             node_labels: BTreeMap::new(),
             register_with_taints: Vec::new(),
+            address: None,
             port: 10250,
             serving: None,
-            log_rotation: LogRotation { max_bytes: 10 << 20, max_files: 5 },
+            log_rotation: LogRotation {
+                max_bytes: 10 << 20,
+                max_files: 5,
+                look_every: Duration::from_secs(10),
+            },
             serialize_image_pulls: false,
             max_parallel_image_pulls: Some(4),
             credential_providers: None,
@@ -118,6 +158,19 @@ impl KubeletConfig {
             },
             eviction: EvictionConfig::default(),
             shutdown: ShutdownGrace::default(),
+            pod_pids_limit: None,
+            allowed_unsafe_sysctls: Vec::new(),
+            system_reserved: BTreeMap::new(),
+            kube_reserved: BTreeMap::new(),
+            enforce_node_allocatable: true,
+            seccomp_default: false,
+            swap: SwapBehavior::NoSwap,
+            fail_swap_on: false,
+            fail_cgroup_v1: false,
+            status_update: Duration::from_secs(10),
+            status_report: Duration::from_secs(300),
+            status_max_images: Some(50),
+            lease_seconds: 40,
             ids_per_pod: 65536,
             static_pod_path: None,
         }
@@ -125,6 +178,11 @@ impl KubeletConfig {
 
     pub fn pods_dir(&self) -> PathBuf {
         self.root_dir.join("pods")
+    }
+
+    /// Where device plugins find the agent, and it finds them.
+    pub fn device_plugins_dir(&self) -> PathBuf {
+        self.root_dir.join("device-plugins")
     }
 
     /// Where plugins put the sockets they register by.
@@ -144,6 +202,17 @@ impl KubeletConfig {
     /// `<log dir>/<namespace>_<name>_<uid>`, which log collectors parse.
     pub fn pod_log_dir(&self, namespace: &str, name: &str, uid: &str) -> PathBuf {
         self.log_dir.join(format!("{namespace}_{name}_{uid}"))
+    }
+}
+
+// === impl SwapBehavior ===
+
+impl SwapBehavior {
+    pub fn name(self) -> &'static str {
+        match self {
+            SwapBehavior::NoSwap => "NoSwap",
+            SwapBehavior::LimitedSwap => "LimitedSwap",
+        }
     }
 }
 

@@ -12,6 +12,7 @@ use crate::{
     allocation::Allocations,
     config::KubeletConfig,
     csi::Drivers,
+    device_plugin::DeviceManager,
     events::EventRecorder,
     eviction::{Conditions, Evicted},
     image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots},
@@ -37,6 +38,7 @@ pub struct NodeContext {
     pub pull_slots: PullSlots,
     pub credential_providers: CredentialProviders,
     pub csi: Drivers,
+    pub devices: DeviceManager,
     pub allocations: Allocations,
     pub images: ImageCollector,
     /// What the node is short of.

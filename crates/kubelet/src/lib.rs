@@ -12,9 +12,11 @@
 
 mod allocation;
 mod config;
+mod configuration;
 mod container;
 mod context;
 mod csi;
+mod device_plugin;
 mod directory_watch;
 mod events;
 mod eviction;
@@ -49,10 +51,12 @@ use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 use allocation::Allocations;
 pub use config::{
     CredentialProviderPaths, ImageGarbage, KUBELET_VERSION, KubeletConfig, LogRotation,
-    ServingConfig,
+    ServingConfig, SwapBehavior,
 };
+pub use configuration::{ConfigurationError, Fault, KubeletConfiguration};
 use context::NodeContext;
 use csi::Drivers;
+use device_plugin::DeviceManager;
 use events::EventRecorder;
 use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
@@ -87,6 +91,7 @@ impl Kubelet {
         client: Client,
         runtime: Arc<dyn Runtime>,
     ) -> io::Result<Self> {
+        node::machine::check(&config).map_err(io::Error::other)?;
         std::fs::create_dir_all(config.pods_dir())?;
         std::fs::create_dir_all(&config.log_dir)?;
         let mut tasks = JoinSet::new();
@@ -100,10 +105,12 @@ impl Kubelet {
         let machine = Machine::read(&config);
         let allocatable = Resources::of(&machine.allocatable());
         let ctx = Arc::new(NodeContext {
-            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted),
+            allocations: Allocations::new(allocatable, config.pods_dir(), notify_granted)
+                .allowing(config.allowed_unsafe_sysctls.clone()),
             machine,
             recorder,
             csi: Drivers::new(notify.clone()),
+            devices: DeviceManager::read(config.device_plugins_dir()),
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
             tokens: TokenSource::new(client.clone()),
@@ -142,6 +149,8 @@ impl Kubelet {
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
         self.tasks.spawn(csi::registration::run(self.ctx.clone()));
+        self.tasks.spawn(device_plugin::registry::run(self.ctx.clone()));
+        self.tasks.spawn(device_plugin::pod_resources::run(self.ctx.clone(), self.index.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));

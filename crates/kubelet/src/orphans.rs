@@ -14,6 +14,7 @@ const LAST_RETRY: Duration = Duration::from_secs(120);
 
 pub async fn remove(ctx: Arc<NodeContext>, known: BTreeSet<String>) {
     remove_sandboxes(&ctx, &known).await;
+    ctx.devices.keep_only(&known);
     for dir in entries(&ctx.config.log_dir).await {
         let uid = dir.rsplit('_').next().unwrap_or_default();
         if !known.contains(uid) && dir.split('_').count() == 3 {

@@ -15,6 +15,8 @@ use crate::{
     context::NodeContext,
 };
 
+const MACHINE_MILLI_PER_CPU: i64 = 1000;
+
 /// Runs for ever.
 pub async fn run(ctx: Arc<NodeContext>) {
     let mut given = None;
@@ -30,8 +32,13 @@ pub async fn run(ctx: Arc<NodeContext>) {
 /// Whether all groups took what they were given; a failure is tried again with the next change.
 async fn give(ctx: &NodeContext, burstable_milli: i64) -> bool {
     let machine = &ctx.machine;
+    // Without a limit of its own: what the machine has.
+    let (whole_milli, memory) = match ctx.config.enforce_node_allocatable {
+        true => (machine.pods_milli_cpu(), machine.pods_memory),
+        false => (MACHINE_MILLI_PER_CPU.saturating_mul(machine.cpus as i64), machine.memory_bytes),
+    };
     let mut all = true;
-    for (path, resources) in tiers(machine.cpus, machine.memory_bytes, burstable_milli) {
+    for (path, resources) in tiers(whole_milli, memory, burstable_milli) {
         if let Err(error) = ctx.runtime.set_cgroup_resources(path, resources).await {
             tracing::warn!(cgroup = path, %error, "a class of pods has not been given its share");
             all = false;
@@ -41,7 +48,7 @@ async fn give(ctx: &NodeContext, burstable_milli: i64) -> bool {
 }
 
 fn tiers(
-    cpus: usize,
+    whole_milli: i64,
     memory: u64,
     burstable_milli: i64,
 ) -> [(&'static str, LinuxContainerResources); 3] {
@@ -49,10 +56,9 @@ fn tiers(
         cpu_shares: shares(milli),
         ..LinuxContainerResources::default()
     };
-    let whole = i64::try_from(cpus).unwrap_or(i64::MAX).saturating_mul(1000);
     let node = LinuxContainerResources {
         memory_limit_bytes: i64::try_from(memory).unwrap_or(i64::MAX),
-        ..with(whole)
+        ..with(whole_milli)
     };
     [
         (cgroup_of_class(QosClass::Guaranteed), node),
@@ -67,7 +73,7 @@ mod tests {
 
     #[test]
     fn best_effort_pods_do_not_compete_with_those_that_asked() {
-        let tiers = tiers(4, 8 << 30, 1500);
+        let tiers = tiers(4000, 8 << 30, 1500);
         let shares: Vec<_> = tiers.iter().map(|(path, r)| (*path, r.cpu_shares)).collect();
         assert_eq!(
             shares,

@@ -4,11 +4,17 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::host::Host;
-use crate::run::Outcome;
+use crate::run::{Outcome, eventually_within};
+
+/// A debug build on a busy machine takes its time.
+const RESTART_PATIENCE: Duration = Duration::from_secs(90);
 
 /// Dropping it deletes the cluster, whatever became of the test.
 pub struct Cluster<'a> {
@@ -129,6 +135,26 @@ impl<'a> Cluster<'a> {
         i32::try_from(holder).expect("a process id")
     }
 
+    /// The directory of the node's agent.
+    pub fn kubelet_dir(&self) -> PathBuf {
+        self.host.dir().join("root/clusters").join(&self.name).join("data/node/kubelet")
+    }
+
+    /// A command that runs on the node, beside the server, and goes on when the server is killed.
+    pub fn node_command(&self, program: &str) -> Command {
+        let mut command = self.host.command("nsenter");
+        command.args(["--target", &self.holder_pid().to_string(), "--mount", "--", program]);
+        command
+    }
+
+    /// Kills the server with all it has in memory, and waits until the node's holder has it running again.
+    pub fn restart_server(&self) {
+        kill(Pid::from_raw(self.server_pid()), Signal::SIGKILL).expect("the server is ours");
+        eventually_within(RESTART_PATIENCE, "the server is back", || {
+            self.kubectl("get --raw /readyz").code == Some(0)
+        });
+    }
+
     /// The process of the server.
     pub fn server_pid(&self) -> i32 {
         let holder = self.holder_pid();
@@ -177,7 +203,7 @@ fn is_server(pid: i32) -> bool {
 }
 
 /// A binary of this repository: what `SKIFF_BIN_DIR` holds, else the release build.
-fn artifact(name: &str) -> PathBuf {
+pub fn artifact(name: &str) -> PathBuf {
     let dir =
         std::env::var_os("SKIFF_BIN_DIR").map_or_else(|| target().join("release"), PathBuf::from);
     let path = dir.join(name);
@@ -185,12 +211,13 @@ fn artifact(name: &str) -> PathBuf {
     path
 }
 
-fn images() -> PathBuf {
+/// Where `cargo xtask image` puts its archives.
+pub fn images() -> PathBuf {
     repository().join("target/images")
 }
 
 /// The newest kubectl that was fetched, else the machine's own.
-fn kubectl() -> PathBuf {
+pub fn kubectl() -> PathBuf {
     let fetched = repository().join("target/clients/kubectl");
     if let Some(chosen) = std::env::var_os("SKIFF_E2E_KUBECTL") {
         return chosen.into();

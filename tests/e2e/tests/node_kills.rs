@@ -41,7 +41,7 @@ fn a_node_killed_under_churn_restarts_no_container_and_leaks_none() {
         for round in 0..rounds {
             // Whole periods of the churn are met at every phase.
             std::thread::sleep(Duration::from_millis(200 + 137 * (round % 11)));
-            restart(&cluster);
+            cluster.restart_server();
             let now = self::containers(&cluster);
             let same = containers.iter().all(|(name, id)| now.get(name) == Some(id));
             assert!(same, "round {round}: {now:?} was {containers:?}");
@@ -153,14 +153,6 @@ fn phases(cluster: &Cluster<'_>) -> Vec<(String, String)> {
             (kind, pod["status"]["phase"].as_str().unwrap_or_default().to_owned())
         })
         .collect()
-}
-
-fn restart(cluster: &Cluster<'_>) {
-    let server = cluster.server_pid();
-    kill(Pid::from_raw(server), Signal::SIGKILL).expect("the server is ours");
-    eventually_within(PATIENCE, "the server is back", || {
-        cluster.kubectl("get --raw /readyz").code == Some(0)
-    });
 }
 
 fn with_sidecar(name: &str) -> Value {

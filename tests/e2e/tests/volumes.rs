@@ -1,6 +1,8 @@
 //! Configuration and data inside of a container.
 
-use e2e::{Cluster, Host, eventually, kuard_pod};
+use std::time::Duration;
+
+use e2e::{Cluster, Host, eventually, eventually_within, kuard_pod};
 use serde_json::json;
 
 #[test]
@@ -131,6 +133,11 @@ fn a_claim_gets_storage_that_outlives_its_pods_and_goes_with_it() {
     cluster.kubectl("delete pod writer --grace-period=0 --force").ok();
     with_claim("reader");
     assert_eq!(cluster.kubectl("exec reader -- cat /data/file").ok(), "there\n");
+    let larger = r#"{"spec":{"resources":{"requests":{"storage":"2Gi"}}}}"#;
+    cluster.kubectl_args(&["patch", "pvc", "data", "-p", larger]).ok();
+    eventually("the claim has grown", || claim("{.status.capacity.storage}") == "2Gi");
+    assert_eq!(claim("{.status.conditions}"), "", "nothing is left to be done");
+    assert_eq!(cluster.field(&format!("pv {volume}"), "{.spec.capacity.storage}"), "2Gi");
     cluster.kubectl("delete pvc data --wait=false").ok();
     assert_ne!(claim("{.metadata.deletionTimestamp}"), "", "it is in use, and stays");
     cluster.kubectl("delete pod reader --grace-period=0 --force").ok();
@@ -138,4 +145,101 @@ fn a_claim_gets_storage_that_outlives_its_pods_and_goes_with_it() {
         cluster.kubectl("get pv -o name").ok().is_empty()
             && !std::path::Path::new(&directory).exists()
     });
+}
+
+#[test]
+fn a_block_volume_is_a_device_in_the_container() {
+    let host = Host::new("block");
+    let Some(disk) = Loop::new(&host.dir().join("disk")) else {
+        eprintln!("skipped: this machine has no loop devices");
+        return;
+    };
+    let cluster = Cluster::start(&host);
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "raw" },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "4Mi" }, "volumeMode": "Block",
+            "storageClassName": "raw", "local": { "path": disk.0 },
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [{
+                "key": "kubernetes.io/os", "operator": "In", "values": ["linux"],
+            }] }] } },
+        },
+    }));
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "raw" },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": "raw",
+            "resources": { "requests": { "storage": "4Mi" } },
+        },
+    }));
+    let mut pod = kuard_pod("writer");
+    pod["spec"]["volumes"] =
+        json!([{ "name": "disk", "persistentVolumeClaim": { "claimName": "raw" } }]);
+    let container = &mut pod["spec"]["containers"][0];
+    container["volumeDevices"] = json!([{ "name": "disk", "devicePath": "/dev/xvda" }]);
+    container["securityContext"] = json!({ "runAsUser": 0 });
+    cluster.apply(&pod);
+    cluster.wait_until_ready("writer");
+    let write = "test -b /dev/xvda && printf there | dd of=/dev/xvda conv=fsync 2>/dev/null && \
+                 head -c 5 /dev/xvda; head -c 1 /dev/loop-control 2>&1 | grep -c 'No such'";
+    let told = cluster.kubectl_args(&["exec", "writer", "--", "sh", "-c", write]).ok();
+    assert_eq!(told, "there1\n");
+    let file = std::fs::read(host.dir().join("disk")).expect("readable");
+    assert_eq!(&file[..5], b"there");
+
+    // The same as a file system is a mistake, which is told.
+    let mut wrong = kuard_pod("wrong");
+    wrong["spec"]["volumes"] = pod["spec"]["volumes"].clone();
+    wrong["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "disk", "mountPath": "/data" }]);
+    cluster.apply(&wrong);
+    eventually("the mistake is told", || {
+        let events = cluster.kubectl("get events --field-selector involvedObject.name=wrong").ok();
+        events.contains("volume disk has volumeMode Block, but is specified in volumeMounts")
+    });
+}
+
+#[test]
+fn an_export_that_cannot_be_mounted_says_so_and_leaves_with_its_pod() {
+    let host = Host::new("nfs");
+    let cluster = Cluster::start(&host);
+    let mut pod = kuard_pod("reader");
+    // Nothing listens there, so that no kernel gets far.
+    pod["spec"]["volumes"] = json!([
+        { "name": "files", "nfs": { "server": "127.0.0.1", "path": "/export", "readOnly": true } },
+    ]);
+    cluster.apply(&pod);
+    let events = || cluster.field("events", "{.items[*].message}");
+    let said = "MountVolume.SetUp failed for volume \"files\" : mount failed: ";
+    // At once where there is no helper; a helper tries for two minutes.
+    let patience = Duration::from_secs(200);
+    eventually_within(patience, "the pod says why it waits", || events().contains(said));
+    assert!(
+        events().contains("Mounting arguments: -t nfs -o ro 127.0.0.1:/export "),
+        "{}",
+        events()
+    );
+    let known = std::fs::read_to_string("/proc/filesystems").expect("a Linux");
+    let unknown = "The kernel of this node does not support NFS";
+    assert_eq!(events().contains(unknown), !known.contains("nfs"), "{}", events());
+    cluster.kubectl("delete pod reader --timeout=200s").ok();
+}
+
+/// A disk made of a file, given back whatever happens.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &std::path::Path) -> Option<Self> {
+        std::fs::File::create(file).and_then(|file| file.set_len(4 << 20)).expect("writable");
+        let made =
+            std::process::Command::new("losetup").args(["--find", "--show"]).arg(file).output();
+        let made = made.ok().filter(|made| made.status.success())?;
+        Some(Loop(String::from_utf8(made.stdout).ok()?.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+    }
 }

@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use skiff_api::scheduling::{RequiredNodes, resources::Resources};
 
+use super::preemption::Need;
+
 /// Sysctls that only touch the pod's own namespaces; any other has to be allowed by the node.
 /// Counterpart: `pkg/kubelet/sysctl/safe_sysctls.go`.
 const SAFE_SYSCTLS: [&str; 12] = [
@@ -79,7 +81,6 @@ pub fn admit(
 ) -> Result<(), Rejection> {
     let spec = pod.spec.as_ref().expect("a pod bound to a node has a spec");
     operating_system(spec)?;
-    sysctls(spec)?;
     if let Some(lack) = insufficient(requests, room).next() {
         return reject(format!("OutOf{}", lack.resource), lack.to_string());
     }
@@ -109,11 +110,18 @@ fn operating_system(spec: &PodSpec) -> Result<(), Rejection> {
     }
 }
 
-fn sysctls(spec: &PodSpec) -> Result<(), Rejection> {
+/// `allowed` beside the safe ones: names, or beginnings of names with a `*`.
+pub fn sysctls(spec: &PodSpec, allowed: &[String]) -> Result<(), Rejection> {
+    let is_allowed = |name: &str| {
+        allowed.iter().any(|allowed| match allowed.strip_suffix('*') {
+            Some(beginning) => name.starts_with(beginning),
+            None => name == allowed,
+        })
+    };
     let asked = spec.security_context.iter().flat_map(|s| s.sysctls.iter().flatten());
     for sysctl in asked {
         let name = sysctl.name.replace('/', ".");
-        if !SAFE_SYSCTLS.contains(&name.as_str()) {
+        if !SAFE_SYSCTLS.contains(&name.as_str()) && !is_allowed(&name) {
             return reject(
                 "SysctlForbidden",
                 format!("forbidden sysctl: {name:?} not allowlisted"),
@@ -199,6 +207,17 @@ impl HostPort {
 }
 
 // === impl Insufficient ===
+
+impl Insufficient {
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    pub fn need(&self) -> Need {
+        let quantity = self.requested - (self.capacity - self.used);
+        Need { resource: self.resource.clone(), quantity }
+    }
+}
 
 impl fmt::Display for Insufficient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

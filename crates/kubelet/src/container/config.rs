@@ -7,7 +7,7 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use skiff_runtime::{
-    ContainerConfig, ContainerMetadata, LinuxContainerConfig, LinuxContainerResources,
+    ContainerConfig, ContainerMetadata, Device, LinuxContainerConfig, LinuxContainerResources,
     LinuxContainerSecurityContext, Mount,
 };
 
@@ -27,6 +27,9 @@ pub struct Resolved {
     pub mounts: Vec<Mount>,
     pub resources: LinuxContainerResources,
     pub security: LinuxContainerSecurityContext,
+    pub devices: Vec<Device>,
+    /// What plugins want to be written on the container.
+    pub annotations: BTreeMap<String, String>,
 }
 
 pub fn container_config(
@@ -47,9 +50,9 @@ pub fn container_config(
         args: expanded(&spec.args),
         working_dir: spec.working_dir.clone().unwrap_or_default(),
         mounts: resolved.mounts,
-        devices: Vec::new(),
+        devices: resolved.devices,
         labels,
-        annotations: annotations(pod, container, resolved.attempt),
+        annotations: annotations(pod, container, resolved.attempt, resolved.annotations),
         log_path: log_path(&spec.name, resolved.attempt),
         stdin: spec.stdin.unwrap_or(false),
         stdin_once: spec.stdin_once.unwrap_or(false),
@@ -73,12 +76,14 @@ fn annotations(
     pod: &DesiredPod,
     container: &DesiredContainer,
     attempt: u32,
+    mut annotations: BTreeMap<String, String>,
 ) -> BTreeMap<String, String> {
     let spec = &container.spec;
-    BTreeMap::from([
+    annotations.extend([
         (RESTART_COUNT.into(), attempt.to_string()),
         (TERMINATION_PATH.into(), spec.termination_message_path.clone().unwrap_or_default()),
         (TERMINATION_POLICY.into(), spec.termination_message_policy.clone().unwrap_or_default()),
         (POD_GRACE.into(), pod.grace().as_secs().to_string()),
-    ])
+    ]);
+    annotations
 }

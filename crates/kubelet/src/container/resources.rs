@@ -108,12 +108,32 @@ pub fn container_resources(pod: &PodSpec, container: &Container) -> LinuxContain
 }
 
 /// Written once, when a container is made: out of memory it ends as a whole rather than losing one process, and it
-/// does not swap, which would blur its limit. Counterpart: `singleProcessOOMKill` and `NoSwap`, both the defaults.
+/// swaps no more than `swap` bytes; by default it does not, which would blur its limit. Counterpart:
+/// `singleProcessOOMKill` and `memorySwap`.
 /// Differs from upstream: cgroup v1 has neither.
-pub fn memory_policy() -> BTreeMap<String, String> {
-    [("memory.oom.group", "1"), ("memory.swap.max", "0")]
-        .map(|(file, value)| (file.to_owned(), value.to_owned()))
+pub fn memory_policy(swap: u64) -> BTreeMap<String, String> {
+    [("memory.oom.group", "1".to_owned()), ("memory.swap.max", swap.to_string())]
+        .map(|(file, value)| (file.to_owned(), value))
         .into()
+}
+
+/// How much a container may swap where swap is limited: of the node's swap the share that it asks for of the node's
+/// memory. Who is promised memory, or is asked to be content with what is left, does not swap.
+pub fn swap_limit(pod: &PodSpec, container: &Container, memory: u64, swap: u64) -> u64 {
+    let own = container.resources.clone().unwrap_or_default();
+    let read = |quantities: &Option<Quantities>| quantities.as_ref()?.get("memory").and_then(value);
+    let limit = read(&own.limits);
+    let request = read(&own.requests).or(limit).unwrap_or(0);
+    let is_critical = pod.priority.is_some_and(|priority| priority >= SYSTEM_CRITICAL_PRIORITY);
+    if is_critical
+        || qos_class(pod) != QosClass::Burstable
+        || request == 0
+        || limit == Some(request)
+        || memory == 0
+    {
+        return 0;
+    }
+    (request as f64 / memory as f64 * swap as f64) as u64
 }
 
 /// What the pod as a whole is given: limits bind only if every container has one.
@@ -282,5 +302,31 @@ mod tests {
         let limits = hugepage_limits(&asks.containers[0], sizes.iter());
         let limits: Vec<_> = limits.iter().map(|l| (l.page_size.as_str(), l.limit)).collect();
         assert_eq!(limits, [("1GB", 0), ("2MB", 4 << 20)]);
+    }
+
+    #[test]
+    fn only_burstable_containers_swap_and_by_what_they_ask_for() {
+        let (memory, swap) = (8 << 30, 4 << 30);
+        for (resources, expected) in [
+            ("{requests: {memory: 1Gi}, limits: {memory: 2Gi}}", 512 << 20),
+            ("{requests: {memory: 2Gi}}", 1 << 30),
+            ("{requests: {cpu: 1, memory: 1Gi}, limits: {memory: 1Gi}}", 0),
+            ("{requests: {cpu: 1, memory: 1Gi}, limits: {cpu: 1, memory: 1Gi}}", 0),
+            ("{requests: {cpu: 1}}", 0),
+            ("{}", 0),
+        ] {
+            let spec = |more: &str| -> PodSpec {
+                let text = format!("{{containers: [{{name: c, resources: {resources}}}]{more}}}");
+                serde_saphyr::from_str(&text).expect("a spec")
+            };
+            let plain = spec("");
+            assert_eq!(
+                swap_limit(&plain, &plain.containers[0], memory, swap),
+                expected,
+                "{resources}"
+            );
+            let critical = spec(", priority: 2000000000");
+            assert_eq!(swap_limit(&critical, &critical.containers[0], memory, swap), 0, "critical");
+        }
     }
 }

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::ContainerPort;
 use skiff_runtime::{
-    LinuxPodSandboxConfig, NamespaceOptions, PodSandboxConfig, PodSandboxMetadata, PortMapping,
-    Protocol, SeccompProfile, UserNamespace,
+    LinuxContainerResources, LinuxPodSandboxConfig, NamespaceOptions, PodSandboxConfig,
+    PodSandboxMetadata, PortMapping, Protocol, SeccompProfile, UserNamespace,
 };
 
 use super::{
@@ -64,9 +64,13 @@ pub fn sandbox_config(
         linux: LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(pod.qos, &key.uid),
             namespaces: NamespaceOptions { user, ..namespaces(pod) },
+            privileged: has_privileged(pod),
             sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
             seccomp: SeccompProfile::RuntimeDefault,
-            resources: pod_resources(spec),
+            resources: LinuxContainerResources {
+                pids_limit: config.pod_pids_limit.unwrap_or(0),
+                ..pod_resources(spec)
+            },
         },
     }
 }
@@ -79,6 +83,11 @@ pub fn identity(pod: &DesiredPod) -> BTreeMap<String, String> {
         label(POD_NAMESPACE_LABEL, &pod.key.namespace),
         label(POD_UID_LABEL, &pod.key.uid),
     ])
+}
+
+fn has_privileged(pod: &DesiredPod) -> bool {
+    let mut contexts = pod.containers.iter().filter_map(|c| c.spec.security_context.as_ref());
+    contexts.any(|context| context.privileged == Some(true))
 }
 
 fn port_mappings(pod: &DesiredPod) -> Vec<PortMapping> {

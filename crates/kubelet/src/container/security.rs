@@ -51,6 +51,14 @@ pub enum SecurityError {
     NoLocalhostProfile,
 }
 
+/// What the node says of seccomp.
+pub struct NodeSeccomp<'a> {
+    /// Where profiles of the node are.
+    pub root: &'a Path,
+    /// Who asks for no profile has the runtime's.
+    pub default: bool,
+}
+
 /// The namespaces of a pod's containers.
 pub fn namespaces(pod: &DesiredPod) -> NamespaceOptions {
     let spec = pod.spec();
@@ -75,7 +83,7 @@ pub fn security_context(
     container: &Container,
     image: &Image,
     target_id: Option<String>,
-    seccomp_root: &Path,
+    node: &NodeSeccomp<'_>,
 ) -> Result<LinuxContainerSecurityContext, SecurityError> {
     let none = SecurityContext::default();
     let own = container.security_context.as_ref().unwrap_or(&none);
@@ -116,7 +124,7 @@ pub fn security_context(
         seccomp: seccomp(
             own.seccomp_profile.as_ref().or(shared.seccomp_profile.as_ref()),
             privileged,
-            seccomp_root,
+            node,
         )?,
         masked_paths: paths(&MASKED_PATHS),
         readonly_paths: paths(&READONLY_PATHS),
@@ -141,17 +149,20 @@ fn capabilities(own: &SecurityContext) -> Capabilities {
 fn seccomp(
     profile: Option<&ApiSeccomp>,
     privileged: bool,
-    root: &Path,
+    node: &NodeSeccomp<'_>,
 ) -> Result<SeccompProfile, SecurityError> {
     let Some(profile) = profile.filter(|_| !privileged) else {
-        return Ok(SeccompProfile::Unconfined);
+        return Ok(match node.default && !privileged {
+            true => SeccompProfile::RuntimeDefault,
+            false => SeccompProfile::Unconfined,
+        });
     };
     match profile.type_.as_str() {
         "RuntimeDefault" => Ok(SeccompProfile::RuntimeDefault),
         "Localhost" => {
             let name =
                 profile.localhost_profile.as_ref().ok_or(SecurityError::NoLocalhostProfile)?;
-            Ok(SeccompProfile::Localhost(root.join(name)))
+            Ok(SeccompProfile::Localhost(node.root.join(name)))
         }
         _ => Ok(SeccompProfile::Unconfined),
     }
@@ -205,7 +216,13 @@ mod tests {
             "spec": { "securityContext": shared, "containers": [{ "name": "c", "securityContext": own }] },
         });
         let pod = DesiredPod::new(Arc::new(serde_json::from_value(pod).expect("a pod")));
-        security_context(&pod, &pod.containers[0].spec, &image, None, Path::new("/seccomp"))
+        security_context(
+            &pod,
+            &pod.containers[0].spec,
+            &image,
+            None,
+            &NodeSeccomp { root: Path::new("/seccomp"), default: false },
+        )
     }
 
     #[test]

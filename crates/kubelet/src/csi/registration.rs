@@ -17,15 +17,16 @@ use nix::sys::inotify::AddWatchFlags;
 use tokio::time::Instant;
 
 use super::{Endpoint, csi_node, messages::PluginInfo};
-use crate::{context::NodeContext, directory_watch::DirectoryWatch};
+use crate::{context::NodeContext, device_plugin::registry, directory_watch::DirectoryWatch};
 
 const FIRST_RETRY: Duration = Duration::from_millis(500);
 const LAST_RETRY: Duration = Duration::from_secs(120);
 /// Where the kernel cannot tell of changes, the directory is looked at this often.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a driver registers as; other plugins are turned away.
+/// What plugins register as; others are turned away.
 const CSI_PLUGIN: &str = "CSIPlugin";
+const DEVICE_PLUGIN: &str = "DevicePlugin";
 
 /// A socket is another one when it was made anew at the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +38,18 @@ struct Socket {
 }
 
 enum State {
-    Registered {
-        driver: String,
-    },
+    Registered(Plugin),
     /// To be tried again.
     Refused {
         retry_at: Instant,
         delay: Duration,
     },
+}
+
+/// Its kind and name.
+struct Plugin {
+    kind: String,
+    name: String,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +58,8 @@ enum RegistrationError {
     Kind { kind: String, path: PathBuf },
     #[error("validation failed for CSI Driver {name} at endpoint {endpoint}: {why}")]
     Version { name: String, endpoint: String, why: String },
+    #[error("{0}")]
+    Device(String),
     #[error("{0}")]
     Call(#[from] skiff_grpc::Status),
     #[error("{0}")]
@@ -104,22 +111,22 @@ impl Registrar {
             .map(|(path, _)| path.clone())
             .collect();
         for path in gone {
-            if let Some(Socket { state: State::Registered { driver }, .. }) =
+            if let Some(Socket { state: State::Registered(plugin), .. }) =
                 self.sockets.remove(&path)
                 && !found.contains_key(&path)
             {
-                self.forget(&driver).await;
+                self.forget(&plugin).await;
             }
         }
         for (path, made) in found {
             let delay = match self.sockets.get(&path).map(|socket| &socket.state) {
-                Some(State::Registered { .. }) => continue,
+                Some(State::Registered(_)) => continue,
                 Some(State::Refused { retry_at, .. }) if *retry_at > Instant::now() => continue,
                 Some(State::Refused { delay, .. }) => (*delay * 2).min(LAST_RETRY),
                 None => FIRST_RETRY,
             };
             let state = match self.register(&path).await {
-                Ok(driver) => State::Registered { driver },
+                Ok(plugin) => State::Registered(plugin),
                 Err(error) => {
                     tracing::warn!(socket = %path.display(), %error, "plugin not registered");
                     State::Refused { retry_at: Instant::now() + delay, delay }
@@ -129,8 +136,8 @@ impl Registrar {
         }
     }
 
-    /// Registers the plugin behind a socket and tells it the outcome; its name.
-    async fn register(&self, path: &Path) -> Result<String, RegistrationError> {
+    /// Registers the plugin behind a socket and tells it the outcome.
+    async fn register(&self, path: &Path) -> Result<Plugin, RegistrationError> {
         let socket = Endpoint(path.to_owned());
         let info = socket.info().await?;
         let outcome = self.admit(path, &info).await;
@@ -139,14 +146,28 @@ impl Registrar {
         if let Err(error) = socket.notify(error.as_deref()).await {
             tracing::debug!(plugin = info.name, %error, "plugin not told of its registration");
         }
-        outcome.map(|()| info.name)
+        outcome.map(|()| Plugin { kind: info.kind, name: info.name })
     }
 
     async fn admit(&self, path: &Path, info: &PluginInfo) -> Result<(), RegistrationError> {
-        if info.kind != CSI_PLUGIN {
-            return Err(RegistrationError::Kind { kind: info.kind.clone(), path: path.to_owned() });
-        }
         let endpoint = if info.endpoint.is_empty() { path } else { Path::new(&info.endpoint) };
+        match info.kind.as_str() {
+            CSI_PLUGIN => self.admit_driver(info, endpoint).await,
+            DEVICE_PLUGIN => {
+                registry::check_version(&info.versions)
+                    .and_then(|()| registry::check_name(&info.name))
+                    .map_err(RegistrationError::Device)?;
+                Ok(registry::connect(&self.ctx, &info.name, endpoint.to_owned()).await?)
+            }
+            kind => Err(RegistrationError::Kind { kind: kind.to_owned(), path: path.to_owned() }),
+        }
+    }
+
+    async fn admit_driver(
+        &self,
+        info: &PluginInfo,
+        endpoint: &Path,
+    ) -> Result<(), RegistrationError> {
         check_versions(&info.versions).map_err(|why| RegistrationError::Version {
             name: info.name.clone(),
             endpoint: endpoint.display().to_string(),
@@ -159,11 +180,14 @@ impl Registrar {
         Ok(())
     }
 
-    async fn forget(&self, driver: &str) {
-        tracing::info!(driver, "CSI driver has left");
-        self.ctx.csi.unregister(driver);
-        if let Err(error) = csi_node::uninstall(&self.ctx, driver).await {
-            tracing::warn!(driver, %error, "CSI driver still published");
+    async fn forget(&self, Plugin { kind, name }: &Plugin) {
+        if kind == DEVICE_PLUGIN {
+            return registry::disconnect(&self.ctx, name);
+        }
+        tracing::info!(driver = name, "CSI driver has left");
+        self.ctx.csi.unregister(name);
+        if let Err(error) = csi_node::uninstall(&self.ctx, name).await {
+            tracing::warn!(driver = name, %error, "CSI driver still published");
         }
     }
 
@@ -171,7 +195,7 @@ impl Registrar {
     async fn wait(&self, changes: Option<DirectoryWatch>) {
         let retries = self.sockets.values().filter_map(|socket| match socket.state {
             State::Refused { retry_at, .. } => Some(retry_at),
-            State::Registered { .. } => None,
+            State::Registered(_) => None,
         });
         let look = changes.is_none().then(|| Instant::now() + LOOK_EVERY);
         let due = retries.chain(look).min();

@@ -35,7 +35,9 @@ use crate::{
 use pressure::{Pressure, Starved, is_relieved};
 pub use rank::is_critical;
 use rank::{Candidate, IMMEDIATELY, REASON, Terms};
-pub use threshold::{Condition, EvictionConfig, EvictionStatements, Signal, ThresholdError};
+pub use threshold::{
+    Amount, Condition, EvictionConfig, EvictionStatements, Signal, Threshold, ThresholdError,
+};
 
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// How long to wait for a pod to be gone before another may have to follow.

@@ -9,7 +9,6 @@
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use jiff::{Timestamp, tz::TimeZone};
@@ -18,12 +17,10 @@ use skiff_runtime::ContainerState;
 use super::reader;
 use crate::context::NodeContext;
 
-const LOOK_EVERY: Duration = Duration::from_secs(10);
-
 /// Runs for ever.
 pub async fn run(ctx: Arc<NodeContext>) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(ctx.config.log_rotation.look_every).await;
         let containers = match ctx.runtime.list_containers().await {
             Ok(containers) => containers,
             Err(error) => {

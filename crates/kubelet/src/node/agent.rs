@@ -21,9 +21,6 @@ use super::{
 };
 use crate::{context::NodeContext, events::EventType};
 
-const REPORT_EVERY: Duration = Duration::from_secs(300);
-/// The runtime is asked this often whether it is there; what the node is short of is told as soon as it is known.
-const LOOK_EVERY: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// Runs for ever.
@@ -31,12 +28,13 @@ pub async fn run(ctx: Arc<NodeContext>) {
     let api: Api<Node> = Api::all(ctx.client.clone());
     let mut registered = register(&ctx, &api).await;
     ctx.recorder.node(&ctx.config.node_name, EventType::Normal, "Starting", "Starting kubelet.");
-    tokio::spawn(lease::keep(ctx.client.clone(), registered.clone()));
+    tokio::spawn(lease::keep(ctx.client.clone(), registered.clone(), ctx.config.lease_seconds));
     let mut reported = registered.status.take().unwrap_or_default();
     announce(&ctx, &NodeStatus::default(), &reported);
     let mut due = tokio::time::Instant::now();
     let mut conditions = ctx.conditions.subscribe();
     let mut in_use = ctx.csi.watch_in_use();
+    let mut devices = ctx.devices.watch();
     loop {
         let wanted =
             status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
@@ -45,7 +43,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
                 Ok(()) => {
                     announce(&ctx, &reported, &wanted);
                     reported = wanted;
-                    due = tokio::time::Instant::now() + REPORT_EVERY;
+                    due = tokio::time::Instant::now() + ctx.config.status_report;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "node status not written");
@@ -57,8 +55,10 @@ pub async fn run(ctx: Arc<NodeContext>) {
             // The sender is the context's, which is alive.
             _ = conditions.changed() => {}
             _ = in_use.changed() => {}
+            _ = devices.changed() => {}
             () = ctx.going.begins() => {}
-            () = tokio::time::sleep(LOOK_EVERY) => {}
+            // The runtime is asked this often whether it is there; what is short is told as soon as it is known.
+            () = tokio::time::sleep(ctx.config.status_update) => {}
         }
     }
 }
@@ -99,17 +99,25 @@ async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube:
 }
 
 async fn readings(ctx: &NodeContext) -> Readings {
-    let (version, images, features) =
-        tokio::join!(ctx.runtime.version(), ctx.runtime.list_images(), ctx.runtime.features());
-    let runtime_error = version.as_ref().err().or(images.as_ref().err()).map(ToString::to_string);
+    let runtime = &ctx.runtime;
+    let (version, unready, images, features) = tokio::join!(
+        runtime.version(),
+        runtime.unready(),
+        runtime.list_images(),
+        runtime.features()
+    );
+    let errors = [version.as_ref().err(), unready.as_ref().err(), images.as_ref().err()];
+    let down = errors.into_iter().flatten().next();
+    let runtime_error = down.map(|error| format!("container runtime is down: {error}"));
     Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
         features: features.unwrap_or_default(),
-        runtime_error,
+        runtime_error: runtime_error.or(unready.ok().flatten()),
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),
         volumes_in_use: ctx.csi.volumes_in_use(),
+        devices: ctx.devices.counts(),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The heartbeat: one Lease, renewed every ten seconds. Counterpart: `k8s.io/component-helpers/apimachinery/lease`.
+//! The heartbeat: one Lease, renewed every ten seconds unless the node is configured otherwise. Counterpart: `k8s.io/component-helpers/apimachinery/lease`.
 
 use std::time::Duration;
 
@@ -17,23 +17,25 @@ use kube::{
 use serde_json::json;
 
 pub const NAMESPACE: &str = "kube-node-lease";
-const LEASE_SECONDS: i32 = 40;
-const RENEW_EVERY: Duration = Duration::from_secs(10);
+/// A lease is renewed so many times before it ends.
+const RENEWALS: u32 = 4;
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
 /// Renews for ever; a failure is tried again soon, and twice as late each time up to the usual distance.
-pub async fn keep(client: Client, node: Node) {
+pub async fn keep(client: Client, node: Node, seconds: u32) {
     let api: Api<Lease> = Api::namespaced(client, NAMESPACE);
     let mut retry = RETRY_AFTER;
+    let renew_every = Duration::from_secs(seconds.into()) / RENEWALS;
+    let seconds = i32::try_from(seconds).unwrap_or(i32::MAX);
     loop {
-        let wait = match renew(&api, &node, LEASE_SECONDS).await {
+        let wait = match renew(&api, &node, seconds).await {
             Ok(()) => {
                 retry = RETRY_AFTER;
-                RENEW_EVERY
+                renew_every
             }
             Err(error) => {
                 tracing::warn!(%error, "node lease not renewed");
-                retry = (retry * 2).min(RENEW_EVERY);
+                retry = (retry * 2).min(renew_every);
                 retry
             }
         };

@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
+use skiff_api::scheduling::resources::{milli_value, value};
+
 use crate::{config::KubeletConfig, eviction::Signal};
 
 #[derive(Debug, Clone)]
@@ -14,6 +16,12 @@ pub struct Machine {
     /// Kept back from pods, so that the machine stays reachable: below this they are evicted.
     pub reserved_memory: u64,
     pub reserved_disk: u64,
+    /// In thousandths.
+    pub reserved_cpu: i64,
+    /// What all pods together may take, as far as it is limited: without the reservations, but with what is only there so
+    /// that pods are evicted in time.
+    pub pods_memory: u64,
+    pub swap_bytes: u64,
     pub hugepages: BTreeMap<String, u64>,
     pub max_pods: u32,
     pub machine_id: String,
@@ -31,14 +39,20 @@ impl Machine {
         let memory_bytes = meminfo("MemTotal").unwrap_or(0);
         let disk_bytes = disk(&config.root_dir).0;
         let eviction = &config.eviction;
+        let kept_back = reserved(config, "memory", value).unsigned_abs();
+        let reserved_cpu = reserved(config, "cpu", milli_value);
         let uname = nix::sys::utsname::uname().ok();
         let release = uname.as_ref().map(|u| u.release().to_string_lossy().into_owned());
         Machine {
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             memory_bytes,
             disk_bytes,
-            reserved_memory: eviction.reserved(Signal::MemoryAvailable, memory_bytes),
-            reserved_disk: eviction.reserved(Signal::NodefsAvailable, disk_bytes),
+            reserved_memory: kept_back + eviction.reserved(Signal::MemoryAvailable, memory_bytes),
+            reserved_disk: reserved(config, "ephemeral-storage", value).unsigned_abs()
+                + eviction.reserved(Signal::NodefsAvailable, disk_bytes),
+            reserved_cpu,
+            pods_memory: memory_bytes.saturating_sub(kept_back),
+            swap_bytes: meminfo("SwapTotal").unwrap_or(0),
             hugepages: hugepages(),
             max_pods: config.max_pods,
             machine_id: line("/etc/machine-id"),
@@ -60,7 +74,16 @@ impl Machine {
         let mut resources = self.resources(memory, 0);
         let disk = self.disk_bytes.saturating_sub(self.reserved_disk);
         resources.insert("ephemeral-storage".into(), number(disk));
+        if self.reserved_cpu > 0 {
+            resources.insert("cpu".into(), Quantity(format!("{}m", self.pods_milli_cpu())));
+        }
         resources
+    }
+
+    /// The CPU that pods are given together, in thousandths.
+    pub fn pods_milli_cpu(&self) -> i64 {
+        let whole = i64::try_from(self.cpus).unwrap_or(i64::MAX).saturating_mul(1000);
+        whole.saturating_sub(self.reserved_cpu).max(0)
     }
 
     fn resources(&self, memory: u64, disk: u64) -> BTreeMap<String, Quantity> {
@@ -75,6 +98,26 @@ impl Machine {
         );
         resources
     }
+}
+
+/// What the node's system and Kubernetes' own parts are to have together.
+fn reserved(config: &KubeletConfig, resource: &str, read: fn(&Quantity) -> Option<i64>) -> i64 {
+    let each = [&config.system_reserved, &config.kube_reserved].into_iter();
+    each.filter_map(|one| one.get(resource).and_then(read)).sum()
+}
+
+/// Whether this machine is one that the node may run on.
+pub fn check(config: &KubeletConfig) -> Result<(), String> {
+    let swaps = fs::read_to_string("/proc/swaps").unwrap_or_default();
+    if config.fail_swap_on && swaps.lines().count() > 1 {
+        return Err("running with swap on is not supported, please disable swap or set --fail-swap-on flag to false".into());
+    }
+    if config.fail_cgroup_v1 && !Path::new("/sys/fs/cgroup/cgroup.controllers").exists() {
+        return Err(
+            "kubelet is configured to not run on a host using cgroup v1 (failCgroupV1)".into()
+        );
+    }
+    Ok(())
 }
 
 /// A quantity of bytes as upstream's node status prints memory: whole `Ki`.

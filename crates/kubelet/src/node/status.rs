@@ -10,20 +10,22 @@ use k8s_openapi::{
     api::core::v1::{
         ContainerImage, DaemonEndpoint, Node, NodeAddress, NodeCondition, NodeDaemonEndpoints,
         NodeFeatures, NodeRuntimeHandler, NodeRuntimeHandlerFeatures, NodeSpec, NodeStatus,
-        NodeSystemInfo,
+        NodeSwapStatus, NodeSystemInfo,
     },
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
+    apimachinery::pkg::{
+        api::resource::Quantity,
+        apis::meta::v1::{ObjectMeta, Time},
+    },
 };
 use skiff_runtime::{Image, RuntimeFeatures, Version};
 
 use super::machine::Machine;
 use crate::{
     config::{KUBELET_VERSION, KubeletConfig},
+    device_plugin::inventory::Count,
     eviction::Condition,
 };
 
-/// Upstream reports the largest fifty.
-const MAX_IMAGES: usize = 50;
 const MAX_NAMES_PER_IMAGE: usize = 5;
 
 /// What changes while the machine runs.
@@ -39,6 +41,8 @@ pub struct Readings {
     pub going: bool,
     /// Unique names of volumes that have to stay attached.
     pub volumes_in_use: Vec<String>,
+    /// What plugins offer.
+    pub devices: Vec<Count>,
 }
 
 pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
@@ -86,8 +90,8 @@ pub fn status(
 ) -> NodeStatus {
     NodeStatus {
         addresses: Some(addresses(config)),
-        allocatable: Some(machine.allocatable()),
-        capacity: Some(machine.capacity()),
+        allocatable: Some(with_devices(machine.allocatable(), readings, |it| it.allocatable)),
+        capacity: Some(with_devices(machine.capacity(), readings, |it| it.capacity)),
         conditions: Some(conditions(readings, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
@@ -95,12 +99,23 @@ pub fn status(
         features: Some(NodeFeatures {
             supplemental_groups_policy: Some(readings.features.supplemental_groups_policy),
         }),
-        images: Some(images(&readings.images)),
+        images: Some(images(&readings.images, config.status_max_images)),
         node_info: Some(node_info(machine, readings)),
         runtime_handlers: Some(vec![default_handler(&readings.features)]),
         volumes_in_use: volumes_in_use(readings, previous),
         ..NodeStatus::default()
     }
+}
+
+/// A resource whose plugin is gone is told of with none, since the API server would keep what it knows.
+fn with_devices(
+    mut resources: BTreeMap<String, Quantity>,
+    readings: &Readings,
+    number: fn(&Count) -> usize,
+) -> BTreeMap<String, Quantity> {
+    let devices = readings.devices.iter();
+    resources.extend(devices.map(|it| (it.resource.clone(), Quantity(number(it).to_string()))));
+    resources
 }
 
 /// The one of pods that name no RuntimeClass.
@@ -126,10 +141,11 @@ fn addresses(config: &KubeletConfig) -> Vec<NodeAddress> {
     ips.chain([address("Hostname", config.node_name.clone())]).collect()
 }
 
-fn images(images: &[Image]) -> Vec<ContainerImage> {
+/// The largest ones, as many as are to be told of.
+fn images(images: &[Image], most: Option<usize>) -> Vec<ContainerImage> {
     let mut images: Vec<&Image> = images.iter().collect();
     images.sort_by_key(|i| (std::cmp::Reverse(i.size), i.id.clone()));
-    let shown = images.into_iter().take(MAX_IMAGES).map(|image| ContainerImage {
+    let shown = images.into_iter().take(most.unwrap_or(usize::MAX)).map(|image| ContainerImage {
         names: Some(
             image
                 .repo_digests
@@ -159,14 +175,16 @@ fn node_info(machine: &Machine, readings: &Readings) -> NodeSystemInfo {
         operating_system: "linux".into(),
         os_image: machine.os_image.clone(),
         system_uuid: machine.system_uuid.clone(),
-        swap: None,
+        swap: i64::try_from(machine.swap_bytes)
+            .ok()
+            .filter(|bytes| *bytes > 0)
+            .map(|bytes| NodeSwapStatus { capacity: Some(bytes) }),
     }
 }
 
 fn conditions(readings: &Readings, previous: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
     let going = readings.going.then(|| "node is shutting down".to_owned());
-    let down = readings.runtime_error.as_ref().map(|e| format!("container runtime is down: {e}"));
-    let ready = match going.or(down) {
+    let ready = match going.or(readings.runtime_error.clone()) {
         None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         Some(why) => ("Ready", false, "KubeletNotReady", why),
     };

@@ -7,7 +7,7 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
@@ -19,6 +19,8 @@ use crate::{
     csi::{UsageUnit, VolumeStats},
     volume::{self, csi::stats::DriverStats},
 };
+
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Of one volume.
 #[derive(Debug, Default, PartialEq)]
@@ -68,7 +70,9 @@ pub async fn of_pod(
         local.extend(path.map(|path| Local { volume: volume.name.clone(), claim, path }));
     }
     let walk = tokio::task::spawn_blocking(move || local.iter().filter_map(count).collect());
-    let mut found: Vec<VolumeUse> = walk.await.unwrap_or_default();
+    // A file system whose server does not answer does not answer either.
+    let walked = tokio::time::timeout(PATIENCE, walk).await;
+    let mut found: Vec<VolumeUse> = walked.ok().and_then(Result::ok).unwrap_or_default();
     found.extend(by_driver.into_iter().map(of_driver));
     found
 }

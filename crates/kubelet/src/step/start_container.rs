@@ -18,18 +18,21 @@ use super::{
     hook::{self, HookTarget},
 };
 use crate::{
+    config::SwapBehavior,
     container::{
         config::{Resolved, container_config},
         env::{EnvSources, environment},
-        resources::{container_resources, hugepage_limits, memory_policy, oom_score_adj},
-        security::security_context,
+        resources::{
+            container_resources, hugepage_limits, memory_policy, oom_score_adj, swap_limit,
+        },
+        security::{NodeSeccomp, security_context},
     },
     context::NodeContext,
     events::EventType,
     image::pull::Ensure,
     objects::{ObjectCache, references},
     pod::desired::{DesiredContainer, DesiredPod},
-    volume::{image as image_volumes, mounts},
+    volume::{devices, image as image_volumes, mounts},
 };
 
 pub async fn run(
@@ -86,32 +89,7 @@ impl Start<'_> {
                 ..StepError::container("CreateContainerConfigError", error)
             }
         };
-        let env = self.environment().await.map_err(config_error)?;
-        let security = self.security(image).map_err(config_error)?;
-        let mounts = mounts::mounts(
-            self.ctx,
-            self.pod,
-            self.container,
-            self.sandbox,
-            self.attempt,
-            &env,
-            volumes,
-        )
-        .await
-        .map_err(config_error)?;
-        let spec = self.pod.spec();
-        let adj =
-            oom_score_adj(spec, self.pod.qos, &self.container.spec, self.ctx.machine.memory_bytes);
-        let resources = LinuxContainerResources {
-            oom_score_adj: adj,
-            hugepage_limits: hugepage_limits(
-                &self.container.spec,
-                self.ctx.machine.hugepages.keys(),
-            ),
-            unified: memory_policy(),
-            ..container_resources(spec, &self.container.spec)
-        };
-        let resolved = Resolved { attempt: self.attempt, env, mounts, resources, security };
+        let resolved = self.resolve(image, volumes).await.map_err(config_error)?;
         let config = container_config(self.pod, self.container, resolved);
         let created = self.ctx.runtime.create_container(&self.sandbox.id, config).await;
         let id = created.map_err(|error| {
@@ -124,6 +102,63 @@ impl Start<'_> {
             format!("Container created: {}", self.container.name()),
         );
         Ok(id)
+    }
+
+    /// Everything that the container's spec refers to.
+    async fn resolve(
+        &self,
+        image: &Image,
+        volumes: &HashMap<String, String>,
+    ) -> Result<Resolved, String> {
+        let plugins = self.ctx.devices.prepare(&self.pod.key.uid, self.container.name()).await?;
+        let env = with_defaults(self.environment().await?, plugins.envs);
+        let security = self.security(image)?;
+        let mut mounts = mounts::mounts(
+            self.ctx,
+            self.pod,
+            self.container,
+            self.sandbox,
+            self.attempt,
+            &env,
+            volumes,
+        )
+        .await?;
+        mounts.extend(plugins.mounts);
+        let mut devices = devices::devices(self.ctx, self.pod, self.container).await?;
+        devices.extend(plugins.devices);
+        Ok(Resolved {
+            attempt: self.attempt,
+            env,
+            mounts,
+            resources: self.resources(),
+            security,
+            devices,
+            annotations: plugins.annotations,
+        })
+    }
+
+    fn resources(&self) -> LinuxContainerResources {
+        let (spec, container) = (self.pod.spec(), &self.container.spec);
+        let machine = &self.ctx.machine;
+        LinuxContainerResources {
+            oom_score_adj: oom_score_adj(spec, self.pod.qos, container, machine.memory_bytes),
+            hugepage_limits: hugepage_limits(container, machine.hugepages.keys()),
+            unified: memory_policy(self.swap()),
+            ..container_resources(spec, container)
+        }
+    }
+
+    fn swap(&self) -> u64 {
+        let machine = &self.ctx.machine;
+        match self.ctx.config.swap {
+            SwapBehavior::NoSwap => 0,
+            SwapBehavior::LimitedSwap => swap_limit(
+                self.pod.spec(),
+                &self.container.spec,
+                machine.memory_bytes,
+                machine.swap_bytes,
+            ),
+        }
     }
 
     async fn environment(&self) -> Result<Vec<(String, String)>, String> {
@@ -177,9 +212,10 @@ impl Start<'_> {
             }
             None => None,
         };
-        let seccomp_root = self.ctx.config.root_dir.join("seccomp");
+        let root = self.ctx.config.root_dir.join("seccomp");
+        let seccomp = NodeSeccomp { root: &root, default: self.ctx.config.seccomp_default };
         let mut security =
-            security_context(self.pod, &self.container.spec, image, target, &seccomp_root)
+            security_context(self.pod, &self.container.spec, image, target, &seccomp)
                 .map_err(|e| e.to_string())?;
         security.namespaces.user.clone_from(&self.sandbox.namespaces.user);
         Ok(security)
@@ -224,6 +260,16 @@ impl Start<'_> {
         }
         Err(StepError::crashed("PostStartHookError", error))
     }
+}
+
+/// What plugins set comes first, and counts where the container itself says nothing.
+fn with_defaults(
+    own: Vec<(String, String)>,
+    mut defaults: Vec<(String, String)>,
+) -> Vec<(String, String)> {
+    defaults.retain(|(name, _)| own.iter().all(|(known, _)| known != name));
+    defaults.extend(own);
+    defaults
 }
 
 /// The objects of one kind that exist.

@@ -8,11 +8,13 @@
 pub mod atomic_writer;
 mod config_map;
 pub mod csi;
+pub mod devices;
 mod downward_api;
 mod empty_dir;
 mod host_path;
 pub mod image;
 pub mod mounts;
+mod nfs;
 mod ownership;
 mod payload;
 mod persistent_volume_claim;
@@ -21,6 +23,7 @@ mod secret;
 mod subpath;
 mod tmpfs;
 pub mod token;
+mod unsupported;
 
 use std::{
     io,
@@ -34,13 +37,14 @@ use k8s_openapi::api::core::v1::Volume;
 use crate::{context::NodeContext, orphans::remove_dir, pod::desired::DesiredPod};
 
 /// In alphabetical order; each volume is claimed by at most one.
-const PLUGINS: [&dyn VolumePlugin; 9] = [
+const PLUGINS: [&dyn VolumePlugin; 10] = [
     &config_map::ConfigMapVolume,
     &csi::CsiVolume,
     &downward_api::DownwardApiVolume,
     &empty_dir::EmptyDirVolume,
     &host_path::HostPathVolume,
     &image::ImageVolume,
+    &nfs::NfsVolume,
     &persistent_volume_claim::PersistentVolumeClaimVolume,
     &projected::ProjectedVolume,
     &secret::SecretVolume,
@@ -87,6 +91,10 @@ pub enum VolumeError {
     HostPathType { path: String, expected: &'static str },
     #[error("volume type {0} is not supported by this node")]
     Unsupported(String),
+    #[error("{0}")]
+    NoPlugin(String),
+    #[error("{0}")]
+    Mount(String),
     #[error("invalid path {0:?}: it must be relative and must not contain '..'")]
     BadPath(String),
     #[error("{0}")]
@@ -185,18 +193,11 @@ pub fn dir_of(pod_dir: &Path, volume: &Volume) -> Option<PathBuf> {
 
 fn plugin_for(volume: &Volume) -> Result<&'static dyn VolumePlugin, VolumeError> {
     let found = PLUGINS.into_iter().find(|p| p.claims(volume));
-    found.ok_or_else(|| VolumeError::Unsupported(source_name(volume)))
+    found.ok_or_else(|| unsupported::error(&unsupported::kind_of(volume, &["name"])))
 }
 
 fn volume_dir(pod_dir: &Path, plugin: &dyn VolumePlugin, volume: &Volume) -> PathBuf {
     pod_dir.join("volumes").join(plugin.name()).join(&volume.name)
-}
-
-/// The member of the volume's source that is set.
-fn source_name(volume: &Volume) -> String {
-    let value = serde_json::to_value(volume).unwrap_or_default();
-    let member = value.as_object().and_then(|m| m.keys().find(|k| *k != "name").cloned());
-    member.unwrap_or_else(|| "(none)".into())
 }
 
 /// Unmounts and removes a pod's sub-paths and volumes; what is not there is fine.

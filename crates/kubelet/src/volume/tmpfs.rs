@@ -32,8 +32,10 @@ pub fn ensure_or_directory(dir: &Path) -> io::Result<()> {
     }
 }
 
+/// What is mounted there is not touched: its server may not answer.
 pub fn is_mount_point(dir: &Path) -> io::Result<bool> {
-    let dir = dir.canonicalize()?;
+    let (Some(parent), Some(name)) = (dir.parent(), dir.file_name()) else { return Ok(true) };
+    let dir = parent.canonicalize()?.join(name);
     Ok(mount_points()?.contains(&dir))
 }
 

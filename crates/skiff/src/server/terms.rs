@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use ipnet::Ipv4Net;
 use skiff_apiserver::ApiServerConfig;
-use skiff_kubelet::{EvictionConfig, ShutdownGrace};
+use skiff_kubelet::{EvictionConfig, KubeletConfiguration, ShutdownGrace};
 use tokio::net::TcpListener;
 
 use super::Result;
-use super::flags::{ImageArgs, NodeArgs, ServerArgs};
+use super::flags::{ImageArgs, NodeArgs, RuntimeTerms, ServerArgs};
 
 /// Decided once, before anything runs.
 pub struct Terms {
@@ -26,9 +26,11 @@ pub struct Terms {
     pub cluster_domain: String,
     pub cluster_dns: Ipv4Addr,
     pub cgroup_root: String,
+    pub runtime: RuntimeTerms,
     pub images: ImageArgs,
     pub eviction: EvictionConfig,
     pub static_pod_path: Option<PathBuf>,
+    pub kubelet_configuration: Option<KubeletConfiguration>,
     /// Where the node agent keeps pods and finds plugins.
     pub kubelet_dir: PathBuf,
     pub shutdown: ShutdownGrace,
@@ -78,6 +80,7 @@ impl Terms {
             cluster_domain: network.cluster_domain.clone(),
             cluster_dns: Ipv4Addr::from(u32::from(service_cidr.network()) + 10),
             cgroup_root: node.cgroup_root.clone(),
+            runtime: args.runtime.terms(&args.data_dir)?,
             images: args.images.checked()?,
             eviction: args.eviction.config()?,
             shutdown: shutdown(node)?,
@@ -86,6 +89,11 @@ impl Terms {
                 .pod_manifest_path
                 .as_ref()
                 .map(std::path::absolute)
+                .transpose()?,
+            kubelet_configuration: node
+                .kubelet_config
+                .as_deref()
+                .map(KubeletConfiguration::read)
                 .transpose()?,
             kubelet_dir: kubelet_dir(args)?,
             listener,

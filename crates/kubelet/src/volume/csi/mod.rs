@@ -253,7 +253,7 @@ async fn follow(
     }
     let Some(driver) = ctx.csi.find(&source.id.driver) else { return known };
     let _alone = ctx.csi.lock(&source.id).await;
-    let capabilities = &[Capability::ExpandVolume, Capability::StageUnstage].into();
+    let Ok(capabilities) = driver.capabilities().await else { return known };
     let publish_context = Texts::new();
     let publication = Publication {
         request,
@@ -261,7 +261,7 @@ async fn follow(
         place,
         driver: &driver,
         object: None,
-        capabilities,
+        capabilities: &capabilities,
         publish_context,
     };
     let staged = Place::staged(ctx, &source.id);

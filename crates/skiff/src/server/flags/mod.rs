@@ -11,6 +11,7 @@ mod encryption;
 mod eviction;
 mod images;
 mod network;
+mod runtime;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ use encryption::EncryptionArgs;
 use eviction::EvictionArgs;
 pub use images::ImageArgs;
 use network::NetworkArgs;
+use runtime::RuntimeArgs;
+pub use runtime::RuntimeTerms;
 
 #[derive(Debug, Args)]
 pub struct ServerArgs {
@@ -62,6 +65,8 @@ pub struct ServerArgs {
     #[command(flatten)]
     pub images: ImageArgs,
     #[command(flatten)]
+    pub runtime: RuntimeArgs,
+    #[command(flatten)]
     pub eviction: EvictionArgs,
     #[command(flatten)]
     pub starter: StarterArgs,
@@ -86,6 +91,9 @@ pub struct NodeArgs {
     /// Manifests of pods that this node runs by itself: a directory of files in YAML or JSON
     #[arg(long, value_name = "DIR")]
     pub pod_manifest_path: Option<PathBuf>,
+    /// How the node is to be: a KubeletConfiguration of kubelet.config.k8s.io/v1beta1; flags win over it
+    #[arg(long, value_name = "FILE")]
+    pub kubelet_config: Option<PathBuf>,
     /// How many pods this node takes
     #[arg(long, value_name = "COUNT", default_value_t = 110)]
     pub max_pods: u32,
