@@ -4,8 +4,9 @@
 
 use std::sync::atomic::Ordering;
 
-use k8s_openapi::api::core::v1::PodSpec;
-use skiff_runtime::UserNamespace;
+use k8s_openapi::api::{core::v1::PodSpec, node::v1::RuntimeClass};
+use kube::Api;
+use skiff_runtime::{PodSandboxConfig, UserNamespace};
 
 use super::{Outcome, StepError, StepInput};
 use crate::{
@@ -30,7 +31,10 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     let node_resolv_conf =
         tokio::fs::read_to_string(&ctx.config.resolv_conf).await.unwrap_or_default();
     let users = users(ctx, pod).await?;
-    let config = sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf, users);
+    let config = PodSandboxConfig {
+        runtime_handler: runtime_handler(ctx, pod).await?,
+        ..sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf, users)
+    };
     if let Err(error) = tokio::fs::create_dir_all(&config.log_directory).await {
         return Err(StepError::setup(
             "CreatePodSandboxError",
@@ -40,6 +44,22 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     match ctx.runtime.run_pod_sandbox(config).await {
         Ok(_) => Ok(Outcome::SandboxChanged),
         Err(error) => Err(refused(ctx, pod, &error)),
+    }
+}
+
+/// Running such a pod by the default handler would take away what its class is there for.
+async fn runtime_handler(ctx: &NodeContext, pod: &DesiredPod) -> Result<String, StepError> {
+    let class = pod.spec().runtime_class_name.as_deref().unwrap_or_default();
+    if class.is_empty() {
+        return Ok(String::new());
+    }
+    match Api::<RuntimeClass>::all(ctx.client.clone()).get(class).await {
+        Ok(class) => Ok(class.handler),
+        Err(kube::Error::Api(status)) => Err(refused(ctx, pod, &status.message)),
+        Err(error) => {
+            let why = format!("failed to lookup RuntimeClass {class}: {error}");
+            Err(refused(ctx, pod, &why))
+        }
     }
 }
 
