@@ -1,6 +1,7 @@
 //! The life of pods on one node: the real agent between an API server and a runtime that are both in memory.
 
 mod csi;
+mod dra;
 mod fake_api;
 mod fake_csi_driver;
 mod fake_runtime;
