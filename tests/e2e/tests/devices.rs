@@ -81,6 +81,15 @@ const CDI: &str = "/var/run/cdi";
 const CDI_SPEC: &str = r#"{ "cdiVersion": "0.6.0", "kind": "example.com/gpu", "devices": [
     { "name": "zero", "containerEdits": { "env": ["GPU=zero"], "deviceNodes": [{ "path": "/dev/gpu0", "hostPath": "/dev/zero" }] } }] }"#;
 
+/// Leaves the directory as it was found, unless somebody else uses it.
+struct CdiDirectory;
+
+impl Drop for CdiDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(CDI);
+    }
+}
+
 /// Runs a shell's script on the host.
 fn shell(host: &Host, script: &str, input: &str) {
     e2e::Outcome::of(host.command("sh").args(["-c", script]), input).ok();
@@ -115,6 +124,7 @@ fn offer_gpu(cluster: &Cluster<'_>) {
 
 #[test]
 fn a_claims_device_is_prepared_for_its_pod_and_given_back() {
+    let _left = CdiDirectory;
     let host = Host::new("claims");
     // Seen by this test's machine alone.
     shell(&host, &format!("mkdir -p {CDI} && mount -t tmpfs tmpfs {CDI}"), "");
@@ -124,7 +134,7 @@ fn a_claims_device_is_prepared_for_its_pod_and_given_back() {
     let state = host.dir().join("gpus");
     std::fs::create_dir_all(&state).expect("the directory is writable");
     let mut command = cluster.node_command(env!("CARGO_BIN_EXE_dra-driver"));
-    let driver = Running::start(command.arg(cluster.kubelet_dir()).arg(&state));
+    let _driver = Running::start(command.arg(cluster.kubelet_dir()).arg(&state));
     let mut pod = kuard_pod("user");
     pod["spec"]["resourceClaims"] = json!([{ "name": "gpu", "resourceClaimTemplateName": "gpu" }]);
     pod["spec"]["containers"][0]["resources"] = json!({ "claims": [{ "name": "gpu" }] });
@@ -144,7 +154,4 @@ fn a_claims_device_is_prepared_for_its_pod_and_given_back() {
     let calls = || std::fs::read_to_string(state.join("calls")).unwrap_or_default();
     eventually("the claim is given back", || calls() == "prepare\ngive back\n");
     eventually("and gone", || cluster.kubectl("get resourceclaims -o name").ok().is_empty());
-    drop((cluster, driver, host));
-    // Left as it was found, unless somebody else uses it.
-    let _ = std::fs::remove_dir(CDI);
 }
