@@ -3,6 +3,7 @@
 mod archive;
 mod debian;
 mod kuard;
+mod pause;
 mod postgres;
 mod tidy;
 
@@ -32,6 +33,12 @@ enum Image {
         #[arg(short, long, default_value = "target/images")]
         out: PathBuf,
     },
+    /// What holds a pod's namespaces where the container runtime needs a process for it
+    Pause {
+        /// Archive pause.tar goes here
+        #[arg(short, long, default_value = "target/images")]
+        out: PathBuf,
+    },
     /// PostgreSQL from the distribution's packages
     Postgres {
         /// Archive postgres.tar goes here
@@ -45,6 +52,7 @@ type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
 fn main() -> ExitCode {
     let done = match Task::parse() {
         Task::Image(Image::Kuard { binary, out }) => kuard::pack(&binary, &out),
+        Task::Image(Image::Pause { out }) => pause::pack(&out),
         Task::Image(Image::Postgres { out }) => postgres::pack(&out),
         Task::Tidy => tidy::check(),
     };

@@ -18,6 +18,8 @@ pub struct KubeletConfig {
     pub node_name: String,
     /// Primary first; becomes the node's `InternalIP` and the host IP of its pods.
     pub node_ips: Vec<IpAddr>,
+    /// The name of the container runtime, as its version tells it.
+    pub container_runtime: String,
     /// Pod directories: volumes, `/etc/hosts`, termination messages.
     pub root_dir: PathBuf,
     /// Container logs, one directory per pod.
@@ -127,6 +129,7 @@ impl KubeletConfig {
         KubeletConfig {
             node_name: node_name.into(),
             node_ips,
+            container_runtime: "skiff".into(),
             root_dir: "/var/lib/kubelet".into(),
             log_dir: "/var/log/pods".into(),
             cluster_dns: Vec::new(),

@@ -62,6 +62,11 @@ pub enum Error {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("unreadable state {path:?}: {source}")]
     State { path: PathBuf, source: serde_json::Error },
+    /// Another runtime, behind a socket, has refused or does not answer; its words.
+    #[error("{0}")]
+    Remote(Box<dyn std::error::Error + Send + Sync>),
+    #[error("{what} is not something that the container runtime at this node's endpoint offers")]
+    NotOffered { what: &'static str },
     /// A blocking part of the runtime panicked or was cancelled at shutdown.
     #[error("the runtime is shutting down")]
     Shutdown,

@@ -26,8 +26,9 @@ mod process;
 mod procfs;
 mod shim;
 
+pub use cgroup::PodCgroups;
 pub use cri::*;
-pub use embedded::{BuildNetwork, BuildOptions, Embedded, EmbeddedConfig, ShimCommand};
+pub use embedded::{BuildNetwork, BuildOptions, Embedded, EmbeddedConfig, ShimCommand, dial};
 pub use error::{Error, Result};
 pub use files::disk_usage;
 pub use image::{Reference, RegistryError, pack_context, unpack_context};

@@ -38,10 +38,33 @@ pub struct ExecClient {
     pub stdin: Option<Outgoing>,
     pub stdout: Option<Incoming>,
     pub stderr: Option<Incoming>,
-    resize: Option<Outgoing>,
+    resize: Option<ResizeStream>,
+    status: StatusStream,
+    kept: Kept,
+}
+
+/// The streams of an [`ExecClient`] one by one; they end when its [`Kept`] is dropped.
+pub struct ExecStreams {
+    pub stdin: Option<Outgoing>,
+    pub stdout: Option<Incoming>,
+    pub stderr: Option<Incoming>,
+    /// Present with a terminal.
+    pub resize: Option<ResizeStream>,
+    pub status: StatusStream,
+}
+
+/// Tells a command's terminal its sizes.
+pub struct ResizeStream(Outgoing);
+
+/// Tells how a command ended.
+pub struct StatusStream {
     error: Incoming,
     /// Version 4 and later always send a status.
-    expects_status: bool,
+    expected: bool,
+}
+
+/// The connection of a session. Dropping it ends the session.
+pub struct Kept {
     _session: Option<Session>,
     _hangup: Hangup,
 }
@@ -138,29 +161,56 @@ impl ExecClient {
             stdin: stdin.map(|stream| stream.outgoing),
             stdout: incoming(stdout),
             stderr: incoming(stderr),
-            resize: resize.map(|stream| stream.outgoing),
-            error: incoming(error).expect("the error stream always exists"),
-            expects_status: protocol.version >= 4,
-            _session: session,
-            _hangup: hangup,
+            resize: resize.map(|stream| ResizeStream(stream.outgoing)),
+            status: StatusStream {
+                error: incoming(error).expect("the error stream always exists"),
+                expected: protocol.version >= 4,
+            },
+            kept: Kept { _session: session, _hangup: hangup },
         }
+    }
+
+    pub fn into_parts(self) -> (ExecStreams, Kept) {
+        let ExecClient { stdin, stdout, stderr, resize, status, kept } = self;
+        (ExecStreams { stdin, stdout, stderr, resize, status }, kept)
     }
 
     /// Tells the command's terminal its new size; nothing happens without a terminal.
     pub async fn resize(&mut self, size: TerminalSize) -> Result<(), Error> {
-        if let Some(resize) = &mut self.resize {
-            let text = serde_json::to_vec(&size).expect("two numbers make JSON");
-            resize.write_all(&text).await?;
+        match &mut self.resize {
+            Some(resize) => resize.send(size).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Waits for the command's end. Read the output first, or at the same time.
     pub async fn status(&mut self) -> Result<CommandStatus, Error> {
+        self.status.wait().await
+    }
+}
+
+// === impl ResizeStream ===
+
+impl ResizeStream {
+    pub async fn send(&mut self, size: TerminalSize) -> Result<(), Error> {
+        let text = serde_json::to_vec(&size).expect("two numbers make JSON");
+        Ok(self.0.write_all(&text).await?)
+    }
+}
+
+// === impl StatusStream ===
+
+impl StatusStream {
+    /// Until the command's end; all its output may not have been read by then.
+    pub async fn wait(&mut self) -> Result<CommandStatus, Error> {
         let mut text = Vec::new();
-        self.error.read_to_end(&mut text).await?;
+        let ended = self.error.read_to_end(&mut text).await;
+        // Upstream's servers hang up after the status without ending its stream.
+        if text.is_empty() {
+            ended?;
+        }
         Ok(match text.as_slice() {
-            [] if self.expects_status => return Err(Error::Disconnected),
+            [] if self.expected => return Err(Error::Disconnected),
             [] => CommandStatus::Success,
             _ => CommandStatus::from_json(&text).unwrap_or_else(|| {
                 CommandStatus::InternalError(String::from_utf8_lossy(&text).into_owned())

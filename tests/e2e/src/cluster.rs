@@ -203,7 +203,7 @@ fn is_server(pid: i32) -> bool {
 }
 
 /// A binary of this repository: what `SKIFF_BIN_DIR` holds, else the release build.
-fn artifact(name: &str) -> PathBuf {
+pub fn artifact(name: &str) -> PathBuf {
     let dir =
         std::env::var_os("SKIFF_BIN_DIR").map_or_else(|| target().join("release"), PathBuf::from);
     let path = dir.join(name);
@@ -211,12 +211,13 @@ fn artifact(name: &str) -> PathBuf {
     path
 }
 
-fn images() -> PathBuf {
+/// Where `cargo xtask image` puts its archives.
+pub fn images() -> PathBuf {
     repository().join("target/images")
 }
 
 /// The newest kubectl that was fetched, else the machine's own.
-fn kubectl() -> PathBuf {
+pub fn kubectl() -> PathBuf {
     let fetched = repository().join("target/clients/kubectl");
     if let Some(chosen) = std::env::var_os("SKIFF_E2E_KUBECTL") {
         return chosen.into();

@@ -4,13 +4,14 @@
 //! namespace, so that whatever it does to its host is gone when it ends.
 
 mod cluster;
+pub mod containerd;
 mod host;
 pub mod http;
 mod manifest;
 pub mod registry;
 mod run;
 
-pub use cluster::{Cluster, Running};
+pub use cluster::{Cluster, Running, artifact, images, kubectl};
 pub use host::Host;
 pub use manifest::{deployment, kuard_pod, service};
 pub use run::{Outcome, eventually, eventually_within};

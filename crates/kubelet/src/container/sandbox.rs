@@ -64,6 +64,7 @@ pub fn sandbox_config(
         linux: LinuxPodSandboxConfig {
             cgroup_parent: cgroup_parent(pod.qos, &key.uid),
             namespaces: NamespaceOptions { user, ..namespaces(pod) },
+            privileged: has_privileged(pod),
             sysctls: sysctls.into_iter().map(|s| (s.name, s.value)).collect(),
             seccomp: SeccompProfile::RuntimeDefault,
             resources: LinuxContainerResources {
@@ -82,6 +83,11 @@ pub fn identity(pod: &DesiredPod) -> BTreeMap<String, String> {
         label(POD_NAMESPACE_LABEL, &pod.key.namespace),
         label(POD_UID_LABEL, &pod.key.uid),
     ])
+}
+
+fn has_privileged(pod: &DesiredPod) -> bool {
+    let mut contexts = pod.containers.iter().filter_map(|c| c.spec.security_context.as_ref());
+    contexts.any(|context| context.privileged == Some(true))
 }
 
 fn port_mappings(pod: &DesiredPod) -> Vec<PortMapping> {

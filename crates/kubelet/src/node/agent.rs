@@ -99,14 +99,21 @@ async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube:
 }
 
 async fn readings(ctx: &NodeContext) -> Readings {
-    let (version, images, features) =
-        tokio::join!(ctx.runtime.version(), ctx.runtime.list_images(), ctx.runtime.features());
-    let runtime_error = version.as_ref().err().or(images.as_ref().err()).map(ToString::to_string);
+    let runtime = &ctx.runtime;
+    let (version, unready, images, features) = tokio::join!(
+        runtime.version(),
+        runtime.unready(),
+        runtime.list_images(),
+        runtime.features()
+    );
+    let errors = [version.as_ref().err(), unready.as_ref().err(), images.as_ref().err()];
+    let down = errors.into_iter().flatten().next();
+    let runtime_error = down.map(|error| format!("container runtime is down: {error}"));
     Readings {
         images: images.unwrap_or_default(),
         runtime: version.ok(),
         features: features.unwrap_or_default(),
-        runtime_error,
+        runtime_error: runtime_error.or(unready.ok().flatten()),
         conditions: ctx.conditions.now(),
         going: ctx.going.is_going(),
         volumes_in_use: ctx.csi.volumes_in_use(),

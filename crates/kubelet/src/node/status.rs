@@ -184,8 +184,7 @@ fn node_info(machine: &Machine, readings: &Readings) -> NodeSystemInfo {
 
 fn conditions(readings: &Readings, previous: &NodeStatus, now: Timestamp) -> Vec<NodeCondition> {
     let going = readings.going.then(|| "node is shutting down".to_owned());
-    let down = readings.runtime_error.as_ref().map(|e| format!("container runtime is down: {e}"));
-    let ready = match going.or(down) {
+    let ready = match going.or(readings.runtime_error.clone()) {
         None => ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned()),
         Some(why) => ("Ready", false, "KubeletNotReady", why),
     };

@@ -30,17 +30,21 @@ use super::{
 };
 use crate::allocation::Rejection;
 
-/// The scheme of container ids: `skiff://<id>`.
-pub const ID_SCHEME: &str = "skiff://";
-
 /// What a status needs besides pod and observation.
 pub struct StatusContext<'a> {
     pub node_ips: &'a [IpAddr],
+    /// The container runtime's name, which begins container ids.
+    pub runtime: &'a str,
     pub now: Timestamp,
     /// The status last reported, for transition times and terminal phases.
     pub previous: &'a PodStatus,
     /// Reads what a container left as its termination message.
     pub termination_message: &'a dyn Fn(&ContainerStatus) -> Option<String>,
+}
+
+/// As the API tells it, such as `containerd://0815`.
+pub fn container_id(runtime: &str, id: &str) -> String {
+    format!("{runtime}://{id}")
 }
 
 pub fn status(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> PodStatus {
@@ -208,7 +212,7 @@ fn container_status(
     let resources = given.cloned().unwrap_or_else(|| granted.clone());
     ApiContainerStatus {
         allocated_resources: granted.requests,
-        container_id: current.map(|c| format!("{ID_SCHEME}{}", c.id)),
+        container_id: current.map(|c| container_id(ctx.runtime, &c.id)),
         image: current.map_or(container.image(), |c| c.image.as_str()).to_owned(),
         image_id: current.map(|c| c.image_ref.clone()).unwrap_or_default(),
         last_state,
@@ -268,7 +272,7 @@ fn terminated_state(
     let message = if wants_message { (ctx.termination_message)(c) } else { None };
     let reason = if c.reason.is_empty() { "ContainerStatusUnknown" } else { &c.reason };
     let terminated = ContainerStateTerminated {
-        container_id: Some(format!("{ID_SCHEME}{}", c.id)),
+        container_id: Some(container_id(ctx.runtime, &c.id)),
         exit_code: exit_code(c),
         finished_at: time(c.finished_at),
         message: message.or_else(|| (!c.message.is_empty()).then(|| c.message.clone())),
@@ -416,8 +420,8 @@ fn conditions(
 
 /// Told with the end and not before: a pod that still runs has not been disrupted.
 fn disruption(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> Option<PodCondition> {
-    let ending = seen.ending.as_ref().filter(|ending| ending.disruption)?;
-    let (reason, message) = (Some("TerminationByKubelet"), Some(ending.message.clone()));
+    let message = seen.ending.as_ref()?.disruption_message()?;
+    let (reason, message) = (Some("TerminationByKubelet"), Some(message.to_owned()));
     let verdict = Verdict { status: true, reason, message };
     (seen.stage == Stage::Terminated(Why::EndedByNode))
         .then(|| verdict.condition("DisruptionTarget", pod, ctx))
@@ -538,6 +542,7 @@ mod tests {
         let previous = serde_json::from_value(previous).expect("a status");
         let ctx = StatusContext {
             node_ips: &[],
+            runtime: "skiff",
             now: Timestamp::UNIX_EPOCH,
             previous: &previous,
             termination_message: &|_| None,

@@ -1,28 +1,21 @@
 //! exec, attach, port-forward and run: a client's streams joined to a container's.
 //!
-//! Counterpart: `pkg/kubelet/server/server.go` and `k8s.io/kubelet/pkg/cri/streaming`.
-//! Invariant: all output is sent before the status that ends the session; a client that leaves takes its exec'd
-//! process' streams with it.
+//! Counterpart: `pkg/kubelet/server/server.go`. Invariant: which pod and container is meant is decided here; how bytes are carried,
+//! in `skiff_cri`, which serves the same protocols.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use skiff_runtime::{
-    AttachRequest, ContainerState, ContainerStatus, ExecRequest, PodSandboxState, StreamSession,
-};
+use skiff_cri::{forward, join};
+use skiff_runtime::{AttachRequest, ContainerState, ContainerStatus, ExecRequest, PodSandboxState};
 use skiff_streams::{
-    CommandStatus, Endpoint, ForwardedConnection, Negotiated, PortForward, RemoteCommand,
-    RemoteCommandStreams, StreamOptions, forwarded_ports,
+    Endpoint, Negotiated, PortForward, RemoteCommand, StreamOptions, forwarded_ports,
 };
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, copy, copy_bidirectional};
 
 use super::{Body, Refusal, query, target::ContainerTarget, text};
 use crate::context::NodeContext;
-
-/// How long output may still come after the process has ended: a grandchild may hold the pipe open.
-const DRAIN: Duration = Duration::from_secs(5);
 
 pub async fn remote_command(
     ctx: &Arc<NodeContext>,
@@ -59,69 +52,13 @@ pub async fn remote_command(
                     .attach(&container.id, AttachRequest { stdin, stdout, stderr, tty })
                     .await
             };
-            match opened {
-                Ok(session) => join(streams, session).await,
-                Err(error) => {
-                    streams.status.finish(CommandStatus::InternalError(error.to_string())).await
-                }
-            }
+            join(streams, opened).await
         };
         if let Err(error) = session.await {
             tracing::debug!(%error, "stream ended early");
         }
     });
     Ok(response)
-}
-
-/// Carries bytes until the process ends and its output is through, or the client leaves.
-async fn join(
-    streams: RemoteCommandStreams,
-    session: StreamSession,
-) -> Result<(), skiff_streams::Error> {
-    let RemoteCommandStreams { stdin, stdout, stderr, resize, status } = streams;
-    let mut helpers = tokio::task::JoinSet::new();
-    if let (Some(from), Some(to)) = (stdin, session.stdin) {
-        helpers.spawn(pump(from, to));
-    }
-    if let (Some(mut sizes), Some(terminal)) = (resize, session.terminal) {
-        helpers.spawn(async move {
-            while let Some(size) = sizes.recv().await {
-                let size = skiff_runtime::TerminalSize { width: size.width, height: size.height };
-                if let Err(error) = terminal.resize(size) {
-                    tracing::debug!(%error, "terminal not resized");
-                }
-            }
-        });
-    }
-    let mut outputs = tokio::task::JoinSet::new();
-    if let (Some(from), Some(to)) = (session.stdout, stdout) {
-        outputs.spawn(pump(from, to));
-    }
-    if let (Some(from), Some(to)) = (session.stderr, stderr) {
-        outputs.spawn(pump(from, to));
-    }
-    let exit = tokio::select! {
-        exit = session.exit => exit,
-        () = status.closed() => return Ok(()),
-    };
-    let drained = async { while outputs.join_next().await.is_some() {} };
-    if tokio::time::timeout(DRAIN, drained).await.is_err() {
-        tracing::debug!("output was still open after the process had ended");
-    }
-    let end = match exit {
-        Ok(0) => CommandStatus::Success,
-        Ok(code) => CommandStatus::ExitCode(code),
-        Err(error) => CommandStatus::InternalError(error.to_string()),
-    };
-    status.finish(end).await
-}
-
-/// Copies to the end and closes the far side; an error on either side only means that it is over.
-async fn pump(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) {
-    if let Err(error) = copy(&mut from, &mut to).await {
-        tracing::debug!(%error, "stream broke");
-    }
-    let _ = to.shutdown().await;
 }
 
 fn wants_tty(target: &ContainerTarget) -> bool {
@@ -167,7 +104,9 @@ pub async fn port_forward(
             let mut session = PortForward::accept(upgraded.await?, &negotiated, &ports).await?;
             let mut connections = tokio::task::JoinSet::new();
             while let Some(connection) = session.next().await {
-                connections.spawn(forward(ctx.clone(), sandbox.id.clone(), connection));
+                let (ctx, sandbox) = (ctx.clone(), sandbox.id.clone());
+                connections
+                    .spawn(async move { forward(&*ctx.runtime, &sandbox, connection).await });
                 while connections.try_join_next().is_some() {}
             }
             Ok::<(), skiff_streams::Error>(())
@@ -177,24 +116,6 @@ pub async fn port_forward(
         }
     });
     Ok(response)
-}
-
-async fn forward(ctx: Arc<NodeContext>, sandbox: String, connection: ForwardedConnection) {
-    let ForwardedConnection { port, mut data, mut error } = connection;
-    match ctx.runtime.dial(&sandbox, port).await {
-        Ok(mut pod) => {
-            if let Err(broken) = copy_bidirectional(&mut data, &mut pod).await {
-                tracing::debug!(port, error = %broken, "forwarded connection broke");
-            }
-        }
-        Err(refused) => {
-            let text = format!(
-                "failed to connect to port {port} inside the pod's network namespace: {refused}"
-            );
-            let _ = error.write_all(text.as_bytes()).await;
-        }
-    }
-    let _ = error.shutdown().await;
 }
 
 /// Runs a command to its end and answers with all it wrote.

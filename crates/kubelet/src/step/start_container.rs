@@ -32,7 +32,7 @@ use crate::{
     image::pull::Ensure,
     objects::{ObjectCache, references},
     pod::desired::{DesiredContainer, DesiredPod},
-    volume::{image as image_volumes, mounts},
+    volume::{devices, image as image_volumes, mounts},
 };
 
 pub async fn run(
@@ -126,13 +126,15 @@ impl Start<'_> {
         )
         .await?;
         mounts.extend(plugins.mounts);
+        let mut devices = devices::devices(self.ctx, self.pod, self.container).await?;
+        devices.extend(plugins.devices);
         Ok(Resolved {
             attempt: self.attempt,
             env,
             mounts,
             resources: self.resources(),
             security,
-            devices: plugins.devices,
+            devices,
             annotations: plugins.annotations,
         })
     }

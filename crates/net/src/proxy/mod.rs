@@ -31,6 +31,8 @@ use ruleset::{Delta, Ruleset};
 pub use dataplane::Ranges;
 
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+/// Of a bridge that nobody else has made: nothing but the way to Services goes over it.
+const BRIDGE_MTU: u32 = 1500;
 
 /// What a node's service proxy needs to know of its node.
 #[derive(Debug, Clone)]
@@ -41,7 +43,8 @@ pub struct ServiceProxyConfig {
     pub cluster_cidr: Ipv4Net,
     /// All Services' cluster addresses.
     pub service_cidr: Ipv4Net,
-    /// The pod network's bridge: the node's own connections to Services start out there.
+    /// The pod network's bridge: the node's own connections to Services start out there. Made if it is not there, for nodes whose
+    /// pods have another network.
     pub bridge: String,
 }
 
@@ -87,7 +90,7 @@ impl ServiceProxy {
         Self::open_in(Namespace::current()?, config).await
     }
 
-    /// Prepares `node`, where the bridge must exist.
+    /// Prepares `node`, whose bridge is made if it is not there.
     pub async fn open_in(node: Namespace, config: ServiceProxyConfig) -> Result<Self, Error> {
         prepare_node(&node, &config).await?;
         let ranges = Ranges { pods: config.cluster_cidr, services: config.service_cidr };
@@ -193,7 +196,7 @@ async fn prepare_node(node: &Namespace, config: &ServiceProxyConfig) -> Result<(
     // Lets 127.0.0.1:<nodePort> on the node be translated; the table's guard keeps others off the node's loopback.
     node.set_sysctl("net.ipv4.conf.all.route_localnet", "1")?;
     // The kernel routes before it translates, and a node without a default route has none to a service address.
-    let bridge = node.require_link(&config.bridge).await?;
+    let bridge = node.ensure_bridge(&config.bridge, None, BRIDGE_MTU).await?;
     node.add_route(IpNet::V4(config.service_cidr), None, bridge.index).await
 }
 

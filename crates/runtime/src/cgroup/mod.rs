@@ -8,6 +8,7 @@
 //! is an error.
 
 mod devices;
+mod pods;
 mod v1;
 mod v2;
 
@@ -25,6 +26,7 @@ use nix::{
 use serde::{Deserialize, Serialize};
 
 pub(crate) use devices::{DeviceKind, DeviceRule};
+pub use pods::PodCgroups;
 
 use crate::{
     cri::{LinuxContainerResources, Pressures},

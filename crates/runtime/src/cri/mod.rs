@@ -36,6 +36,11 @@ pub trait Runtime: ImageService + Send + Sync + 'static {
         Ok(RuntimeFeatures::default())
     }
 
+    /// What keeps it from running pods at the moment; `None` when nothing does.
+    async fn unready(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Creates and starts a pod sandbox with its network, and answers its id. Nothing is left
     /// behind on error.
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String>;

@@ -38,6 +38,9 @@ pub struct LinuxPodSandboxConfig {
     /// Such as `/kubepods/burstable/pod<uid>`, below the runtime's cgroup root.
     pub cgroup_parent: String,
     pub namespaces: NamespaceOptions,
+    /// Whether a container of the pod will be; some runtimes must know before they make the sandbox.
+    #[serde(default)]
+    pub privileged: bool,
     pub sysctls: BTreeMap<String, String>,
     /// For the pause process of a shared PID namespace.
     pub seccomp: SeccompProfile,

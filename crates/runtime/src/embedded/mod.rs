@@ -35,6 +35,7 @@ use self::{
 };
 pub use build::{BuildNetwork, BuildOptions};
 pub use shim_client::ShimCommand;
+pub use streams::dial;
 
 use crate::{
     cgroup::{self, Cgroups},

@@ -195,8 +195,8 @@ impl AsyncWrite for StdinOnce {
 
 // === dial ===
 
-/// Connects to a local port as seen from inside a network namespace.
-pub(super) async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<tokio::net::TcpStream> {
+/// Connects to a local port as seen from inside a network namespace; without one, from here.
+pub async fn dial(netns: Option<PathBuf>, port: u16) -> io::Result<tokio::net::TcpStream> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
     // A thread of its own: one that changed its namespace must not go back to a pool.
     std::thread::Builder::new().name("dial".to_owned()).spawn(move || {

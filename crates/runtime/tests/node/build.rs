@@ -2,9 +2,7 @@
 
 use std::path::PathBuf;
 
-use skiff_runtime::{
-    BuildNetwork, BuildOptions, ContainerConfig, Error, ImageService, Result, Runtime,
-};
+use skiff_runtime::{BuildNetwork, BuildOptions, ContainerConfig, Error, ImageService, Result};
 
 use crate::fixture::{Node, on_node};
 
@@ -25,7 +23,7 @@ impl Context {
     /// Answers the id and what was told.
     async fn build(&self, node: &Node, options: BuildOptions) -> (Result<String>, Vec<String>) {
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let built = node.runtime.build_image(options, self.0.clone(), tell).await;
+        let built = node.embedded.build_image(options, self.0.clone(), tell).await;
         let mut lines = Vec::new();
         while let Some(line) = told.recv().await {
             lines.push(line);
@@ -115,7 +113,7 @@ CMD ["cat er/made; id -u; echo $COLOR $NAME"]
         let expected = "/deep\n/deep 0:0 755\n/deep/er 0:0 755\n/deep/er/made 7:8 4755\n\
                         /deep/er/x.txt 7:8 644\n600\ncolor is \"blue\"\n$COLOR\n0\n";
         assert_eq!(output(node, "app:1", &format!("{check}; true")).await, expected);
-        let document = node.runtime.inspect_image("app:1").unwrap();
+        let document = node.embedded.inspect_image("app:1").unwrap();
         assert_eq!(document["Config"]["Labels"]["k"], "v");
         assert!(document["Config"]["ExposedPorts"]["8080/tcp"].is_object());
         let layers = document["RootFS"]["diff_ids"].as_array().unwrap().len();
@@ -222,7 +220,7 @@ fn a_build_that_is_given_up_ends_its_command() {
         let context = Context::new(node, "context", &[]);
         let wanted = options("FROM busybox:test\nRUN echo begun; sleep 1000", "never:1");
         let (tell, mut told) = tokio::sync::mpsc::unbounded_channel();
-        let runtime = node.runtime.clone();
+        let runtime = node.embedded.clone();
         let task =
             tokio::spawn(async move { runtime.build_image(wanted, context.0.clone(), tell).await });
         while told.recv().await.is_some_and(|line| line.trim() != "begun") {}

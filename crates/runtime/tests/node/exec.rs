@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use skiff_runtime::{AttachRequest, Error, ExecRequest, Runtime, StreamSession, TerminalSize};
+use skiff_runtime::{AttachRequest, Error, ExecRequest, StreamSession, TerminalSize};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::fixture::{Node, content, eventually, exited, on_node, script};
+use crate::fixture::{Node, content, eventually, exited, on_both, on_node, script};
 
 fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
@@ -19,7 +19,7 @@ async fn sleeper(node: &Node) -> (String, String) {
 
 #[test]
 fn exec_sync_separates_streams_and_reports_the_code() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let (_, id) = sleeper(node).await;
         let output = node.exec(&id, "echo out; echo err >&2; exit 5").await;
         assert_eq!(
@@ -73,7 +73,7 @@ fn running_in(node: &Node, command: &str) -> bool {
 
 #[test]
 fn exec_streams_both_ways() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let (_, id) = sleeper(node).await;
         let command = words(&["sh", "-c", "cat; echo done >&2; exit 9"]);
         let request = ExecRequest { command, stdin: true, stdout: true, stderr: true, tty: false };
@@ -120,7 +120,7 @@ fn exec_with_a_terminal_has_a_size_and_a_hangup() {
 
 #[test]
 fn attach_joins_output_and_input() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let sandbox = node.sandbox("attach").await;
         let mut config =
             script("main", "while read line; do echo $line; echo e$line >&2; done; exit 6");
@@ -167,7 +167,7 @@ fn attach_to_a_terminal_container() {
 
 #[test]
 fn a_reader_that_does_not_read_holds_nobody_up() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let sandbox = node.sandbox("slow").await;
         let text = "read go; yes 0123456789abcdef | head -c 4000000; echo; echo end";
         let mut config = script("main", text);
@@ -183,7 +183,7 @@ fn a_reader_that_does_not_read_holds_nobody_up() {
 
 #[test]
 fn dial_reaches_a_port_inside_the_pod_only() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let sandbox = node.sandbox("dial").await;
         let id =
             node.start(&sandbox, script("main", "echo hello | nc -l -p 7777; sleep 1000")).await;

@@ -11,20 +11,30 @@ use std::{
     time::{Duration, Instant},
 };
 
+use skiff_cri::{CriServer, RemoteConfig, RemoteRuntime};
 use skiff_runtime::{
     ContainerConfig, ContainerState, ContainerStatus, Embedded, EmbeddedConfig, ExecSyncOutput,
     ImageService, LoopbackOnly, PodSandboxConfig, PodSandboxMetadata, Runtime, SandboxNetwork,
     ShimCommand,
 };
+use tokio_util::sync::CancellationToken;
 
 use crate::archive::{ImageBuilder, Packing, write_archive};
 
 pub const IMAGE: &str = "busybox:test";
 
 pub struct Node {
-    pub runtime: Arc<Embedded>,
+    /// What is tested: the embedded runtime itself, or the same by way of its CRI socket.
+    pub runtime: Arc<dyn Runtime>,
+    pub embedded: Arc<Embedded>,
     pub dir: PathBuf,
     pub cgroup: String,
+}
+
+/// Runs `test` twice: as it is, and with a CRI server and its client in between.
+pub fn on_both<F: Future<Output = ()>>(test: impl Fn(&'static Node) -> F) {
+    on_node(&test);
+    on_node(async |node| test(Box::leak(Box::new(node.by_socket().await))).await);
 }
 
 /// Runs `test` on a node with the base image; says so and returns without root.
@@ -58,16 +68,31 @@ impl Node {
         let dir = std::env::temp_dir().join(&name);
         fs::create_dir_all(&dir).unwrap();
         let cgroup = format!("/{name}");
-        let runtime = open(&dir, &cgroup, Arc::new(LoopbackOnly)).await;
-        let node = Node { runtime, dir, cgroup };
+        let embedded = open(&dir, &cgroup, Arc::new(LoopbackOnly)).await;
+        let node = Node { runtime: embedded.clone(), embedded, dir, cgroup };
         node.load(&ImageBuilder::new(IMAGE).oci(Packing::Plain)).await;
         node
+    }
+
+    /// The same node as a client of its CRI socket sees it.
+    async fn by_socket(&self) -> Self {
+        let socket = self.dir.join("cri.sock");
+        let server = CriServer::bind(self.embedded.clone(), &socket).await.unwrap();
+        tokio::spawn(server.serve(CancellationToken::new()));
+        let config = RemoteConfig {
+            runtime: socket.clone(),
+            images: socket,
+            cgroup_root: format!("{}/client", self.cgroup),
+        };
+        let runtime = RemoteRuntime::open(config).await.unwrap();
+        let (embedded, dir) = (self.embedded.clone(), self.dir.clone());
+        Node { runtime, embedded, dir, cgroup: self.cgroup.clone() }
     }
 
     pub async fn load(&self, files: &[(String, Vec<u8>)]) -> Vec<skiff_runtime::Image> {
         let path = self.dir.join("archive.tar");
         write_archive(&path, files);
-        self.runtime.load_image(&path).await.unwrap()
+        self.embedded.load_image(&path).await.unwrap()
     }
 
     /// A second daemon on the same directory, as after a restart.

@@ -3,7 +3,7 @@
 use std::fs;
 
 use serde_json::json;
-use skiff_runtime::{Error, ImageService, Runtime};
+use skiff_runtime::{Error, ImageService};
 
 use crate::{
     archive::{Files, ImageBuilder, Layer, Packing, write_archive},

@@ -2,9 +2,9 @@
 
 use std::{fs, time::Duration};
 
-use skiff_runtime::{ContainerEventKind, ContainerState, Error, PodSandboxState, Runtime};
+use skiff_runtime::{ContainerEventKind, ContainerState, Error, PodSandboxState};
 
-use crate::fixture::{IMAGE, content, eventually, exited, on_node, script};
+use crate::fixture::{IMAGE, content, eventually, exited, on_both, on_node, script};
 
 #[test]
 fn a_container_runs_logs_and_exits() {
@@ -73,7 +73,7 @@ fn a_command_that_cannot_run_says_why() {
 
 #[test]
 fn stop_asks_first_and_kills_after_the_grace() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let sandbox = node.sandbox("stop").await;
         let polite = script("polite", "trap 'echo bye; exit 3' TERM; while :; do sleep 0.05; done");
         let polite = node.start(&sandbox, polite).await;
@@ -104,7 +104,7 @@ fn stop_asks_first_and_kills_after_the_grace() {
 
 #[test]
 fn a_rotated_log_is_continued_in_a_new_file() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let sandbox = node.sandbox("rotate").await;
         let mut config = script("main", "cat");
         config.stdin = true;
@@ -126,7 +126,7 @@ fn a_rotated_log_is_continued_in_a_new_file() {
 
 #[test]
 fn removal_leaves_nothing() {
-    on_node(|node| async move {
+    on_both(|node| async move {
         let mounts = || fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count();
         let mounted = mounts();
         let sandbox = node.sandbox("gone").await;

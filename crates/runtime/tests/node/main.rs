@@ -16,5 +16,6 @@ mod registry;
 mod resources;
 mod security;
 mod sharing;
+mod socket;
 mod speed;
 mod users;

@@ -8,7 +8,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use skiff_runtime::{AuthConfig, Error, ImageService, PullImage, RegistryError};
+use skiff_runtime::{AuthConfig, Error, PullImage, RegistryError};
 
 use crate::{
     archive::{Files, ImageBuilder, Layer, Packing, digest},

@@ -5,7 +5,7 @@ use std::fs;
 use serde_json::json;
 use skiff_runtime::{
     ContainerConfig, DEFAULT_MASKED_PATHS, DEFAULT_READONLY_PATHS, Error, ImageMount, Mount,
-    MountPropagation, Runtime, SeccompProfile,
+    MountPropagation, SeccompProfile,
 };
 
 use crate::{

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use skiff_runtime::{NamespaceMode, NamespaceOptions, Runtime};
+use skiff_runtime::{NamespaceMode, NamespaceOptions};
 
 use crate::fixture::{on_node, script};
 

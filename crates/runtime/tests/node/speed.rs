@@ -6,8 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use skiff_runtime::Runtime;
-
 use crate::fixture::{on_node, script};
 
 const ROUNDS: usize = 20;

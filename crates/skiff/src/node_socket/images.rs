@@ -48,16 +48,16 @@ pub enum Progress {
     Failed(String),
 }
 
-pub(super) struct Images<'a> {
+pub(super) struct ImageVerbs<'a> {
     pub runtime: &'a Arc<Embedded>,
     pub scratch: &'a Path,
 }
 
 type Answer = Result<Response<Body>, Error>;
 
-// === impl Images ===
+// === impl ImageVerbs ===
 
-impl Images<'_> {
+impl ImageVerbs<'_> {
     pub async fn answer(&self, head: &Parts, body: Incoming) -> Answer {
         let query = Query::of(head.uri.query().unwrap_or_default());
         match (&head.method, head.uri.path()) {

@@ -18,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use images::Images;
+use images::ImageVerbs;
 pub use images::{ImageRow, Progress, PullRequest};
 use serde::{Deserialize, Serialize};
 use skiff_runtime::Embedded;
@@ -42,10 +42,19 @@ pub struct Health {
     pub node: AtomicBool,
 }
 
+/// Who has this node's images.
+#[derive(Clone)]
+pub enum Images {
+    Here(Arc<Embedded>),
+    /// A container runtime of its own, at this endpoint.
+    Elsewhere(String),
+    Nowhere,
+}
+
 /// What the socket needs of the node.
 pub struct NodeSocket {
     pub health: Arc<Health>,
-    pub runtime: Option<Arc<Embedded>>,
+    pub images: Images,
     /// Archives on their way in are kept here.
     pub scratch: PathBuf,
 }
@@ -56,6 +65,10 @@ enum Error {
     NoSuchPath,
     #[error("this server runs without a node")]
     NoNode,
+    #[error(
+        "the images of this node are those of the container runtime at {0}: use its own tools (for containerd, ctr --namespace k8s.io images)"
+    )]
+    Elsewhere(String),
     #[error("the archive could not be received")]
     Receive(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("the request is not valid: {0}")]
@@ -104,11 +117,12 @@ impl NodeSocket {
         match (&head.method, head.uri.path()) {
             (&Method::GET, "/health") => text(self.health_line()),
             (_, path) if path.starts_with("/images") => {
-                let answered = match &self.runtime {
-                    Some(runtime) => {
-                        Images { runtime, scratch: &self.scratch }.answer(&head, body).await
+                let answered = match &self.images {
+                    Images::Here(runtime) => {
+                        ImageVerbs { runtime, scratch: &self.scratch }.answer(&head, body).await
                     }
-                    None => Err(Error::NoNode),
+                    Images::Elsewhere(endpoint) => Err(Error::Elsewhere(endpoint.clone())),
+                    Images::Nowhere => Err(Error::NoNode),
                 };
                 answered.unwrap_or_else(|error| refusal(&error))
             }

@@ -16,6 +16,7 @@ mod metrics;
 mod node;
 mod pod_network;
 mod private_file;
+mod runtime;
 mod serving;
 mod system_objects;
 mod terms;
@@ -37,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::command::Done;
-use crate::node_socket::{Health, NodeSocket};
+use crate::node_socket::{Health, Images, NodeSocket};
 use flags::ServerArgs;
 use identity::Clients;
 use terms::Terms;
@@ -90,17 +91,17 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
         parts.run_controllers(&clients, &api, scheduler_config(&args)?);
         announce(reporter, began, "controllers and scheduler");
     }
-    let runtime = match args.node.no_node {
-        true => None,
+    let images = match args.node.no_node {
+        true => Images::Nowhere,
         false => {
             let node = node::Node::open(&terms, &api, &clients).await?;
-            let runtime = node.runtime();
+            let images = node.images();
             node.run(&terms, &mut parts, &clients, &health).await?;
             announce(reporter, began, "node ready, Services and DNS");
-            Some(runtime)
+            images
         }
     };
-    let socket = NodeSocket { health, runtime, scratch: terms.data_dir.join("scratch") };
+    let socket = NodeSocket { health, images, scratch: terms.data_dir.join("scratch") };
     let listener = NodeSocket::bind(&terms.data_dir.join("node.sock"))?;
     let token = parts.token();
     parts.spawn(async move {

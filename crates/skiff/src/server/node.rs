@@ -1,6 +1,5 @@
 //! The node in this process: runtime, pod network, kubelet, service proxy and DNS.
 
-use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,56 +9,37 @@ use k8s_openapi::api::core::v1::Node as NodeObject;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
 use skiff_apiserver::ApiServer;
+use skiff_cri::CriServer;
 use skiff_dns::{DnsConfig, DnsServer};
 use skiff_kubelet::{Kubelet, KubeletConfig};
-use skiff_net::{PodNetwork, PodNetworkConfig, ServiceProxy, ServiceProxyConfig};
-use skiff_runtime::{Embedded, EmbeddedConfig, PodSandboxState, Runtime};
+use skiff_net::{ServiceProxy, ServiceProxyConfig};
 use tokio::net::TcpListener;
 
 use super::identity::Clients;
-use super::pod_network::{PodNetworkPlugin, forget_all_but};
+use super::runtime::NodeRuntime;
 use super::terms::Terms;
 use super::{Parts, Result, dns_metrics, serving, system_objects};
-use crate::node_socket::Health;
+use crate::node_socket::{Health, Images};
 
-const BRIDGE: &str = "skiff0";
+pub const BRIDGE: &str = "skiff0";
 const DNS_PORT: u16 = 53;
-const MTU: u32 = 1500;
 
 pub struct Node {
     name: String,
-    runtime: Arc<Embedded>,
-    network: Arc<PodNetwork>,
+    images: Images,
+    cri: Option<CriServer>,
     kubelet: Kubelet,
     kubelet_listener: TcpListener,
     proxy: ServiceProxy,
     dns: DnsServer,
+    dns_address: SocketAddr,
     dns_metrics: TcpListener,
 }
 
 impl Node {
     /// Opens everything, and finds again what ran before; nothing runs yet.
     pub async fn open(terms: &Terms, api: &ApiServer, clients: &Clients) -> Result<Node> {
-        let dir = terms.data_dir.join("node");
-        let network = Arc::new(
-            PodNetwork::open(PodNetworkConfig {
-                bridge: BRIDGE.to_owned(),
-                pod_cidr: terms.pod_cidr,
-                cluster_cidr: terms.cluster_cidr,
-                mtu: MTU,
-                state_dir: dir.join("network"),
-            })
-            .await?,
-        );
-        let runtime = Embedded::open(EmbeddedConfig {
-            root: dir.join("runtime"),
-            cgroup_root: terms.cgroup_root.clone(),
-            network: Arc::new(PodNetworkPlugin(network.clone())),
-            shim: Default::default(),
-            registries: Some(terms.images.registries.clone()),
-        })
-        .await?;
-        forget_all_but(&network, live_sandboxes(&*runtime).await?).await?;
+        let NodeRuntime { runtime, name, images, dns, cri } = NodeRuntime::open(terms).await?;
         let proxy = ServiceProxy::open(ServiceProxyConfig {
             node_name: terms.node_name.clone(),
             cluster_cidr: terms.cluster_cidr,
@@ -67,27 +47,29 @@ impl Node {
             bridge: BRIDGE.to_owned(),
         })
         .await?;
-        let dns = DnsServer::bind(&[SocketAddr::new(network.gateway().into(), DNS_PORT)]).await?;
-        let dns_metrics = TcpListener::bind((network.gateway(), dns_metrics::PORT)).await?;
+        let dns_address = SocketAddr::new(dns, DNS_PORT);
+        let dns = DnsServer::bind(&[dns_address]).await?;
+        let dns_metrics = TcpListener::bind((dns_address.ip(), dns_metrics::PORT)).await?;
         let client = clients.node(&terms.node_name);
-        let config = kubelet_config(terms, api)?;
+        let config = kubelet_config(terms, api, name)?;
         let kubelet_address = (config.address.unwrap_or(terms.node_ip), config.port);
-        let kubelet = Kubelet::build(config, client, runtime.clone())?;
+        let kubelet = Kubelet::build(config, client, runtime)?;
         let kubelet_listener = TcpListener::bind(kubelet_address).await?;
         Ok(Node {
             name: terms.node_name.clone(),
-            runtime,
-            network,
+            images,
+            cri,
             kubelet,
             kubelet_listener,
             proxy,
             dns,
+            dns_address,
             dns_metrics,
         })
     }
 
-    pub fn runtime(&self) -> Arc<Embedded> {
-        self.runtime.clone()
+    pub fn images(&self) -> Images {
+        self.images.clone()
     }
 
     /// Runs every part; returns when the node is Ready, and Services and DNS work.
@@ -102,8 +84,10 @@ impl Node {
         kubelet.serve(self.kubelet_listener)?;
         parts.spawn(kubelet.run(parts.token().cancelled_owned()));
 
-        let dns_address = SocketAddr::new(self.network.gateway().into(), DNS_PORT);
-        system_objects::apply_dns(clients.system(), terms, dns_address).await?;
+        if let Some(cri) = self.cri {
+            parts.spawn(cri.serve(parts.token()));
+        }
+        system_objects::apply_dns(clients.system(), terms, self.dns_address).await?;
         system_objects::apply_storage(clients.system()).await?;
         let mut proxied = self.proxy.status();
         parts.spawn_until_stop(self.proxy.run(clients.user("system:kube-proxy")));
@@ -134,9 +118,10 @@ fn answer_dns(
     }
 }
 
-fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
+fn kubelet_config(terms: &Terms, api: &ApiServer, runtime: String) -> Result<KubeletConfig> {
     let dir = terms.data_dir.join("node");
     let mut config = KubeletConfig::new(&terms.node_name, vec![terms.node_ip]);
+    config.container_runtime = runtime;
     config.root_dir = terms.kubelet_dir.clone();
     config.log_dir = dir.join("logs/pods");
     config.cluster_dns = vec![IpAddr::V4(terms.cluster_dns)];
@@ -153,12 +138,6 @@ fn kubelet_config(terms: &Terms, api: &ApiServer) -> Result<KubeletConfig> {
         Some(file) => Ok(file.apply(config, &plain)?),
         None => Ok(config),
     }
-}
-
-async fn live_sandboxes(runtime: &dyn Runtime) -> Result<HashSet<String>> {
-    let all = runtime.list_pod_sandboxes().await?;
-    let live = all.into_iter().filter(|sandbox| sandbox.state == PodSandboxState::Ready);
-    Ok(live.map(|sandbox| sandbox.id).collect())
 }
 
 /// Waits for the kubelet's first good report of itself.

@@ -10,7 +10,7 @@ use skiff_kubelet::{EvictionConfig, KubeletConfiguration, ShutdownGrace};
 use tokio::net::TcpListener;
 
 use super::Result;
-use super::flags::{ImageArgs, NodeArgs, ServerArgs};
+use super::flags::{ImageArgs, NodeArgs, RuntimeTerms, ServerArgs};
 
 /// Decided once, before anything runs.
 pub struct Terms {
@@ -26,6 +26,7 @@ pub struct Terms {
     pub cluster_domain: String,
     pub cluster_dns: Ipv4Addr,
     pub cgroup_root: String,
+    pub runtime: RuntimeTerms,
     pub images: ImageArgs,
     pub eviction: EvictionConfig,
     pub static_pod_path: Option<PathBuf>,
@@ -79,6 +80,7 @@ impl Terms {
             cluster_domain: network.cluster_domain.clone(),
             cluster_dns: Ipv4Addr::from(u32::from(service_cidr.network()) + 10),
             cgroup_root: node.cgroup_root.clone(),
+            runtime: args.runtime.terms(&args.data_dir)?,
             images: args.images.checked()?,
             eviction: args.eviction.config()?,
             shutdown: shutdown(node)?,

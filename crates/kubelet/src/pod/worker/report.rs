@@ -18,6 +18,7 @@ impl PodWorker {
         self.note_resize_end();
         let ctx = StatusContext {
             node_ips: &self.ctx.config.node_ips,
+            runtime: &self.ctx.config.container_runtime,
             now: Timestamp::now(),
             previous: &self.reported,
             termination_message: &|c: &ContainerStatus| termination::message(&self.pod, c),

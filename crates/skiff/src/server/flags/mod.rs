@@ -11,6 +11,7 @@ mod encryption;
 mod eviction;
 mod images;
 mod network;
+mod runtime;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -27,6 +28,8 @@ use encryption::EncryptionArgs;
 use eviction::EvictionArgs;
 pub use images::ImageArgs;
 use network::NetworkArgs;
+use runtime::RuntimeArgs;
+pub use runtime::RuntimeTerms;
 
 #[derive(Debug, Args)]
 pub struct ServerArgs {
@@ -61,6 +64,8 @@ pub struct ServerArgs {
     encryption: EncryptionArgs,
     #[command(flatten)]
     pub images: ImageArgs,
+    #[command(flatten)]
+    pub runtime: RuntimeArgs,
     #[command(flatten)]
     pub eviction: EvictionArgs,
     #[command(flatten)]
