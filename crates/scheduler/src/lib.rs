@@ -31,6 +31,7 @@ mod scheduler;
 mod testing;
 mod topology;
 mod watches;
+mod zoning;
 
 use std::time::Duration;
 

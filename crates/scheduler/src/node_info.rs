@@ -28,6 +28,8 @@ pub struct NodeFacts {
 #[derive(Clone, Debug, Default)]
 pub struct NodeInfo {
     pub facts: Arc<NodeFacts>,
+    /// Where it stands among the nodes of the cache, until one goes.
+    pub place: usize,
     pub pods: Vec<Arc<PodInfo>>,
     /// How many of `pods` are in each group.
     pub groups: Vec<(GroupId, u32)>,

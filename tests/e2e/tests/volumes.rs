@@ -148,6 +148,58 @@ fn a_claim_gets_storage_that_outlives_its_pods_and_goes_with_it() {
 }
 
 #[test]
+fn a_block_volume_is_a_device_in_the_container() {
+    let host = Host::new("block");
+    let Some(disk) = Loop::new(&host.dir().join("disk")) else {
+        eprintln!("skipped: this machine has no loop devices");
+        return;
+    };
+    let cluster = Cluster::start(&host);
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolume", "metadata": { "name": "raw" },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "4Mi" }, "volumeMode": "Block",
+            "storageClassName": "raw", "local": { "path": disk.0 },
+            "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [{
+                "key": "kubernetes.io/os", "operator": "In", "values": ["linux"],
+            }] }] } },
+        },
+    }));
+    cluster.apply(&json!({
+        "apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": { "name": "raw" },
+        "spec": {
+            "accessModes": ["ReadWriteOnce"], "volumeMode": "Block", "storageClassName": "raw",
+            "resources": { "requests": { "storage": "4Mi" } },
+        },
+    }));
+    let mut pod = kuard_pod("writer");
+    pod["spec"]["volumes"] =
+        json!([{ "name": "disk", "persistentVolumeClaim": { "claimName": "raw" } }]);
+    let container = &mut pod["spec"]["containers"][0];
+    container["volumeDevices"] = json!([{ "name": "disk", "devicePath": "/dev/xvda" }]);
+    container["securityContext"] = json!({ "runAsUser": 0 });
+    cluster.apply(&pod);
+    cluster.wait_until_ready("writer");
+    let write = "test -b /dev/xvda && printf there | dd of=/dev/xvda conv=fsync 2>/dev/null && \
+                 head -c 5 /dev/xvda; head -c 1 /dev/loop-control 2>&1 | grep -c 'No such'";
+    let told = cluster.kubectl_args(&["exec", "writer", "--", "sh", "-c", write]).ok();
+    assert_eq!(told, "there1\n");
+    let file = std::fs::read(host.dir().join("disk")).expect("readable");
+    assert_eq!(&file[..5], b"there");
+
+    // The same as a file system is a mistake, which is told.
+    let mut wrong = kuard_pod("wrong");
+    wrong["spec"]["volumes"] = pod["spec"]["volumes"].clone();
+    wrong["spec"]["containers"][0]["volumeMounts"] =
+        json!([{ "name": "disk", "mountPath": "/data" }]);
+    cluster.apply(&wrong);
+    eventually("the mistake is told", || {
+        let events = cluster.kubectl("get events --field-selector involvedObject.name=wrong").ok();
+        events.contains("volume disk has volumeMode Block, but is specified in volumeMounts")
+    });
+}
+
+#[test]
 fn an_export_that_cannot_be_mounted_says_so_and_leaves_with_its_pod() {
     let host = Host::new("nfs");
     let cluster = Cluster::start(&host);
@@ -171,4 +223,23 @@ fn an_export_that_cannot_be_mounted_says_so_and_leaves_with_its_pod() {
     let unknown = "The kernel of this node does not support NFS";
     assert_eq!(events().contains(unknown), !known.contains("nfs"), "{}", events());
     cluster.kubectl("delete pod reader --timeout=200s").ok();
+}
+
+/// A disk made of a file, given back whatever happens.
+struct Loop(String);
+
+impl Loop {
+    fn new(file: &std::path::Path) -> Option<Self> {
+        std::fs::File::create(file).and_then(|file| file.set_len(4 << 20)).expect("writable");
+        let made =
+            std::process::Command::new("losetup").args(["--find", "--show"]).arg(file).output();
+        let made = made.ok().filter(|made| made.status.success())?;
+        Some(Loop(String::from_utf8(made.stdout).ok()?.trim().to_owned()))
+    }
+}
+
+impl Drop for Loop {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("losetup").args(["--detach", &self.0]).status();
+    }
 }

@@ -8,6 +8,7 @@
 
 mod grant;
 mod predicates;
+mod preemption;
 
 use std::{
     collections::BTreeMap,
@@ -17,12 +18,16 @@ use std::{
 
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec, PodStatus};
 use skiff_api::scheduling::resources::{PodRequests, Resources};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, futures::Notified, mpsc};
 
-use crate::container::resources::{QosClass, qos_class};
+use crate::{
+    container::resources::{QosClass, qos_class},
+    eviction::is_critical,
+};
 use grant::Grant;
 pub use predicates::Rejection;
 use predicates::{HostPort, NodeRoom, insufficient};
+use preemption::{Candidate, Need};
 
 /// All grants of the node. Shared; every method is one short critical section.
 pub struct Allocations {
@@ -33,10 +38,15 @@ pub struct Allocations {
     granted: mpsc::UnboundedSender<String>,
     held: Mutex<BTreeMap<String, Held>>,
     changed: Notify,
+    released: Notify,
+    preempted: Mutex<BTreeMap<String, u64>>,
 }
 
 struct Held {
     qos: QosClass,
+    importance: Importance,
+    /// It ends to make room for a critical pod.
+    goes: bool,
     grant: Grant,
     requests: Resources,
     ports: Vec<HostPort>,
@@ -80,6 +90,26 @@ pub struct Pending {
     pub message: String,
 }
 
+/// Who makes room for whom.
+#[derive(Clone, Copy)]
+struct Importance {
+    critical: bool,
+    priority: Option<i32>,
+}
+
+// === impl Importance ===
+
+impl Importance {
+    fn of(pod: &Pod) -> Self {
+        Importance { critical: is_critical(pod), priority: spec(pod).priority }
+    }
+
+    fn outranks(self, other: Importance) -> bool {
+        let higher = self.priority.zip(other.priority).is_some_and(|(mine, its)| mine > its);
+        self.critical && !other.critical || higher
+    }
+}
+
 // === impl Allocations ===
 
 impl Allocations {
@@ -90,7 +120,17 @@ impl Allocations {
     ) -> Self {
         let (held, changed) = (Mutex::default(), Notify::new());
         let allowed_sysctls = Vec::new();
-        Allocations { allocatable, pods_dir, allowed_sysctls, granted, held, changed }
+        let (released, preempted) = (Notify::new(), Mutex::default());
+        Allocations {
+            allocatable,
+            pods_dir,
+            allowed_sysctls,
+            granted,
+            held,
+            changed,
+            released,
+            preempted,
+        }
     }
 
     /// Lets pods set these sysctls, too.
@@ -130,9 +170,71 @@ impl Allocations {
             self.record(uid, &grant)?;
         }
         let qos = qos_class(spec);
-        held.insert(uid.to_owned(), Held { qos, grant, requests, ports, waiting: None });
+        let importance = Importance::of(pod);
+        let (goes, waiting) = (false, None);
+        held.insert(
+            uid.to_owned(),
+            Held { qos, importance, goes, grant, requests, ports, waiting },
+        );
         self.changed.notify_one();
         Ok(())
+    }
+
+    /// Makes room for a critical pod that was turned out for want of resources: answers the pods that have to end for it
+    /// and do not yet. It is to ask again when something was released. `None` if nothing is lacking (any more).
+    pub fn preempt(
+        &self,
+        pod: &Pod,
+        node: Option<&Node>,
+    ) -> Result<Option<Vec<String>>, Rejection> {
+        let (uid, spec) = (uid(pod), spec(pod));
+        let mut held = self.held.lock().expect("no holder panics");
+        let (wants, ports) = (requests(spec), predicates::host_ports(spec));
+        let room = self.room(&held, uid);
+        predicates::sysctls(spec, &self.allowed_sysctls)?;
+        // Nobody ends for a pod that would be turned out all the same.
+        predicates::admit(pod, &Resources::default(), &ports, &room, node)?;
+        let Some(first) = insufficient(&wants, &room).next() else { return Ok(None) };
+        let chosen = self.choose(&held, &wants, Importance::of(pod))?;
+        for uid in &chosen {
+            held.entry(uid.clone()).and_modify(|one| one.goes = true);
+        }
+        let mut preempted = self.preempted.lock().expect("no holder panics");
+        *preempted.entry(first.resource().to_owned()).or_default() += chosen.len() as u64;
+        Ok(Some(chosen))
+    }
+
+    /// Who has to end beside those who do already.
+    fn choose(
+        &self,
+        held: &BTreeMap<String, Held>,
+        wants: &Resources,
+        importance: Importance,
+    ) -> Result<Vec<String>, Rejection> {
+        let mut left = NodeRoom::empty(&self.allocatable);
+        held.values().filter(|one| !one.goes).for_each(|one| left.take(&one.requests, &[]));
+        let needs: Vec<Need> = insufficient(wants, &left).map(|lack| lack.need()).collect();
+        let may_go =
+            held.iter().filter(|(_, one)| !one.goes && importance.outranks(one.importance));
+        let candidates =
+            may_go.map(|(uid, one)| Candidate { uid, qos: one.qos, requests: &one.requests });
+        preemption::choose(candidates.collect(), &needs).map_err(|error| Rejection {
+            reason: "UnexpectedAdmissionError".into(),
+            message: format!(
+                "Unexpected error while attempting to recover from admission failure: preemption: error finding a set \
+                 of pods to preempt: {error}"
+            ),
+        })
+    }
+
+    /// Returns when a pod gives back what it held, if it does so after this was made.
+    pub fn released(&self) -> Notified<'_> {
+        self.released.notified()
+    }
+
+    /// How many pods made room, by what was lacking.
+    pub fn preempted(&self) -> BTreeMap<String, u64> {
+        self.preempted.lock().expect("no holder panics").clone()
     }
 
     /// The pod as it may run now. Grants a wished resize if there is room, or else notes that it waits.
@@ -170,6 +272,7 @@ impl Allocations {
         let mut held = self.held.lock().expect("no holder panics");
         if held.remove(uid).is_some() {
             self.changed.notify_one();
+            self.released.notify_waiters();
             self.serve_waiting(&mut held);
         }
     }

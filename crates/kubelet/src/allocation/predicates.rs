@@ -8,6 +8,8 @@ use std::{collections::BTreeMap, fmt};
 use k8s_openapi::api::core::v1::{Node, Pod, PodSpec};
 use skiff_api::scheduling::{RequiredNodes, resources::Resources};
 
+use super::preemption::Need;
+
 /// Sysctls that only touch the pod's own namespaces; any other has to be allowed by the node.
 /// Counterpart: `pkg/kubelet/sysctl/safe_sysctls.go`.
 const SAFE_SYSCTLS: [&str; 12] = [
@@ -205,6 +207,17 @@ impl HostPort {
 }
 
 // === impl Insufficient ===
+
+impl Insufficient {
+    pub fn resource(&self) -> &str {
+        &self.resource
+    }
+
+    pub fn need(&self) -> Need {
+        let quantity = self.requested - (self.capacity - self.used);
+        Need { resource: self.resource.clone(), quantity }
+    }
+}
 
 impl fmt::Display for Insufficient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

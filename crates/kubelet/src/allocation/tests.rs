@@ -171,3 +171,37 @@ fn an_unsafe_sysctl_takes_a_node_that_allows_it() {
         assert_eq!(answer, if allowed { Ok(()) } else { Err("SysctlForbidden".into()) }, "{name}");
     }
 }
+
+#[test]
+fn a_critical_pod_takes_the_place_of_lesser_ones() {
+    let (node, _, _dir) = node();
+    let pod = |uid: &str, cpu: &str, priority: i32, port: i32| -> Pod {
+        let port = json!({ "containerPort": port, "hostPort": port });
+        let container =
+            json!({ "name": "c", "resources": { "requests": { "cpu": cpu } }, "ports": [port] });
+        let pod = json!({
+            "metadata": { "uid": uid, "name": uid },
+            "spec": { "priority": priority, "containers": [container] },
+        });
+        serde_json::from_value(pod).expect("a pod")
+    };
+    for (uid, cpu, priority) in
+        [("small", "500m", 0), ("large", "1", 0), ("critical", "500m", 2_000_000_000)]
+    {
+        let port = i32::from(uid.as_bytes()[0]);
+        node.admit(&pod(uid, cpu, priority, port), None, false).expect("there is room");
+    }
+    let asks = |cpu: &str, priority, port| {
+        let pod = pod("new", cpu, priority, port);
+        node.preempt(&pod, None).map_err(|rejection| rejection.message)
+    };
+    let taken = asks("1", 2_000_000_000, i32::from(b's')).expect_err("a port is no resource");
+    assert!(taken.contains("free ports"), "{taken}");
+    let told = asks("2", 2_000_000_000, 1).expect_err("the other critical pod stays");
+    assert!(told.ends_with("reclaim resources: [(res: cpu, q: 500), ]"), "{told}");
+    assert_eq!(asks("400m", 2_000_000_000, 1), Ok(Some(vec!["small".into()])));
+    assert_eq!(asks("400m", 2_000_000_000, 1), Ok(Some(vec![])), "it goes already");
+    node.release("small");
+    assert_eq!(asks("400m", 2_000_000_000, 1), Ok(None), "there is room");
+    assert_eq!(node.preempted(), BTreeMap::from([("cpu".to_owned(), 1)]));
+}

@@ -20,6 +20,31 @@ pub struct Ending {
 #[derive(Clone)]
 pub struct Endings(mpsc::UnboundedSender<(String, Ending)>);
 
+/// Of pods that end for a critical one.
+pub const PREEMPTING: &str = "Preempting";
+
+// === impl Ending ===
+
+impl Ending {
+    pub fn preempted() -> Self {
+        Ending {
+            reason: PREEMPTING,
+            message: "Preempted in order to admit critical pod".into(),
+            grace: SignedDuration::MAX,
+            disruption: true,
+        }
+    }
+
+    /// What the condition `DisruptionTarget` says, if there is to be one.
+    pub fn disruption_message(&self) -> Option<&str> {
+        let message = match self.reason {
+            PREEMPTING => "Pod was preempted by Kubelet to accommodate a critical pod.",
+            _ => &self.message,
+        };
+        self.disruption.then_some(message)
+    }
+}
+
 // === impl Endings ===
 
 impl Endings {

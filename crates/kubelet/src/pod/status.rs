@@ -420,8 +420,8 @@ fn conditions(
 
 /// Told with the end and not before: a pod that still runs has not been disrupted.
 fn disruption(pod: &DesiredPod, seen: &Observed, ctx: &StatusContext<'_>) -> Option<PodCondition> {
-    let ending = seen.ending.as_ref().filter(|ending| ending.disruption)?;
-    let (reason, message) = (Some("TerminationByKubelet"), Some(ending.message.clone()));
+    let message = seen.ending.as_ref()?.disruption_message()?;
+    let (reason, message) = (Some("TerminationByKubelet"), Some(message.to_owned()));
     let verdict = Verdict { status: true, reason, message };
     (seen.stage == Stage::Terminated(Why::EndedByNode))
         .then(|| verdict.condition("DisruptionTarget", pod, ctx))

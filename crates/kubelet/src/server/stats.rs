@@ -310,6 +310,11 @@ pub async fn metrics(server: &Server) -> Result<Response<Body>, Refusal> {
     for (signal, count) in server.ctx.evicted.by_signal() {
         text.sample(&format!("eviction_signal=\"{signal}\""), count as f64, None);
     }
+    let preemptions = "Cumulative number of pod preemptions by preemption resource";
+    text.family_at("ALPHA", "kubelet_preemptions", "counter", preemptions);
+    for (resource, count) in server.ctx.allocations.preempted() {
+        text.sample(&format!("preemption_signal=\"{resource}\""), count as f64, None);
+    }
     add_users(&mut text, &server.ctx.users);
     claims_use(&mut text, server).await?;
     Ok(typed(PROMETHEUS, text.text))

@@ -23,7 +23,7 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
             .map_err(|e| StepError::setup("KillPodSandboxError", e))?;
     }
     let pod = &input.pod;
-    if let Some(why) = unprepared(pod.spec()) {
+    if let Err(why) = ctx.claims.prepare(&ctx.client, pod).await {
         let message = format!("Failed to prepare dynamic resources: {why}");
         ctx.recorder.pod(pod, EventType::Warning, "FailedPrepareDynamicResources", message);
         return Err(StepError::setup("ContainerCreating", why));
@@ -91,38 +91,9 @@ fn no_user_namespaces(spec: &PodSpec) -> String {
     format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces")
 }
 
-/// Started without its devices, such a pod would fail in ways of its own.
-fn unprepared(spec: &PodSpec) -> Option<String> {
-    let entries = spec.resource_claims.iter().flatten().map(|entry| entry.name.as_str());
-    let entries: Vec<_> = entries.collect();
-    (!entries.is_empty()).then(|| {
-        let entries = entries.join(", ");
-        format!("no driver is registered on this node that could prepare the claims of the pod ({entries})")
-    })
-}
-
 pub async fn stop(ctx: &NodeContext, id: &str) -> Result<Outcome, StepError> {
     match ctx.runtime.stop_pod_sandbox(id).await {
         Ok(()) => Ok(Outcome::SandboxChanged),
         Err(error) => Err(StepError::setup("KillPodSandboxError", error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// It was started as if it had asked for nothing, when it was put on the node without the scheduler.
-    #[test]
-    fn a_pod_is_not_started_without_its_devices() {
-        let spec = |claims: &str| -> PodSpec {
-            serde_saphyr::from_str(&format!("{{containers: [], resourceClaims: [{claims}]}}"))
-                .unwrap()
-        };
-        assert_eq!(unprepared(&spec("")), None);
-        let why = unprepared(&spec(
-            "{name: gpu, resourceClaimName: c}, {name: nic, resourceClaimName: d}",
-        ));
-        assert!(why.unwrap().ends_with("(gpu, nic)"));
     }
 }

@@ -32,7 +32,7 @@ use crate::{
     image::pull::Ensure,
     objects::{ObjectCache, references},
     pod::desired::{DesiredContainer, DesiredPod},
-    volume::{image as image_volumes, mounts},
+    volume::{devices, image as image_volumes, mounts},
 };
 
 pub async fn run(
@@ -110,7 +110,9 @@ impl Start<'_> {
         image: &Image,
         volumes: &HashMap<String, String>,
     ) -> Result<Resolved, String> {
-        let plugins = self.ctx.devices.prepare(&self.pod.key.uid, self.container.name()).await?;
+        let mut plugins =
+            self.ctx.devices.prepare(&self.pod.key.uid, self.container.name()).await?;
+        plugins.add_cdi_devices(&self.ctx.claims.cdi_devices(self.pod, self.container)?)?;
         let env = with_defaults(self.environment().await?, plugins.envs);
         let security = self.security(image)?;
         let mut mounts = mounts::mounts(
@@ -124,13 +126,15 @@ impl Start<'_> {
         )
         .await?;
         mounts.extend(plugins.mounts);
+        let mut devices = devices::devices(self.ctx, self.pod, self.container).await?;
+        devices.extend(plugins.devices);
         Ok(Resolved {
             attempt: self.attempt,
             env,
             mounts,
             resources: self.resources(),
             security,
-            devices: plugins.devices,
+            devices,
             annotations: plugins.annotations,
         })
     }

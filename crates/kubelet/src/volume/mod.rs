@@ -8,6 +8,7 @@
 pub mod atomic_writer;
 mod config_map;
 pub mod csi;
+pub mod devices;
 mod downward_api;
 mod empty_dir;
 mod host_path;

@@ -31,9 +31,6 @@ pub async fn mounts(
     env: &[(String, String)],
     images: &HashMap<String, String>,
 ) -> Result<Vec<Mount>, String> {
-    if container.spec.volume_devices.as_ref().is_some_and(|d| !d.is_empty()) {
-        return Err("volumeDevices: block volumes are not supported by this node".into());
-    }
     let pod_dir = ctx.config.pod_dir(&pod.key.uid);
     let mut mounts = Vec::new();
     for (index, mount) in container.spec.volume_mounts.iter().flatten().enumerate() {

@@ -5,7 +5,9 @@
 //! Invariant: a claim that is not bound, or bound for another claim, is never mounted.
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Volume};
+use k8s_openapi::api::core::v1::{
+    PersistentVolume, PersistentVolumeClaim, PersistentVolumeSpec, PodSpec, Volume,
+};
 use kube::Api;
 
 use super::{
@@ -41,14 +43,17 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
 
     async fn set_up(&self, request: &VolumeRequest<'_>) -> Result<Ready, VolumeError> {
         let (claim, volume) = bound(request).await?;
+        check_use(request.pod.spec(), request.volume, &volume)?;
         let source = request.volume.persistent_volume_claim.as_ref();
         let read_only = source.and_then(|source| source.read_only).unwrap_or(false);
         if let Some(source) = csi::Source::persistent(&claim, &volume, read_only) {
             return csi::set_up(request, &source).await;
         }
-        refuse_block(&volume)?;
         let name = volume.metadata.name.unwrap_or_default();
         let spec = volume.spec.unwrap_or_default();
+        if is_block(spec.volume_mode.as_deref()) {
+            return block(&spec).map(Ready::at);
+        }
         if let Some(source) = &spec.nfs {
             return nfs::set_up_persistent(request, &name, &spec, source, read_only).await;
         }
@@ -71,16 +76,43 @@ impl VolumePlugin for PersistentVolumeClaimVolume {
     }
 }
 
-fn refuse_block(volume: &PersistentVolume) -> Result<(), VolumeError> {
-    let mode = volume.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref());
-    match mode {
-        Some("Block") => {
-            let name = volume.metadata.name.as_deref().unwrap_or_default();
-            let what = format!("of PersistentVolume {name:?} (volumeMode Block)");
-            Err(VolumeError::Unsupported(what))
+fn is_block(mode: Option<&str>) -> bool {
+    mode == Some("Block")
+}
+
+/// The device of a block volume that is of this node.
+fn block(spec: &PersistentVolumeSpec) -> Result<String, VolumeError> {
+    let path = match (&spec.host_path, &spec.local) {
+        (Some(source), _) => &source.path,
+        (_, Some(source)) => &source.path,
+        _ => {
+            let what = "PersistentVolume of volumeMode Block (neither hostPath nor local nor csi)";
+            return Err(VolumeError::Unsupported(what.to_owned()));
         }
-        _ => Ok(()),
+    };
+    host_path::ensure(path, "BlockDevice")?;
+    Ok(path.clone())
+}
+
+/// A device is not mounted, and a file system is no device.
+fn check_use(pod: &PodSpec, volume: &Volume, bound: &PersistentVolume) -> Result<(), VolumeError> {
+    let mode = bound.spec.as_ref().and_then(|spec| spec.volume_mode.as_deref());
+    let containers = pod.init_containers.iter().flatten().chain(&pod.containers);
+    let name = &volume.name;
+    for container in containers {
+        let mounts = container.volume_mounts.iter().flatten().any(|mount| mount.name == *name);
+        let devices = container.volume_devices.iter().flatten().any(|device| device.name == *name);
+        let wrong = match is_block(mode) {
+            true if mounts => "volumeMounts",
+            false if devices => "volumeDevices",
+            _ => continue,
+        };
+        let mode = mode.unwrap_or("Filesystem");
+        return Err(VolumeError::Claim(format!(
+            "volume {name} has volumeMode {mode}, but is specified in {wrong}"
+        )));
     }
+    Ok(())
 }
 
 /// The claim of a volume that comes and goes with its pod is named after both.
@@ -157,5 +189,24 @@ mod tests {
         let error = check_owner(&pod, &volume, &claim("u0")).expect_err("somebody else's");
         let said = "PVC ns/web-scratch was not created for pod ns/web (pod is not owner)";
         assert_eq!(error.to_string(), said);
+    }
+
+    #[test]
+    fn a_device_is_not_mounted_and_a_file_system_is_no_device() {
+        let volume: Volume = serde_json::from_value(json!({ "name": "data" })).expect("a volume");
+        let check = |mode: &str, used: &str| {
+            let bound = json!({ "spec": { "volumeMode": mode } });
+            let bound: PersistentVolume = serde_json::from_value(bound).expect("a volume");
+            let container = json!({ "name": "c", used: [{ "name": "data", "mountPath": "/d", "devicePath": "/d" }] });
+            let pod: PodSpec =
+                serde_json::from_value(json!({ "containers": [container] })).expect("a spec");
+            check_use(&pod, &volume, &bound).map_err(|error| error.to_string())
+        };
+        assert_eq!(check("Block", "volumeDevices"), Ok(()));
+        assert_eq!(check("Filesystem", "volumeMounts"), Ok(()));
+        let told = "volume data has volumeMode Block, but is specified in volumeMounts";
+        assert_eq!(check("Block", "volumeMounts"), Err(told.to_owned()));
+        let told = "volume data has volumeMode Filesystem, but is specified in volumeDevices";
+        assert_eq!(check("Filesystem", "volumeDevices"), Err(told.to_owned()));
     }
 }

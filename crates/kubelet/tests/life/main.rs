@@ -1,6 +1,7 @@
 //! The life of pods on one node: the real agent between an API server and a runtime that are both in memory.
 
 mod csi;
+mod dra;
 mod fake_api;
 mod fake_csi_driver;
 mod fake_runtime;
@@ -496,4 +497,32 @@ async fn pods_with_users_of_their_own_share_them_with_nobody() {
     }
     first_ids.sort_unstable();
     assert_eq!(first_ids, [65536, 131072]);
+}
+
+#[tokio::test]
+async fn a_critical_pod_that_does_not_fit_ends_another() {
+    let node = Node::start("preempts").await;
+    let all = std::thread::available_parallelism().expect("a number").get();
+    let pod = |priority: i64, cpu: usize| {
+        let mut spec = one_container();
+        spec["priority"] = json!(priority);
+        spec["containers"][0]["resources"] = json!({ "requests": { "cpu": cpu.to_string() } });
+        spec
+    };
+    node.create("usual", pod(0, all));
+    node.until_ready("usual").await;
+    node.create("critical", pod(2_000_000_000, 1));
+    let ended =
+        node.until("usual", "the end", |pod| pod["status"]["phase"] == "Failed").await["status"]
+            .clone();
+    assert_eq!(ended["reason"], "Preempting");
+    let conditions = ended["conditions"].as_array().expect("conditions");
+    let disruption = conditions.iter().find(|c| c["type"] == "DisruptionTarget").expect("one");
+    assert_eq!(disruption["reason"], "TerminationByKubelet");
+    let told = "Pod was preempted by Kubelet to accommodate a critical pod.";
+    assert_eq!(disruption["message"], told);
+    node.until_ready("critical").await;
+    let event = "Preempted in order to admit critical pod";
+    node.until("critical", "the event", |_| node.api.event_messages().iter().any(|m| m == event))
+        .await;
 }

@@ -6,7 +6,7 @@
 use crate::framework::{
     ClusterEvent, Cycle, EventKind, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
 };
-use crate::groups::Matching;
+use crate::groups::{GroupId, Matching};
 use crate::node_info::NodeInfo;
 use crate::pod_info::PodInfo;
 use crate::pod_terms::{PodAffinity, PodTerm};
@@ -101,19 +101,17 @@ impl<'a> Required<'a> {
 
     /// What the newcomer finds.
     fn look_around(&mut self, cycle: Cycle<'a>) {
-        let all = matching(cycle, self.affinity);
-        let each = self.anti_affinity.iter().map(std::slice::from_ref);
-        let each: Vec<_> = each.map(|term| matching(cycle, term)).collect();
-        for node in cycle.cache.nodes() {
-            let found = if self.affinity.is_empty() { 0 } else { all.count(&node.groups) };
-            for term in self.affinity.iter().filter(|_| found > 0) {
-                self.wanted.add(node, &term.topology_key, found);
-            }
-            for (term, matching) in self.anti_affinity.iter().zip(&each) {
-                let found = matching.count(&node.groups);
-                if found > 0 {
-                    self.avoided.add(node, &term.topology_key, found);
+        let nodes = cycle.cache.nodes();
+        if !self.affinity.is_empty() {
+            for (place, found) in matching(cycle, self.affinity).places() {
+                for term in self.affinity {
+                    self.wanted.add(&nodes[place], &term.topology_key, found);
                 }
+            }
+        }
+        for term in self.anti_affinity {
+            for (place, found) in matching(cycle, std::slice::from_ref(term)).places() {
+                self.avoided.add(&nodes[place], &term.topology_key, found);
             }
         }
     }
@@ -177,7 +175,7 @@ fn matching<'a>(cycle: Cycle<'a>, terms: &'a [PodTerm]) -> Matching<'a> {
 }
 
 /// What placed pods ask about the pod of this cycle, by group: topology keys and weights.
-struct Asked<'a>(Vec<Vec<(&'a str, i64)>>);
+struct Asked<'a>(Vec<(GroupId, Vec<(&'a str, i64)>)>);
 
 // === impl Asked ===
 
@@ -192,22 +190,18 @@ impl<'a> Asked<'a> {
             let about = terms.filter(|(term, _)| about(term, cycle));
             let about: Vec<_> = about.map(|(term, weight)| (&*term.topology_key, weight)).collect();
             if !about.is_empty() {
-                asked.resize(cycle.cache.groups().bound(), Vec::new());
-                asked[id as usize] = about;
+                asked.push((id, about));
             }
         }
         Asked(asked)
     }
 
     fn add_to(&self, domains: &mut Domains<'a>, cycle: Cycle<'a>) {
-        // Mostly nobody asks anything, and the nodes need not be looked at.
-        if self.0.is_empty() {
-            return;
-        }
-        for node in cycle.cache.nodes() {
-            for (id, pods) in &node.groups {
-                for (key, weight) in &self.0[*id as usize] {
-                    domains.add(node, key, weight * i64::from(*pods));
+        let (nodes, groups) = (cycle.cache.nodes(), cycle.cache.groups());
+        for (id, asked) in &self.0 {
+            for (place, pods) in groups.places(*id) {
+                for (key, weight) in asked {
+                    domains.add(&nodes[place], key, weight * pods);
                 }
             }
         }
@@ -219,12 +213,9 @@ fn drawn(cycle: Cycle<'_>) -> Domains<'_> {
     let own = &cycle.pod.affinity;
     let mut drawn = Domains::default();
     for preferred in &own.preferred {
-        let matching = matching(cycle, std::slice::from_ref(&preferred.term));
-        for node in cycle.cache.nodes() {
-            let found = matching.count(&node.groups);
-            if found > 0 {
-                drawn.add(node, &preferred.term.topology_key, found * preferred.weight);
-            }
+        let nodes = cycle.cache.nodes();
+        for (place, found) in matching(cycle, std::slice::from_ref(&preferred.term)).places() {
+            drawn.add(&nodes[place], &preferred.term.topology_key, found * preferred.weight);
         }
     }
     let args = &cycle.profile.args.inter_pod_affinity;

@@ -12,7 +12,7 @@ mod node_unschedulable;
 mod node_volume_limits;
 mod pod_topology_spread;
 mod scheduling_gates;
-mod taint_toleration;
+pub mod taint_toleration;
 #[cfg(test)]
 mod tests;
 pub mod volume_binding;

@@ -3,17 +3,18 @@
 //!
 //! Counterpart: `plugins/podtopologyspread` with the system defaults (zone 5, hostname 3).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 
 use crate::framework::{
     ClusterEvent, Cycle, EventKind, Filter, MAX_SCORE, Plugin, PreFilter, Reasons, Score, Verdict,
 };
 use crate::groups::Matching;
 use crate::node_info::NodeInfo;
-use crate::plugins::taint_toleration;
 use crate::pod_info::PodInfo;
 use crate::pod_terms::Spread;
 use crate::profile::SpreadArgs;
+use crate::zoning::{Rules, Zoning};
 
 const HOSTNAME: &str = "kubernetes.io/hostname";
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -103,26 +104,33 @@ fn constraints(cycle: Cycle<'_>) -> Vec<Spread> {
     by_default.into_iter().map(|spread| Spread { selector: siblings.clone(), ..spread }).collect()
 }
 
-/// Whether the pods of a node count, by the constraint's inclusion policies.
-fn included(spread: &Spread, pod: &PodInfo, node: &NodeInfo) -> bool {
-    (!spread.honor_affinity || pod.node_affinity.matches(node.name(), &node.facts.labels))
-        && (!spread.honor_taints || taint_toleration::untolerated(pod, node).is_none())
-}
-
 fn siblings<'a>(cycle: Cycle<'a>, spread: Spread) -> Matching<'a> {
     let namespace = &cycle.pod.namespace;
     cycle.cache.groups().matching(move |group| spread.counts(group, namespace))
 }
 
+/// How many siblings of the pod every domain has.
+fn siblings_by_domain(cycle: Cycle<'_>, spread: &Spread, zoning: &Zoning) -> Vec<i64> {
+    let mut counts = vec![0; zoning.len()];
+    for (place, pods) in siblings(cycle, spread.clone()).places() {
+        if let Some(domain) = zoning.counted(place) {
+            counts[domain] += pods;
+        }
+    }
+    counts
+}
+
 /// The filter: how full every domain of every required constraint is.
 struct Skews<'a> {
     cycle: Cycle<'a>,
-    skews: Vec<Skew<'a>>,
+    skews: Vec<Skew>,
 }
 
-struct Skew<'a> {
+struct Skew {
     spread: Spread,
-    counts: HashMap<&'a str, i64>,
+    zoning: Arc<Zoning>,
+    /// By domain.
+    counts: Vec<i64>,
     /// How many domains have each count: the least of them is asked for at every node.
     domains: BTreeMap<i64, usize>,
     /// The pod counts as its own sibling once it is placed.
@@ -134,39 +142,32 @@ struct Skew<'a> {
 impl<'a> Skews<'a> {
     /// Only nodes that have the keys of all constraints count for any of them.
     fn of(cycle: Cycle<'a>, required: Vec<Spread>) -> Skews<'a> {
-        let has_keys = |node: &&NodeInfo| {
-            required.iter().all(|spread| node.facts.labels.contains_key(&spread.topology_key))
-        };
-        let nodes: Vec<_> = cycle.cache.nodes().iter().filter(has_keys).collect();
-        let skews = required.into_iter().map(|spread| Skew::of(cycle, spread, &nodes)).collect();
+        let keys: Vec<String> = required.iter().map(|spread| spread.topology_key.clone()).collect();
+        let skews = required.into_iter().map(|spread| Skew::of(cycle, spread, &keys)).collect();
         Skews { cycle, skews }
     }
 }
 
-impl<'a> Skew<'a> {
-    fn of(cycle: Cycle<'a>, spread: Spread, nodes: &[&'a NodeInfo]) -> Skew<'a> {
-        let matching = siblings(cycle, spread.clone());
-        let mut counts: HashMap<&str, i64> = HashMap::new();
-        for node in nodes.iter().filter(|node| included(&spread, cycle.pod, node)) {
-            let value = node.facts.labels[&spread.topology_key].as_str();
-            *counts.entry(value).or_default() += matching.count(&node.groups);
-        }
+impl Skew {
+    fn of(cycle: Cycle<'_>, spread: Spread, keys: &[String]) -> Skew {
+        let zoning = cycle.cache.zoning(Rules::of(&spread, keys.to_vec(), cycle.pod));
+        let counts = siblings_by_domain(cycle, &spread, &zoning);
         let mut domains = BTreeMap::new();
-        counts.values().for_each(|count| *domains.entry(*count).or_insert(0) += 1);
+        counts.iter().for_each(|count| *domains.entry(*count).or_insert(0) += 1);
         let own = i64::from(spread.selector.matches(&cycle.pod.labels));
-        Skew { spread, counts, domains, own }
+        Skew { spread, zoning, counts, domains, own }
     }
 
     /// With fewer domains than asked for, the missing ones are the emptiest.
     fn fewest(&self) -> i64 {
-        match (self.counts.len() as i64) < self.spread.min_domains {
+        match (self.zoning.len() as i64) < self.spread.min_domains {
             true => 0,
             false => self.domains.first_key_value().map_or(0, |(count, _)| *count),
         }
     }
 
-    fn shift(&mut self, value: &str, by: i64) {
-        let Some(count) = self.counts.get_mut(value) else { return };
+    fn shift(&mut self, domain: usize, by: i64) {
+        let Some(count) = self.counts.get_mut(domain) else { return };
         if let Some(domains) = self.domains.get_mut(count) {
             *domains -= 1;
             if *domains == 0 {
@@ -181,13 +182,13 @@ impl<'a> Skew<'a> {
 impl Filter for Skews<'_> {
     fn check(&self, node: &NodeInfo, reasons: &mut Reasons) -> Verdict {
         for skew in &self.skews {
-            let Some(value) = node.facts.labels.get(&skew.spread.topology_key) else {
+            if !node.facts.labels.contains_key(&skew.spread.topology_key) {
                 reasons.add(
                     "node(s) didn't match pod topology spread constraints (missing required label)",
                 );
                 return Verdict::Unresolvable;
-            };
-            let here = skew.counts.get(value.as_str()).copied().unwrap_or(0);
+            }
+            let here = skew.zoning.domain(node).map_or(0, |domain| skew.counts[domain]);
             if here + skew.own - skew.fewest() > skew.spread.max_skew {
                 reasons.add("node(s) didn't match pod topology spread constraints");
                 return Verdict::Unschedulable;
@@ -198,18 +199,12 @@ impl Filter for Skews<'_> {
 
     fn shift(&mut self, other: &PodInfo, node: &NodeInfo, by: i64) {
         let pod = self.cycle.pod;
-        let labels = &node.facts.labels;
-        if !self.skews.iter().all(|skew| labels.contains_key(&skew.spread.topology_key)) {
-            return;
-        }
         for skew in &mut self.skews {
-            let spread = &skew.spread;
             let counts = other.namespace == pod.namespace
                 && !other.terminating
-                && spread.selector.matches(&other.labels);
-            if counts && included(spread, pod, node) {
-                let value = &labels[&spread.topology_key];
-                skew.shift(value, by);
+                && skew.spread.selector.matches(&other.labels);
+            if let Some(domain) = skew.zoning.counted(node.place).filter(|_| counts) {
+                skew.shift(domain, by);
             }
         }
     }
@@ -224,11 +219,15 @@ struct Crowding<'a> {
 
 struct CrowdedBy<'a> {
     spread: Spread,
-    matching: Matching<'a>,
-    /// Per value of the key; of hostnames each node is asked itself, which saves a pass over the cluster.
-    counts: HashMap<&'a str, i64>,
+    siblings: Siblings<'a>,
     /// More domains make each of them weigh more.
     weight: f64,
+}
+
+enum Siblings<'a> {
+    /// Each node is asked itself: there are as many hostnames as nodes.
+    OfNode(Matching<'a>),
+    OfDomain(Arc<Zoning>, Vec<i64>),
 }
 
 // === impl Crowding ===
@@ -240,14 +239,14 @@ impl<'a> Crowding<'a> {
         preferred: Vec<Spread>,
         needs_keys: bool,
     ) -> Crowding<'a> {
-        let keys: Vec<String> =
-            preferred.iter().map(|spread| spread.topology_key.clone()).collect();
-        let counts = |node: &&NodeInfo| {
-            !needs_keys || keys.iter().all(|key| node.facts.labels.contains_key(key))
+        let keys: Vec<String> = match needs_keys {
+            true => preferred.iter().map(|spread| spread.topology_key.clone()).collect(),
+            false => Vec::new(),
         };
-        let feasible: Vec<_> = feasible.iter().copied().filter(counts).collect();
-        let all = cycle.cache.nodes().iter().filter(counts);
-        let by = |spread| CrowdedBy::of(cycle, &feasible, all.clone(), spread);
+        let has_keys =
+            |node: &&NodeInfo| keys.iter().all(|key| node.facts.labels.contains_key(key));
+        let feasible: Vec<_> = feasible.iter().copied().filter(has_keys).collect();
+        let by = |spread| CrowdedBy::of(cycle, &feasible, &keys, spread);
         Crowding { spreads: preferred.into_iter().map(by).collect(), needs_keys }
     }
 }
@@ -256,33 +255,30 @@ impl<'a> CrowdedBy<'a> {
     fn of(
         cycle: Cycle<'a>,
         feasible: &[&'a NodeInfo],
-        all: impl Iterator<Item = &'a NodeInfo>,
+        keys: &[String],
         spread: Spread,
     ) -> CrowdedBy<'a> {
-        let matching = siblings(cycle, spread.clone());
-        let mut counts = HashMap::new();
-        if spread.topology_key != HOSTNAME {
-            let values =
-                feasible.iter().filter_map(|node| node.facts.labels.get(&spread.topology_key));
-            counts.extend(values.map(|value| (value.as_str(), 0)));
-        }
-        let domains = if spread.topology_key == HOSTNAME { feasible.len() } else { counts.len() };
-        if !counts.is_empty() {
-            for node in all.filter(|node| included(&spread, cycle.pod, node)) {
-                let value = node.facts.labels.get(&spread.topology_key);
-                if let Some(count) = value.and_then(|value| counts.get_mut(value.as_str())) {
-                    *count += matching.count(&node.groups);
-                }
-            }
-        }
-        CrowdedBy { spread, matching, counts, weight: (domains as f64 + 2.0).ln() }
+        let (siblings, domains) = if spread.topology_key == HOSTNAME {
+            (Siblings::OfNode(siblings(cycle, spread.clone())), feasible.len())
+        } else {
+            let zoning = cycle.cache.zoning(Rules::of(&spread, keys.to_vec(), cycle.pod));
+            let counts = siblings_by_domain(cycle, &spread, &zoning);
+            let domains: HashSet<_> =
+                feasible.iter().filter_map(|node| zoning.domain(node)).collect();
+            (Siblings::OfDomain(zoning, counts), domains.len())
+        };
+        CrowdedBy { spread, siblings, weight: (domains as f64 + 2.0).ln() }
     }
 
     fn at(&self, node: &NodeInfo) -> Option<f64> {
-        let value = node.facts.labels.get(&self.spread.topology_key)?;
-        let siblings = match self.spread.topology_key == HOSTNAME {
-            true => self.matching.count(&node.groups),
-            false => self.counts.get(value.as_str()).copied().unwrap_or(0),
+        if !node.facts.labels.contains_key(&self.spread.topology_key) {
+            return None;
+        }
+        let siblings = match &self.siblings {
+            Siblings::OfNode(matching) => matching.count(&node.groups),
+            Siblings::OfDomain(zoning, counts) => {
+                zoning.domain(node).map_or(0, |domain| counts[domain])
+            }
         };
         // A large allowed skew evens out small differences.
         Some(siblings as f64 * self.weight + (self.spread.max_skew - 1) as f64)

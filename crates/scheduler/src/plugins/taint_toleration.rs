@@ -2,7 +2,8 @@
 //!
 //! Counterpart: `plugins/tainttoleration`.
 
-use k8s_openapi::api::core::v1::Taint;
+use k8s_openapi::api::core::v1::{Taint, Toleration};
+use skiff_api::scheduling::tolerates;
 
 use crate::framework::{
     ClusterEvent, Cycle, EventKind, Filter, Plugin, PreFilter, Reasons, Score, Verdict,
@@ -54,8 +55,15 @@ impl Filter for Tolerated<'_> {
 
 /// The first hard taint of the node that the pod does not tolerate.
 pub fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a Taint> {
+    untolerated_by(&pod.tolerations, node)
+}
+
+pub fn untolerated_by<'a>(tolerations: &[Toleration], node: &'a NodeInfo) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    node.facts.taints.iter().filter(hard).find(|taint| !pod.tolerates(taint))
+    let taints = node.facts.taints.iter().filter(hard);
+    taints
+        .into_iter()
+        .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
 struct SoftTaints<'a>(&'a PodInfo);

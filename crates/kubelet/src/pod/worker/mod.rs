@@ -8,7 +8,7 @@
 mod learn;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{Node, Pod, PodStatus};
@@ -25,7 +25,7 @@ use report::container_statuses;
 use super::{
     backoff::{Backoff, CONTAINER},
     desired::{DesiredPod, PodKey, RestartPolicy, Role},
-    ending::Ending,
+    ending::{Ending, PREEMPTING},
     observed::{Observed, Volumes, finished_at},
     plan::{Action, Plan, Stage, StepKey, plan},
     resize,
@@ -33,9 +33,10 @@ use super::{
     status_writer::StatusWriter,
 };
 use crate::{
-    allocation::{self, Granted, Pending},
+    allocation::{self, Granted, Pending, Rejection},
     context::NodeContext,
     events::EventType,
+    eviction::is_critical,
     objects::{References, references},
     probe::{ProbeSet, Verdict},
     static_pods::is_static,
@@ -103,7 +104,8 @@ impl PodWorker {
         let pod = Arc::new(DesiredPod::new(object.clone()));
         let (sender, events) = channel;
         let start_time = reported.start_time.as_ref().map(|t| t.0);
-        let begun = ctx.config.pod_dir(&pod.key.uid).join("volumes").exists();
+        let begun = ctx.config.pod_dir(&pod.key.uid).join("volumes").exists()
+            || ctx.claims.holds(&pod.key.uid);
         let seen = Observed {
             volumes: Volumes { begun, ..Volumes::default() },
             sandbox: adopted.sandbox,
@@ -174,8 +176,10 @@ impl PodWorker {
         } else {
             self.ctx.going.admit().and_then(|()| conditions.admit(&self.object))
         };
-        let mut admitted =
-            welcome.and_then(|()| self.ctx.allocations.admit(&self.object, node.as_ref(), runs));
+        let mut admitted = match welcome {
+            Ok(()) => self.find_place(node.as_ref(), runs).await,
+            refused => refused,
+        };
         if admitted.is_ok() {
             admitted = self.ctx.devices.allocate(&self.object, runs).await;
         }
@@ -190,6 +194,27 @@ impl PodWorker {
                 self.ctx.recorder.pod(&self.pod, EventType::Warning, reason, message);
                 self.seen.rejected = Some(rejection);
             }
+        }
+    }
+
+    /// Where there is none, others end for a critical pod.
+    async fn find_place(&self, node: Option<&Node>, runs: bool) -> Result<(), Rejection> {
+        let allocations = &self.ctx.allocations;
+        loop {
+            let mut released = pin!(allocations.released());
+            released.as_mut().enable();
+            let Err(refused) = allocations.admit(&self.object, node, runs) else { return Ok(()) };
+            if !is_critical(&self.object) {
+                return Err(refused);
+            }
+            let Some(victims) = allocations.preempt(&self.object, node)? else {
+                return allocations.admit(&self.object, node, runs);
+            };
+            for uid in victims {
+                tracing::info!(pod = %self.pod.key, victim = uid, "preempting");
+                self.ctx.endings.end(&uid, Ending::preempted());
+            }
+            released.await;
         }
     }
 
@@ -402,6 +427,10 @@ impl PodWorker {
     fn end(&mut self, ending: Ending) {
         let ended = matches!(self.seen.stage, Stage::Terminated(_) | Stage::Gone);
         if self.seen.ending.is_none() && !ended {
+            if ending.reason == PREEMPTING {
+                let message = ending.message.clone();
+                self.ctx.recorder.pod(&self.pod, EventType::Warning, PREEMPTING, message);
+            }
             self.seen.ending = Some(ending);
             self.grace.send_replace(self.seen.grace(&self.pod));
         }
