@@ -13,6 +13,7 @@ use crate::{
     config::KubeletConfig,
     csi::Drivers,
     device_plugin::DeviceManager,
+    dra::ClaimManager,
     events::EventRecorder,
     eviction::{Conditions, Evicted},
     image::{credential_provider::CredentialProviders, garbage::ImageCollector, pull::PullSlots},
@@ -39,6 +40,8 @@ pub struct NodeContext {
     pub credential_providers: CredentialProviders,
     pub csi: Drivers,
     pub devices: DeviceManager,
+    /// Of dynamic resource allocation.
+    pub claims: ClaimManager,
     pub allocations: Allocations,
     pub images: ImageCollector,
     /// What the node is short of.

@@ -18,6 +18,7 @@ mod context;
 mod csi;
 mod device_plugin;
 mod directory_watch;
+mod dra;
 mod events;
 mod eviction;
 mod image;
@@ -57,6 +58,7 @@ pub use configuration::{ConfigurationError, Fault, KubeletConfiguration};
 use context::NodeContext;
 use csi::Drivers;
 use device_plugin::DeviceManager;
+use dra::ClaimManager;
 use events::EventRecorder;
 use eviction::{Conditions, Evicted};
 pub use eviction::{EvictionConfig, EvictionStatements, ThresholdError};
@@ -111,6 +113,7 @@ impl Kubelet {
             recorder,
             csi: Drivers::new(notify.clone()),
             devices: DeviceManager::read(config.device_plugins_dir()),
+            claims: ClaimManager::read(&config.root_dir),
             objects: ReferencedObjects::new(client.clone(), notify),
             services,
             tokens: TokenSource::new(client.clone()),

@@ -27,6 +27,9 @@ pub async fn remove(ctx: Arc<NodeContext>, known: BTreeSet<String>) {
 /// Those whose volumes cannot be taken down yet, for want of a driver, are tried again.
 async fn remove_pods(ctx: &NodeContext, known: &BTreeSet<String>) {
     let mut left = entries(&ctx.config.pods_dir()).await;
+    left.extend(
+        ctx.claims.pods().into_iter().filter(|uid| !left.contains(uid)).collect::<Vec<_>>(),
+    );
     left.retain(|uid| !known.contains(uid));
     let mut delay = FIRST_RETRY;
     loop {
@@ -34,6 +37,9 @@ async fn remove_pods(ctx: &NodeContext, known: &BTreeSet<String>) {
         for uid in left {
             if let Err(error) = volume::tear_down_pod(ctx, &uid).await {
                 tracing::warn!(uid, %error, "volumes of an orphaned pod not taken down");
+                failed.push(uid);
+            } else if let Err(error) = ctx.claims.unprepare(&uid).await {
+                tracing::warn!(uid, error, "claims of an orphaned pod not given back");
                 failed.push(uid);
             }
         }

@@ -317,3 +317,29 @@ fn upgrade_request(
     };
     request.body(Empty::new()).map_err(|_| Error::BadHandshake("the path is not a valid uri"))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+    use crate::mux::{Flow, command_queue, stream_ends};
+
+    /// What containerd's streaming server does.
+    #[tokio::test]
+    async fn a_status_counts_although_the_server_hangs_up_without_ending_it() {
+        for (sent, expected) in [
+            (CommandStatus::ExitCode(7).to_json(), Some(CommandStatus::ExitCode(7))),
+            (String::new(), None),
+        ] {
+            let (commands, _queue) = command_queue();
+            let flow = Flow::unlimited(1);
+            let (error, _outgoing, mut feed) = stream_ends(1, &commands, &flow);
+            feed.write_all(sent.as_bytes()).await.expect("the pipe has room");
+            flow.stream.fail(ErrorKind::ConnectionReset);
+            drop(feed);
+            let mut status = StatusStream { error, expected: true };
+            assert_eq!(status.wait().await.ok(), expected);
+        }
+    }
+}

@@ -307,7 +307,7 @@ impl Drop for ErrorStream {
 
 impl CommandStatus {
     /// The `v1.Status` of protocol version 4 and later.
-    fn to_json(&self) -> String {
+    pub(crate) fn to_json(&self) -> String {
         let status = match self {
             CommandStatus::Success => json!({"metadata": {}, "status": "Success"}),
             CommandStatus::ExitCode(code) => json!({

@@ -1,4 +1,4 @@
-//! Devices of a plugin that runs on the node.
+//! Devices of a plugin that runs on the node, and of a driver that prepares claims.
 
 use std::path::PathBuf;
 
@@ -75,4 +75,83 @@ fn pods_get_devices_that_nobody_else_has_also_after_the_server_was_killed() {
     has(&cluster, "2", "1");
     drop(plugin);
     has(&cluster, "2", "0");
+}
+
+const CDI: &str = "/var/run/cdi";
+const CDI_SPEC: &str = r#"{ "cdiVersion": "0.6.0", "kind": "example.com/gpu", "devices": [
+    { "name": "zero", "containerEdits": { "env": ["GPU=zero"], "deviceNodes": [{ "path": "/dev/gpu0", "hostPath": "/dev/zero" }] } }] }"#;
+
+/// Leaves the directory as it was found, unless somebody else uses it.
+struct CdiDirectory;
+
+impl Drop for CdiDirectory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir(CDI);
+    }
+}
+
+/// Runs a shell's script on the host.
+fn shell(host: &Host, script: &str, input: &str) {
+    e2e::Outcome::of(host.command("sh").args(["-c", script]), input).ok();
+}
+
+/// A slice with one device of the node, a class of such devices, and a template of claims.
+fn offer_gpu(cluster: &Cluster<'_>) {
+    let node = cluster.field("nodes", "{.items[0].metadata.name}");
+    let object = |kind: &str, name: &str, spec: Value| {
+        cluster.apply(&json!({ "apiVersion": "resource.k8s.io/v1", "kind": kind,
+            "metadata": { "name": name }, "spec": spec }));
+    };
+    let pool = json!({ "name": "node", "generation": 1, "resourceSliceCount": 1 });
+    object(
+        "ResourceSlice",
+        "gpus",
+        json!({ "driver": "gpu.example.com", "nodeName": node, "pool": pool,
+        "devices": [{ "name": "zero" }] }),
+    );
+    object(
+        "DeviceClass",
+        "gpu",
+        json!({ "selectors": [{ "cel": { "expression": "device.driver == 'gpu.example.com'" } }] }),
+    );
+    let request = json!({ "name": "one", "exactly": { "deviceClassName": "gpu" } });
+    object(
+        "ResourceClaimTemplate",
+        "gpu",
+        json!({ "spec": { "devices": { "requests": [request] } } }),
+    );
+}
+
+#[test]
+fn a_claims_device_is_prepared_for_its_pod_and_given_back() {
+    let _left = CdiDirectory;
+    let host = Host::new("claims");
+    // Seen by this test's machine alone.
+    shell(&host, &format!("mkdir -p {CDI} && mount -t tmpfs tmpfs {CDI}"), "");
+    shell(&host, &format!("cat > {CDI}/gpu.json"), CDI_SPEC);
+    let cluster = Cluster::start(&host);
+    offer_gpu(&cluster);
+    let state = host.dir().join("gpus");
+    std::fs::create_dir_all(&state).expect("the directory is writable");
+    let mut command = cluster.node_command(env!("CARGO_BIN_EXE_dra-driver"));
+    let _driver = Running::start(command.arg(cluster.kubelet_dir()).arg(&state));
+    let mut pod = kuard_pod("user");
+    pod["spec"]["resourceClaims"] = json!([{ "name": "gpu", "resourceClaimTemplateName": "gpu" }]);
+    pod["spec"]["containers"][0]["resources"] = json!({ "claims": [{ "name": "gpu" }] });
+    cluster.apply(&pod);
+    cluster.wait_until_ready("user");
+    let seen = cluster.kubectl_args(&[
+        "exec",
+        "user",
+        "--",
+        "sh",
+        "-c",
+        "echo $GPU; head -c 3 /dev/gpu0 | wc -c",
+    ]);
+    assert_eq!(seen.ok(), "zero\n3\n");
+    cluster.restart_server();
+    cluster.kubectl("delete pod user --timeout=60s").ok();
+    let calls = || std::fs::read_to_string(state.join("calls")).unwrap_or_default();
+    eventually("the claim is given back", || calls() == "prepare\ngive back\n");
+    eventually("and gone", || cluster.kubectl("get resourceclaims -o name").ok().is_empty());
 }

@@ -83,10 +83,8 @@ impl Runtime for RemoteRuntime {
         let kept = KeptSandbox::of(&config, self.cgroups.full_path(&cgroup));
         config.linux.cgroup_parent = kept.cgroup_parent.clone();
         keep(&kept, &mut config.annotations);
-        let request = api::RunPodSandboxRequest {
-            config: Some(config.into()),
-            runtime_handler: String::new(),
-        };
+        let runtime_handler = config.runtime_handler.clone();
+        let request = api::RunPodSandboxRequest { config: Some(config.into()), runtime_handler };
         // Twice the usual time, as upstream: networks are set up in it.
         let answer = self.call_for(TIMEOUT * 2, "RunPodSandbox", &request).await;
         let answer: api::Id = answer.map_err(|status| error_of(status, SANDBOX, ""))?;

@@ -66,6 +66,8 @@ impl TryFrom<api::PodSandboxConfig> for PodSandboxConfig {
         let security = linux.security_context.unwrap_or_default();
         Ok(PodSandboxConfig {
             metadata: from.metadata.unwrap_or_default().into(),
+            // Said beside the config.
+            runtime_handler: String::new(),
             hostname: from.hostname,
             log_directory: from.log_directory.into(),
             resolv_conf: from.dns_config.as_ref().map(resolv_conf),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use skiff_grpc::{Code, Status};
+use skiff_runtime::PodSandboxConfig;
 
 use super::{
     Served,
@@ -18,13 +19,13 @@ pub async fn run(
     served: Arc<Served>,
     request: api::RunPodSandboxRequest,
 ) -> Result<api::Id, Status> {
-    if !request.runtime_handler.is_empty() {
-        let message = format!("no runtime for {:?} is configured", request.runtime_handler);
-        return Err(Status::new(Code::InvalidArgument, message));
-    }
     let missing = || Status::new(Code::InvalidArgument, "sandbox config must include metadata");
     let config = request.config.filter(|config| config.metadata.is_some()).ok_or_else(missing)?;
-    let id = served.runtime.run_pod_sandbox(config.try_into()?).await.map_err(status_of)?;
+    let config = PodSandboxConfig {
+        runtime_handler: request.runtime_handler,
+        ..PodSandboxConfig::try_from(config)?
+    };
+    let id = served.runtime.run_pod_sandbox(config).await.map_err(status_of)?;
     Ok(api::Id { id })
 }
 

@@ -55,6 +55,7 @@ pub fn sandbox_config(
             namespace: key.namespace.clone(),
             attempt,
         },
+        runtime_handler: String::new(),
         hostname: host_name(spec, &key.name, &key.namespace, &config.cluster_domain).hostname,
         log_directory: config.pod_log_dir(&key.namespace, &key.name, &key.uid),
         resolv_conf: Some(resolv_conf),

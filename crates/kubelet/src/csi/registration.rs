@@ -27,6 +27,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// What plugins register as; others are turned away.
 const CSI_PLUGIN: &str = "CSIPlugin";
 const DEVICE_PLUGIN: &str = "DevicePlugin";
+const DRA_PLUGIN: &str = "DRAPlugin";
 
 /// A socket is another one when it was made anew at the same path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,6 +160,11 @@ impl Registrar {
                     .map_err(RegistrationError::Device)?;
                 Ok(registry::connect(&self.ctx, &info.name, endpoint.to_owned()).await?)
             }
+            DRA_PLUGIN => {
+                let registered =
+                    self.ctx.claims.register(&info.name, endpoint.to_owned(), &info.versions);
+                registered.map_err(RegistrationError::Device)
+            }
             kind => Err(RegistrationError::Kind { kind: kind.to_owned(), path: path.to_owned() }),
         }
     }
@@ -181,8 +187,10 @@ impl Registrar {
     }
 
     async fn forget(&self, Plugin { kind, name }: &Plugin) {
-        if kind == DEVICE_PLUGIN {
-            return registry::disconnect(&self.ctx, name);
+        match kind.as_str() {
+            DEVICE_PLUGIN => return registry::disconnect(&self.ctx, name),
+            DRA_PLUGIN => return self.ctx.claims.unregister(name),
+            _ => {}
         }
         tracing::info!(driver = name, "CSI driver has left");
         self.ctx.csi.unregister(name);

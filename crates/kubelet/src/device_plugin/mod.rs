@@ -184,7 +184,7 @@ impl DeviceManager {
             options.add(allocated.response);
         }
         let names = std::mem::take(&mut options.cdi_devices);
-        cdi::resolve(&names, &cdi::DIRECTORIES, &mut options)?;
+        options.add_cdi_devices(&names)?;
         Ok(options)
     }
 
@@ -277,6 +277,11 @@ async fn pre_start(channel: &Channel, ids: Vec<String>) -> Result<(), String> {
 // === impl DeviceOptions ===
 
 impl DeviceOptions {
+    /// By their qualified names.
+    pub fn add_cdi_devices(&mut self, names: &[String]) -> Result<(), String> {
+        cdi::resolve(names, &cdi::DIRECTORIES, self)
+    }
+
     /// Of two plugins that say something of the same thing the first counts.
     fn add(&mut self, response: messages::ContainerAllocateResponse) {
         for (name, text) in response.envs {

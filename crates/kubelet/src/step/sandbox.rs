@@ -4,8 +4,9 @@
 
 use std::sync::atomic::Ordering;
 
-use k8s_openapi::api::core::v1::PodSpec;
-use skiff_runtime::UserNamespace;
+use k8s_openapi::api::{core::v1::PodSpec, node::v1::RuntimeClass};
+use kube::Api;
+use skiff_runtime::{PodSandboxConfig, UserNamespace};
 
 use super::{Outcome, StepError, StepInput};
 use crate::{
@@ -22,7 +23,7 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
             .map_err(|e| StepError::setup("KillPodSandboxError", e))?;
     }
     let pod = &input.pod;
-    if let Some(why) = unprepared(pod.spec()) {
+    if let Err(why) = ctx.claims.prepare(&ctx.client, pod).await {
         let message = format!("Failed to prepare dynamic resources: {why}");
         ctx.recorder.pod(pod, EventType::Warning, "FailedPrepareDynamicResources", message);
         return Err(StepError::setup("ContainerCreating", why));
@@ -30,7 +31,10 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     let node_resolv_conf =
         tokio::fs::read_to_string(&ctx.config.resolv_conf).await.unwrap_or_default();
     let users = users(ctx, pod).await?;
-    let config = sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf, users);
+    let config = PodSandboxConfig {
+        runtime_handler: runtime_handler(ctx, pod).await?,
+        ..sandbox_config(pod, attempt, &ctx.config, &node_resolv_conf, users)
+    };
     if let Err(error) = tokio::fs::create_dir_all(&config.log_directory).await {
         return Err(StepError::setup(
             "CreatePodSandboxError",
@@ -40,6 +44,22 @@ pub async fn run(ctx: &NodeContext, input: &StepInput, attempt: u32) -> Result<O
     match ctx.runtime.run_pod_sandbox(config).await {
         Ok(_) => Ok(Outcome::SandboxChanged),
         Err(error) => Err(refused(ctx, pod, &error)),
+    }
+}
+
+/// Running such a pod by the default handler would take away what its class is there for.
+async fn runtime_handler(ctx: &NodeContext, pod: &DesiredPod) -> Result<String, StepError> {
+    let class = pod.spec().runtime_class_name.as_deref().unwrap_or_default();
+    if class.is_empty() {
+        return Ok(String::new());
+    }
+    match Api::<RuntimeClass>::all(ctx.client.clone()).get(class).await {
+        Ok(class) => Ok(class.handler),
+        Err(kube::Error::Api(status)) => Err(refused(ctx, pod, &status.message)),
+        Err(error) => {
+            let why = format!("failed to lookup RuntimeClass {class}: {error}");
+            Err(refused(ctx, pod, &why))
+        }
     }
 }
 
@@ -71,38 +91,9 @@ fn no_user_namespaces(spec: &PodSpec) -> String {
     format!("can't set `spec.hostUsers: false`, {who} does not support user namespaces")
 }
 
-/// Started without its devices, such a pod would fail in ways of its own.
-fn unprepared(spec: &PodSpec) -> Option<String> {
-    let entries = spec.resource_claims.iter().flatten().map(|entry| entry.name.as_str());
-    let entries: Vec<_> = entries.collect();
-    (!entries.is_empty()).then(|| {
-        let entries = entries.join(", ");
-        format!("no driver is registered on this node that could prepare the claims of the pod ({entries})")
-    })
-}
-
 pub async fn stop(ctx: &NodeContext, id: &str) -> Result<Outcome, StepError> {
     match ctx.runtime.stop_pod_sandbox(id).await {
         Ok(()) => Ok(Outcome::SandboxChanged),
         Err(error) => Err(StepError::setup("KillPodSandboxError", error)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// It was started as if it had asked for nothing, when it was put on the node without the scheduler.
-    #[test]
-    fn a_pod_is_not_started_without_its_devices() {
-        let spec = |claims: &str| -> PodSpec {
-            serde_saphyr::from_str(&format!("{{containers: [], resourceClaims: [{claims}]}}"))
-                .unwrap()
-        };
-        assert_eq!(unprepared(&spec("")), None);
-        let why = unprepared(&spec(
-            "{name: gpu, resourceClaimName: c}, {name: nic, resourceClaimName: d}",
-        ));
-        assert!(why.unwrap().ends_with("(gpu, nic)"));
     }
 }

@@ -110,7 +110,9 @@ impl Start<'_> {
         image: &Image,
         volumes: &HashMap<String, String>,
     ) -> Result<Resolved, String> {
-        let plugins = self.ctx.devices.prepare(&self.pod.key.uid, self.container.name()).await?;
+        let mut plugins =
+            self.ctx.devices.prepare(&self.pod.key.uid, self.container.name()).await?;
+        plugins.add_cdi_devices(&self.ctx.claims.cdi_devices(self.pod, self.container)?)?;
         let env = with_defaults(self.environment().await?, plugins.envs);
         let security = self.security(image)?;
         let mut mounts = mounts::mounts(

@@ -1,4 +1,4 @@
-//! Makes a pod's volumes ready, and takes them down again.
+//! Makes a pod's volumes ready, and takes them down again, with the devices of its claims.
 
 use super::{Outcome, StepError, StepInput};
 use crate::{
@@ -25,5 +25,7 @@ pub async fn tear_down(ctx: &NodeContext, input: &StepInput) -> Result<Outcome, 
     volume::tear_down_volumes(ctx, &input.pod.key.uid)
         .await
         .map_err(|error| StepError::setup("FailedUnmount", error))?;
+    let released = ctx.claims.unprepare(&input.pod.key.uid).await;
+    released.map_err(|error| StepError::setup("FailedUnprepareDynamicResources", error))?;
     Ok(Outcome::VolumesDown)
 }

@@ -62,7 +62,7 @@ impl Node {
         self.api.put(CSI_DRIVERS, json!({ "metadata": { "name": NAME }, "spec": spec }));
     }
 
-    async fn until_true(&self, what: &str, is_it: impl Fn() -> bool) {
+    pub async fn until_true(&self, what: &str, is_it: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         while !is_it() {
             assert!(tokio::time::Instant::now() < deadline, "{what} did not come");

@@ -137,6 +137,10 @@ impl Runtime for FakeRuntime {
 
     async fn run_pod_sandbox(&self, config: PodSandboxConfig) -> Result<String> {
         let mut state = self.call(format!("run sandbox {}", config.metadata.attempt));
+        if !config.runtime_handler.is_empty() {
+            let reason = format!("no runtime for {:?} is configured", config.runtime_handler);
+            return Err(Error::InvalidConfig { what: "runtime handler", reason });
+        }
         state.next += 1;
         let id = format!("sandbox-{}", state.next);
         let status = PodSandboxStatus {

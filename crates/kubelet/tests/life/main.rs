@@ -1,6 +1,7 @@
 //! The life of pods on one node: the real agent between an API server and a runtime that are both in memory.
 
 mod csi;
+mod dra;
 mod fake_api;
 mod fake_csi_driver;
 mod fake_runtime;
@@ -82,6 +83,17 @@ impl Node {
             );
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
+    }
+
+    /// Waits for an event with this message.
+    async fn until_told(&self, message: &str) {
+        let told = async {
+            while !self.api.event_messages().iter().any(|told| told == message) {
+                tokio::time::sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let came = tokio::time::timeout(PATIENCE, told).await;
+        assert!(came.is_ok(), "{:?}", self.api.event_messages());
     }
 
     async fn until_share(&self, cgroup: &str, shares: u64) {
@@ -441,13 +453,28 @@ async fn a_pod_that_wants_users_of_its_own_is_not_run_as_the_nodes() {
     node.create("pod", spec);
     let told = "Failed to create pod sandbox: can't set `spec.hostUsers: false`, runtime does not support user \
                 namespaces";
-    let refusal = async {
-        while !node.api.event_messages().iter().any(|message| message == told) {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    let came = tokio::time::timeout(PATIENCE, refusal).await;
-    assert!(came.is_ok(), "{:?}", node.api.event_messages());
+    node.until_told(told).await;
+    assert!(node.runtime.is_empty());
+}
+
+/// It was run as if it had no class.
+#[tokio::test]
+async fn a_pod_is_run_by_the_handler_of_its_class_or_not_at_all() {
+    let node = Node::start("runtime-class").await;
+    node.api.put(
+        "/apis/node.k8s.io/v1/runtimeclasses",
+        json!({
+            "apiVersion": "node.k8s.io/v1",
+            "kind": "RuntimeClass",
+            "metadata": { "name": "sealed" },
+            "handler": "kata",
+        }),
+    );
+    let mut spec = one_container();
+    spec["runtimeClassName"] = json!("sealed");
+    node.create("pod", spec);
+    let told = "Failed to create pod sandbox: runtime handler is not valid: no runtime for \"kata\" is configured";
+    node.until_told(told).await;
     assert!(node.runtime.is_empty());
 }
 

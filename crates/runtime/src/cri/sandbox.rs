@@ -20,6 +20,9 @@ pub struct PodSandboxMetadata {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PodSandboxConfig {
     pub metadata: PodSandboxMetadata,
+    /// Which of the runtime's kinds of sandboxes this is to be; empty for its default.
+    #[serde(default)]
+    pub runtime_handler: String,
     /// Ignored with the host's network, whose UTS namespace the pod then shares.
     pub hostname: String,
     /// Where container logs go; a container's `log_path` is relative to it.

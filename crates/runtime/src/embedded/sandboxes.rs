@@ -293,6 +293,10 @@ impl Embedded {
 }
 
 fn check(config: &PodSandboxConfig) -> Result<()> {
+    if !config.runtime_handler.is_empty() {
+        let reason = format!("no runtime for {:?} is configured", config.runtime_handler);
+        return Err(Error::InvalidConfig { what: "runtime handler", reason });
+    }
     let namespaces = &config.linux.namespaces;
     let own = is_build(config).then_some(NamespaceMode::Container);
     for (kind, mode) in [("network", namespaces.network), ("ipc", namespaces.ipc)] {

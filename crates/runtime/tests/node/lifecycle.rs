@@ -171,7 +171,11 @@ fn walk(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 
 #[test]
 fn a_failed_sandbox_leaves_nothing() {
-    on_node(|node| async move {
+    on_both(|node| async move {
+        let mut config = node.sandbox_config("failing");
+        config.runtime_handler = "kata".to_owned();
+        let error = node.runtime.run_pod_sandbox(config).await.unwrap_err();
+        assert!(error.to_string().contains(r#"no runtime for "kata" is configured"#), "{error}");
         let mut config = node.sandbox_config("failing");
         config.linux.sysctls.insert("net.no.such".to_owned(), "1".to_owned());
         let error = node.runtime.run_pod_sandbox(config).await.unwrap_err();

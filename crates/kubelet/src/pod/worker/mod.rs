@@ -104,7 +104,8 @@ impl PodWorker {
         let pod = Arc::new(DesiredPod::new(object.clone()));
         let (sender, events) = channel;
         let start_time = reported.start_time.as_ref().map(|t| t.0);
-        let begun = ctx.config.pod_dir(&pod.key.uid).join("volumes").exists();
+        let begun = ctx.config.pod_dir(&pod.key.uid).join("volumes").exists()
+            || ctx.claims.holds(&pod.key.uid);
         let seen = Observed {
             volumes: Volumes { begun, ..Volumes::default() },
             sandbox: adopted.sandbox,
