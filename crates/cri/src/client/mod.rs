@@ -44,7 +44,7 @@ pub struct RemoteConfig {
 pub struct RemoteRuntime {
     runtime: Channel,
     images: Channel,
-    cgroups: PodCgroups,
+    cgroups: Arc<PodCgroups>,
     /// Limits given since the start, by sandbox or container: not all runtimes tell them in a status.
     updated: Mutex<HashMap<String, LinuxContainerResources>>,
     events: broadcast::Sender<ContainerEvent>,
@@ -73,7 +73,7 @@ impl RemoteRuntime {
         let runtime = Arc::new(RemoteRuntime {
             runtime: channel(config.runtime),
             images: channel(config.images),
-            cgroups: PodCgroups::open(&config.cgroup_root)?,
+            cgroups: Arc::new(PodCgroups::open(&config.cgroup_root)?),
             updated: Mutex::default(),
             events: broadcast::Sender::new(EVENT_BACKLOG),
         });
@@ -105,6 +105,15 @@ impl RemoteRuntime {
         request: &impl Message,
     ) -> Result<A, Status> {
         self.runtime.unary(&format!("{RUNTIME_SERVICE}{verb}"), request, Some(timeout)).await
+    }
+
+    /// Groups are changed off the async threads: the kernel may take its time.
+    async fn with_cgroups<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&PodCgroups) -> T + Send + 'static,
+    ) -> Result<T> {
+        let cgroups = self.cgroups.clone();
+        tokio::task::spawn_blocking(move || work(&cgroups)).await.map_err(|_| Error::Shutdown)
     }
 
     /// Pulls take as long as they take: `None` for those.

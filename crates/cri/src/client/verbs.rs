@@ -79,7 +79,7 @@ impl Runtime for RemoteRuntime {
 
     async fn run_pod_sandbox(&self, mut config: PodSandboxConfig) -> Result<String> {
         let cgroup = config.linux.cgroup_parent.clone();
-        self.cgroups.set(&cgroup, &config.linux.resources)?;
+        self.set_cgroup_resources(&cgroup, config.linux.resources.clone()).await?;
         let kept = KeptSandbox::of(&config, self.cgroups.full_path(&cgroup));
         config.linux.cgroup_parent = kept.cgroup_parent.clone();
         keep(&kept, &mut config.annotations);
@@ -126,7 +126,7 @@ impl Runtime for RemoteRuntime {
         resources: LinuxContainerResources,
     ) -> Result<()> {
         let (status, kept) = self.sandbox(sandbox).await?;
-        self.cgroups.set(&kept.cgroup, &resources)?;
+        self.set_cgroup_resources(&kept.cgroup, resources.clone()).await?;
         self.remember_update(sandbox, status.resources, &resources);
         Ok(())
     }
@@ -136,7 +136,8 @@ impl Runtime for RemoteRuntime {
         path: &str,
         resources: LinuxContainerResources,
     ) -> Result<()> {
-        self.cgroups.set(path, &resources)
+        let path = path.to_owned();
+        self.with_cgroups(move |cgroups| cgroups.set(&path, &resources)).await?
     }
 
     async fn create_container(&self, sandbox: &str, mut config: ContainerConfig) -> Result<String> {
@@ -363,10 +364,11 @@ impl RemoteRuntime {
                 return Ok(());
             }
         }
-        if !cgroup.is_empty() {
-            self.cgroups.remove(cgroup);
+        let cgroup = cgroup.to_owned();
+        match cgroup.is_empty() {
+            true => Ok(()),
+            false => self.with_cgroups(move |cgroups| cgroups.remove(&cgroup)).await,
         }
-        Ok(())
     }
 
     fn updated(&self, id: &str) -> Option<LinuxContainerResources> {
