@@ -53,6 +53,7 @@ mod zpages;
 mod aggregate;
 mod bootstrap;
 mod custom;
+mod identity_lease;
 mod pki;
 
 pub use aggregate::Backend;

@@ -40,7 +40,7 @@ use crate::reply::{Body, BoxError};
 use crate::typed::TypedService;
 use crate::user::UserInfo;
 use crate::webhook::WebhookClient;
-use crate::{bootstrap, connection, custom, storage};
+use crate::{bootstrap, connection, custom, identity_lease, storage};
 
 /// A handle on the one server of a process; clones share it.
 #[derive(Clone)]
@@ -162,6 +162,12 @@ impl ApiServer {
     /// Others of upstream's names are asked on their ports.
     pub fn runs(&self, component: &'static str) -> Component {
         self.server.components.runs(component)
+    }
+
+    /// Tells of this server by a Lease, until `shutdown`; one of a former run on this host is replaced. Takes the expired
+    /// ones of other servers away too.
+    pub async fn keep_identity(&self, host: &str, shutdown: impl Future<Output = ()>) {
+        identity_lease::keep(self.server.clone(), host, shutdown).await;
     }
 
     pub fn pki(&self) -> &Pki {

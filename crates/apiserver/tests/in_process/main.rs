@@ -11,6 +11,7 @@ mod component_statuses;
 mod custom_resources;
 mod encryption;
 mod flow_control;
+mod identity_lease;
 mod legacy;
 mod limits;
 mod message_socket;

@@ -76,6 +76,7 @@ async fn serve(args: ServerArgs, reporter: &Reporter) -> Result<()> {
     let api = ApiServer::build(terms.api.clone()).await?;
     let clients = Clients::new(&api);
     parts.serve_api(&api, listeners(&args, &terms)?);
+    parts.keep_identity(&api);
     if let Some(path) = &args.write_kubeconfig {
         let url = args.starter.external_url.clone().unwrap_or_else(|| terms.local_url());
         private_file::write(path, &api.admin_kubeconfig(&url, "skiff")?)?;
@@ -195,6 +196,13 @@ impl Parts {
                 }
             });
         }
+    }
+
+    fn keep_identity(&mut self, api: &ApiServer) {
+        let (api, token) = (api.clone(), self.token());
+        self.spawn(async move {
+            api.keep_identity(&terms::host_name(), token.cancelled_owned()).await;
+        });
     }
 
     fn run_controllers(

@@ -142,7 +142,7 @@ fn bind(address: IpAddr, port: u16) -> Result<std::net::TcpListener> {
     Ok(listener)
 }
 
-fn host_name() -> String {
+pub fn host_name() -> String {
     let name = nix::unistd::gethostname().unwrap_or_default();
     name.to_string_lossy().to_lowercase()
 }
