@@ -14,6 +14,7 @@ mod config_map_root_ca;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod device_taint_eviction;
 mod disruption;
 mod endpoints;
 mod ephemeral_volume;
@@ -70,6 +71,7 @@ const CONTROLLERS: &[ControllerDef] = &[
     cron_job::DEF,
     daemon_set::DEF,
     deployment::DEF,
+    device_taint_eviction::DEF,
     disruption::DEF,
     disruption::STALE,
     endpoints::legacy::DEF,

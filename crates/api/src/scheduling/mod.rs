@@ -13,7 +13,7 @@ mod taints;
 pub use node_affinity::{NodeTerm, RequiredNodes, node_terms};
 pub use resource_claims::{PodClaim, StandsFor};
 pub use selector::{Labels, Requirement, Selector};
-pub use taints::tolerates;
+pub use taints::{tolerates, tolerates_device};
 
 /// A test's object, as a user would write it down.
 #[cfg(test)]

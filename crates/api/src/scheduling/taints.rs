@@ -1,18 +1,30 @@
-//! Whether a toleration bears a taint.
+//! Whether a toleration bears a taint, of a node or of a device.
 //!
-//! Counterpart: `Toleration.ToleratesTaint`.
+//! Counterpart: `Toleration.ToleratesTaint` and `resourceclaim.ToleratesTaint`.
 
 use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
 
 /// An effect or key that is left out stands for all. `Lt` and `Gt` belong to a feature that is off, and bear nothing.
 pub fn tolerates(toleration: &Toleration, taint: &Taint) -> bool {
-    let applies = all_or(&toleration.effect, &taint.effect) && all_or(&toleration.key, &taint.key);
-    applies
-        && match toleration.operator.as_deref().unwrap_or_default() {
-            "Exists" => true,
-            "" | "Equal" => text(&toleration.value) == text(&taint.value),
-            _ => false,
-        }
+    all_or(&toleration.effect, &taint.effect)
+        && all_or(&toleration.key, &taint.key)
+        && is_for_value(&toleration.operator, &toleration.value, &taint.value)
+}
+
+/// As [`tolerates`], of devices.
+pub fn tolerates_device(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
+    all_or(&toleration.effect, &taint.effect)
+        && all_or(&toleration.key, &taint.key)
+        && is_for_value(&toleration.operator, &toleration.value, &taint.value)
+}
+
+fn is_for_value(operator: &Option<String>, asked: &Option<String>, there: &Option<String>) -> bool {
+    match text(operator) {
+        "Exists" => true,
+        "" | "Equal" => text(asked) == text(there),
+        _ => false,
+    }
 }
 
 fn all_or(wanted: &Option<String>, found: &str) -> bool {

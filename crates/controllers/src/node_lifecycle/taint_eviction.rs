@@ -39,6 +39,23 @@ pub const DEF: ControllerDef = ControllerDef {
     reconcile: |ctx, key| reconcile(ctx, key).boxed(),
 };
 
+/// How it is told that a pod is evicted for a taint.
+pub struct Eviction {
+    /// Of the condition, with its message.
+    pub reason: &'static str,
+    pub message: &'static str,
+    /// Reason of the event, and what it says of a pod.
+    pub event: &'static str,
+    pub note: fn(&Key) -> String,
+}
+
+const EVICTION: Eviction = Eviction {
+    reason: "DeletionByTaintManager",
+    message: "Taint manager: deleting due to NoExecute taint",
+    event: "TaintManagerEviction",
+    note: |pod| format!("Marking for deletion Pod {pod}"),
+};
+
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let Some(pod) = ctx.lister::<Pod>().get(&key) else { return Ok(Action::Done) };
     let node = pod::node_name(&pod).and_then(|name| ctx.lister::<Node>().get(&Key::cluster(name)));
@@ -47,29 +64,33 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     match evict_at(&pod, &evicting(&node), now) {
         None => Ok(Action::Done),
         Some(at) if at > now => Ok(Action::After(until(at, now))),
-        Some(_) => evict(&ctx, &pod).await,
+        Some(_) => EVICTION.carry_out(&ctx, &pod).await,
     }
 }
 
-fn until(at: Timestamp, now: Timestamp) -> Duration {
+pub fn until(at: Timestamp, now: Timestamp) -> Duration {
     Duration::from_millis(u64::try_from(at.as_millisecond() - now.as_millisecond()).unwrap_or(0))
 }
 
-/// Says so first: on the pod, for whoever counts disruptions, and as an Event.
-async fn evict(ctx: &Ctx, pod: &Pod) -> Result<Action> {
-    let key = Key::of(pod);
-    let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByTaintManager",
-        "message": "Taint manager: deleting due to NoExecute taint", "lastTransitionTime": Time(ctx.now())});
-    let patch =
-        json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
-    match ctx.patch_status::<Pod>(&key, &patch).await {
-        Err(error) if error.is_not_found() => return Ok(Action::Done),
-        other => drop(other?),
-    }
-    ctx.recorder.normal(pod, "TaintManagerEviction", format!("Marking for deletion Pod {key}"));
-    match ctx.delete(pod).await {
-        Err(error) if error.is_not_found() => Ok(Action::Done),
-        other => other.map(|()| Action::Done),
+// === impl Eviction ===
+
+impl Eviction {
+    /// Says so first: on the pod, for whoever counts disruptions, and as an Event.
+    pub async fn carry_out(&self, ctx: &Ctx, pod: &Pod) -> Result<Action> {
+        let key = Key::of(pod);
+        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": self.reason,
+            "message": self.message, "lastTransitionTime": Time(ctx.now())});
+        let patch =
+            json!({"metadata": {"uid": pod.metadata.uid}, "status": {"conditions": [condition]}});
+        match ctx.patch_status::<Pod>(&key, &patch).await {
+            Err(error) if error.is_not_found() => return Ok(Action::Done),
+            other => drop(other?),
+        }
+        ctx.recorder.normal(pod, self.event, (self.note)(&key));
+        match ctx.delete(pod).await {
+            Err(error) if error.is_not_found() => Ok(Action::Done),
+            other => other.map(|()| Action::Done),
+        }
     }
 }
 

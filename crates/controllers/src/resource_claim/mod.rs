@@ -61,7 +61,7 @@ fn pod_claims(pod: &Pod) -> Vec<PodClaim> {
     pod.spec.iter().flat_map(|spec| PodClaim::all(spec, pod.status.as_ref())).collect()
 }
 
-fn claims_of(pod: &Pod) -> Vec<Key> {
+pub fn claims_of(pod: &Pod) -> Vec<Key> {
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
     let claims = pod_claims(pod);
     claims.iter().filter_map(PodClaim::claim).map(|claim| Key::new(namespace, claim)).collect()
@@ -95,7 +95,7 @@ fn is_done(pod: &Pod) -> bool {
     pod::is_terminal(pod) || pod::is_terminating(pod) && pod::node_name(pod).is_none()
 }
 
-fn reserved_for(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
+pub fn reserved_for(claim: &ResourceClaim) -> &[ResourceClaimConsumerReference] {
     let status = claim.status.as_ref();
     status.and_then(|status| status.reserved_for.as_deref()).unwrap_or_default()
 }

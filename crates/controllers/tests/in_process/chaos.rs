@@ -29,6 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const ELSEWHERE: &[(&str, &str)] = &[
     ("attachdetach-controller", "drivers have to answer it: `storage` tells of it"),
     ("pod-garbage-collector", "it has patience for forty seconds"),
+    ("device-taint-eviction-controller", "devices must be in use: `devices` tells of it"),
+    ("expand-controller", "it tells of each claim once who is to expand it: its own tests do"),
     ("certificate-controller", "requests are signed once: `access` tells of them"),
     ("tokens-controller", "a token is made once: `access` tells of it"),
     ("bootstrap-signer", "what it signs with is one for all: `access` tells of it"),

@@ -1,10 +1,10 @@
 //! Devices from a template to a running pod and back: controllers, scheduler and the real API server together.
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Event, Pod};
 use k8s_openapi::api::resource::v1::{
     DeviceClass, ResourceClaim, ResourceClaimTemplate, ResourceSlice,
 };
-use kube::api::DeleteParams;
+use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use crate::cluster::{TestCluster, count, json_path};
@@ -112,5 +112,43 @@ async fn a_named_claim_is_shared_and_loses_its_device_with_its_last_pod() {
                 && claim.metadata.finalizers.unwrap_or_default().is_empty()
         })
         .await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_leave_tainted_devices_unless_their_claims_tolerate_that() {
+    let cluster = start("tainted-devices").await;
+    let offer = async |devices: Value| {
+        let slices = cluster.cluster_api::<ResourceSlice>();
+        let patch = Patch::Merge(json!({"spec": {"devices": devices}}));
+        slices.patch("n1-gpus", &PatchParams::default(), &patch).await.expect("accepted");
+    };
+    offer(json!([{"name": "g0"}, {"name": "g1"}])).await;
+    let tolerations = json!([{"key": "broken", "operator": "Exists", "effect": "NoExecute"}]);
+    let request =
+        json!({"name": "r", "exactly": {"deviceClassName": "gpu", "tolerations": tolerations}});
+    let claim = json!({"apiVersion": "resource.k8s.io/v1", "kind": "ResourceClaim", "metadata": {"name": "any"},
+        "spec": {"devices": {"requests": [request]}}});
+    cluster.create::<ResourceClaim>("default", claim).await;
+    let stays = pod("stays", json!({"name": "gpu", "resourceClaimName": "any"}));
+    cluster.create::<Pod>("default", stays).await;
+    cluster.create::<Pod>("default", pod("leaves", from_template())).await;
+    for name in ["stays", "leaves"] {
+        cluster.eventually("both run", async |c| phase(c, name).await == "Running").await;
+    }
+    let taints = json!([{"key": "broken", "effect": "NoExecute"}]);
+    offer(json!([{"name": "g0", "taints": taints}, {"name": "g1", "taints": taints}])).await;
+    cluster
+        .eventually("one is evicted, with an event", async |c| {
+            let events = c.list::<Event>("default").await;
+            let told = events.iter().any(|event| {
+                event.reason.as_deref() == Some("DeviceTaintManagerEviction")
+                    && event.involved_object.name.as_deref() == Some("leaves")
+            });
+            told && c.api::<Pod>("default").get_opt("leaves").await.unwrap().is_none()
+        })
+        .await;
+    let stays = cluster.api::<Pod>("default").get("stays").await.unwrap();
+    assert!(stays.metadata.deletion_timestamp.is_none());
     cluster.stop().await;
 }

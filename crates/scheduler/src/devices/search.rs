@@ -7,8 +7,8 @@
 
 use std::collections::HashSet;
 
-use k8s_openapi::api::resource::v1::{DeviceTaint, DeviceToleration};
-use skiff_api::scheduling::resources;
+use k8s_openapi::api::resource::v1::DeviceTaint;
+use skiff_api::scheduling::{resources, tolerates_device};
 
 use super::claim::{Amount, Ask, ClaimInfo, ClassInfo, Constraint, Request, Rule};
 use super::offer::{Offer, Offered, Pool, PoolState};
@@ -288,19 +288,5 @@ fn is_tolerated(chosen: &Chosen<'_>) -> bool {
     let tolerations = chosen.ask.tolerations.as_deref().unwrap_or_default();
     let keep_away = |taint: &&DeviceTaint| matches!(&*taint.effect, "NoSchedule" | "NoExecute");
     let mut taints = chosen.offered.device.taints.iter().filter(keep_away);
-    taints.all(|taint| tolerations.iter().any(|toleration| bears(toleration, taint)))
-}
-
-fn bears(toleration: &DeviceToleration, taint: &DeviceTaint) -> bool {
-    let same = |asked: &Option<String>, there: &str| {
-        asked.as_deref().is_none_or(|asked| asked.is_empty() || asked == there)
-    };
-    let value = match toleration.operator.as_deref() {
-        Some("Exists") => true,
-        _ => {
-            toleration.value.as_deref().unwrap_or_default()
-                == taint.value.as_deref().unwrap_or_default()
-        }
-    };
-    same(&toleration.effect, &taint.effect) && same(&toleration.key, &taint.key) && value
+    taints.all(|taint| tolerations.iter().any(|toleration| tolerates_device(toleration, taint)))
 }
