@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Controllers without a story, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("attachdetach-controller", "drivers have to answer it: `storage` tells of it"),
+    ("expand-controller", "a claim must be bound before it may grow: `storage` tells of it"),
     ("pod-garbage-collector", "it has patience for forty seconds"),
     ("certificate-controller", "requests are signed once: `access` tells of them"),
     ("tokens-controller", "a token is made once: `access` tells of it"),
