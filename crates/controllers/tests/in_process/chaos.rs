@@ -28,6 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Controllers without a story, and why.
 const ELSEWHERE: &[(&str, &str)] = &[
     ("attachdetach-controller", "drivers have to answer it: `storage` tells of it"),
+    ("expand-controller", "a claim must be bound before it may grow: `storage` tells of it"),
     ("pod-garbage-collector", "it has patience for forty seconds"),
     ("device-taint-eviction-controller", "devices must be in use: `devices` tells of it"),
     ("expand-controller", "it tells of each claim once who is to expand it: its own tests do"),

@@ -1,6 +1,6 @@
 //! Claims, volumes and attribute classes from their binding to their deletion, against the real API server.
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment, VolumeAttributesClass};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -162,6 +162,37 @@ async fn a_claim_takes_the_closest_volume_which_is_released_after_it() {
     cluster.eventually("bound again", async |_| phase(&claims, "data").await == "Bound").await;
     let bound = claims.get("data").await.expect("there");
     assert_eq!(bound.spec.expect("a spec").volume_name.as_deref(), Some("large"));
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_grows_is_told_which_driver_is_waited_for() {
+    let cluster = TestCluster::start("growing").await;
+    let class = json!({"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "metadata": {"name": "none"},
+        "provisioner": "ebs.csi.aws.com", "allowVolumeExpansion": true, "volumeBindingMode": "WaitForFirstConsumer"});
+    cluster.create_cluster::<StorageClass>(class).await;
+    let volume = json!({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "pv"},
+        "spec": {"capacity": {"storage": "1Gi"}, "accessModes": ["ReadWriteOnce"], "storageClassName": "none",
+            "claimRef": {"namespace": "default", "name": "data"}, "awsElasticBlockStore": {"volumeID": "vol-1"}}});
+    cluster.create_cluster::<PersistentVolume>(volume).await;
+    cluster.create::<PersistentVolumeClaim>("default", claim(None)).await;
+    let claims = cluster.api::<PersistentVolumeClaim>("default");
+    cluster.eventually("bound", async |_| phase(&claims, "data").await == "Bound").await;
+    let larger = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    claims.patch("data", &PatchParams::default(), &Patch::Merge(larger)).await.expect("accepted");
+    cluster
+        .eventually("the driver is named", async |_| {
+            let claim = claims.get("data").await.expect("there");
+            let resizer = "/metadata/annotations/volume.kubernetes.io~1storage-resizer";
+            json_path(&claim, resizer) == json!("ebs.csi.aws.com")
+        })
+        .await;
+    cluster
+        .eventually("the event is there", async |c| {
+            let events = c.list::<Event>("default").await;
+            events.iter().any(|event| event.reason.as_deref() == Some("ExternalExpanding"))
+        })
+        .await;
     cluster.stop().await;
 }
 
