@@ -31,7 +31,6 @@ const ELSEWHERE: &[(&str, &str)] = &[
     ("expand-controller", "a claim must be bound before it may grow: `storage` tells of it"),
     ("pod-garbage-collector", "it has patience for forty seconds"),
     ("device-taint-eviction-controller", "devices must be in use: `devices` tells of it"),
-    ("expand-controller", "it tells of each claim once who is to expand it: its own tests do"),
     ("certificate-controller", "requests are signed once: `access` tells of them"),
     ("tokens-controller", "a token is made once: `access` tells of it"),
     ("bootstrap-signer", "what it signs with is one for all: `access` tells of it"),
