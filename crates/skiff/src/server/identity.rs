@@ -19,12 +19,7 @@ impl Clients {
 
     /// A client that acts as the named user, with the groups such a user has.
     pub fn user(&self, name: &str) -> Client {
-        let account = name.strip_prefix("system:serviceaccount:").and_then(|id| id.split_once(':'));
-        let user = match account {
-            Some((namespace, account)) => UserInfo::service_account(namespace, account),
-            None => UserInfo::system(name),
-        };
-        self.of(user)
+        self.of(info_of(name))
     }
 
     /// The kubelet of a node.
@@ -48,5 +43,28 @@ impl Clients {
 
     fn of(&self, user: UserInfo) -> Client {
         Client::new(self.api.typed(user), "default")
+    }
+}
+
+/// Groups follow from the name, as they do for whoever signs in by it; none of them is above the law.
+fn info_of(name: &str) -> UserInfo {
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|id| id.split_once(':'));
+    match account {
+        Some((namespace, account)) => UserInfo::service_account(namespace, account),
+        None => UserInfo::new(name, &["system:authenticated"]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scheduler_may_do_no_more_than_its_role_says() {
+        for name in ["system:kube-scheduler", "system:serviceaccount:kube-system:coredns"] {
+            let user = info_of(name);
+            assert_eq!(user.name, name);
+            assert!(user.is_in("system:authenticated") && !user.is_in("system:masters"));
+        }
     }
 }
