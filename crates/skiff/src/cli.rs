@@ -78,6 +78,9 @@ pub struct BenchArgs {
     /// With --image: a command that the image has and that ends at once, such as `true`
     #[arg(long, requires = "image", value_name = "COMMAND")]
     pub exec: Option<String>,
+    /// With --image: so many sessions of `cat` at once in one pod
+    #[arg(long, requires = "image", value_name = "COUNT")]
+    pub sessions: Option<usize>,
     /// With --image: how many pods are started at once
     #[arg(long, requires = "image", default_value_t = 100)]
     pub burst: usize,

@@ -68,6 +68,9 @@ async fn measure_node(
     if let Some(command) = &args.exec {
         report::spread(&format!("exec {command}"), pods.commands(command, 100).await?);
     }
+    if let Some(sessions) = args.sessions {
+        report::all(&format!("{sessions} exec sessions"), pods.sessions(sessions).await?);
+    }
     report::all(&format!("{} pods at once", args.burst), pods.burst(args.burst).await?);
     Ok(())
 }

@@ -10,11 +10,15 @@ use hyper::Method;
 use serde_json::{Value, json};
 use skiff_streams::client::{ExecClient, Transport};
 use skiff_streams::{CommandStatus, StreamOptions};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
 
 use super::connection::Target;
 use super::watch::Events;
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
+
+const PROTOCOL: &str = "v5.channel.k8s.io";
 
 /// The pods of one namespace, all of one image.
 pub struct Pods<'a> {
@@ -93,12 +97,41 @@ impl Pods<'_> {
         Ok(took)
     }
 
+    /// So many `cat`s at once in one pod, each of which must echo a line while all are open; answers how long each took from
+    /// its connection to its echo.
+    pub async fn sessions(&self, count: usize) -> Result<Vec<Duration>> {
+        let mut events = self.events().await?;
+        let mut client = self.target.connect().await?;
+        client.ask(Method::POST, &self.path(), self.pod("crowded")).await?;
+        events.until(|event| running(event) == Some("crowded")).await?;
+        let query = "command=cat&stdin=true&stdout=true";
+        let path = format!("{}/exec?{query}", self.path_of("crowded"));
+        let mut opening = JoinSet::new();
+        for _ in 0..count {
+            opening.spawn(echo(self.target.clone(), path.clone(), query));
+        }
+        let (mut took, mut open) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        while let Some(session) = opening.join_next().await {
+            let (session, echoed) = session?.map_err(|error| error.to_string())?;
+            open.push(session);
+            took.push(echoed);
+        }
+        for mut session in open {
+            drop(session.stdin.take());
+            let status = session.status().await?;
+            if status != CommandStatus::Success {
+                return Err(format!("cat: {status:?}").into());
+            }
+        }
+        client.ask(Method::DELETE, &self.path_of("crowded"), at_once()).await?;
+        Ok(took)
+    }
+
     async fn command(&self, path: &str, query: &str) -> Result<CommandStatus> {
         let io = self.target.dial().await?;
         let options = StreamOptions::from_query(query)?;
-        let protocol = "v5.channel.k8s.io";
         let mut running =
-            ExecClient::connect(io, path, Transport::WebSocket, protocol, options).await?;
+            ExecClient::connect(io, path, Transport::WebSocket, PROTOCOL, options).await?;
         Ok(running.status().await?)
     }
 
@@ -128,6 +161,28 @@ impl Pods<'_> {
             },
         })
         .to_string()
+    }
+}
+
+/// A session in which a line was sent and came back.
+async fn echo(
+    target: Target,
+    path: String,
+    query: &str,
+) -> std::result::Result<(ExecClient, Duration), Box<dyn std::error::Error + Send + Sync>> {
+    let sent = Instant::now();
+    let io = target.dial().await?;
+    let options = StreamOptions::from_query(query)?;
+    let mut session =
+        ExecClient::connect(io, &path, Transport::WebSocket, PROTOCOL, options).await?;
+    let stdin = session.stdin.as_mut().ok_or("no standard input")?;
+    stdin.write_all(b"echo\n").await?;
+    stdin.flush().await?;
+    let mut line = [0; 5];
+    session.stdout.as_mut().ok_or("no standard output")?.read_exact(&mut line).await?;
+    match &line {
+        b"echo\n" => Ok((session, sent.elapsed())),
+        other => Err(format!("{:?} came back", String::from_utf8_lossy(other)).into()),
     }
 }
 
