@@ -52,6 +52,11 @@ impl Rules {
         }
     }
 
+    /// What the node says of where it is.
+    fn domain<'a>(&self, node: &'a NodeInfo) -> Option<&'a str> {
+        node.facts.labels.get(&self.topology_key).map(String::as_str)
+    }
+
     fn include(&self, node: &NodeInfo) -> bool {
         let facts = &node.facts;
         let wanted = |affinity: &RequiredNodes| affinity.matches(&facts.name, &facts.labels);
@@ -66,20 +71,20 @@ impl Rules {
 
 impl Zoning {
     pub fn of(rules: Rules, nodes: &[NodeInfo]) -> Zoning {
-        let value = |node: &'_ NodeInfo| node.facts.labels.get(&rules.topology_key).cloned();
         let counts: Vec<bool> = nodes.iter().map(|node| rules.include(node)).collect();
-        let mut ids: HashMap<String, u32> = HashMap::new();
+        let mut ids: HashMap<&str, u32> = HashMap::new();
         let counting = nodes.iter().zip(&counts).filter(|(_, counts)| **counts);
-        for value in counting.filter_map(|(node, _)| value(node)) {
+        for value in counting.filter_map(|(node, _)| rules.domain(node)) {
             let next = ids.len() as u32;
             ids.entry(value).or_insert(next);
         }
         let zoned = |(node, counts): (&NodeInfo, bool)| Zoned {
-            domain: value(node).and_then(|value| ids.get(&value).copied()),
+            domain: rules.domain(node).and_then(|value| ids.get(value).copied()),
             counts,
         };
         let nodes = nodes.iter().zip(counts).map(zoned).collect();
-        Zoning { rules, nodes, domains: ids.len() }
+        let domains = ids.len();
+        Zoning { rules, nodes, domains }
     }
 
     /// How many domains there are.

@@ -6,27 +6,21 @@
 //! Invariant: a node that an extender refused is not taken, and one that was not put to them neither.
 
 mod config;
+mod extender;
 mod messages;
 mod wire;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use kube::Client;
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
-use crate::framework::MAX_SCORE;
 use crate::pod_info::PodInfo;
 use crate::preemption::Candidate;
 pub use config::{ExtenderConfig, check};
+use extender::Extender;
 use messages::Objects;
-use wire::{
-    Args, BindingArgs, BindingResult, FilterResult, HostPriority, MetaVictims, PreemptionResult,
-};
-
-/// The best score an extender can give.
-const MAX_EXTENDER_SCORE: i64 = 10;
+use wire::FilterResult;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ExtenderError {
@@ -71,12 +65,6 @@ pub enum Verdict {
     },
 }
 
-/// One extender and the way to it.
-struct Extender {
-    config: ExtenderConfig,
-    client: Client,
-}
-
 /// Those that have a say in one pod.
 #[derive(Clone)]
 pub struct Concerned {
@@ -98,250 +86,7 @@ impl Verdicts {
     pub fn of(&self, node: &str) -> Option<&Verdict> {
         self.0.get(node)
     }
-}
 
-// === impl Extenders ===
-
-impl Extenders {
-    /// Makes the ways to all of them. One whose certificates cannot be read is told and answers nothing.
-    pub async fn connect(configs: &[ExtenderConfig], api: Client) -> Extenders {
-        let mut all = Vec::with_capacity(configs.len());
-        for config in configs {
-            let connection = config.connection().await.map_err(|error| error.to_string());
-            let client = connection
-                .and_then(|config| Client::try_from(config).map_err(|error| error.to_string()));
-            match client {
-                Ok(client) => all.push(Arc::new(Extender { config: config.clone(), client })),
-                Err(error) => {
-                    tracing::error!(extender = config.url_prefix, error, "extender is not asked");
-                }
-            }
-        }
-        Extenders { all, api }
-    }
-
-    /// Those that have a say in the pod; `None` when nobody has.
-    pub fn concerning(&self, pod: &Arc<PodInfo>) -> Option<Concerned> {
-        let extenders: Vec<_> =
-            self.all.iter().filter(|extender| extender.concerns(pod)).cloned().collect();
-        let api = self.api.clone();
-        (!extenders.is_empty()).then(|| Concerned { pod: pod.clone(), extenders, api })
-    }
-}
-
-// === impl Concerned ===
-
-impl Concerned {
-    pub fn judges_nodes(&self) -> bool {
-        self.extenders.iter().any(|extender| {
-            !extender.config.filter_verb.is_empty() || !extender.config.prioritize_verb.is_empty()
-        })
-    }
-
-    pub fn judges_preemption(&self) -> bool {
-        self.extenders.iter().any(|extender| !extender.config.preempt_verb.is_empty())
-    }
-
-    pub fn binds(&self) -> bool {
-        self.binder().is_some()
-    }
-
-    fn binder(&self) -> Option<&Extender> {
-        let binds = |extender: &&Arc<Extender>| !extender.config.bind_verb.is_empty();
-        self.extenders.iter().find(binds).map(Arc::as_ref)
-    }
-
-    /// Has the nodes filtered by one after the other, then those that are left scored by all.
-    pub async fn judge(&self, nodes: Vec<String>) -> Result<Verdicts> {
-        let objects = Objects::read(&self.api, &self.pod, self.whole_nodes()).await?;
-        let mut verdicts = Verdicts::default();
-        let mut left = nodes;
-        for extender in &self.extenders {
-            if left.is_empty() {
-                break;
-            }
-            match extender.filter(&objects, &left).await {
-                Ok(answer) => left = verdicts.refuse(extender, left, answer)?,
-                Err(error) => extender.excuse(error)?,
-            }
-        }
-        let scores = self.extenders.iter().map(|extender| extender.scores(&objects, &left));
-        let scores = futures::future::join_all(scores).await;
-        for node in left {
-            let score = scores.iter().filter_map(|of| of.get(&node)).sum();
-            verdicts.0.insert(node, Verdict::Kept { score });
-        }
-        Ok(verdicts)
-    }
-
-    /// Has those candidates taken out, or given other victims, that the extenders do not agree with.
-    pub async fn judge_victims(&self, mut candidates: Vec<Candidate>) -> Result<Vec<Candidate>> {
-        let judges = self.extenders.iter().filter(|e| !e.config.preempt_verb.is_empty());
-        let objects = Objects::read(&self.api, &self.pod, false).await?;
-        for extender in judges {
-            if candidates.is_empty() {
-                break;
-            }
-            match extender.preempt(&self.api, &objects, &candidates).await {
-                Ok(answer) => candidates = extender.agreed(&candidates, answer)?,
-                Err(error) => extender.excuse(error)?,
-            }
-        }
-        Ok(candidates)
-    }
-
-    pub async fn bind(&self, node: &str) -> Result<()> {
-        let Some(extender) = self.binder() else { return Ok(()) };
-        let args = BindingArgs {
-            pod_name: &self.pod.name,
-            pod_namespace: &self.pod.namespace,
-            pod_uid: &self.pod.uid,
-            node,
-        };
-        let result: BindingResult = extender.ask(&extender.config.bind_verb, &args).await?;
-        match result.error.is_empty() {
-            true => Ok(()),
-            false => Err(ExtenderError::Said(result.error)),
-        }
-    }
-
-    fn whole_nodes(&self) -> bool {
-        let mut asked = self.extenders.iter().filter(|extender| {
-            !extender.config.filter_verb.is_empty() || !extender.config.prioritize_verb.is_empty()
-        });
-        asked.any(|extender| !extender.config.node_cache_capable)
-    }
-}
-
-// === impl Extender ===
-
-impl Extender {
-    fn concerns(&self, pod: &PodInfo) -> bool {
-        let managed = &self.config.managed_resources;
-        let asked = &pod.requests.declared.scalars;
-        managed.is_empty()
-            || asked.iter().any(|(name, _)| managed.iter().any(|resource| resource.name == **name))
-    }
-
-    async fn filter(&self, objects: &Objects, nodes: &[String]) -> Result<Option<FilterResult>> {
-        if self.config.filter_verb.is_empty() {
-            return Ok(None);
-        }
-        let answer: FilterResult =
-            self.ask(&self.config.filter_verb, &self.about(objects, nodes)).await?;
-        match answer.error.is_empty() {
-            true => Ok(Some(answer)),
-            false => Err(ExtenderError::Said(answer.error)),
-        }
-    }
-
-    /// What each node is worth to it, on the scale of the plugins. One that cannot be asked has no opinion.
-    async fn scores(&self, objects: &Objects, nodes: &[String]) -> HashMap<String, i64> {
-        if self.config.prioritize_verb.is_empty() || nodes.is_empty() {
-            return HashMap::new();
-        }
-        let asked = self.ask(&self.config.prioritize_verb, &self.about(objects, nodes)).await;
-        let given: Vec<HostPriority> = asked.unwrap_or_else(|error| {
-            tracing::warn!(%error, "extender gave no scores");
-            Vec::new()
-        });
-        let scale = self.config.weight.saturating_mul(MAX_SCORE / MAX_EXTENDER_SCORE);
-        given.into_iter().map(|given| (given.host, given.score.saturating_mul(scale))).collect()
-    }
-
-    async fn preempt(
-        &self,
-        api: &Client,
-        objects: &Objects,
-        candidates: &[Candidate],
-    ) -> Result<BTreeMap<String, MetaVictims>> {
-        let verb = &self.config.preempt_verb;
-        let answer: PreemptionResult = if self.config.node_cache_capable {
-            self.ask(verb, &messages::victims_by_uid(&objects.pod, candidates)).await?
-        } else {
-            let pods = messages::victims(api, candidates).await?;
-            self.ask(verb, &messages::whole_victims(&objects.pod, candidates, &pods)).await?
-        };
-        Ok(answer.victims.unwrap_or_default())
-    }
-
-    /// The answer's uids as pods again.
-    fn agreed(
-        &self,
-        candidates: &[Candidate],
-        answer: BTreeMap<String, MetaVictims>,
-    ) -> Result<Vec<Candidate>> {
-        let url = || self.config.url_prefix.clone();
-        let mut agreed = Vec::with_capacity(answer.len());
-        for (node, given) in answer {
-            let proposed = candidates.iter().find(|candidate| candidate.node == node);
-            let proposed = proposed
-                .ok_or_else(|| ExtenderError::UnknownNode { url: url(), node: node.clone() })?;
-            let mut victims = Vec::new();
-            for meta in given.pods.unwrap_or_default() {
-                let victim = proposed.victims.iter().find(|pod| pod.uid == meta.uid);
-                victims.push(victim.cloned().ok_or_else(|| ExtenderError::UnknownVictim {
-                    url: url(),
-                    uid: meta.uid,
-                    node: node.clone(),
-                })?);
-            }
-            if !victims.is_empty() {
-                agreed.push(Candidate { node, victims, violations: given.violations });
-            }
-        }
-        Ok(agreed)
-    }
-
-    fn about<'a>(&self, objects: &'a Objects, nodes: &'a [String]) -> Args<'a> {
-        match self.config.node_cache_capable {
-            true => Args { pod: &objects.pod, nodes: None, node_names: Some(nodes) },
-            false => {
-                Args { pod: &objects.pod, nodes: Some(objects.nodes(nodes)), node_names: None }
-            }
-        }
-    }
-
-    /// Whether pods are placed all the same when it fails.
-    fn excuse(&self, error: ExtenderError) -> Result<()> {
-        match self.config.ignorable {
-            true => {
-                tracing::info!(extender = self.config.url_prefix, %error, "extender is passed over");
-                Ok(())
-            }
-            false => Err(error),
-        }
-    }
-
-    async fn ask<T: DeserializeOwned>(&self, verb: &str, args: &impl Serialize) -> Result<T> {
-        let url = self.config.url_prefix.trim_end_matches('/').to_owned();
-        let body = serde_json::to_vec(args).expect("texts, numbers and JSON make JSON");
-        let request = http::Request::post(format!("/{verb}"))
-            .header(http::header::CONTENT_TYPE, "application/json")
-            .body(body)
-            .expect("a verb is part of an address");
-        let verb = verb.to_owned();
-        let answer = tokio::time::timeout(self.config.timeout, self.client.request_text(request));
-        let text = match answer.await {
-            Err(_) => return Err(ExtenderError::TimedOut { verb, url }),
-            Ok(Err(kube::Error::Api(status))) => {
-                return Err(ExtenderError::Refused { verb, url, code: status.code });
-            }
-            Ok(Err(source)) => {
-                let source = Box::new(source);
-                return Err(ExtenderError::Unreachable { verb, url, source });
-            }
-            Ok(Ok(text)) => text,
-        };
-        serde_json::from_str(&text).map_err(|source| ExtenderError::Unreadable {
-            verb,
-            url,
-            source,
-        })
-    }
-}
-
-impl Verdicts {
     /// Notes whom the answer refuses, and answers who is left. Without an answer all are.
     fn refuse(
         &mut self,
@@ -371,5 +116,105 @@ impl Verdicts {
             self.0.insert(node, Verdict::Refused { reason });
         }
         Ok(left)
+    }
+}
+
+// === impl Extenders ===
+
+impl Extenders {
+    /// Makes the ways to all of them. One whose certificates cannot be read is told and answers nothing.
+    pub async fn connect(configs: &[ExtenderConfig], api: Client) -> Extenders {
+        let mut all = Vec::with_capacity(configs.len());
+        for config in configs {
+            let connection = config.connection().await.map_err(|error| error.to_string());
+            let client = connection
+                .and_then(|config| Client::try_from(config).map_err(|error| error.to_string()));
+            match client {
+                Ok(client) => all.push(Arc::new(Extender::new(config.clone(), client))),
+                Err(error) => {
+                    tracing::error!(extender = config.url_prefix, error, "extender is not asked");
+                }
+            }
+        }
+        Extenders { all, api }
+    }
+
+    /// Those that have a say in the pod; `None` when nobody has.
+    pub fn concerning(&self, pod: &Arc<PodInfo>) -> Option<Concerned> {
+        let extenders: Vec<_> =
+            self.all.iter().filter(|extender| extender.concerns(pod)).cloned().collect();
+        if extenders.is_empty() {
+            return None;
+        }
+        Some(Concerned { pod: pod.clone(), extenders, api: self.api.clone() })
+    }
+}
+
+// === impl Concerned ===
+
+impl Concerned {
+    pub fn judges_nodes(&self) -> bool {
+        self.extenders.iter().any(|extender| extender.judges_nodes())
+    }
+
+    pub fn judges_preemption(&self) -> bool {
+        self.extenders.iter().any(|extender| extender.judges_victims())
+    }
+
+    pub fn binds(&self) -> bool {
+        self.binder().is_some()
+    }
+
+    fn binder(&self) -> Option<&Extender> {
+        self.extenders.iter().find(|extender| extender.binds()).map(Arc::as_ref)
+    }
+
+    /// Has the nodes filtered by one after the other, then those that are left scored by all.
+    pub async fn judge(&self, nodes: Vec<String>) -> Result<Verdicts> {
+        let objects = Objects::read(&self.api, &self.pod, self.whole_nodes()).await?;
+        let mut verdicts = Verdicts::default();
+        let mut left = nodes;
+        for extender in &self.extenders {
+            if left.is_empty() {
+                break;
+            }
+            match extender.filter(&objects, &left).await {
+                Ok(answer) => left = verdicts.refuse(extender, left, answer)?,
+                Err(error) => extender.excuse(error)?,
+            }
+        }
+        let scores = self.extenders.iter().map(|extender| extender.scores(&objects, &left));
+        let scores = futures::future::join_all(scores).await;
+        for node in left {
+            let score = scores.iter().filter_map(|of| of.get(&node)).sum();
+            verdicts.0.insert(node, Verdict::Kept { score });
+        }
+        Ok(verdicts)
+    }
+
+    /// Has those candidates taken out, or given other victims, that the extenders do not agree with.
+    pub async fn judge_victims(&self, mut candidates: Vec<Candidate>) -> Result<Vec<Candidate>> {
+        let judges = self.extenders.iter().filter(|extender| extender.judges_victims());
+        let objects = Objects::read(&self.api, &self.pod, false).await?;
+        for extender in judges {
+            if candidates.is_empty() {
+                break;
+            }
+            match extender.preempt(&self.api, &objects, &candidates).await {
+                Ok(answer) => candidates = extender.agreed(&candidates, answer)?,
+                Err(error) => extender.excuse(error)?,
+            }
+        }
+        Ok(candidates)
+    }
+
+    pub async fn bind(&self, node: &str) -> Result<()> {
+        let Some(extender) = self.binder() else { return Ok(()) };
+        extender.bind(&self.pod, node).await
+    }
+
+    fn whole_nodes(&self) -> bool {
+        let mut asked = self.extenders.iter().filter(|extender| extender.judges_nodes());
+        asked.any(|extender| !extender.config.node_cache_capable)
     }
 }

@@ -60,10 +60,8 @@ pub fn untolerated<'a>(pod: &PodInfo, node: &'a NodeInfo) -> Option<&'a Taint> {
 
 pub fn untolerated_by<'a>(tolerations: &[Toleration], node: &'a NodeInfo) -> Option<&'a Taint> {
     let hard = |taint: &&Taint| matches!(taint.effect.as_str(), "NoSchedule" | "NoExecute");
-    let taints = node.facts.taints.iter().filter(hard);
-    taints
-        .into_iter()
-        .find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
+    let mut taints = node.facts.taints.iter().filter(hard);
+    taints.find(|taint| !tolerations.iter().any(|toleration| tolerates(toleration, taint)))
 }
 
 struct SoftTaints<'a>(&'a PodInfo);
