@@ -3,6 +3,7 @@
 //! JSON passes stored bytes on; YAML, protobuf, Tables and metadata-only answers look inside. Large answers are
 //! compressed for clients that accept it. Counterpart: `endpoints/handlers/responsewriters`.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use flate2::write::GzEncoder;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 use skiff_api::codec::{self, Format, ListHead, decode_stored};
+use skiff_api::selector::value_at;
 use skiff_api::table::{self, IncludeObject};
 use skiff_api::{KindDef, Reason, Status};
 
@@ -80,9 +82,7 @@ fn plain_list(call: &Call, media: Media, pieces: Pieces) -> Response<Body> {
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, bytes, Some(kind)),
-        Shape::Partial(version) => {
-            written(media, partial(kind, &decode_stored(&bytes)?, version), None)
-        }
+        Shape::Partial(version) => written(media, partial(kind, &bytes, version)?, None),
         Shape::Table(version) => written(media, table(kind, &[bytes], call, None, version)?, None),
         Shape::PartialList(_) if kind.custom => {
             Err(Status::new(500, Reason::Unknown, "content is not a list"))
@@ -98,11 +98,8 @@ fn collection(media: Media, list: List, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
         Shape::AsIs => written(media, list_bytes(&list), Some(&list.kind)),
         Shape::PartialList(version) => {
-            let items: Result<Vec<Bytes>, Status> = list
-                .items
-                .iter()
-                .map(|item| Ok(partial(&list.kind, &decode_stored(item)?, version)))
-                .collect();
+            let items: Result<Vec<Bytes>, Status> =
+                list.items.iter().map(|item| partial(&list.kind, item, version)).collect();
             let items = items?;
             let head = ListHead {
                 api_version: version.api_version(),
@@ -150,11 +147,19 @@ fn with_null_items(list: &[u8]) -> Bytes {
     [head, b"null}"].concat().into()
 }
 
-/// `metav1.PartialObjectMetadata`: an object without anything of its own.
-fn partial(kind: &KindDef, object: &Value, version: MetaVersion) -> Bytes {
-    let mut value = table::partial(kind, object);
-    value["apiVersion"] = version.api_version().into();
-    Bytes::from(value.to_string())
+/// `metav1.PartialObjectMetadata`: an object without anything of its own. Metadata of which nothing is hidden is passed on
+/// as it stands, as the garbage collector and many a controller watch whole clusters this way.
+fn partial(kind: &KindDef, object: &[u8], version: MetaVersion) -> Result<Bytes, Status> {
+    let metadata = match kind.strategy.metadata_hides() {
+        [] => Cow::Borrowed(value_at(object, "/metadata").unwrap_or(b"{}")),
+        _ => {
+            let shown = table::partial(kind, &decode_stored(object)?);
+            Cow::Owned(shown["metadata"].to_string().into_bytes())
+        }
+    };
+    let version = version.api_version();
+    let head = format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"{version}","metadata":"#);
+    Ok([head.as_bytes(), &*metadata, b"}"].concat().into())
 }
 
 fn table(
@@ -280,6 +285,11 @@ impl EventEncoder {
         match (self.media.shape, self.media.format) {
             (Shape::AsIs, Format::Json) => Some(0),
             (Shape::AsIs, Format::Protobuf) => Some(1),
+            (Shape::Partial(version) | Shape::PartialList(version), Format::Json)
+                if self.kind.strategy.metadata_hides().is_empty() =>
+            {
+                Some(2 + u32::from(version != MetaVersion::V1))
+            }
             _ => None,
         }
     }
@@ -289,7 +299,7 @@ impl EventEncoder {
         let object = match (event.kind, self.media.shape) {
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
             (_, Shape::Partial(version) | Shape::PartialList(version)) => {
-                partial(&self.kind, &decode_stored(&event.object)?, version)
+                partial(&self.kind, &event.object, version)?
             }
             (_, Shape::Table(version)) => self.row(&decode_stored(&event.object)?, version),
         };
@@ -315,5 +325,28 @@ impl EventEncoder {
         );
         at_version(&mut value, version);
         Bytes::from(value.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One of daemon sets that is none upstream must not come back with the bytes that are passed on.
+    #[test]
+    fn metadata_is_passed_on_without_what_is_hidden() {
+        let kinds = skiff_api::kinds::builtin();
+        let shown = |group: &str, resource: &str, metadata: Value| -> Value {
+            let kind = kinds.get(group, "v1", resource).expect("served");
+            let object = json!({"kind": kind.kind, "metadata": metadata, "spec": {"a": 1}});
+            let bytes =
+                partial(kind, object.to_string().as_bytes(), MetaVersion::V1beta1).expect("JSON");
+            serde_json::from_slice(&bytes).expect("JSON")
+        };
+        let of = |metadata: Value| json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1beta1", "metadata": metadata});
+        let generation = "deprecated.daemonset.template.generation";
+        let annotated = json!({"name": "a", "annotations": {generation: "1"}});
+        assert_eq!(shown("", "pods", annotated.clone()), of(annotated.clone()));
+        assert_eq!(shown("apps", "daemonsets", annotated), of(json!({"name": "a"})));
     }
 }

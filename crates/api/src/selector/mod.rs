@@ -9,4 +9,4 @@ mod scan;
 
 pub use fields::{FieldRequirement, Fields};
 pub use labels::{Labels, Operator, Requirement};
-pub use scan::Scanner;
+pub use scan::{Scanner, value_at};
