@@ -48,11 +48,10 @@ mod volume_expand;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use runtime::{ControllerDef, Metrics};
+use runtime::{Clock, ControllerDef, Metrics};
 
 pub use certificates::{CertificateSigner, CertificateTerms};
 pub use host_path_provisioner::{
@@ -115,7 +114,8 @@ pub struct ControllersConfig {
     pub certificate_signer: Option<CertificateSigner>,
     /// Signs the claims of tokens that are kept in Secrets; without it such Secrets stay empty.
     pub token_issuer: Option<TokenIssuer>,
-    pub clock: fn() -> Timestamp,
+    /// What time it is to them; they wait by it too.
+    pub clock: Clock,
     pub metrics: Metrics,
 }
 
@@ -125,7 +125,7 @@ impl ControllersConfig {
             root_ca,
             certificate_signer: None,
             token_issuer: None,
-            clock: Timestamp::now,
+            clock: Clock::default(),
             metrics: Metrics::default(),
         }
     }
