@@ -39,10 +39,12 @@ pub mod runtime;
 mod scale;
 mod service_account;
 mod service_account_tokens;
+mod service_cidr;
 mod stateful_set;
 mod storage_protection;
 #[cfg(test)]
 mod testing;
+mod ttl;
 mod validating_admission_policy_status;
 mod volume_expand;
 
@@ -97,10 +99,12 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    service_cidr::DEF,
     stateful_set::DEF,
     storage_protection::CLAIMS,
     storage_protection::CLASSES,
     storage_protection::VOLUMES,
+    ttl::DEF,
     validating_admission_policy_status::DEF,
     volume_expand::DEF,
 ];
@@ -156,6 +160,7 @@ fn event_source(controller: &'static str) -> &'static str {
         ("expand-controller", "volume_expand"),
         ("persistent-volume-binder", "persistentvolume-controller"),
         ("resource-claim-controller", "resource_claim"),
+        ("service-cidrs-controller", "service-cidr-controller"),
     ];
     SOURCES.iter().find(|(name, _)| *name == controller).map_or(controller, |(_, source)| source)
 }
