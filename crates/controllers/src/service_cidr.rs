@@ -1,7 +1,8 @@
 //! Ranges of Service addresses: ready when they are there, and kept as long as an address would be in no range without them.
 //!
 //! A ServiceCIDR, the others and the addresses in use in -> its finalizer, its condition `Ready`, and its end out.
-//! Counterpart: `pkg/controller/servicecidrs`. Differs from upstream: a range that has been let go counts as gone at once.
+//! Counterpart: `pkg/controller/servicecidrs`. Differs from upstream: only ranges that cannot go by themselves stand in
+//! for others, and the API server is asked once more what is in use before one goes.
 //! Invariant: no address in use is left outside of all ranges.
 
 use std::net::IpAddr;
@@ -13,9 +14,11 @@ use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPAddress, ServiceCIDR};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 
-use crate::runtime::{Action, Caches, ControllerDef, Ctx, Delta, Key, Result};
+use crate::runtime::{Action, Caches, ControllerDef, Ctx, Delta, Error, Key, Result};
 
 const FINALIZER: &str = "networking.k8s.io/service-cidr-finalizer";
 const FIELD_MANAGER: &str = "service-cidr-controller";
@@ -86,9 +89,13 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let Some(cidr) = all.iter().find(|one| Key::of(one.as_ref()) == key) else {
         return Ok(Action::Done);
     };
-    let addresses: Vec<IpAddr> =
-        ctx.lister::<IPAddress>().all().iter().filter_map(|one| in_use(one)).collect();
-    let outcome = match plan(cidr, &all, &addresses, ctx.now()) {
+    let known = ctx.lister::<IPAddress>().all();
+    let known: Vec<IpAddr> = known.iter().filter_map(|one| in_use(one)).collect();
+    let op = match plan(cidr, &all, &known, ctx.now()) {
+        Op::Release => plan(cidr, &all, &addresses_now(&ctx).await?, ctx.now()),
+        op => op,
+    };
+    let outcome = match op {
         Op::Nothing => return Ok(Action::Done),
         Op::Wait(left) => return Ok(Action::After(left)),
         Op::Protect => protect(&ctx, &key, "finalizers").await,
@@ -100,6 +107,14 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
         // What is next follows from what was written.
         outcome => outcome.map(|()| Action::Done),
     }
+}
+
+/// Past the cache: one that it does not show yet may be in use.
+async fn addresses_now(ctx: &Ctx) -> Result<Vec<IpAddr>> {
+    let addresses = Api::<IPAddress>::all(ctx.client.clone()).list(&ListParams::default()).await;
+    let addresses =
+        addresses.map_err(|source| Error::Read { what: "the addresses in use".into(), source })?;
+    Ok(addresses.items.iter().filter_map(in_use).collect())
 }
 
 async fn protect(ctx: &Ctx, key: &Key, how: &str) -> Result<()> {
@@ -132,7 +147,8 @@ fn plan(cidr: &ServiceCIDR, all: &[Arc<ServiceCIDR>], addresses: &[IpAddr], now:
         return Op::Nothing;
     }
     let others = all.iter().filter(|one| one.metadata.name != cidr.metadata.name);
-    let lasting = others.filter(|one| !is_terminating(one) || is_protected(one));
+    // One that is not protected may go at any moment, or has gone.
+    let lasting = others.filter(|one| is_protected(one));
     let rest: Vec<IpNet> = lasting.flat_map(|one| ranges(one)).collect();
     if needed(cidr, &rest, addresses) {
         return tell(HELD);
@@ -255,6 +271,8 @@ mod tests {
             let all = [range(), other(ranges)];
             assert_eq!(check(&all, &addresses, 60), *expected, "beside {ranges}: {addresses:?}");
         }
+        let fresh = [range(), cidr("b", "", "10.0.0.0/16", "")];
+        assert_eq!(check(&fresh, &["10.0.0.7"], 60), held, "the other may go as it came");
         let told = [cidr("a", &going(), "10.0.0.0/24", &condition(&HELD))];
         assert_eq!(check(&told, &["10.0.0.7"], 60), Op::Nothing);
     }
