@@ -39,20 +39,21 @@ pub mod runtime;
 mod scale;
 mod service_account;
 mod service_account_tokens;
+mod service_cidr;
 mod stateful_set;
 mod storage_protection;
 #[cfg(test)]
 mod testing;
+mod ttl;
 mod validating_admission_policy_status;
 mod volume_expand;
 
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use kube::Client;
 use tokio_util::sync::CancellationToken;
 
-use runtime::{ControllerDef, Metrics};
+use runtime::{Clock, ControllerDef, Metrics};
 
 pub use certificates::{CertificateSigner, CertificateTerms};
 pub use host_path_provisioner::{
@@ -98,10 +99,12 @@ const CONTROLLERS: &[ControllerDef] = &[
     resource_quota::DEF,
     service_account::DEF,
     service_account_tokens::DEF,
+    service_cidr::DEF,
     stateful_set::DEF,
     storage_protection::CLAIMS,
     storage_protection::CLASSES,
     storage_protection::VOLUMES,
+    ttl::DEF,
     validating_admission_policy_status::DEF,
     volume_expand::DEF,
 ];
@@ -115,7 +118,8 @@ pub struct ControllersConfig {
     pub certificate_signer: Option<CertificateSigner>,
     /// Signs the claims of tokens that are kept in Secrets; without it such Secrets stay empty.
     pub token_issuer: Option<TokenIssuer>,
-    pub clock: fn() -> Timestamp,
+    /// What time it is to them; they wait by it too.
+    pub clock: Clock,
     pub metrics: Metrics,
 }
 
@@ -125,7 +129,7 @@ impl ControllersConfig {
             root_ca,
             certificate_signer: None,
             token_issuer: None,
-            clock: Timestamp::now,
+            clock: Clock::default(),
             metrics: Metrics::default(),
         }
     }
@@ -156,6 +160,7 @@ fn event_source(controller: &'static str) -> &'static str {
         ("expand-controller", "volume_expand"),
         ("persistent-volume-binder", "persistentvolume-controller"),
         ("resource-claim-controller", "resource_claim"),
+        ("service-cidrs-controller", "service-cidr-controller"),
     ];
     SOURCES.iter().find(|(name, _)| *name == controller).map_or(controller, |(_, source)| source)
 }

@@ -57,8 +57,15 @@ enum Op {
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let Some(secret) = ctx.lister::<Secret>().get(&key) else { return Ok(Action::Done) };
     let name = annotation(&secret, ACCOUNT).unwrap_or_default();
-    let account = ctx.lister::<ServiceAccount>().get(&Key::new(&key.namespace, name));
-    match plan(&secret, account.as_deref(), &ctx.config.root_ca) {
+    let of = Key::new(&key.namespace, name);
+    let mut account = ctx.lister::<ServiceAccount>().get(&of);
+    let mut op = plan(&secret, account.as_deref(), &ctx.config.root_ca);
+    if op != Op::Nothing {
+        // Past the cache: filled for an account that was made anew since, the Secret would be taken for the old one's.
+        account = ctx.get_live::<ServiceAccount>(&of).await?;
+        op = plan(&secret, account.as_deref(), &ctx.config.root_ca);
+    }
+    match op {
         Op::Nothing => {}
         Op::Delete => ctx.delete(&*secret).await?,
         Op::Fill { token } => {

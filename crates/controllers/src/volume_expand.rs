@@ -59,17 +59,10 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
         return Ok(Action::Done);
     };
     let volume = volume_name(&claim).map(Key::cluster);
-    let Some(volume) = volume.and_then(|key| ctx.lister::<PersistentVolume>().get(&key)) else {
+    let volume = volume.and_then(|key| ctx.lister::<PersistentVolume>().get(&key));
+    let Some(Growth { driver }) = plan(&claim, volume.as_deref())? else {
         return Ok(Action::Done);
     };
-    if !is_promised_to(&volume, &claim) {
-        let why = format!("persistent Volume is not bound to PVC being updated : {key}");
-        return Err(Error::Invalid(why));
-    }
-    if asked_size(&claim) <= capacity(&claim) {
-        return Ok(Action::Done);
-    }
-    let driver = driver_of(&volume);
     ctx.recorder.normal(claim.as_ref(), REASON, message(driver));
     if let Some((_, driver)) = driver
         && annotation(&claim.metadata, RESIZER) != Some(driver)
@@ -78,6 +71,30 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
         ctx.patch_status::<PersistentVolumeClaim>(&key, &patch).await?;
     }
     Ok(Action::Done)
+}
+
+/// A claim that asks for more than it has, and who is going to give it, by in-tree name and name, if the type has moved.
+#[derive(Debug, PartialEq)]
+struct Growth {
+    driver: Option<(&'static str, &'static str)>,
+}
+
+/// An error is for later: claims and volumes are heard of in any order, and a claim only once.
+fn plan(
+    claim: &PersistentVolumeClaim,
+    volume: Option<&PersistentVolume>,
+) -> Result<Option<Growth>> {
+    let Some(name) = volume_name(claim) else { return Ok(None) };
+    let key = Key::of(claim);
+    let Some(volume) = volume else {
+        return Err(Error::Invalid(format!("persistentvolume {name:?} of {key} is not known yet")));
+    };
+    if !is_promised_to(volume, claim) {
+        let why = format!("persistent Volume is not bound to PVC being updated : {key}");
+        return Err(Error::Invalid(why));
+    }
+    let grows = asked_size(claim) > capacity(claim);
+    Ok(grows.then(|| Growth { driver: driver_of(volume) }))
 }
 
 /// In-tree name and driver of a volume whose type has moved.
@@ -113,6 +130,35 @@ mod tests {
         assert!(grown(Some(&small), Some(&large)) && grown(None, Some(&large)));
         assert!(!grown(Some(&large), Some(&large)) && !grown(Some(&large), None));
         assert!(!grown(None, Some(&claim("1Gi", "Pending"))));
+    }
+
+    #[test]
+    fn a_claim_whose_volume_is_heard_of_later_is_looked_at_again() {
+        let claim: PersistentVolumeClaim = yaml(
+            "{metadata: {name: data, namespace: n, uid: u}, spec: {volumeName: pv, resources: {requests: {storage: 2Gi}}},
+              status: {phase: Bound, capacity: {storage: 1Gi}}}",
+        );
+        assert!(plan(&claim, None).is_err());
+        let volume = |of: &str| -> PersistentVolume {
+            let promised = format!("{{name: {of}, namespace: n, uid: u}}");
+            yaml(&format!(
+                "{{metadata: {{name: pv}}, spec: {{claimRef: {promised}, local: {{path: /d}}}}}}"
+            ))
+        };
+        assert!(plan(&claim, Some(&volume("another"))).is_err());
+        let grows = plan(&claim, Some(&volume("data"))).unwrap();
+        assert_eq!(grows, Some(Growth { driver: None }));
+        let mut served = claim.clone();
+        served.status.as_mut().unwrap().capacity = Some(
+            [(
+                "storage".into(),
+                k8s_openapi::apimachinery::pkg::api::resource::Quantity("2Gi".into()),
+            )]
+            .into(),
+        );
+        assert_eq!(plan(&served, Some(&volume("data"))).unwrap(), None);
+        let unbound = PersistentVolumeClaim { spec: None, ..claim };
+        assert_eq!(plan(&unbound, None).unwrap(), None);
     }
 
     #[test]

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{
-    ContainerResourceMetricStatus, ExternalMetricStatus, HorizontalPodAutoscalerSpec, MetricSpec,
-    MetricStatus, MetricTarget, MetricValueStatus, ObjectMetricStatus, PodsMetricStatus,
-    ResourceMetricStatus,
+    ContainerResourceMetricStatus, ExternalMetricStatus, HorizontalPodAutoscalerSpec,
+    MetricIdentifier, MetricSpec, MetricStatus, MetricTarget, MetricValueStatus,
+    ObjectMetricStatus, PodsMetricStatus, ResourceMetricStatus,
 };
 use k8s_openapi::api::core::v1::{Container, Pod};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use skiff_api::quantity;
 use skiff_api::selector::Labels;
 
@@ -25,6 +26,8 @@ use crate::runtime::{Ctx, Key};
 pub struct Evaluation {
     pub proposals: Vec<Proposal>,
     pub failures: Vec<Failure>,
+    /// One for each metric in the order of the specification, which is how readers tell them apart; empty where one failed.
+    pub statuses: Vec<MetricStatus>,
     pub total: usize,
 }
 
@@ -32,7 +35,6 @@ pub struct Proposal {
     pub replicas: i32,
     /// As messages name it.
     pub metric: String,
-    pub status: MetricStatus,
 }
 
 #[derive(Debug, PartialEq)]
@@ -56,7 +58,14 @@ struct Judge<'a> {
     now: Timestamp,
 }
 
-type Told = Result<Proposal, String>;
+type Told = Result<(Proposal, MetricStatus), Why>;
+
+/// Why a metric could not be told.
+struct Why {
+    message: String,
+    /// What was being done, where errors name it and conditions do not.
+    doing: Option<String>,
+}
 
 pub async fn evaluate(
     ctx: &Ctx,
@@ -72,17 +81,40 @@ pub async fn evaluate(
         Err(message) => {
             let context = message.clone();
             let failures = vec![Failure { reason: "InvalidSelector", message, context }];
-            return Evaluation { proposals: Vec::new(), failures, total };
+            let (proposals, statuses) = (Vec::new(), Vec::new());
+            return Evaluation { proposals, failures, statuses, total };
         }
     };
-    let (mut proposals, mut failures) = (Vec::new(), Vec::new());
+    let (mut proposals, mut failures, mut statuses) = (Vec::new(), Vec::new(), Vec::new());
     for metric in metrics {
-        match judge.metric(metric).await {
-            Ok(proposal) => proposals.push(proposal),
+        let told = judge.metric(metric).await;
+        statuses.push(told.as_ref().map_or_else(|_| MetricStatus::default(), |it| it.1.clone()));
+        match told {
+            Ok((proposal, _)) => proposals.push(proposal),
             Err(failure) => failures.push(failure),
         }
     }
-    Evaluation { proposals, failures, total }
+    Evaluation { proposals, failures, statuses, total }
+}
+
+// === impl Why ===
+
+impl From<String> for Why {
+    fn from(message: String) -> Why {
+        Why { message, doing: None }
+    }
+}
+
+impl From<&str> for Why {
+    fn from(message: &str) -> Why {
+        message.to_owned().into()
+    }
+}
+
+impl Why {
+    fn doing(self, what: String) -> Why {
+        Why { doing: Some(what), ..self }
+    }
 }
 
 // === impl Judge ===
@@ -123,7 +155,7 @@ impl<'a> Judge<'a> {
         })
     }
 
-    async fn metric(&self, spec: &MetricSpec) -> Result<Proposal, Failure> {
+    async fn metric(&self, spec: &MetricSpec) -> Result<(Proposal, MetricStatus), Failure> {
         let (reason, tried, told) = match spec.type_.as_str() {
             "Resource" => {
                 let name = spec.resource.as_ref().map(|one| one.name.clone()).unwrap_or_default();
@@ -152,15 +184,13 @@ impl<'a> Judge<'a> {
             }
             other => {
                 let message = format!("unknown metric source type {other:?}");
-                ("InvalidMetricSourceType", String::new(), Err(message))
+                ("InvalidMetricSourceType", String::new(), Err(message.into()))
             }
         };
-        told.map_err(|message| {
-            let context = match tried.is_empty() {
-                true => message.clone(),
-                false => format!("{tried}: {message}"),
-            };
-            Failure { reason, message, context }
+        told.map_err(|Why { message, doing }| {
+            let steps = [Some(tried).filter(|tried| !tried.is_empty()), doing];
+            let steps = steps.into_iter().flatten().chain([message.clone()]);
+            Failure { reason, message, context: steps.collect::<Vec<_>>().join(": ") }
         })
     }
 
@@ -191,7 +221,7 @@ impl<'a> Judge<'a> {
         };
         let asked = if target.average_value.is_some() { "usage" } else { "utilization" };
         let answer: Answer =
-            told.await.map_err(|why| format!("failed to get {name} {asked}: {why}"))?;
+            told.await.map_err(|why: String| format!("failed to get {name} {asked}: {why}"))?;
         let current = MetricValueStatus {
             average_utilization: answer.utilization,
             average_value: Some(quantity(answer.average)),
@@ -210,7 +240,7 @@ impl<'a> Judge<'a> {
                 status.container_resource = Some(one);
             }
         }
-        Ok(Proposal { replicas: answer.replicas, metric, status })
+        Ok((Proposal { replicas: answer.replicas, metric }, status))
     }
 
     async fn of_pods(&self, spec: &MetricSpec) -> Told {
@@ -224,35 +254,37 @@ impl<'a> Judge<'a> {
         let answer = self.answer(samples, Goal::Average(average), false)?;
         let current = value_status(None, Some(answer.average));
         let pods = PodsMetricStatus { current, metric: source.metric.clone() };
-        Ok(Proposal {
-            replicas: answer.replicas,
-            metric: format!("pods metric {name}"),
-            status: MetricStatus { type_: "Pods".into(), pods: Some(pods), ..Default::default() },
-        })
+        let metric = format!("pods metric {name}");
+        let status = MetricStatus { type_: "Pods".into(), pods: Some(pods), ..Default::default() };
+        Ok((Proposal { replicas: answer.replicas, metric }, status))
     }
 
     async fn object(&self, spec: &MetricSpec) -> Told {
         let source = spec.object.as_ref().ok_or("the metric names no object")?;
         let (object, name) = (&source.described_object, &source.metric.name);
         let used = measure::of_object(self.ctx, self.namespace, object, &source.metric);
+        let is_shared = source.target.average_value.is_some();
         let used = used.await.map_err(|error| {
             let place = format!("{} {}/{}", object.kind, self.namespace, object.name);
-            format!("unable to get metric {name}: {} on {place}", error.message())
-        });
-        let used = used.map_err(|why| format!("failed to get {name} object metric: {why}"))?;
+            let why: Why =
+                format!("unable to get metric {name}: {} on {place}", error.message()).into();
+            match is_shared {
+                true => why.doing(format!("failed to get {name} object metric")),
+                false => why,
+            }
+        })?;
         let (replicas, current) = self.shared(used, &source.target);
+        // Upstream calls it external, too.
+        let metric = match is_shared {
+            true => external_name(&source.metric),
+            false => format!("{} metric {name}", object.kind),
+        };
         let described_object = object.clone();
         let status =
             ObjectMetricStatus { current, described_object, metric: source.metric.clone() };
-        Ok(Proposal {
-            replicas,
-            metric: format!("{} metric {name}", object.kind),
-            status: MetricStatus {
-                type_: "Object".into(),
-                object: Some(status),
-                ..Default::default()
-            },
-        })
+        let status =
+            MetricStatus { type_: "Object".into(), object: Some(status), ..Default::default() };
+        Ok((Proposal { replicas, metric }, status))
     }
 
     async fn external(&self, spec: &MetricSpec) -> Told {
@@ -260,21 +292,19 @@ impl<'a> Judge<'a> {
         let name = &source.metric.name;
         let used = measure::of_the_world(self.ctx, self.namespace, &source.metric).await;
         let used = used.map_err(|error| {
-            let place = format!("{}/{name}", self.namespace);
+            let selector = shown(source.metric.selector.as_ref());
+            let place = format!("{}/{name}/{selector}", self.namespace);
             let why = format!("unable to get external metric {place}: {}", error.message());
-            format!("failed to get {name} external metric: {why}")
+            Why::from(why).doing(match source.target.average_value {
+                Some(_) => format!("failed to get {name} external metric"),
+                None => format!("failed to get external metric {name}"),
+            })
         })?;
         let (replicas, current) = self.shared(used, &source.target);
         let status = ExternalMetricStatus { current, metric: source.metric.clone() };
-        Ok(Proposal {
-            replicas,
-            metric: format!("external metric {name}"),
-            status: MetricStatus {
-                type_: "External".into(),
-                external: Some(status),
-                ..Default::default()
-            },
-        })
+        let status =
+            MetricStatus { type_: "External".into(), external: Some(status), ..Default::default() };
+        Ok((Proposal { replicas, metric: external_name(&source.metric) }, status))
     }
 
     fn answer(&self, samples: Samples, goal: Goal, is_cpu: bool) -> Result<Answer, String> {
@@ -302,6 +332,26 @@ impl<'a> Judge<'a> {
         let replicas = ratio::by_ratio(ratio, self.current, &self.pods, self.tolerance);
         (replicas, value_status(Some(used), None))
     }
+}
+
+fn external_name(metric: &MetricIdentifier) -> String {
+    format!("external metric {}({})", metric.name, shown(metric.selector.as_ref()))
+}
+
+/// A selector as Go prints one, for messages that people search for.
+fn shown(selector: Option<&LabelSelector>) -> String {
+    let Some(selector) = selector else { return "nil".to_owned() };
+    let labels = selector.match_labels.iter().flatten();
+    let labels: String = labels.map(|(key, value)| format!("{key}: {value},")).collect();
+    let rules = selector.match_expressions.iter().flatten().map(|rule| {
+        let values = rule.values.as_deref().unwrap_or_default().join(" ");
+        let LabelSelectorRequirement { key, operator, .. } = rule;
+        format!("LabelSelectorRequirement{{Key:{key},Operator:{operator},Values:[{values}],}},")
+    });
+    let rules: String = rules.collect();
+    format!(
+        "&LabelSelector{{MatchLabels:map[string]string{{{labels}}},MatchExpressions:[]LabelSelectorRequirement{{{rules}}},}}"
+    )
 }
 
 fn value_status(value: Option<i64>, average: Option<i64>) -> MetricValueStatus {
@@ -358,6 +408,18 @@ fn lasting(pod: &Pod) -> impl Iterator<Item = &Container> {
 mod tests {
     use super::*;
     use crate::testing::yaml;
+
+    #[test]
+    fn selectors_are_shown_as_go_prints_them() {
+        assert_eq!(shown(None), "nil");
+        let selector: LabelSelector = yaml(
+            "{matchLabels: {a: b, c: d}, matchExpressions: [{key: k, operator: In, values: [x, y]}]}",
+        );
+        assert_eq!(
+            shown(Some(&selector)),
+            "&LabelSelector{MatchLabels:map[string]string{a: b,c: d,},MatchExpressions:[]LabelSelectorRequirement{LabelSelectorRequirement{Key:k,Operator:In,Values:[x y],},},}"
+        );
+    }
 
     #[test]
     fn requests_are_those_of_containers_that_last() {

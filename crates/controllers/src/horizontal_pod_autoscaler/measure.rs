@@ -17,6 +17,8 @@ use crate::runtime::{Ctx, Error, Result};
 use crate::scale::Target;
 
 const CUSTOM: &str = "custom.metrics.k8s.io";
+/// Versions of custom metrics that are understood, the preferred one first.
+const CUSTOM_VERSIONS: [&str; 2] = ["v1beta2", "v1beta1"];
 /// What a metric is taken over if it does not say so.
 const DEFAULT_WINDOW: SignedDuration = SignedDuration::from_secs(60);
 
@@ -62,7 +64,8 @@ pub async fn of_resource(
     container: Option<&str>,
 ) -> Result<Samples> {
     let path = format!("/apis/metrics.k8s.io/v1beta1/namespaces/{namespace}/pods");
-    let list: List<PodMetrics> = get(ctx, &path, &[("labelSelector", pods)], "resource").await?;
+    let asked = Asked { api: "resource", what: "pods.metrics.k8s.io" };
+    let list: List<PodMetrics> = get(ctx, &path, &[("labelSelector", pods)], &asked).await?;
     let list = not_empty(list, "resource")?;
     let samples = list.into_iter().filter_map(|metrics| {
         let meant = metrics
@@ -91,7 +94,8 @@ pub async fn of_pods(
     let path = format!("/apis/{CUSTOM}/{version}/namespaces/{namespace}/pods/*/{name}");
     let selector = text(metric)?;
     let query = [("labelSelector", pods), ("metricLabelSelector", &selector)];
-    let list: List<MetricValue> = get(ctx, &path, &query, "custom").await?;
+    let asked = Asked { api: "custom", what: &format!("pods.{CUSTOM} *") };
+    let list: List<MetricValue> = get(ctx, &path, &query, &asked).await?;
     let samples = not_empty(list, "custom")?.into_iter().filter_map(|metric| {
         let window = metric.window_seconds.map_or(DEFAULT_WINDOW, SignedDuration::from_secs);
         let value = milli(&metric.value)?;
@@ -111,18 +115,29 @@ pub async fn of_object(
     let api_version = object.api_version.as_deref().unwrap_or("v1");
     let name = &metric.name;
     let root = format!("/apis/{CUSTOM}/{version}/namespaces/{namespace}");
-    let path = if object.kind == "Namespace" && api_version == "v1" {
-        format!("{root}/metrics/{name}")
+    let (path, asked) = if object.kind == "Namespace" && api_version == "v1" {
+        (format!("{root}/metrics/{name}"), format!("metrics.{CUSTOM} {name}"))
     } else {
         let described = Target { api_version, kind: &object.kind, namespace, name: &object.name };
         let plural = described.resource(ctx).await?.plural;
-        format!("{root}/{}/{}/{name}", described.group_resource(&plural), object.name)
+        let resource = described.group_resource(&plural);
+        let asked = format!("{resource}.{CUSTOM} {}", object.name);
+        (format!("{root}/{resource}/{}/{name}", object.name), asked)
     };
+    let asked = Asked { api: "custom", what: &asked };
     let selector = text(metric)?;
     let list: List<MetricValue> =
-        get(ctx, &path, &[("metricLabelSelector", &selector)], "custom").await?;
-    let first = not_empty(list, "custom")?.into_iter().next();
-    Ok(first.and_then(|metric| milli(&metric.value)).unwrap_or(0))
+        get(ctx, &path, &[("metricLabelSelector", &selector)], &asked).await?;
+    match list.items.as_slice() {
+        [metric] => Ok(milli(&metric.value).unwrap_or(0)),
+        several => Err(unread(
+            "custom",
+            &format!(
+                "the custom metrics API server returned {} results when we asked for exactly one",
+                several.len()
+            ),
+        )),
+    }
 }
 
 /// The sum of an external metric's series.
@@ -130,8 +145,8 @@ pub async fn of_the_world(ctx: &Ctx, namespace: &str, metric: &MetricIdentifier)
     let name = &metric.name;
     let path = format!("/apis/external.metrics.k8s.io/v1beta1/namespaces/{namespace}/{name}");
     let selector = text(metric)?;
-    let list: List<MetricValue> =
-        get(ctx, &path, &[("labelSelector", &selector)], "external").await?;
+    let asked = Asked { api: "external", what: &format!("{name}.external.metrics.k8s.io") };
+    let list: List<MetricValue> = get(ctx, &path, &[("labelSelector", &selector)], &asked).await?;
     Ok(not_empty(list, "external")?.iter().filter_map(|metric| milli(&metric.value)).sum())
 }
 
@@ -139,15 +154,25 @@ pub fn milli(quantity: &Quantity) -> Option<i64> {
     quantity.0.parse::<quantity::Quantity>().ok().map(quantity::Quantity::milli)
 }
 
-/// The version that the server of custom metrics prefers.
-async fn custom_version(ctx: &Ctx) -> Result<String> {
-    let group: Value = get(ctx, &format!("/apis/{CUSTOM}"), &[], "custom").await?;
+/// The version that the server of custom metrics prefers, or else one that is understood.
+async fn custom_version(ctx: &Ctx) -> Result<&'static str> {
+    let request = http::Request::get(format!("/apis/{CUSTOM}")).body(Vec::new());
+    let request = request.map_err(|error| unread("custom", &error.to_string()))?;
+    let group = match ctx.client.request::<Value>(request).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            let why = format!("no custom metrics API ({CUSTOM}) registered");
+            return Err(unread("custom", &why));
+        }
+        answer => answer.map_err(|error| unread("custom", &error.to_string()))?,
+    };
+    chosen(&group).ok_or_else(|| unread("custom", "no known available metric versions found"))
+}
+
+fn chosen(group: &Value) -> Option<&'static str> {
     let preferred = group["preferredVersion"]["version"].as_str();
-    preferred.map(str::to_owned).ok_or_else(|| {
-        Error::Invalid(
-            "unable to fetch metrics from custom metrics API: no version is served".into(),
-        )
-    })
+    let served = group["versions"].as_array().into_iter().flatten();
+    let mut offered = preferred.into_iter().chain(served.filter_map(|it| it["version"].as_str()));
+    offered.find_map(|version| CUSTOM_VERSIONS.into_iter().find(|known| *known == version))
 }
 
 fn text(metric: &MetricIdentifier) -> Result<String> {
@@ -155,6 +180,28 @@ fn text(metric: &MetricIdentifier) -> Result<String> {
     let selector = Selector::try_from(selector)
         .map_err(|error| Error::Invalid(format!("invalid metric selector: {error}")))?;
     Ok(selector.to_string())
+}
+
+/// Which API is asked, and for what, as errors name it.
+#[derive(Clone, Copy)]
+struct Asked<'a> {
+    api: &'static str,
+    what: &'a str,
+}
+
+/// What client libraries say of an answer that says nothing itself.
+const SILENT: [(u16, &str); 4] = [
+    (401, "the server has asked for the client to provide credentials"),
+    (404, "the server could not find the requested resource"),
+    (429, "the server has received too many requests and has asked us to try again later"),
+    (503, "the server is currently unable to handle the request"),
+];
+
+/// What the client says the reason is when an answer is no Status.
+const NOT_A_STATUS: &str = "Failed to parse error data";
+
+fn unread(api: &str, why: &str) -> Error {
+    Error::Invalid(format!("unable to fetch metrics from {api} metrics API: {why}"))
 }
 
 fn not_empty<T>(list: List<T>, api: &str) -> Result<Vec<T>> {
@@ -168,22 +215,25 @@ async fn get<T: serde::de::DeserializeOwned>(
     ctx: &Ctx,
     path: &str,
     query: &[(&str, &str)],
-    api: &str,
+    asked: &Asked<'_>,
 ) -> Result<T> {
     let given = query.iter().filter(|(_, value)| !value.is_empty());
     let query: Vec<String> =
         given.map(|(key, value)| format!("{key}={}", escaped(value))).collect();
     let uri =
         if query.is_empty() { path.to_owned() } else { format!("{path}?{}", query.join("&")) };
-    let unread = |why: String| {
-        Error::Invalid(format!("unable to fetch metrics from {api} metrics API: {why}"))
-    };
-    let request =
-        http::Request::get(uri).body(Vec::new()).map_err(|error| unread(error.to_string()))?;
-    ctx.client.request::<T>(request).await.map_err(|error| match error {
-        kube::Error::Api(status) => unread(status.message.clone()),
-        other => unread(other.to_string()),
-    })
+    let request = http::Request::get(uri).body(Vec::new());
+    let request = request.map_err(|error| unread(asked.api, &error.to_string()))?;
+    let answer = ctx.client.request::<T>(request).await;
+    answer.map_err(|error| unread(asked.api, &reason(error, asked.what)))
+}
+
+fn reason(error: kube::Error, what: &str) -> String {
+    let kube::Error::Api(status) = error else { return error.to_string() };
+    // No Status, but a text of whoever stood in the way.
+    let is_silent = status.reason == NOT_A_STATUS;
+    let silent = SILENT.iter().find(|(code, _)| *code == status.code && is_silent);
+    silent.map_or_else(|| status.message.clone(), |(_, text)| format!("{text} (get {what})"))
 }
 
 /// As it may stand in a query.
@@ -194,4 +244,22 @@ fn escaped(text: &str) -> String {
         false => format!("%{byte:02X}"),
     };
     text.bytes().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::yaml;
+
+    #[test]
+    fn the_preferred_version_is_taken_if_it_is_understood() {
+        let group = |preferred: &str, served: &str| {
+            let text =
+                format!("{{preferredVersion: {{version: {preferred}}}, versions: [{served}]}}");
+            chosen(&yaml(&text))
+        };
+        assert_eq!(group("v1beta1", "{version: v1beta1}, {version: v1beta2}"), Some("v1beta1"));
+        assert_eq!(group("v9", "{version: v9}, {version: v1beta2}"), Some("v1beta2"));
+        assert_eq!(group("v9", "{version: v9}"), None);
+    }
 }

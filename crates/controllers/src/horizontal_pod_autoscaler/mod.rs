@@ -193,12 +193,11 @@ impl Look<'_> {
 
     /// What the metrics agree on: the largest size any asks for. With unreadable ones among them, nothing smaller than now.
     fn judge(&mut self, evaluation: Evaluation, current: i32) -> Result<(i32, String)> {
-        let Evaluation { proposals, failures, total } = evaluation;
+        let Evaluation { proposals, failures, statuses, total } = evaluation;
         for failure in &failures {
             self.warn(failure.reason, failure.message.clone());
         }
-        let metrics: Vec<_> = proposals.iter().map(|one| one.status.clone()).collect();
-        self.status.current_metrics = (!metrics.is_empty()).then_some(metrics);
+        self.status.current_metrics = (!statuses.is_empty()).then_some(statuses);
         // Of equals the first counts.
         let largest = proposals.iter().rev().max_by_key(|proposal| proposal.replicas);
         let trusted = largest.filter(|one| failures.is_empty() || one.replicas >= current);

@@ -18,6 +18,7 @@ use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::clock::Clock;
 use super::store::Object;
 
 const QUEUE_LENGTH: usize = 1000;
@@ -44,14 +45,14 @@ pub struct Note {
 pub fn recorder(
     client: Client,
     component: &'static str,
-    clock: fn() -> Timestamp,
+    clock: Clock,
     shutdown: CancellationToken,
 ) -> (Recorder, impl Future<Output = ()>) {
     let (sender, mut notes) = mpsc::channel::<Note>(QUEUE_LENGTH);
     let task = async move {
         let mut correlator = Correlator::default();
         while let Some(Some(note)) = shutdown.run_until_cancelled(notes.recv()).await {
-            let Some(step) = correlator.correlate(note, component, clock()) else { continue };
+            let Some(step) = correlator.correlate(note, component, clock.now()) else { continue };
             if let Err(error) = deliver(&client, step).await {
                 tracing::debug!(component, %error, "event was not recorded");
             }

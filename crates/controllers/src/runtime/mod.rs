@@ -1,10 +1,11 @@
-//! What every controller shares: caches, edges, queue, workers, fences and counters exist once, here.
+//! What every controller shares: caches, edges, queue, clock, workers, fences and counters exist once, here.
 //!
 //! A controller is a `ControllerDef` value. `Edges` turns changes of cached kinds into keys, the `WorkQueue` hands each
 //! key to one worker at a time, `reconcile` reads the caches and writes through `Ctx`.
 //! Counterpart: the informer factory and the worker loops of kube-controller-manager.
 //! Invariant: no reconcile starts before every kind its controller reads is complete in the cache.
 
+mod clock;
 mod edges;
 pub mod events;
 mod metrics;
@@ -28,6 +29,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+pub use clock::{Clock, Hand};
 pub use edges::Edges;
 pub use metrics::Metrics;
 pub use queue::WorkQueue;
@@ -139,7 +141,7 @@ impl Ctx {
     }
 
     pub fn now(&self) -> Timestamp {
-        (self.config.clock)()
+        self.config.clock.now()
     }
 
     pub fn enqueue_after(&self, key: Key, delay: Duration) {
@@ -192,7 +194,7 @@ pub async fn run_all(
     let mut controllers = Vec::new();
     let mut tasks = JoinSet::new();
     for def in defs {
-        let queue = Arc::new(WorkQueue::default());
+        let queue = Arc::new(WorkQueue::new(config.clock.clone()));
         let mut edges = Edges::new(&caches, queue.clone());
         (def.watches)(&mut edges);
         controllers.push((def, queue, edges.synced()));
@@ -203,7 +205,7 @@ pub async fn run_all(
         let (recorder, recording) = events::recorder(
             client.clone(),
             crate::event_source(def.name),
-            config.clock,
+            config.clock.clone(),
             shutdown.clone(),
         );
         tasks.spawn(recording);

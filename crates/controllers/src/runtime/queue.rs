@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::clock::Clock;
 use super::store::Key;
 
 const FIRST_BACK_OFF: Duration = Duration::from_millis(5);
@@ -25,6 +26,7 @@ const REST: u32 = 4;
 
 #[derive(Default)]
 pub struct WorkQueue {
+    clock: Clock,
     state: Mutex<State>,
     changed: Notify,
 }
@@ -45,6 +47,11 @@ struct State {
 // === impl WorkQueue ===
 
 impl WorkQueue {
+    /// Delays are those of `clock`.
+    pub fn new(clock: Clock) -> WorkQueue {
+        WorkQueue { clock, ..WorkQueue::default() }
+    }
+
     pub fn add(&self, key: Key) {
         self.lock().add(key);
         self.changed.notify_one();
@@ -55,7 +62,7 @@ impl WorkQueue {
         if delay.is_zero() {
             return self.add(key);
         }
-        self.lock().add_at(key, Instant::now() + delay);
+        self.lock().add_at(key, self.clock.instant() + delay);
         self.changed.notify_one();
     }
 
@@ -80,7 +87,7 @@ impl WorkQueue {
         loop {
             let wake = {
                 let mut state = self.lock();
-                state.promote_due(Instant::now());
+                state.promote_due(self.clock.instant());
                 if let Some(key) = state.take() {
                     return key;
                 }
@@ -88,7 +95,7 @@ impl WorkQueue {
             };
             match wake {
                 Some(at) => {
-                    tokio::select! { () = tokio::time::sleep_until(at) => {}, () = self.changed.notified() => {} }
+                    tokio::select! { () = self.clock.sleep_until(at) => {}, () = self.changed.notified() => {} }
                 }
                 None => self.changed.notified().await,
             }
@@ -100,7 +107,7 @@ impl WorkQueue {
         let mut state = self.lock();
         match busy < CHEAP {
             true => state.release(key),
-            false => drop(state.resting.insert((Instant::now() + busy * REST, key))),
+            false => drop(state.resting.insert((self.clock.instant() + busy * REST, key))),
         }
         drop(state);
         self.changed.notify_one();
@@ -241,6 +248,16 @@ mod tests {
         assert_eq!(start.elapsed().as_secs(), 10);
         queue.done(key("a"), Duration::ZERO);
         assert!(tokio::time::timeout(Duration::from_secs(100), queue.next()).await.is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_put_off_to_tomorrow_is_due_when_the_clock_says_so() {
+        let (clock, hand) = Clock::by_hand();
+        let (queue, day) = (WorkQueue::new(clock), Duration::from_secs(86_400));
+        queue.add_after(key("a"), day);
+        assert!(idle(&queue).await);
+        hand.advance(day);
+        assert!(!idle(&queue).await);
     }
 
     #[test]

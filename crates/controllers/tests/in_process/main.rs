@@ -6,4 +6,5 @@ mod chaos;
 mod cluster;
 mod convergence;
 mod devices;
+mod metrics;
 mod storage;

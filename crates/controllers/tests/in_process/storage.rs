@@ -240,8 +240,6 @@ async fn a_drivers_volume_is_attached_for_its_pod_and_detached_after_it() {
     let attachments = cluster.cluster_api::<VolumeAttachment>();
     let is_there = async || attachments.get_opt(&name).await.expect("answered").is_some();
     cluster.eventually("the attachment is made", async |_| is_there().await).await;
-    let done = Patch::Merge(json!({"status": {"attached": true}}));
-    attachments.patch_status(&name, &PatchParams::default(), &done).await.expect("accepted");
     cluster
         .eventually("the node has it", async |c| {
             let node = c.cluster_api::<Node>().get("n1").await.expect("the node");

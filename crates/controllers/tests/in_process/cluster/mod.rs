@@ -1,7 +1,9 @@
-//! A control plane in this process, and a kubelet that only pretends: scheduled pods run, deleted pods end, and so do
-//! those that say in an annotation how.
+//! A control plane in this process, and parts around it that only pretend: a kubelet and a storage driver.
+//!
+//! Controllers live by a clock of the test's, which may run ahead; everybody else by the machine's.
 
 pub mod chaos;
+mod drivers;
 #[allow(dead_code, reason = "the crate's own tests use the rest")]
 #[path = "../../../src/testing.rs"]
 pub mod testing;
@@ -10,21 +12,24 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::StreamExt;
+use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
 use k8s_openapi::{ClusterResourceScope, NamespaceResourceScope};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client, Resource};
 use serde_json::{Value, json};
-use skiff_apiserver::{ApiServer, ApiServerConfig, UserInfo};
+use skiff_apiserver::{ApiServer, ApiServerConfig, Backend, UserInfo};
 use skiff_controllers::ControllersConfig;
-use skiff_controllers::runtime::{Metrics, Object};
+use skiff_controllers::runtime::{Clock, Hand, Metrics, Object};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use chaos::Chaos;
+
+const TICK: Duration = Duration::from_millis(50);
+const TIMES_FASTER: u32 = 20;
 
 pub struct TestCluster {
     client: Client,
@@ -32,6 +37,8 @@ pub struct TestCluster {
     shutdown: CancellationToken,
     tasks: JoinSet<()>,
     controllers: Controllers,
+    clock: Clock,
+    hand: Arc<Hand>,
     data_dir: PathBuf,
 }
 
@@ -68,9 +75,13 @@ impl TestCluster {
             config,
             shutdown.clone(),
         ));
-        tasks.spawn(pretend_kubelet(client.clone(), shutdown.clone()));
-        let controllers = start_controllers(&server, chaos);
-        let cluster = TestCluster { client, server, shutdown, tasks, controllers, data_dir };
+        tasks.spawn(drivers::kubelet(client.clone(), shutdown.clone()));
+        tasks.spawn(drivers::attacher(client.clone(), shutdown.clone()));
+        let (clock, hand) = Clock::by_hand();
+        let hand = Arc::new(hand);
+        let controllers = start_controllers(&server, &clock, chaos);
+        let cluster =
+            TestCluster { client, server, shutdown, tasks, controllers, clock, hand, data_dir };
         // Pods are admitted only once their service account is there.
         cluster
             .eventually("a service account", async |c| {
@@ -85,7 +96,7 @@ impl TestCluster {
     pub async fn look_again(&mut self) -> Vec<String> {
         self.controllers.stop().await;
         let day = Chaos::none();
-        self.controllers = start_controllers(&self.server, Some(day.clone()));
+        self.controllers = start_controllers(&self.server, &self.clock, Some(day.clone()));
         let looks = |metrics: &Metrics| -> u64 {
             metrics.snapshot().values().map(|counts| counts.reconciles).sum()
         };
@@ -95,6 +106,28 @@ impl TestCluster {
             (before, now) = (now, looks(&self.controllers.metrics));
         }
         day.writes()
+    }
+
+    /// What time it is to the controllers.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Lets the controllers' time run `TIMES_FASTER` until the guard is dropped.
+    pub fn let_time_fly(&self) -> AbortOnDropHandle<()> {
+        let hand = self.hand.clone();
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(TICK);
+            loop {
+                ticks.tick().await;
+                hand.advance(TICK * TIMES_FASTER);
+            }
+        }))
+    }
+
+    /// Has `backend` answer where an APIService names this Service, which need not exist.
+    pub async fn aggregate(&self, service: &str, backend: Arc<dyn Backend>) {
+        self.server.aggregate("default", service, backend).await.expect("aggregated");
     }
 
     pub fn client(&self) -> Client {
@@ -179,7 +212,7 @@ impl TestCluster {
             .await
             .expect("node status is accepted");
         // Good for longer than any test takes, since nobody renews it.
-        let lease = json!({"metadata": {"name": name}, "spec": {"leaseDurationSeconds": 3600}});
+        let lease = json!({"metadata": {"name": name}, "spec": {"leaseDurationSeconds": 864_000}});
         self.create::<Lease>("kube-node-lease", lease).await;
     }
 
@@ -231,13 +264,13 @@ impl TestCluster {
     }
 }
 
-fn start_controllers(server: &ApiServer, chaos: Option<Chaos>) -> Controllers {
+fn start_controllers(server: &ApiServer, clock: &Clock, chaos: Option<Chaos>) -> Controllers {
     let (clients, shutdown) = (server.clone(), CancellationToken::new());
     let client_for = move |user: &str| match &chaos {
         Some(chaos) => chaos.client(user, clients.local(identity(user))),
         None => Client::new(clients.typed(identity(user)), "default"),
     };
-    let config = controllers_config(server);
+    let config = ControllersConfig { clock: clock.clone(), ..controllers_config(server) };
     let metrics = config.metrics.clone();
     let running = tokio::spawn(skiff_controllers::run(client_for, config, shutdown.clone()));
     Controllers { shutdown, running, metrics }
@@ -286,40 +319,4 @@ pub fn json_path<K: Object>(object: &K, pointer: &str) -> Value {
         .pointer(pointer)
         .cloned()
         .unwrap_or(Value::Null)
-}
-
-/// How a pod ends once it runs: its last phase, as an annotation.
-const ENDS: &str = "test/ends";
-
-async fn pretend_kubelet(client: Client, shutdown: CancellationToken) {
-    let mut pods = watcher(Api::<Pod>::all(client.clone()), watcher::Config::default())
-        .default_backoff()
-        .applied_objects()
-        .boxed();
-    let mut next_ip = 0u32;
-    while let Some(Some(pod)) = shutdown.run_until_cancelled(pods.next()).await {
-        let Ok(pod) = pod else { continue };
-        let (name, namespace) =
-            (pod.metadata.name.unwrap_or_default(), pod.metadata.namespace.unwrap_or_default());
-        let api = Api::<Pod>::namespaced(client.clone(), &namespace);
-        let scheduled = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
-        let running =
-            pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running");
-        let ends = pod.metadata.annotations.as_ref().and_then(|all| all.get(ENDS));
-        if pod.metadata.deletion_timestamp.is_some() {
-            let _ = api.delete(&name, &DeleteParams::default().grace_period(0)).await;
-        } else if scheduled && !running {
-            next_ip += 1;
-            let ip = format!("10.244.{}.{}", next_ip / 250, next_ip % 250 + 1);
-            let now = k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(jiff::Timestamp::now());
-            let status = json!({"status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
-                "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}]}});
-            let _ =
-                api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
-        } else if let Some(phase) = ends.filter(|_| running) {
-            let status = json!({"status": {"phase": phase}});
-            let _ =
-                api.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await;
-        }
-    }
 }
