@@ -27,6 +27,7 @@ mod node;
 mod objects;
 mod orphans;
 mod pod;
+mod plugin_registration;
 mod probe;
 mod qos;
 mod server;
@@ -151,7 +152,7 @@ impl Kubelet {
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
-        self.tasks.spawn(csi::registration::run(self.ctx.clone()));
+        self.tasks.spawn(plugin_registration::run(self.ctx.clone()));
         self.tasks.spawn(device_plugin::registry::run(self.ctx.clone()));
         self.tasks.spawn(device_plugin::pod_resources::run(self.ctx.clone(), self.index.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
