@@ -21,13 +21,14 @@ mod directory_watch;
 mod dra;
 mod events;
 mod eviction;
+mod healthz;
 mod image;
 mod logs;
 mod node;
 mod objects;
 mod orphans;
-mod pod;
 mod plugin_registration;
+mod pod;
 mod probe;
 mod qos;
 mod server;
@@ -159,6 +160,9 @@ impl Kubelet {
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));
         self.tasks.spawn(eviction::run(self.ctx.clone(), self.index.clone()));
+        if self.ctx.config.healthz.port() != 0 {
+            self.tasks.spawn(healthz::run(self.ctx.config.healthz));
+        }
         stop.await;
         shutdown::end_pods(&self.ctx, &self.index).await;
         self.tasks.shutdown().await;
