@@ -5,11 +5,13 @@
 //! Differs from upstream: no client streams, no compression, no retries, no balancing; nothing here needs them.
 //! Invariant: no message is larger than its receiver asked for, and every call ends with one status.
 
+mod accept;
 mod client;
 mod message;
 mod server;
 mod status;
 
+pub use accept::serve_each;
 pub use client::{Channel, Streaming};
 pub use server::{Answers, Router};
 pub use status::{Code, Status};

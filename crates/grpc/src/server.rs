@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     DEFAULT_MAX_MESSAGE,
+    accept::serve_each,
     client::until,
     message::{Messages, framed},
     status::{Code, Status, trailers},
@@ -104,22 +105,8 @@ impl Router {
     /// Answers until `stop`; what is under way then is cut.
     pub async fn serve(self, listener: UnixListener, stop: CancellationToken) {
         let router = Arc::new(self);
-        loop {
-            let accepted = tokio::select! {
-                accepted = listener.accept() => accepted,
-                () = stop.cancelled() => return,
-            };
-            match accepted {
-                Ok((stream, _)) => {
-                    let served = router.clone().serve_connection(stream);
-                    tokio::spawn(stop.clone().run_until_cancelled_owned(served));
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let serve = |stream| router.clone().serve_connection(stream);
+        serve_each(|cx| listener.poll_accept(cx), stop, serve).await;
     }
 
     async fn serve_connection(self: Arc<Self>, stream: UnixStream) {

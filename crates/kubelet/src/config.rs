@@ -3,7 +3,14 @@
 //! Counterpart: `KubeletConfiguration` and the kubelet's flags.
 //! Invariant: paths are absolute and nothing in here changes while the agent runs.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::{api::core::v1::Taint, apimachinery::pkg::api::resource::Quantity};
 use rustls::{RootCertStore, server::ResolvesServerCert};
@@ -41,6 +48,11 @@ pub struct KubeletConfig {
     /// Reported in `status.daemonEndpoints`.
     pub port: u16,
     pub serving: Option<ServingConfig>,
+    /// Where health is told to whoever asks on the node itself; port 0 is nowhere. Differs from upstream, where that is 10248.
+    pub healthz: SocketAddr,
+    /// The CRI sockets of a runtime and its images; empty for the one that is built in. Whoever builds the agent connects to them.
+    pub container_runtime_endpoint: String,
+    pub image_service_endpoint: String,
     pub log_rotation: LogRotation,
     /// One pull after another. Differs from upstream, where this is the default.
     pub serialize_image_pulls: bool,
@@ -142,6 +154,9 @@ impl KubeletConfig {
             address: None,
             port: 10250,
             serving: None,
+            healthz: (Ipv4Addr::LOCALHOST, 0).into(),
+            container_runtime_endpoint: String::new(),
+            image_service_endpoint: String::new(),
             log_rotation: LogRotation {
                 max_bytes: 10 << 20,
                 max_files: 5,

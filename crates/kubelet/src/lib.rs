@@ -21,11 +21,13 @@ mod directory_watch;
 mod dra;
 mod events;
 mod eviction;
+mod healthz;
 mod image;
 mod logs;
 mod node;
 mod objects;
 mod orphans;
+mod plugin_registration;
 mod pod;
 mod probe;
 mod qos;
@@ -151,13 +153,16 @@ impl Kubelet {
         let manager = PodManager::new(self.ctx.clone(), self.index.clone());
         self.tasks.spawn(manager.run(self.inbox));
         self.tasks.spawn(node::agent::run(self.ctx.clone()));
-        self.tasks.spawn(csi::registration::run(self.ctx.clone()));
+        self.tasks.spawn(plugin_registration::run(self.ctx.clone()));
         self.tasks.spawn(device_plugin::registry::run(self.ctx.clone()));
         self.tasks.spawn(device_plugin::pod_resources::run(self.ctx.clone(), self.index.clone()));
         self.tasks.spawn(qos::run(self.ctx.clone()));
         self.tasks.spawn(logs::rotation::run(self.ctx.clone()));
         self.tasks.spawn(image::garbage::run(self.ctx.clone()));
         self.tasks.spawn(eviction::run(self.ctx.clone(), self.index.clone()));
+        if self.ctx.config.healthz.port() != 0 {
+            self.tasks.spawn(healthz::run(self.ctx.config.healthz));
+        }
         stop.await;
         shutdown::end_pods(&self.ctx, &self.index).await;
         self.tasks.shutdown().await;

@@ -8,6 +8,7 @@ pub mod containerd;
 mod host;
 pub mod http;
 mod manifest;
+pub mod plugin;
 pub mod registry;
 mod run;
 

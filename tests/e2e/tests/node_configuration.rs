@@ -1,6 +1,8 @@
 //! A node that a file says how to be.
 
-use e2e::{Cluster, Host, kuard_pod};
+use std::net::SocketAddr;
+
+use e2e::{Cluster, Host, http, kuard_pod};
 use serde_json::{Value, json};
 
 #[test]
@@ -12,7 +14,8 @@ fn a_node_is_as_its_configuration_file_says() {
     let flag = format!("--server-arg=--kubelet-config={}", file.display());
     write(
         "maxPods: 7\npodPidsLimit: 60\nport: 10350\nkubeReserved: {cpu: 100m, memory: 64Mi}\n\
-         allowedUnsafeSysctls: ['kernel.msg*']\nseccompDefault: true\n",
+         allowedUnsafeSysctls: ['kernel.msg*']\nseccompDefault: true\n\
+         cgroupDriver: systemd\nrotateCertificates: true\nhealthzPort: 10248\nhealthzBindAddress: 0.0.0.0\n",
     );
     let cluster = Cluster::start_with(&host, &[&flag]);
     let node = &cluster.get("nodes")["items"][0];
@@ -20,6 +23,9 @@ fn a_node_is_as_its_configuration_file_says() {
     assert_eq!(node["status"]["daemonEndpoints"]["kubeletEndpoint"]["Port"], 10350);
     let cpu = node["status"]["allocatable"]["cpu"].as_str().expect("a quantity");
     assert!(cpu.ends_with("900m"), "{cpu}");
+    let address = node["status"]["addresses"][0]["address"].as_str().expect("an address");
+    let health = SocketAddr::new(address.parse().expect("an IP address"), 10248);
+    assert_eq!(host.inside(|| http::get(health, "/healthz")).expect("it is told"), "ok");
     let name = node["metadata"]["name"].as_str().expect("a name");
     let shown = cluster.kubectl(&format!("get --raw /api/v1/nodes/{name}/proxy/configz")).ok();
     let shown: Value = serde_json::from_str(&shown).expect("JSON");
@@ -38,8 +44,8 @@ fn a_node_is_as_its_configuration_file_says() {
     let bomb = cluster.kubectl_args(&["exec", "kuard", "--", "sh", "-c", bomb]);
     assert!(bomb.stderr.contains("fork") && !bomb.stdout.contains("all of them"), "{bomb:?}");
 
-    write("maxPods: 7\ncgroupDriver: systemd\n");
+    write("maxPods: 7\nreadOnlyPort: 10255\n");
     let refused = Cluster::named(&host, "refused");
     let told = refused.skiff(&["start", &flag]).fails();
-    assert!(told.contains("cgroupDriver is not supported by this node"), "{told}");
+    assert!(told.contains("readOnlyPort is not supported by this node"), "{told}");
 }

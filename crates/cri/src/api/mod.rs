@@ -1,7 +1,7 @@
 //! The messages of CRI v1, as far as they are used; names and field numbers are the specification's.
 //!
 //! Counterpart: `k8s.io/cri-api/pkg/apis/runtime/v1`. Enumerations are plain numbers here; [`crate::convert`] names them.
-//! Messages that are one text or nothing at all go by what they say ([`Id`], [`Empty`]) rather than by the verb they belong to.
+//! Messages that are one text or nothing at all go by what they say ([`Id`], `()`) rather than by the verb they belong to.
 //! Invariant: knows nothing but the wire.
 
 mod container;
@@ -27,9 +27,6 @@ pub const IMAGE_SERVICE: &str = "/runtime.v1.ImageService/";
 
 /// Larger than gRPC's usual limit: nodes list hundreds of containers, and `ExecSync` answers all output at once.
 pub const MAX_MESSAGE: usize = 16 << 20;
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Empty {}
 
 /// The requests that name one sandbox or container, and the answers that name a new one.
 #[derive(Clone, PartialEq, Message)]

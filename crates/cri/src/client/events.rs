@@ -90,7 +90,7 @@ impl Stream {
             return;
         }
         let path = format!("{RUNTIME_SERVICE}GetContainerEvents");
-        match runtime.runtime.server_streaming(&path, &api::Empty {}, None).await {
+        match runtime.runtime.server_streaming(&path, &(), None).await {
             Ok(events) => *self = Stream::Open(events),
             Err(status) => self.failed(&status),
         }

@@ -1,11 +1,12 @@
 //! A runtime behind a CRI socket, as the kubelet's `Runtime`.
 //!
 //! The trait's verbs -> CRI calls, and the groups of pods, which a CRI runtime leaves to the node agent. Counterpart:
-//! `k8s.io/cri-client` and the cgroup manager of the kubelet. One file per subject: [`verbs`] the trait, [`events`] what happens by
-//! itself, [`streams`] exec and attach, [`kept`] what CRI would forget.
+//! `k8s.io/cri-client` and the cgroup manager of the kubelet. One file per subject: [`verbs`] and [`images`] the traits, [`events`]
+//! what happens by itself, [`streams`] exec and attach, [`kept`] what CRI would forget.
 //! Invariant: nothing is kept here that the runtime does not keep too; another process may take over at any moment.
 
 mod events;
+mod images;
 mod kept;
 mod streams;
 mod verbs;

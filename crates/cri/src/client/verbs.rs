@@ -1,18 +1,17 @@
-//! The trait's verbs as calls of CRI.
+//! The runtime's verbs as calls of CRI.
 //!
 //! Counterpart: `k8s.io/cri-client/pkg`.
 //! Invariant: a pod's group exists before its sandbox and goes after its last one.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::{StreamExt, TryStreamExt, stream};
 use skiff_grpc::{Code, Status};
 use skiff_runtime::{
     AttachRequest, ContainerConfig, ContainerEvent, ContainerStats, ContainerStatus, Error,
-    ExecRequest, ExecSyncOutput, FilesystemUsage, Image, ImageService, LinuxContainerResources,
-    PodSandboxConfig, PodSandboxState, PodSandboxStatus, PullImage, Result, Runtime,
-    RuntimeFeatures, StreamSession, Version,
+    ExecRequest, ExecSyncOutput, LinuxContainerResources, PodSandboxConfig, PodSandboxState,
+    PodSandboxStatus, Result, Runtime, RuntimeFeatures, StreamSession, Version,
 };
 use skiff_streams::StreamOptions;
 use tokio::{net::TcpStream, sync::broadcast};
@@ -34,7 +33,7 @@ fn id(id: &str) -> api::Id {
 }
 
 /// What an idempotent verb answers for something that is gone.
-fn gone_is_fine(result: Result<api::Empty>) -> Result<()> {
+pub fn gone_is_fine(result: Result<()>) -> Result<()> {
     match result {
         Ok(_) | Err(Error::NotFound { .. }) => Ok(()),
         Err(error) => Err(error),
@@ -42,7 +41,7 @@ fn gone_is_fine(result: Result<api::Empty>) -> Result<()> {
 }
 
 /// A list's objects may be gone when their statuses are asked for.
-fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
+pub fn if_there<T>(result: Result<T>) -> Result<Option<T>> {
     match result {
         Ok(found) => Ok(Some(found)),
         Err(Error::NotFound { .. }) => Ok(None),
@@ -154,8 +153,7 @@ impl Runtime for RemoteRuntime {
     }
 
     async fn start_container(&self, container: &str) -> Result<()> {
-        let started = self.call("StartContainer", &id(container), (CONTAINER, container)).await;
-        started.map(|api::Empty {}| ())
+        self.call("StartContainer", &id(container), (CONTAINER, container)).await
     }
 
     async fn stop_container(&self, container: &str, grace: Duration) -> Result<()> {
@@ -198,15 +196,14 @@ impl Runtime for RemoteRuntime {
             annotations: Default::default(),
         };
         let verb = "UpdateContainerResources";
-        let _: api::Empty = self.call(verb, &request, (CONTAINER, container)).await?;
+        let _: () = self.call(verb, &request, (CONTAINER, container)).await?;
         self.remember_update(container, before, &resources);
         Ok(())
     }
 
     async fn reopen_container_log(&self, container: &str) -> Result<()> {
         let about = (CONTAINER, container);
-        let reopened = self.call("ReopenContainerLog", &id(container), about).await;
-        reopened.map(|api::Empty {}| ())
+        self.call("ReopenContainerLog", &id(container), about).await
     }
 
     async fn exec_sync(
@@ -403,72 +400,6 @@ fn unready(conditions: &[api::RuntimeCondition]) -> Option<String> {
             None => Some(format!("container {what} not ready: {kind} is not told")),
         }
     })
-}
-
-#[async_trait]
-impl ImageService for RemoteRuntime {
-    async fn list_images(&self) -> Result<Vec<Image>> {
-        let request = api::ListImagesRequest { filter: None };
-        let answer = self.image_call(Some(TIMEOUT), "ListImages", &request).await;
-        let answer: api::ListImagesResponse =
-            answer.map_err(|status| error_of(status, "image", ""))?;
-        Ok(answer.images.into_iter().map(Into::into).collect())
-    }
-
-    async fn image_status(&self, reference: &str) -> Result<Option<Image>> {
-        let image = Some(api::ImageSpec::named(reference));
-        let request = api::ImageStatusRequest { image, verbose: false };
-        let answer = self.image_call(Some(TIMEOUT), "ImageStatus", &request).await;
-        let answer: Result<api::ImageStatusResponse> =
-            answer.map_err(|status| error_of(status, "image", reference));
-        Ok(if_there(answer)?.and_then(|answer| answer.image).map(Into::into))
-    }
-
-    async fn pull_image(&self, request: PullImage) -> Result<String> {
-        let message = api::PullImageRequest {
-            image: Some(api::ImageSpec::named(&request.reference)),
-            auth: request.auth.map(Into::into),
-        };
-        let answer = self.image_call(None, "PullImage", &message).await;
-        let answer: api::PullImageResponse =
-            answer.map_err(|status| Error::Remote(Box::new(status)))?;
-        Ok(answer.image_ref)
-    }
-
-    async fn remove_image(&self, reference: &str) -> Result<()> {
-        let request = api::ImageSpecRequest { image: Some(api::ImageSpec::named(reference)) };
-        let removed = self.image_call(Some(TIMEOUT), "RemoveImage", &request).await;
-        gone_is_fine(removed.map_err(|status| error_of(status, "image", reference)))
-    }
-
-    /// CRI has no verb for it.
-    async fn load_image(&self, _archive: &Path) -> Result<Vec<Image>> {
-        Err(Error::NotOffered { what: "loading an archive of images" })
-    }
-
-    async fn image_fs_info(&self) -> Result<FilesystemUsage> {
-        let answer = self.image_call(Some(TIMEOUT), "ImageFsInfo", &api::Empty {}).await;
-        let answer: api::ImageFsInfoResponse =
-            answer.map_err(|status| error_of(status, "image file system", ""))?;
-        let unknown = || Error::NotFound { kind: "image file system", id: String::new() };
-        let usage = answer.image_filesystems.into_iter().next().ok_or_else(unknown)?;
-        let mountpoint = usage.fs_id.unwrap_or_default().mountpoint;
-        let space = nix::sys::statvfs::statvfs(Path::new(&mountpoint));
-        let space = space.map_err(|error| Error::Io {
-            what: "measure",
-            path: mountpoint.clone().into(),
-            source: error.into(),
-        })?;
-        Ok(FilesystemUsage {
-            mountpoint: mountpoint.into(),
-            used_bytes: usage.used_bytes.unwrap_or_default().value,
-            inodes_used: usage.inodes_used.unwrap_or_default().value,
-            capacity_bytes: space.blocks() * space.fragment_size(),
-            available_bytes: space.blocks_available() * space.fragment_size(),
-            inodes: space.files(),
-            inodes_free: space.files_available(),
-        })
-    }
 }
 
 #[cfg(test)]

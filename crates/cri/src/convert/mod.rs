@@ -7,6 +7,7 @@
 mod container;
 mod image;
 mod sandbox;
+mod signal;
 mod stats;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

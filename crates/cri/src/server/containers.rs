@@ -51,28 +51,25 @@ fn refuse_unoffered(config: &api::ContainerConfig) -> Result<(), Status> {
     }
 }
 
-pub async fn start(served: Arc<Served>, request: api::Id) -> Result<api::Empty, Status> {
+pub async fn start(served: Arc<Served>, request: api::Id) -> Result<(), Status> {
     let container = served.container(&request.id).await?;
     let started = served.runtime.start_container(&container.id).await;
-    started.map(|()| api::Empty {}).map_err(status_of)
+    started.map_err(status_of)
 }
 
-pub async fn stop(
-    served: Arc<Served>,
-    request: api::StopContainerRequest,
-) -> Result<api::Empty, Status> {
+pub async fn stop(served: Arc<Served>, request: api::StopContainerRequest) -> Result<(), Status> {
     let grace = Duration::from_secs(u64::try_from(request.timeout).unwrap_or_default());
     if let Some(container) = if_there(served.container(&request.container_id).await)? {
         served.runtime.stop_container(&container.id, grace).await.map_err(status_of)?;
     }
-    Ok(api::Empty {})
+    Ok(())
 }
 
-pub async fn remove(served: Arc<Served>, request: api::Id) -> Result<api::Empty, Status> {
+pub async fn remove(served: Arc<Served>, request: api::Id) -> Result<(), Status> {
     if let Some(container) = if_there(served.container(&request.id).await)? {
         served.runtime.remove_container(&container.id).await.map_err(status_of)?;
     }
-    Ok(api::Empty {})
+    Ok(())
 }
 
 pub async fn status(
@@ -110,17 +107,17 @@ pub async fn list(
 pub async fn update_resources(
     served: Arc<Served>,
     request: api::UpdateContainerResourcesRequest,
-) -> Result<api::Empty, Status> {
+) -> Result<(), Status> {
     let container = served.container(&request.container_id).await?;
     let resources = request.linux.unwrap_or_default().into();
     let updated = served.runtime.update_container_resources(&container.id, resources).await;
-    updated.map(|()| api::Empty {}).map_err(status_of)
+    updated.map_err(status_of)
 }
 
-pub async fn reopen_log(served: Arc<Served>, request: api::Id) -> Result<api::Empty, Status> {
+pub async fn reopen_log(served: Arc<Served>, request: api::Id) -> Result<(), Status> {
     let container = served.container(&request.id).await?;
     let reopened = served.runtime.reopen_container_log(&container.id).await;
-    reopened.map(|()| api::Empty {}).map_err(status_of)
+    reopened.map_err(status_of)
 }
 
 #[cfg(test)]

@@ -41,19 +41,13 @@ pub async fn pull(
     Ok(api::PullImageResponse { image_ref })
 }
 
-pub async fn remove(
-    served: Arc<Served>,
-    request: api::ImageSpecRequest,
-) -> Result<api::Empty, Status> {
+pub async fn remove(served: Arc<Served>, request: api::ImageSpecRequest) -> Result<(), Status> {
     let removed = served.runtime.remove_image(&reference(request.image)).await;
-    removed.map(|()| api::Empty {}).map_err(status_of)
+    removed.map_err(status_of)
 }
 
 /// Images and the writable layers of containers share a file system here.
-pub async fn fs_info(
-    served: Arc<Served>,
-    _: api::Empty,
-) -> Result<api::ImageFsInfoResponse, Status> {
+pub async fn fs_info(served: Arc<Served>, _: ()) -> Result<api::ImageFsInfoResponse, Status> {
     let usage: api::FilesystemUsage =
         served.runtime.image_fs_info().await.map_err(status_of)?.into();
     Ok(api::ImageFsInfoResponse {

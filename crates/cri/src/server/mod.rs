@@ -94,7 +94,7 @@ fn router(served: &Arc<Served>) -> Router {
     let for_events = served.clone();
     let router = runtime.router.server_streaming(
         format!("{RUNTIME_SERVICE}GetContainerEvents"),
-        move |_: crate::api::Empty| {
+        move |()| {
             let events = status::events(for_events.clone());
             async { Ok(events) }
         },

@@ -29,18 +29,18 @@ pub async fn run(
     Ok(api::Id { id })
 }
 
-pub async fn stop(served: Arc<Served>, request: api::Id) -> Result<api::Empty, Status> {
+pub async fn stop(served: Arc<Served>, request: api::Id) -> Result<(), Status> {
     if let Some(sandbox) = if_there(served.sandbox(&request.id).await)? {
         served.runtime.stop_pod_sandbox(&sandbox.id).await.map_err(status_of)?;
     }
-    Ok(api::Empty {})
+    Ok(())
 }
 
-pub async fn remove(served: Arc<Served>, request: api::Id) -> Result<api::Empty, Status> {
+pub async fn remove(served: Arc<Served>, request: api::Id) -> Result<(), Status> {
     if let Some(sandbox) = if_there(served.sandbox(&request.id).await)? {
         served.runtime.remove_pod_sandbox(&sandbox.id).await.map_err(status_of)?;
     }
-    Ok(api::Empty {})
+    Ok(())
 }
 
 pub async fn status(
@@ -71,9 +71,9 @@ pub async fn list(
 pub async fn update_resources(
     served: Arc<Served>,
     request: api::UpdatePodSandboxResourcesRequest,
-) -> Result<api::Empty, Status> {
+) -> Result<(), Status> {
     let sandbox = served.sandbox(&request.pod_sandbox_id).await?;
     let resources = request.resources.unwrap_or_default().into();
     let updated = served.runtime.update_pod_sandbox_resources(&sandbox.id, resources).await;
-    updated.map(|()| api::Empty {}).map_err(status_of)
+    updated.map_err(status_of)
 }

@@ -58,10 +58,7 @@ pub async fn status(
     })
 }
 
-pub async fn runtime_config(
-    _: Arc<Served>,
-    _: api::Empty,
-) -> Result<api::RuntimeConfigResponse, Status> {
+pub async fn runtime_config(_: Arc<Served>, _: ()) -> Result<api::RuntimeConfigResponse, Status> {
     let linux = api::LinuxRuntimeConfiguration { cgroup_driver: CGROUPFS };
     Ok(api::RuntimeConfigResponse { linux: Some(linux) })
 }

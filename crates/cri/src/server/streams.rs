@@ -15,7 +15,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use skiff_grpc::{Code, Status};
+use skiff_grpc::{Code, Status, serve_each};
 use skiff_runtime::{AttachRequest, ContainerState, ContainerStatus, ExecRequest, PodSandboxState};
 use skiff_streams::{Endpoint, Negotiated, PortForward, RemoteCommand, StreamOptions};
 use tokio::{
@@ -155,22 +155,8 @@ fn token() -> Result<String, Status> {
 type Answer = Response<Full<Bytes>>;
 
 pub async fn serve(served: Arc<Served>, listener: TcpListener, stop: CancellationToken) {
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = stop.cancelled() => return,
-        };
-        match accepted {
-            Ok((stream, _)) => {
-                let visit = visit(served.clone(), stream);
-                tokio::spawn(stop.clone().run_until_cancelled_owned(visit));
-            }
-            Err(error) => {
-                tracing::warn!(%error, "connection not accepted");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-        }
-    }
+    let visit = |stream| visit(served.clone(), stream);
+    serve_each(|cx| listener.poll_accept(cx), stop, visit).await;
 }
 
 async fn visit(served: Arc<Served>, stream: TcpStream) {

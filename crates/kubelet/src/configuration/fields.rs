@@ -1,8 +1,9 @@
 //! Every field of upstream's `KubeletConfiguration`, and what this node makes of it: the one place to look.
 //!
 //! A field is kept (read into [`KubeletConfig`], shown from it), fixed (the node is this way and cannot be another), or
-//! moot (upstream's default is accepted because it says nothing about this node, and is not shown).
-//! Invariant: in alphabetical order, every field once; what is neither kept nor as fixed is refused by name.
+//! moot (upstream's default is accepted because it says nothing about this node, and is not shown). Of the last two some
+//! overlook other values: those that distributions write for every node, and that change nothing for any pod.
+//! Invariant: in alphabetical order, every field once; what is neither kept nor as fixed nor overlooked is refused by name.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -47,34 +48,60 @@ pub struct Field {
     pub path: &'static str,
     pub kind: Kind,
     pub part: Part,
+    pub overlooked: Option<Overlooked>,
+}
+
+/// Values that are accepted without an effect, which is told.
+#[derive(Clone, Copy)]
+pub struct Overlooked {
+    /// As JSON; none listed are all.
+    values: &'static [&'static str],
+    pub why: &'static str,
+}
+
+// === impl Field ===
+
+impl Field {
+    const fn overlooking(mut self, values: &'static [&'static str], why: &'static str) -> Self {
+        self.overlooked = Some(Overlooked { values, why });
+        self
+    }
+
+    /// Why the value may stand although it has no effect.
+    pub fn overlooks(&self, value: &Value) -> Option<&'static str> {
+        let Overlooked { values, why } = self.overlooked?;
+        let value = value.to_string();
+        (values.is_empty() || values.contains(&value.as_str())).then_some(why)
+    }
 }
 
 use Kind::{Any, Bool, Count, Float, Int, Span, Text, TextMap, Texts};
 
 const fn kept(path: &'static str, kind: Kind, set: Set, show: Show) -> Field {
-    Field { path, kind, part: Part::Kept(set, show) }
+    Field { path, kind, part: Part::Kept(set, show), overlooked: None }
 }
 
 const fn fixed(path: &'static str, kind: Kind, value: &'static str) -> Field {
-    Field { path, kind, part: Part::Fixed(value) }
+    Field { path, kind, part: Part::Fixed(value), overlooked: None }
 }
 
 const fn moot(path: &'static str, kind: Kind, value: &'static str) -> Field {
-    Field { path, kind, part: Part::Moot(value) }
+    Field { path, kind, part: Part::Moot(value), overlooked: None }
 }
 
 #[rustfmt::skip]
 pub const FIELDS: &[Field] = &[
-    kept("address", Text, |d, v| address(v).map(|a| d.config.address = a), |c| json!(c.address.or(c.node_ips.first().copied()))),
+    kept("address", Text, |d, v| address(v).map(|a| d.config.address = Some(a)), |c| json!(c.address.or(c.node_ips.first().copied()))),
     kept("allowedUnsafeSysctls", Texts, |d, v| sysctls(v).map(|s| d.config.allowed_unsafe_sysctls = s), |c| json!(c.allowed_unsafe_sysctls)),
     fixed("authentication.anonymous.enabled", Bool, "false"),
     moot("authentication.webhook.cacheTTL", Span, "\"2m0s\""),
     fixed("authentication.webhook.enabled", Bool, "true"),
-    moot("authentication.x509.clientCAFile", Text, "\"\""),
+    moot("authentication.x509.clientCAFile", Text, "\"\"").overlooking(&[], "callers are known by certificates of the cluster's own authority"),
     fixed("authorization.mode", Text, "\"Webhook\""),
     moot("authorization.webhook.cacheAuthorizedTTL", Span, "\"5m0s\""),
     moot("authorization.webhook.cacheUnauthorizedTTL", Span, "\"30s\""),
-    fixed("cgroupDriver", Text, "\"cgroupfs\""),
+    // Upstream passes over it too where the runtime says which it uses.
+    fixed("cgroupDriver", Text, "\"cgroupfs\"").overlooking(&["\"systemd\""], "groups are made in the kernel's tree, without systemd"),
     moot("cgroupRoot", Text, "\"\""),
     fixed("cgroupsPerQOS", Bool, "true"),
     kept("clusterDNS", Texts, |d, v| addresses(v).map(|a| d.config.cluster_dns = a), |c| json!(c.cluster_dns)),
@@ -84,7 +111,7 @@ pub const FIELDS: &[Field] = &[
     kept("containerLogMaxSize", Text, |d, v| quantity(v).map(|n| d.config.log_rotation.max_bytes = n), |c| json!(format!("{}Mi", c.log_rotation.max_bytes >> 20))),
     moot("containerLogMaxWorkers", Count, "1"),
     kept("containerLogMonitorInterval", Span, |d, v| seconds(v).map(|s| d.config.log_rotation.look_every = s), |c| span(c.log_rotation.look_every)),
-    moot("containerRuntimeEndpoint", Text, "\"\""),
+    kept("containerRuntimeEndpoint", Text, |d, v| { d.config.container_runtime_endpoint = text(v); Ok(()) }, |c| json!(c.container_runtime_endpoint)),
     moot("contentType", Text, "\"application/vnd.kubernetes.protobuf\""),
     fixed("cpuCFSQuota", Bool, "true"),
     fixed("cpuCFSQuotaPeriod", Span, "\"100ms\""),
@@ -114,15 +141,15 @@ pub const FIELDS: &[Field] = &[
     moot("featureGates", Any, "{}"),
     moot("fileCheckFrequency", Span, "\"20s\""),
     moot("hairpinMode", Text, "\"promiscuous-bridge\""),
-    moot("healthzBindAddress", Text, "\"127.0.0.1\""),
-    fixed("healthzPort", Count, "0"),
+    kept("healthzBindAddress", Text, |d, v| address(v).map(|a| d.config.healthz.set_ip(a)), |c| json!(c.healthz.ip())),
+    kept("healthzPort", Count, |d, v| whole(v).map(|p| d.config.healthz.set_port(p)), |c| json!(c.healthz.port())),
     moot("httpCheckFrequency", Span, "\"20s\""),
     kept("imageGCHighThresholdPercent", Count, |d, v| percent(v).map(|n| d.config.image_garbage.high_threshold = n), |c| json!(c.image_garbage.high_threshold)),
     kept("imageGCLowThresholdPercent", Count, |d, v| percent(v).map(|n| d.config.image_garbage.low_threshold = n), |c| json!(c.image_garbage.low_threshold)),
     kept("imageMaximumGCAge", Span, |d, v| seconds(v).map(|s| d.config.image_garbage.max_age = s), |c| span(c.image_garbage.max_age)),
     kept("imageMinimumGCAge", Span, |d, v| seconds(v).map(|s| d.config.image_garbage.min_age = s), |c| span(c.image_garbage.min_age)),
     moot("imagePullCredentialsVerificationPolicy", Text, "\"NeverVerifyPreloadedImages\""),
-    moot("imageServiceEndpoint", Text, "\"\""),
+    kept("imageServiceEndpoint", Text, |d, v| { d.config.image_service_endpoint = text(v); Ok(()) }, |c| json!(c.image_service_endpoint)),
     moot("iptablesDropBit", Count, "15"),
     moot("iptablesMasqueradeBit", Count, "14"),
     moot("kernelMemcgNotification", Bool, "false"),
@@ -132,7 +159,7 @@ pub const FIELDS: &[Field] = &[
     kept("kubeReserved", TextMap, |d, v| quantities(v).map(|r| d.config.kube_reserved = r), |c| json!(c.kube_reserved)),
     moot("kubeReservedCgroup", Text, "\"\""),
     fixed("localStorageCapacityIsolation", Bool, "true"),
-    moot("logging.flushFrequency", Any, "\"5s\""),
+    moot("logging.flushFrequency", Any, "\"5s\"").overlooking(&[], "nothing that is logged is held back"),
     fixed("logging.format", Text, "\"text\""),
     moot("logging.options", Any, "{\"json\":{\"infoBufferSize\":\"0\"},\"text\":{\"infoBufferSize\":\"0\"}}"),
     moot("logging.verbosity", Int, "0"),
@@ -168,7 +195,7 @@ pub const FIELDS: &[Field] = &[
     moot("reservedMemory", Any, "[]"),
     moot("reservedSystemCPUs", Text, "\"\""),
     kept("resolvConf", Text, |d, v| { d.config.resolv_conf = text(v).into(); Ok(()) }, |c| json!(c.resolv_conf)),
-    moot("rotateCertificates", Bool, "false"),
+    moot("rotateCertificates", Bool, "false").overlooking(&["true"], "the node's certificates are the server's, which renews them"),
     moot("runOnce", Bool, "false"),
     moot("runtimeRequestTimeout", Span, "\"2m0s\""),
     kept("seccompDefault", Bool, |d, v| { d.config.seccomp_default = v == true; Ok(()) }, |c| json!(c.seccomp_default)),
@@ -252,15 +279,13 @@ fn max_images(value: &Value) -> Result<Option<usize>, String> {
     }
 }
 
-fn address(value: &Value) -> Result<Option<IpAddr>, String> {
+fn address(value: &Value) -> Result<IpAddr, String> {
     let text = text(value);
-    text.parse().map(Some).map_err(|_| format!("{text:?} must be a valid IP address"))
+    text.parse().map_err(|_| format!("{text:?} must be a valid IP address"))
 }
 
 fn addresses(value: &Value) -> Result<Vec<IpAddr>, String> {
-    let each = texts(value).into_iter();
-    each.map(|text| text.parse().map_err(|_| format!("{text:?} must be a valid IP address")))
-        .collect()
+    value.as_array().into_iter().flatten().map(address).collect()
 }
 
 fn directory(value: &Value) -> Result<PathBuf, String> {

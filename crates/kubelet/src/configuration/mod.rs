@@ -104,19 +104,27 @@ impl KubeletConfiguration {
                 Part::Kept(..) if flagged(field) => {}
                 Part::Kept(set, _) => set(&mut draft, value)
                     .map_err(|reason| Fault::Invalid(format!("{} {reason}", field.path)))?,
-                Part::Fixed(only) | Part::Moot(only) => {
-                    let only: Value = serde_json::from_str(only).expect("the table holds JSON");
-                    if *value != only {
-                        let (field, value) = (field.path, value.clone());
-                        return Err(Fault::NotHonoured { field, value, only });
-                    }
-                }
+                Part::Fixed(only) | Part::Moot(only) => check_only(field, value, only)?,
             }
         }
         self.follow(&mut draft);
         let config = draft.finish().map_err(Fault::Invalid)?;
         validate(&config).map_err(Fault::Invalid)?;
         Ok(config)
+    }
+
+    /// The CRI socket of the runtime that is to run the node's pods, if the file names one.
+    pub fn container_runtime_endpoint(&self) -> Option<&str> {
+        self.text("containerRuntimeEndpoint")
+    }
+
+    pub fn image_service_endpoint(&self) -> Option<&str> {
+        self.text("imageServiceEndpoint")
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        let said = self.said.iter().find(|(at, _)| FIELDS[*at].path == path);
+        said.and_then(|(_, value)| value.as_str())
     }
 
     /// Fields whose default is another field's value.
@@ -129,6 +137,19 @@ impl KubeletConfiguration {
             draft.config.max_parallel_image_pulls = Some(1);
         }
     }
+}
+
+/// What cannot be otherwise is to be as it is, or to be overlooked.
+fn check_only(field: &Field, value: &Value, only: &str) -> Result<(), Fault> {
+    let only: Value = serde_json::from_str(only).expect("the table holds JSON");
+    if *value == only {
+        return Ok(());
+    }
+    let Some(why) = field.overlooks(value) else {
+        return Err(Fault::NotHonoured { field: field.path, value: value.clone(), only });
+    };
+    tracing::warn!(field = field.path, %value, why, "this part of the configuration has no effect");
+    Ok(())
 }
 
 /// Sorts what an object holds into fields of the table and others.
@@ -237,6 +258,10 @@ fn validate(config: &KubeletConfig) -> Result<(), String> {
                 .to_owned(),
         ),
         (
+            config.image_service_endpoint.is_empty() || !config.container_runtime_endpoint.is_empty(),
+            "imageServiceEndpoint is of no use without a containerRuntimeEndpoint".to_owned(),
+        ),
+        (
             critical <= total,
             format!("shutdownGracePeriodCriticalPods {critical:?} must be <= shutdownGracePeriod {total:?}"),
         ),
@@ -266,6 +291,7 @@ pub fn shown(config: &KubeletConfig) -> Value {
             Value::Null => true,
             Value::Array(each) => each.is_empty(),
             Value::Object(each) => each.is_empty(),
+            Value::String(text) => text.is_empty(),
             _ => false,
         };
         if !is_empty {

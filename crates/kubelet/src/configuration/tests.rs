@@ -70,7 +70,6 @@ fn what_the_file_says_is_in_force_and_shown() {
     assert!(shown.get("kubeAPIQPS").is_none(), "what is not in force is not shown");
 }
 
-/// What `kubeadm init` writes, but for the cgroup driver.
 #[test]
 fn fields_that_say_nothing_are_no_trouble() {
     let config = apply(
@@ -80,6 +79,71 @@ fn fields_that_say_nothing_are_no_trouble() {
          memorySwap: {}, rotateCertificates: false, syncFrequency: 1m, volumeStatsAggPeriod: 0s, maxPods: 0, evictionHard: null}",
     );
     assert_eq!(shown(&config.expect("a good file")), shown(&plain()));
+}
+
+/// In the words of `kubeadm init`, with nothing asked of it.
+const KUBEADM: &str = r#"
+apiVersion: kubelet.config.k8s.io/v1beta1
+authentication:
+  anonymous: { enabled: false }
+  webhook: { cacheTTL: 0s, enabled: true }
+  x509: { clientCAFile: /etc/kubernetes/pki/ca.crt }
+authorization:
+  mode: Webhook
+  webhook: { cacheAuthorizedTTL: 0s, cacheUnauthorizedTTL: 0s }
+cgroupDriver: systemd
+clusterDNS: [10.96.0.10]
+clusterDomain: cluster.local
+containerRuntimeEndpoint: unix:///var/run/containerd/containerd.sock
+cpuManagerReconcilePeriod: 0s
+crashLoopBackOff: {}
+evictionPressureTransitionPeriod: 0s
+fileCheckFrequency: 0s
+healthzBindAddress: 127.0.0.1
+healthzPort: 10248
+httpCheckFrequency: 0s
+imageMaximumGCAge: 0s
+imageMinimumGCAge: 0s
+kind: KubeletConfiguration
+logging:
+  flushFrequency: 0
+  options: { json: { infoBufferSize: "0" }, text: { infoBufferSize: "0" } }
+  verbosity: 0
+memorySwap: {}
+nodeStatusReportFrequency: 0s
+nodeStatusUpdateFrequency: 0s
+resolvConf: /run/systemd/resolve/resolv.conf
+rotateCertificates: true
+runtimeRequestTimeout: 0s
+shutdownGracePeriod: 0s
+shutdownGracePeriodCriticalPods: 0s
+staticPodPath: /etc/kubernetes/manifests
+streamingConnectionIdleTimeout: 0s
+syncFrequency: 0s
+volumeStatsAggPeriod: 0s
+"#;
+
+#[test]
+fn the_file_that_kubeadm_writes_was_refused_for_what_it_says_of_every_node() {
+    let file = KubeletConfiguration::parse(KUBEADM).expect("it is known");
+    let runtime = "unix:///var/run/containerd/containerd.sock";
+    assert_eq!(file.container_runtime_endpoint(), Some(runtime));
+    assert_eq!(file.image_service_endpoint(), None);
+    let config = file.apply(plain(), &plain()).expect("a good file");
+    let (shown, before) = (shown(&config), shown(&plain()));
+    let changed: Vec<&String> = shown.as_object().expect("an object").keys().collect();
+    let changed = changed.into_iter().filter(|key| shown[*key] != before[*key]);
+    assert_eq!(
+        changed.map(|key| (key.as_str(), shown[key].clone())).collect::<Vec<_>>(),
+        [
+            ("clusterDNS", json!(["10.96.0.10"])),
+            ("containerRuntimeEndpoint", json!(runtime)),
+            ("healthzPort", json!(10248)),
+            ("resolvConf", json!("/run/systemd/resolve/resolv.conf")),
+            ("staticPodPath", json!("/etc/kubernetes/manifests")),
+        ],
+        "what is overlooked is not shown as if it were in force"
+    );
 }
 
 #[test]
@@ -99,8 +163,8 @@ fn what_is_not_honoured_is_refused_by_name() {
             "imageMinimumGCAge: time: unknown unit \" minutes\" in duration \"2 minutes\"",
         ),
         (
-            "cgroupDriver: systemd",
-            "cgroupDriver is not supported by this node: \"systemd\" was asked for, only \"cgroupfs\" is possible",
+            "cgroupDriver: other",
+            "cgroupDriver is not supported by this node: \"other\" was asked for, only \"cgroupfs\" is possible",
         ),
         (
             "readOnlyPort: 10255",
@@ -110,6 +174,11 @@ fn what_is_not_honoured_is_refused_by_name() {
             "featureGates: {A: true}",
             "featureGates is not supported by this node: {\"A\":true} was asked for, only {} is possible",
         ),
+        (
+            "healthzBindAddress: localhost",
+            "invalid configuration: healthzBindAddress \"localhost\" must be a valid IP address",
+        ),
+        ("healthzPort: 65536", "invalid configuration: healthzPort 65536 is too large"),
         ("maxPods: -1", "invalid configuration: maxPods -1 must not be a negative number"),
         (
             "imageGCHighThresholdPercent: 101",
@@ -127,6 +196,10 @@ fn what_is_not_honoured_is_refused_by_name() {
         (
             "containerLogMaxFiles: 1",
             "invalid configuration: containerLogMaxFiles must be greater than 1",
+        ),
+        (
+            "imageServiceEndpoint: unix:///images.sock",
+            "invalid configuration: imageServiceEndpoint is of no use without a containerRuntimeEndpoint",
         ),
         (
             "kubeReserved: {gpu: '1'}",

@@ -1,7 +1,7 @@
-//! Messages of plugin registration and of CSI's node service, as far as they are used.
+//! Messages of CSI's node service, as far as they are used.
 //!
-//! Counterpart: `csi.proto` (CSI v1) and `pluginregistration/v1`; names and field numbers are those of the specifications where a
-//! shorter name would not say more. Invariant: fields we do not know are passed over; a default value is not written.
+//! Counterpart: `csi.proto` (CSI v1); names and field numbers are those of the specification where a shorter name would not say
+//! more. Invariant: fields we do not know are passed over; a default value is not written.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,32 +9,6 @@ use prost::{Enumeration, Message, Oneof};
 
 /// Secrets, attributes and contexts.
 pub type Texts = BTreeMap<String, String>;
-
-#[derive(Clone, PartialEq, Message)]
-pub struct Empty {}
-
-// === registration ===
-
-/// What a plugin says of itself.
-#[derive(Clone, PartialEq, Message)]
-pub struct PluginInfo {
-    #[prost(string, tag = "1")]
-    pub kind: String,
-    #[prost(string, tag = "2")]
-    pub name: String,
-    #[prost(string, tag = "3")]
-    pub endpoint: String,
-    #[prost(string, repeated, tag = "4")]
-    pub versions: Vec<String>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub struct RegistrationStatus {
-    #[prost(bool, tag = "1")]
-    pub plugin_registered: bool,
-    #[prost(string, tag = "2")]
-    pub error: String,
-}
 
 // === what a driver says of itself and its node ===
 
@@ -122,7 +96,7 @@ pub struct VolumeCapability {
 pub enum AccessType {
     /// A volume as a raw device.
     #[prost(message, tag = "1")]
-    Block(Empty),
+    Block(()),
     #[prost(message, tag = "2")]
     Mount(MountVolume),
 }
@@ -306,7 +280,7 @@ mod tests {
             volume_path: "/dev".into(),
             capacity_range: CapacityRange { required_bytes: 300 },
             capability: VolumeCapability {
-                access_type: Some(AccessType::Block(Empty {})),
+                access_type: Some(AccessType::Block(())),
                 access_mode: VolumeAccessMode { mode: AccessMode::SingleNodeWriter.into() },
             },
             ..ExpandVolume::default()

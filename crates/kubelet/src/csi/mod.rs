@@ -1,7 +1,7 @@
 //! CSI drivers of this node: who is registered, and which of their volumes are in use here.
 //!
-//! Registration sockets in -> [`Drivers`] -> what volumes are mounted with, the CSINode object and `status.volumesInUse`.
-//! Counterpart: `pkg/kubelet/pluginmanager` and the driver store of `pkg/volume/csi`.
+//! Drivers that register -> [`Drivers`] -> what volumes are mounted with, the CSINode object and `status.volumesInUse`.
+//! Counterpart: the driver store of `pkg/volume/csi`.
 //! Invariant: a volume's stages are changed by one pod at a time; a volume counts as in use before anything is done with it.
 
 mod client;
@@ -18,9 +18,8 @@ use tokio::sync::{OwnedMutexGuard, mpsc, watch};
 
 pub use client::Endpoint;
 pub use messages::{
-    AccessMode, AccessType, Capabilities, Capability, CapacityRange, Empty, ExpandVolume,
-    MountVolume, PublishVolume, StageVolume, Texts, UsageUnit, VolumeAccessMode, VolumeCapability,
-    VolumeStats,
+    AccessMode, AccessType, Capabilities, Capability, CapacityRange, ExpandVolume, MountVolume,
+    PublishVolume, StageVolume, Texts, UsageUnit, VolumeAccessMode, VolumeCapability, VolumeStats,
 };
 
 /// Driver and handle name a volume wherever it is.

@@ -8,9 +8,6 @@ use std::collections::BTreeMap;
 use prost::Message;
 
 #[derive(Clone, PartialEq, Message)]
-pub struct Empty {}
-
-#[derive(Clone, PartialEq, Message)]
 pub struct RegisterRequest {
     #[prost(string, tag = "1")]
     pub version: String,

@@ -9,6 +9,7 @@ mod checkpoint;
 pub mod inventory;
 mod messages;
 pub mod pod_resources;
+pub mod registration;
 pub mod registry;
 
 use std::{
@@ -30,7 +31,7 @@ use tokio::sync::watch;
 use crate::allocation::Rejection;
 use inventory::{Choice, Count, Endpoint, Ids, Inventory, Plugin, Wish};
 use messages::{
-    AllocateRequest, AllocateResponse, ContainerPreferredAllocationRequest, DeviceIds, Empty,
+    AllocateRequest, AllocateResponse, ContainerPreferredAllocationRequest, DeviceIds,
     PreferredAllocationRequest, PreferredAllocationResponse,
 };
 
@@ -270,8 +271,7 @@ async fn choose_preferred(
 async fn pre_start(channel: &Channel, ids: Vec<String>) -> Result<(), String> {
     let path = "/v1beta1.DevicePlugin/PreStartContainer";
     let done = channel.unary(path, &DeviceIds { ids }, Some(PRE_START_TIMEOUT)).await;
-    done.map(|Empty {}| ())
-        .map_err(|error| format!("device plugin PreStartContainer rpc failed with err: {error}"))
+    done.map_err(|error| format!("device plugin PreStartContainer rpc failed with err: {error}"))
 }
 
 // === impl DeviceOptions ===

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     inventory::Inventory,
-    messages::{Empty, NumaNode, TopologyInfo},
+    messages::{NumaNode, TopologyInfo},
 };
 use crate::{context::NodeContext, pod::manager::PodIndex};
 
@@ -92,7 +92,7 @@ fn listen(dir: &Path) -> io::Result<UnixListener> {
 fn router(ctx: Arc<NodeContext>, index: PodIndex) -> Router {
     let (listing, getting) = ((ctx.clone(), index.clone()), (ctx.clone(), index));
     Router::default()
-        .unary(format!("{SERVICE}/List"), move |_: Empty| {
+        .unary(format!("{SERVICE}/List"), move |()| {
             let (ctx, index) = &listing;
             std::future::ready(Ok(Pods { pods: of_node(ctx, &pods(index)) }))
         })
@@ -100,7 +100,7 @@ fn router(ctx: Arc<NodeContext>, index: PodIndex) -> Router {
             let (ctx, index) = &getting;
             std::future::ready(get(ctx, &pods(index), &request))
         })
-        .unary(format!("{SERVICE}/GetAllocatableResources"), move |_: Empty| {
+        .unary(format!("{SERVICE}/GetAllocatableResources"), move |()| {
             std::future::ready(Ok(Allocatable { devices: ctx.devices.look(allocatable) }))
         })
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     inventory::{Endpoint, Plugin},
-    messages::{DevicePluginOptions, Empty, ListAndWatchResponse, RegisterRequest},
+    messages::{DevicePluginOptions, ListAndWatchResponse, RegisterRequest},
 };
 use crate::context::NodeContext;
 
@@ -43,7 +43,7 @@ pub async fn run(ctx: Arc<NodeContext>) {
             check_version(&[request.version]).map_err(refused)?;
             check_name(&request.resource_name).map_err(refused)?;
             connect(&ctx, &request.resource_name, dir.join(&request.endpoint)).await?;
-            Ok(Empty {})
+            Ok(())
         }
     };
     let router = Router::default().unary("/v1beta1.Registration/Register", register);
@@ -99,7 +99,7 @@ pub async fn connect(
     let channel = Arc::new(Channel::unix(socket));
     let path = format!("{SERVICE}/GetDevicePluginOptions");
     let options: DevicePluginOptions = channel
-        .unary(&path, &Empty {}, Some(TIMEOUT))
+        .unary(&path, &(), Some(TIMEOUT))
         .await
         .map_err(|it| Status::new(it.code, format!("failed to get device plugin options: {it}")))?;
     let generation = ctx.devices.next_generation();
@@ -116,7 +116,7 @@ pub async fn connect(
 /// Until the plugin ends its list, or another takes its place.
 async fn follow(ctx: Arc<NodeContext>, resource: String, channel: Arc<Channel>, generation: u64) {
     let path = format!("{SERVICE}/ListAndWatch");
-    let mut lists = match channel.server_streaming(&path, &Empty {}, None).await {
+    let mut lists = match channel.server_streaming(&path, &(), None).await {
         Ok(lists) => lists,
         Err(error) => return left(&ctx, &resource, generation, &error.to_string()),
     };

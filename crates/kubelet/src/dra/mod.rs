@@ -5,6 +5,7 @@
 //! Invariant: a claim is prepared once for all its pods here, and unprepared after the last of them.
 
 mod messages;
+pub mod registration;
 mod state;
 
 use std::{

@@ -25,8 +25,10 @@ use hyper_util::{
     server::conn::auto,
 };
 use rustls::server::WebPkiClientVerifier;
+use skiff_grpc::serve_each;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
 
 use self::auth::{Authorizer, Caller};
 use crate::{context::NodeContext, pod::manager::PodIndex};
@@ -77,16 +79,8 @@ impl Server {
 
     pub async fn run(self, listener: TcpListener) {
         let server = Arc::new(self);
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(server.clone().connection(stream))),
-                Err(error) => {
-                    // Out of descriptors, most likely: let some go before the next try.
-                    tracing::warn!(%error, "connection not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
-        }
+        let connection = |stream| server.clone().connection(stream);
+        serve_each(|cx| listener.poll_accept(cx), CancellationToken::new(), connection).await;
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream) {

@@ -19,9 +19,6 @@ const DRIVER: &str = "gpu.example.com";
 const SERVICE: &str = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin";
 
 #[derive(Clone, PartialEq, Message)]
-struct Empty {}
-
-#[derive(Clone, PartialEq, Message)]
 struct PluginInfo {
     #[prost(string, tag = "1")]
     kind: String,
@@ -49,7 +46,7 @@ struct Claim {
 #[derive(Clone, PartialEq, Message)]
 struct Done {
     #[prost(btree_map = "string, message", tag = "1")]
-    claims: BTreeMap<String, Empty>,
+    claims: BTreeMap<String, ()>,
 }
 
 /// Serves registration and claims on one socket; gone when dropped.
@@ -72,20 +69,20 @@ impl Driver {
             move |request: Claims| {
                 let names = request.claims.iter().map(|claim| format!("{call} {}", claim.name));
                 calls.lock().expect("no panic").extend(names);
-                let claims = request.claims.into_iter().map(|claim| (claim.uid, Empty {}));
+                let claims = request.claims.into_iter().map(|claim| (claim.uid, ()));
                 std::future::ready(Ok::<_, Status>(Done { claims: claims.collect() }))
             }
         };
         let router = Router::default()
-            .unary("/pluginregistration.Registration/GetInfo", |_: Empty| async {
+            .unary("/pluginregistration.Registration/GetInfo", |()| async {
                 Ok(PluginInfo {
                     kind: "DRAPlugin".into(),
                     name: DRIVER.into(),
                     versions: vec!["v1.DRAPlugin".into()],
                 })
             })
-            .unary("/pluginregistration.Registration/NotifyRegistrationStatus", |_: Empty| async {
-                Ok(Empty {})
+            .unary("/pluginregistration.Registration/NotifyRegistrationStatus", |()| async {
+                Ok(())
             })
             .unary(format!("{SERVICE}/NodePrepareResources"), answer("prepare"))
             .unary(format!("{SERVICE}/NodeUnprepareResources"), answer("unprepare"));

@@ -15,6 +15,7 @@ use skiff_kubelet::{Kubelet, KubeletConfig};
 use skiff_net::{ServiceProxy, ServiceProxyConfig};
 use tokio::net::TcpListener;
 
+use super::flags::RuntimeTerms;
 use super::identity::Clients;
 use super::runtime::NodeRuntime;
 use super::terms::Terms;
@@ -134,6 +135,12 @@ fn kubelet_config(terms: &Terms, api: &ApiServer, runtime: String) -> Result<Kub
     config.shutdown = terms.shutdown;
     config.max_pods = terms.max_pods;
     config.static_pod_path = terms.static_pod_path.clone();
+    if let RuntimeTerms::Remote { endpoint, runtime, images } = &terms.runtime {
+        config.container_runtime_endpoint = endpoint.clone();
+        if images != runtime {
+            config.image_service_endpoint = format!("unix://{}", images.display());
+        }
+    }
     match &terms.kubelet_configuration {
         Some(file) => Ok(file.apply(config, &plain)?),
         None => Ok(config),

@@ -68,6 +68,8 @@ impl Terms {
         api.port = listener.local_addr()?.port();
         api.extra_addresses.push(node_ip);
         api.extra_names.push(node_name.clone());
+        let kubelet_configuration =
+            node.kubelet_config.as_deref().map(KubeletConfiguration::read).transpose()?;
         Ok(Terms {
             data_dir: args.data_dir.clone(),
             api,
@@ -80,7 +82,7 @@ impl Terms {
             cluster_domain: network.cluster_domain.clone(),
             cluster_dns: Ipv4Addr::from(u32::from(service_cidr.network()) + 10),
             cgroup_root: node.cgroup_root.clone(),
-            runtime: args.runtime.terms(&args.data_dir)?,
+            runtime: args.runtime.terms(&args.data_dir, kubelet_configuration.as_ref())?,
             images: args.images.checked()?,
             eviction: args.eviction.config()?,
             shutdown: shutdown(node)?,
@@ -90,11 +92,7 @@ impl Terms {
                 .as_ref()
                 .map(std::path::absolute)
                 .transpose()?,
-            kubelet_configuration: node
-                .kubelet_config
-                .as_deref()
-                .map(KubeletConfiguration::read)
-                .transpose()?,
+            kubelet_configuration,
             kubelet_dir: kubelet_dir(args)?,
             listener,
         })

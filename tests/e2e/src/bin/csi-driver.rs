@@ -4,38 +4,18 @@
 //! It speaks as much of identity, registration and node service as the hostpath driver of the CSI project does; volumes that come
 //! without a staging path are inline ones, which get a file system in memory.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, path::Path, sync::Arc};
 
+use e2e::plugin::{Directories, PluginInfo, listen, registration};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use prost::Message;
 use skiff_grpc::{Code, Router, Status};
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "disk.example.com";
 /// Staging, statistics, expansion.
 const CAPABILITIES: [i32; 3] = [1, 2, 3];
 const TOTAL: i64 = 1 << 30;
-
-#[derive(Clone, PartialEq, Message)]
-struct Empty {}
-
-#[derive(Clone, PartialEq, Message)]
-struct PluginInfo {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, tag = "3")]
-    endpoint: String,
-    #[prost(string, repeated, tag = "4")]
-    versions: Vec<String>,
-}
 
 #[derive(Clone, PartialEq, Message)]
 struct NodeInfo {
@@ -127,31 +107,24 @@ struct Usage {
 }
 
 struct Driver {
-    state: PathBuf,
+    directories: Directories,
 }
 
-type Answer = Result<Empty, Status>;
+type Answer = Result<(), Status>;
 
 // === impl Driver ===
 
 impl Driver {
-    fn note(&self, call: &str, volume: &str, more: &str) {
-        let path = self.state.join("calls");
-        let mut calls = std::fs::OpenOptions::new().create(true).append(true).open(path);
-        let file = calls.as_mut().expect("the state is writable");
-        writeln!(file, "{call} {volume} {more}").expect("the state is writable");
-    }
-
     fn stage(&self, request: &Stage) -> Answer {
-        self.note("stage", &request.volume, "");
-        let volume = self.state.join("volumes").join(&request.volume);
+        self.directories.note(&format!("stage {}", request.volume));
+        let volume = self.directories.state.join("volumes").join(&request.volume);
         std::fs::create_dir_all(&volume).map_err(internal)?;
         bind(&volume, Path::new(&request.staging))
     }
 
     fn publish(&self, request: &Publish) -> Answer {
         let pod = request.context.get("csi.storage.k8s.io/pod.name").cloned().unwrap_or_default();
-        self.note("publish", &request.volume, &pod);
+        self.directories.note(&format!("publish {} {pod}", request.volume));
         let target = Path::new(&request.target);
         std::fs::create_dir_all(target).map_err(internal)?;
         if !request.staging.is_empty() {
@@ -164,26 +137,26 @@ impl Driver {
             let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
             mount(None::<&str>, target, None::<&str>, flags, None::<&str>).map_err(internal)?;
         }
-        Ok(Empty {})
+        Ok(())
     }
 
     fn take_down(&self, call: &str, request: &VolumeAt) -> Answer {
-        self.note(call, &request.volume, "");
+        self.directories.note(&format!("{call} {}", request.volume));
         let path = Path::new(&request.path);
         while is_mounted(path) {
             umount2(path, MntFlags::empty()).map_err(internal)?;
         }
         match std::fs::remove_dir(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(internal(error)),
-            _ => Ok(Empty {}),
+            _ => Ok(()),
         }
     }
 
     fn expand(&self, request: &Expand) -> Answer {
         let size = request.range.as_ref().map_or(0, |range| range.required);
-        self.note("expand", &request.volume, &size.to_string());
+        self.directories.note(&format!("expand {} {size}", request.volume));
         match is_mounted(Path::new(&request.path)) {
-            true => Ok(Empty {}),
+            true => Ok(()),
             false => Err(Status::new(Code::NotFound, "the volume is not there")),
         }
     }
@@ -209,7 +182,7 @@ fn bind(from: &Path, to: &Path) -> Answer {
     if !is_mounted(to) {
         mount(Some(from), to, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(internal)?;
     }
-    Ok(Empty {})
+    Ok(())
 }
 
 fn node_service(driver: &Arc<Driver>) -> Router {
@@ -219,8 +192,8 @@ fn node_service(driver: &Arc<Driver>) -> Router {
     let capabilities = Capabilities { capabilities: CAPABILITIES.map(capability).into() };
     let node_id = || NodeInfo { node_id: "here".into() };
     Router::default()
-        .unary("/csi.v1.Node/NodeGetInfo", move |_: Empty| async move { Ok(node_id()) })
-        .unary("/csi.v1.Node/NodeGetCapabilities", move |_: Empty| {
+        .unary("/csi.v1.Node/NodeGetInfo", move |()| async move { Ok(node_id()) })
+        .unary("/csi.v1.Node/NodeGetCapabilities", move |()| {
             let capabilities = capabilities.clone();
             async move { Ok(capabilities) }
         })
@@ -236,38 +209,23 @@ fn node_service(driver: &Arc<Driver>) -> Router {
         .unary("/csi.v1.Node/NodeGetVolumeStats", move |it| std::future::ready(stats.stats(&it)))
 }
 
-fn registration(endpoint: &Path) -> Router {
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let directories = Directories::of_arguments();
+    // Short names: a socket's path has room for 107 bytes.
+    let endpoint = directories.kubelet.join("plugins/disk/csi.sock");
+    let socket = directories.kubelet.join("plugins_registry/disk.sock");
+    for socket in [&endpoint, &socket] {
+        std::fs::create_dir_all(socket.parent().expect("it has one")).expect("a directory");
+    }
+    let (at, stop) = (|socket| listen(socket).expect("a socket"), CancellationToken::new);
     let info = PluginInfo {
         kind: "CSIPlugin".into(),
         name: NAME.into(),
         endpoint: endpoint.display().to_string(),
         versions: vec!["1.0.0".into()],
     };
-    Router::default()
-        .unary("/pluginregistration.Registration/GetInfo", move |_: Empty| {
-            let info = info.clone();
-            async move { Ok(info) }
-        })
-        .unary("/pluginregistration.Registration/NotifyRegistrationStatus", |_: Empty| async {
-            Ok(Empty {})
-        })
-}
-
-fn listen(socket: &Path) -> UnixListener {
-    std::fs::create_dir_all(socket.parent().expect("it has one")).expect("a directory");
-    let _ = std::fs::remove_file(socket);
-    UnixListener::bind(socket).expect("a socket")
-}
-
-#[tokio::main(flavor = "current_thread")]
-async fn main() {
-    let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [kubelet, state] = &args[..] else { panic!("csi-driver KUBELET_DIR STATE_DIR") };
-    // Short names: a socket's path has room for 107 bytes.
-    let endpoint = kubelet.join("plugins/disk/csi.sock");
-    let driver = Arc::new(Driver { state: state.clone() });
-    let node = node_service(&driver).serve(listen(&endpoint), CancellationToken::new());
-    let socket = kubelet.join("plugins_registry/disk.sock");
-    let registration = registration(&endpoint).serve(listen(&socket), CancellationToken::new());
+    let node = node_service(&Arc::new(Driver { directories })).serve(at(&endpoint), stop());
+    let registration = registration(info).serve(at(&socket), stop());
     tokio::join!(node, registration);
 }

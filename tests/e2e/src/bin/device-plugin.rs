@@ -4,24 +4,17 @@
 //! gets `/dev/dongle`, the ids in `DONGLES`, and STATE_DIR at `/dongle`. When the agent removes the socket, as it does when it
 //! starts, the plugin registers again.
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
+use e2e::plugin::{Directories, listen};
 use futures::{StreamExt, stream};
 use prost::Message;
 use skiff_grpc::{Channel, Router};
-use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 
 const RESOURCE: &str = "example.com/dongle";
 const SOCKET: &str = "dongle.sock";
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-
-#[derive(Clone, PartialEq, Message)]
-struct Empty {}
 
 #[derive(Clone, PartialEq, Message)]
 struct Register {
@@ -121,12 +114,12 @@ fn container(state: &Path, ids: &Ids) -> Container {
 fn service(state: &Path) -> Router {
     let (listed, allocating) = (state.to_owned(), state.to_owned());
     Router::default()
-        .unary("/v1beta1.DevicePlugin/GetDevicePluginOptions", |_: Empty| async { Ok(Empty {}) })
+        .unary("/v1beta1.DevicePlugin/GetDevicePluginOptions", async |()| Ok(()))
         .unary("/v1beta1.DevicePlugin/Allocate", move |request: Allocate| {
             let containers = request.containers.iter().map(|ids| container(&allocating, ids));
             std::future::ready(Ok(Allocated { containers: containers.collect() }))
         })
-        .server_streaming("/v1beta1.DevicePlugin/ListAndWatch", move |_: Empty| {
+        .server_streaming("/v1beta1.DevicePlugin/ListAndWatch", move |()| {
             let state = listed.clone();
             let lists = stream::unfold(None, move |last| {
                 let state = state.clone();
@@ -146,18 +139,16 @@ fn service(state: &Path) -> Router {
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [kubelet, state] = &args[..] else { panic!("device-plugin KUBELET_DIR STATE_DIR") };
+    let Directories { kubelet, state } = Directories::of_arguments();
     let dir = kubelet.join("device-plugins");
     loop {
         let socket = dir.join(SOCKET);
-        let _ = std::fs::remove_file(&socket);
-        let Ok(listener) = UnixListener::bind(&socket) else {
+        let Ok(listener) = listen(&socket) else {
             tokio::time::sleep(LOOK_EVERY).await;
             continue;
         };
         let stop = CancellationToken::new();
-        let serving = tokio::spawn(service(state).serve(listener, stop.clone()));
+        let serving = tokio::spawn(service(&state).serve(listener, stop.clone()));
         let request = Register {
             version: "v1beta1".into(),
             endpoint: SOCKET.into(),
@@ -165,7 +156,7 @@ async fn main() {
         };
         let agent = Channel::unix(dir.join("kubelet.sock"));
         let register = "/v1beta1.Registration/Register";
-        let registered: Result<Empty, _> = agent.unary(register, &request, None).await;
+        let registered: Result<(), _> = agent.unary(register, &request, None).await;
         // An agent that is just starting is asked again.
         while registered.is_ok() && socket.exists() {
             tokio::time::sleep(LOOK_EVERY).await;

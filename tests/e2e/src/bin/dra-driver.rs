@@ -2,29 +2,16 @@
 //!
 //! Usage: `dra-driver KUBELET_DIR STATE_DIR`. `STATE_DIR/calls` has a line for each call about a claim.
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf};
+use std::{collections::BTreeMap, sync::Arc};
 
+use e2e::plugin::{Directories, PluginInfo, listen, registration};
 use prost::Message;
-use skiff_grpc::{Router, Status};
-use tokio::net::UnixListener;
+use skiff_grpc::Status;
 use tokio_util::sync::CancellationToken;
 
 const NAME: &str = "gpu.example.com";
 const CDI_DEVICE: &str = "example.com/gpu=zero";
 const SERVICE: &str = "/k8s.io.kubelet.pkg.apis.dra.v1.DRAPlugin";
-
-#[derive(Clone, PartialEq, Message)]
-struct Empty {}
-
-#[derive(Clone, PartialEq, Message)]
-struct PluginInfo {
-    #[prost(string, tag = "1")]
-    kind: String,
-    #[prost(string, tag = "2")]
-    name: String,
-    #[prost(string, repeated, tag = "4")]
-    versions: Vec<String>,
-}
 
 #[derive(Clone, PartialEq, Message)]
 struct Claims {
@@ -61,12 +48,14 @@ struct Device {
     cdi_devices: Vec<String>,
 }
 
-fn answer(state: PathBuf, call: &'static str, devices: bool) -> impl Fn(Claims) -> Done {
+fn answer(
+    directories: &Arc<Directories>,
+    call: &'static str,
+    devices: bool,
+) -> impl Fn(Claims) -> Done + use<> {
+    let directories = directories.clone();
     move |request| {
-        let mut calls =
-            std::fs::OpenOptions::new().create(true).append(true).open(state.join("calls"));
-        let calls = calls.as_mut().expect("the state is writable");
-        writeln!(calls, "{call}").expect("the state is writable");
+        directories.note(call);
         let device = || Device {
             pool: "node".into(),
             device: "zero".into(),
@@ -82,25 +71,19 @@ type Done = std::future::Ready<Result<Answer, Status>>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
-    let args: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
-    let [kubelet, state] = &args[..] else { panic!("dra-driver KUBELET_DIR STATE_DIR") };
-    let listener = UnixListener::bind(kubelet.join("plugins_registry/gpu.sock")).expect("a socket");
+    let directories = Arc::new(Directories::of_arguments());
+    let socket = directories.kubelet.join("plugins_registry/gpu.sock");
     let info = PluginInfo {
         kind: "DRAPlugin".into(),
         name: NAME.into(),
         versions: vec!["v1.DRAPlugin".into()],
+        ..PluginInfo::default()
     };
-    let router = Router::default()
-        .unary("/pluginregistration.Registration/GetInfo", move |_: Empty| {
-            std::future::ready(Ok(info.clone()))
-        })
-        .unary("/pluginregistration.Registration/NotifyRegistrationStatus", |_: Empty| async {
-            Ok(Empty {})
-        })
-        .unary(format!("{SERVICE}/NodePrepareResources"), answer(state.clone(), "prepare", true))
+    let router = registration(info)
+        .unary(format!("{SERVICE}/NodePrepareResources"), answer(&directories, "prepare", true))
         .unary(
             format!("{SERVICE}/NodeUnprepareResources"),
-            answer(state.clone(), "give back", false),
+            answer(&directories, "give back", false),
         );
-    router.serve(listener, CancellationToken::new()).await;
+    router.serve(listen(&socket).expect("a socket"), CancellationToken::new()).await;
 }

@@ -12,8 +12,8 @@ use skiff_api::csi::sha256_hex;
 use super::{CsiError, expand::Sizes};
 use crate::{
     csi::{
-        AccessMode, AccessType, Capabilities, Capability, Empty, MountVolume, Texts,
-        VolumeAccessMode, VolumeCapability, VolumeId,
+        AccessMode, AccessType, Capabilities, Capability, MountVolume, Texts, VolumeAccessMode,
+        VolumeCapability, VolumeId,
     },
     pod::desired::PodKey,
 };
@@ -136,7 +136,7 @@ impl Source {
     pub fn capability(&self, capabilities: &Capabilities, group: Option<u32>) -> VolumeCapability {
         let options = self.persistent.as_ref().map(|persistent| persistent.mount_options.clone());
         let access_type = match self.block {
-            true => AccessType::Block(Empty {}),
+            true => AccessType::Block(()),
             false => AccessType::Mount(MountVolume {
                 fs_type: self.fs_type.clone(),
                 mount_flags: options.unwrap_or_default(),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use skiff_cri::socket_of;
+use skiff_kubelet::KubeletConfiguration;
 
 use super::Result;
 
@@ -32,15 +33,25 @@ pub enum RuntimeTerms {
 // === impl RuntimeArgs ===
 
 impl RuntimeArgs {
-    pub fn terms(&self, data_dir: &Path) -> Result<RuntimeTerms> {
-        let Some(endpoint) = self.container_runtime_endpoint.as_deref().filter(|e| !e.is_empty())
-        else {
+    /// What no flag says, the node's configuration may.
+    pub fn terms(
+        &self,
+        data_dir: &Path,
+        node: Option<&KubeletConfiguration>,
+    ) -> Result<RuntimeTerms> {
+        let flag = self.container_runtime_endpoint.as_deref().filter(|e| !e.is_empty());
+        let file = node.and_then(KubeletConfiguration::container_runtime_endpoint);
+        if self.cri_socket.is_some() && file.is_some() {
+            return Err("--cri-socket cannot be used where the node's configuration has a containerRuntimeEndpoint".into());
+        }
+        let Some(endpoint) = flag.or(file) else {
             let cri_socket = self.cri_socket.clone();
             return Ok(RuntimeTerms::Embedded {
                 cri_socket: cri_socket.unwrap_or_else(|| data_dir.join("cri.sock")),
             });
         };
-        let images = self.image_service_endpoint.as_deref().filter(|e| !e.is_empty());
+        let flag = self.image_service_endpoint.as_deref().filter(|e| !e.is_empty());
+        let images = flag.or(node.and_then(KubeletConfiguration::image_service_endpoint));
         Ok(RuntimeTerms::Remote {
             endpoint: endpoint.to_owned(),
             runtime: socket_of(endpoint)?,
@@ -62,9 +73,17 @@ mod tests {
     }
 
     fn terms(args: &[&str]) -> std::result::Result<String, String> {
+        terms_with(args, None)
+    }
+
+    fn terms_with(
+        args: &[&str],
+        node: Option<&KubeletConfiguration>,
+    ) -> std::result::Result<String, String> {
         let args = std::iter::once("skiff").chain(args.iter().copied());
         let parsed = Command::try_parse_from(args).map_err(|error| error.to_string())?;
-        let terms = parsed.runtime.terms(Path::new("/data")).map_err(|error| error.to_string())?;
+        let terms =
+            parsed.runtime.terms(Path::new("/data"), node).map_err(|error| error.to_string())?;
         Ok(match terms {
             RuntimeTerms::Embedded { cri_socket } => format!("embedded {}", cri_socket.display()),
             RuntimeTerms::Remote { runtime, images, .. } => {
@@ -83,5 +102,21 @@ mod tests {
         assert!(terms(&[images]).is_err(), "images of which runtime?");
         assert!(terms(&[remote, "--cri-socket=/s"]).is_err(), "it has a socket of its own");
         assert!(terms(&["--container-runtime-endpoint=tcp://c:1"]).is_err());
+    }
+
+    #[test]
+    fn the_nodes_configuration_may_name_a_runtime_too() {
+        let file = std::env::temp_dir().join(format!("skiff-kubelet-{}.yaml", std::process::id()));
+        let text = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n\
+                    containerRuntimeEndpoint: unix:///f.sock\nimageServiceEndpoint: unix:///i.sock\n";
+        std::fs::write(&file, text).expect("a file");
+        let node = KubeletConfiguration::read(&file).expect("it reads");
+        std::fs::remove_file(&file).expect("it is there");
+        assert_eq!(terms_with(&[], Some(&node)).as_deref(), Ok("remote /f.sock /i.sock"));
+        let flag = "--container-runtime-endpoint=unix:///c.sock";
+        assert_eq!(terms_with(&[flag], Some(&node)).as_deref(), Ok("remote /c.sock /i.sock"));
+        assert!(terms_with(&["--cri-socket=/s"], Some(&node)).is_err(), "which is it to be?");
+        let plain = KubeletConfiguration::default();
+        assert_eq!(terms_with(&[], Some(&plain)).as_deref(), Ok("embedded /data/cri.sock"));
     }
 }
