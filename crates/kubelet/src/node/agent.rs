@@ -5,19 +5,22 @@
 //! Invariant: the status is written when it changes and every five minutes, never more often; labels set by others
 //! are left alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeStatus};
+use k8s_openapi::{
+    api::core::v1::{Node, NodeStatus},
+    apimachinery::pkg::api::resource::Quantity,
+};
 use kube::{
     Api,
     api::{Patch, PatchParams, PostParams},
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     lease,
-    status::{Readings, labels, node, same, status},
+    status::{Readings, labels, node, patch, same, status},
 };
 use crate::{context::NodeContext, events::EventType};
 
@@ -35,11 +38,16 @@ pub async fn run(ctx: Arc<NodeContext>) {
     let mut conditions = ctx.conditions.subscribe();
     let mut in_use = ctx.csi.watch_in_use();
     let mut devices = ctx.devices.watch();
+    let mut known_capacity = BTreeMap::new();
     loop {
-        let wanted =
-            status(&ctx.config, &ctx.machine, &readings(&ctx).await, &reported, Timestamp::now());
+        match known(&ctx, &api).await {
+            Ok(capacity) => known_capacity = capacity,
+            Err(error) => tracing::warn!(%error, "node not read"),
+        }
+        let readings = readings(&ctx, &known_capacity).await;
+        let wanted = status(&ctx.config, &ctx.machine, &readings, &reported, Timestamp::now());
         if !same(&wanted, &reported) || due <= tokio::time::Instant::now() {
-            match write(&ctx, &api, &wanted).await {
+            match write(&ctx, &api, patch(&reported, &wanted)).await {
                 Ok(()) => {
                     announce(&ctx, &reported, &wanted);
                     reported = wanted;
@@ -81,8 +89,13 @@ async fn try_register(ctx: &NodeContext, api: &Api<Node>) -> kube::Result<Node> 
     let name = &ctx.config.node_name;
     let mut wanted = node(&ctx.config, &ctx.machine);
     let none = NodeStatus::default();
-    wanted.status =
-        Some(status(&ctx.config, &ctx.machine, &readings(ctx).await, &none, Timestamp::now()));
+    wanted.status = Some(status(
+        &ctx.config,
+        &ctx.machine,
+        &readings(ctx, &BTreeMap::new()).await,
+        &none,
+        Timestamp::now(),
+    ));
     match api.create(&PostParams::default(), &wanted).await {
         Err(kube::Error::Api(status)) if status.code == 409 => {
             let body = json!({ "metadata": { "labels": labels(&ctx.config, &ctx.machine) } });
@@ -92,13 +105,18 @@ async fn try_register(ctx: &NodeContext, api: &Api<Node>) -> kube::Result<Node> 
     }
 }
 
-async fn write(ctx: &NodeContext, api: &Api<Node>, status: &NodeStatus) -> kube::Result<()> {
-    // Conditions merge by type, so those of other owners stay.
-    let body = Patch::Strategic(json!({ "status": status }));
+async fn write(ctx: &NodeContext, api: &Api<Node>, body: Value) -> kube::Result<()> {
+    let body = Patch::Strategic(body);
     api.patch_status(&ctx.config.node_name, &PatchParams::default(), &body).await.map(drop)
 }
 
-async fn readings(ctx: &NodeContext) -> Readings {
+/// The capacity in the Node object, to which others may add.
+async fn known(ctx: &NodeContext, api: &Api<Node>) -> kube::Result<BTreeMap<String, Quantity>> {
+    let node = api.get_opt(&ctx.config.node_name).await?;
+    Ok(node.and_then(|node| node.status?.capacity).unwrap_or_default())
+}
+
+async fn readings(ctx: &NodeContext, known_capacity: &BTreeMap<String, Quantity>) -> Readings {
     let runtime = &ctx.runtime;
     let (version, unready, images, features) = tokio::join!(
         runtime.version(),
@@ -118,6 +136,7 @@ async fn readings(ctx: &NodeContext) -> Readings {
         going: ctx.going.is_going(),
         volumes_in_use: ctx.csi.volumes_in_use(),
         devices: ctx.devices.counts(),
+        known_capacity: known_capacity.clone(),
     }
 }
 

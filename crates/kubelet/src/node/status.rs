@@ -17,6 +17,7 @@ use k8s_openapi::{
         apis::meta::v1::{ObjectMeta, Time},
     },
 };
+use serde_json::{Value, json};
 use skiff_runtime::{Image, RuntimeFeatures, Version};
 
 use super::machine::Machine;
@@ -43,6 +44,8 @@ pub struct Readings {
     pub volumes_in_use: Vec<String>,
     /// What plugins offer.
     pub devices: Vec<Count>,
+    /// The capacity that the API server knows of, whoever told it.
+    pub known_capacity: BTreeMap<String, Quantity>,
 }
 
 pub fn node(config: &KubeletConfig, machine: &Machine) -> Node {
@@ -88,10 +91,13 @@ pub fn status(
     previous: &NodeStatus,
     now: Timestamp,
 ) -> NodeStatus {
+    let capacity = with_devices(machine.capacity(), readings, |it| it.capacity);
+    let mut allocatable = with_devices(machine.allocatable(), readings, |it| it.allocatable);
+    allocatable.extend(advertised(&readings.known_capacity, &capacity));
     NodeStatus {
         addresses: Some(addresses(config)),
-        allocatable: Some(with_devices(machine.allocatable(), readings, |it| it.allocatable)),
-        capacity: Some(with_devices(machine.capacity(), readings, |it| it.capacity)),
+        allocatable: Some(allocatable),
+        capacity: Some(capacity),
         conditions: Some(conditions(readings, previous, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
             kubelet_endpoint: Some(DaemonEndpoint { port: config.port.into() }),
@@ -116,6 +122,15 @@ fn with_devices(
     let devices = readings.devices.iter();
     resources.extend(devices.map(|it| (it.resource.clone(), Quantity(number(it).to_string()))));
     resources
+}
+
+/// What an administrator has patched into the capacity: all of it may be given to pods.
+fn advertised(
+    known: &BTreeMap<String, Quantity>,
+    own: &BTreeMap<String, Quantity>,
+) -> BTreeMap<String, Quantity> {
+    let others = known.iter().filter(|(resource, _)| !own.contains_key(*resource));
+    others.map(|(resource, quantity)| (resource.clone(), quantity.clone())).collect()
 }
 
 /// The one of pods that name no RuntimeClass.
@@ -241,6 +256,19 @@ pub fn same(a: &NodeStatus, b: &NodeStatus) -> bool {
     bare(a) == bare(b)
 }
 
+/// The patch that makes `wanted` of what was reported. Conditions and resources of other owners stay, but what is no
+/// longer allocatable has to be named.
+pub fn patch(reported: &NodeStatus, wanted: &NodeStatus) -> Value {
+    let mut body = json!({ "status": wanted });
+    let lost = |resource: &&String| {
+        !wanted.allocatable.as_ref().is_some_and(|now| now.contains_key(*resource))
+    };
+    for resource in reported.allocatable.iter().flat_map(BTreeMap::keys).filter(lost) {
+        body["status"]["allocatable"][resource] = Value::Null;
+    }
+    body
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -262,5 +290,35 @@ mod tests {
         assert_eq!(changed, ["MemoryPressure"]);
         assert_eq!(second[0].reason.as_deref(), Some("KubeletHasInsufficientMemory"));
         assert_eq!((second[3].type_.as_str(), second[3].status.as_str()), ("Ready", "True"));
+    }
+
+    fn quantities(of: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
+        of.iter().map(|(name, value)| ((*name).into(), Quantity((*value).into()))).collect()
+    }
+
+    #[test]
+    fn what_was_patched_into_the_capacity_could_not_be_asked_for() {
+        let config = KubeletConfig::new("node", Vec::new());
+        let known_capacity = quantities(&[("cpu", "64000"), ("example.com/dongle", "4")]);
+        let readings = Readings { known_capacity, ..Readings::default() };
+        let (machine, none) = (Machine::read(&config), NodeStatus::default());
+        let told = status(&config, &machine, &readings, &none, Timestamp::UNIX_EPOCH);
+        let allocatable = told.allocatable.expect("a node says what it has");
+        assert_eq!(allocatable.get("example.com/dongle"), Some(&Quantity("4".into())));
+        assert_eq!(allocatable.get("cpu"), machine.allocatable().get("cpu"));
+    }
+
+    #[test]
+    fn what_left_the_capacity_leaves_what_is_allocatable() {
+        let with = |resources| NodeStatus {
+            allocatable: Some(quantities(resources)),
+            ..NodeStatus::default()
+        };
+        let (before, after) =
+            (with(&[("cpu", "2"), ("example.com/dongle", "4")]), with(&[("cpu", "2")]));
+        let allocatable = |body: Value| body["status"]["allocatable"].clone();
+        let gone = json!({ "cpu": "2", "example.com/dongle": null });
+        assert_eq!(allocatable(patch(&before, &after)), gone);
+        assert_eq!(allocatable(patch(&after, &after)), json!({ "cpu": "2" }));
     }
 }
