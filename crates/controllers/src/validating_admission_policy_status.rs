@@ -34,12 +34,14 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     if seen.is_some_and(|seen| seen >= generation) {
         return Ok(Action::Done);
     }
+    let uid = policy.metadata.uid.clone();
     let policy = serde_json::to_value(&*policy)
         .map_err(|error| Error::Invalid(format!("cannot encode a policy: {error}")))?;
     let status = status(generation, &warnings(&ctx.client, &policy).await?);
     let applied = json!({
         "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy",
-        "metadata": { "name": key.name }, "status": status,
+        // A later policy of that name has the same generation, and other faults.
+        "metadata": { "name": key.name, "uid": uid }, "status": status,
     });
     ctx.apply_status::<ValidatingAdmissionPolicy>(&key, MANAGER, &applied).await?;
     Ok(Action::Done)
