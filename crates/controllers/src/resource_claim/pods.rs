@@ -1,8 +1,9 @@
 //! What a pod's entries call for: a claim from the template, word of it in the pod's status, and a reservation.
 //!
 //! A pod and its claims in -> `need` per entry -> creates and one status patch. Claims of a pod that was put on its node
-//! without the scheduler are reserved for it here.
-//! Invariant: a second claim is made for an entry only when the first is gone.
+//! without the scheduler are reserved for it here. Differs from upstream: a claim that was made twice because the answer to
+//! the first create was lost is deleted again.
+//! Invariant: a second claim is made for an entry only when the first is gone, or not known to be there.
 
 use std::sync::Arc;
 
@@ -72,7 +73,15 @@ async fn made(ctx: &Ctx, pod: &Pod, claim: &PodClaim) -> Result<Option<String>> 
     let named = claim.claim().and_then(|name| store.get(&Key::new(&*key.namespace, name)));
     let own = store.owned_by(pod.metadata.uid.as_deref().unwrap_or_default());
     match need(pod, claim, named.as_deref(), &own) {
-        Need::Nothing => Ok(None),
+        Need::Nothing => {
+            for spare in spare(pod, claim, &own) {
+                match ctx.delete(spare.as_ref()).await {
+                    Err(error) if error.is_not_found() => {}
+                    outcome => outcome?,
+                }
+            }
+            Ok(None)
+        }
         Need::Word(name) => Ok(Some(name)),
         Need::Claim => {
             let entries = pod.spec.iter().flat_map(|spec| spec.resource_claims.iter().flatten());
@@ -99,13 +108,35 @@ fn need(
         StandsFor::Own(_) | StandsFor::Awaited => {}
     }
     // It may have been made, and the word of it lost.
-    let for_entry = own.iter().find(|made| {
+    let name = for_entry(pod, claim, own).next().and_then(|claim| claim.metadata.name.clone());
+    name.map_or(Need::Claim, Need::Word)
+}
+
+/// What was made for the entry.
+fn for_entry<'a>(
+    pod: &Pod,
+    claim: &PodClaim,
+    own: &'a [Arc<ResourceClaim>],
+) -> impl Iterator<Item = &'a Arc<ResourceClaim>> {
+    own.iter().filter(move |made| {
         let annotations = made.metadata.annotations.as_ref();
         is_controlled_by(pod, &made.metadata)
             && annotations.and_then(|all| all.get(ENTRY)) == Some(&claim.entry)
-    });
-    let name = for_entry.and_then(|claim| claim.metadata.name.clone());
-    name.map_or(Need::Claim, Need::Word)
+    })
+}
+
+/// What was made for the entry beside the claim that the pod knows of, and nobody uses.
+fn spare<'a>(
+    pod: &Pod,
+    claim: &PodClaim,
+    own: &'a [Arc<ResourceClaim>],
+) -> impl Iterator<Item = &'a Arc<ResourceClaim>> {
+    for_entry(pod, claim, own).filter(move |made| {
+        let StandsFor::Own(known) = &claim.stands_for else { return false };
+        made.metadata.name.as_ref() != Some(known)
+            && made.metadata.deletion_timestamp.is_none()
+            && reserved_for(made).is_empty()
+    })
 }
 
 fn from_template(ctx: &Ctx, pod: &Pod, entry: &PodResourceClaim) -> Result<ResourceClaim> {
@@ -210,6 +241,28 @@ mod tests {
             let own: Vec<_> = claims.iter().map(|claim| Arc::new((*claim).clone())).collect();
             assert_eq!(need(&pod, entry, named, &own), expected, "{status} {claims:?}");
         }
+    }
+
+    /// The answer to a create was lost, and the next one came before the claim was heard of.
+    #[test]
+    fn a_claim_that_was_made_twice_is_spared_once() {
+        let used = {
+            let mut used = claim("used", "u");
+            let user = yaml("{resource: pods, name: other, uid: o}");
+            used.status.get_or_insert_default().reserved_for = Some(vec![user]);
+            used
+        };
+        let own = [claim("made", "u"), claim("again", "u"), claim("theirs", "other"), used];
+        let own = own.map(Arc::new);
+        let spared = |status: &str| {
+            let pod: Pod = yaml(&format!("{POD}, status: {status}}}"));
+            let entry = &pod_claims(&pod)[0];
+            let spared = spare(&pod, entry, &own).filter_map(|claim| claim.metadata.name.clone());
+            spared.collect::<Vec<_>>()
+        };
+        let told = "{resourceClaimStatuses: [{name: gpu, resourceClaimName: made}]}";
+        assert_eq!(spared(told), ["again"]);
+        assert!(spared("{}").is_empty(), "the pod does not know yet which one it is");
     }
 
     #[test]
