@@ -3,7 +3,8 @@
 //! A directory -> the keys that Secrets are sealed with, the current one first. The keys are in `secrets-encryption.json`
 //! beside the store, each sealed in turn by `pki/secrets-encryption.key`: a copy of the store alone opens nothing.
 //! Counterpart: the encryption configuration that k3s writes. Invariant: a key is on disk before anything is sealed with
-//! it, and leaves it only when nothing is.
+//! it, and leaves it only when nothing is; this process opens with it until it ends, as reads that began before and
+//! earlier revisions still meet it.
 
 use std::fs;
 use std::io::{self, Write};
@@ -25,7 +26,15 @@ const KEY_BYTES: usize = 32;
 pub struct ManagedKeys {
     file: PathBuf,
     wrapping: GcmKey,
-    keys: Mutex<Vec<DataKey>>,
+    keys: Mutex<Keys>,
+}
+
+#[derive(Default)]
+struct Keys {
+    /// Those on disk, the current one first.
+    kept: Vec<DataKey>,
+    /// Those that have left the disk since this process began.
+    retired: Vec<DataKey>,
 }
 
 #[derive(Clone)]
@@ -91,21 +100,24 @@ impl ManagedKeys {
             Ok(DataKey { bytes: wrapping.open(&sealed, &one.name)?, name: one.name })
         };
         let keys: Result<Vec<DataKey>, SealError> = read.keys.into_iter().map(unwrap).collect();
-        let keys = Mutex::new(keys?);
+        let keys = Mutex::new(Keys { kept: keys?, retired: Vec::new() });
         Ok(Some(ManagedKeys { file, wrapping, keys }))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<DataKey>> {
+    fn lock(&self) -> MutexGuard<'_, Keys> {
         self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The keys ready for use, the current one first.
+    /// The keys ready for use, the current one first, those that are only good for opening last.
     pub fn opened(&self) -> Result<Vec<GcmKey>, SealError> {
-        self.lock().iter().map(|key| GcmKey::new(&key.name, &key.bytes)).collect()
+        let keys = self.lock();
+        let each = keys.kept.iter().chain(&keys.retired);
+        each.map(|key| GcmKey::new(&key.name, &key.bytes)).collect()
     }
 
+    /// Those on disk.
     pub fn names(&self) -> Vec<String> {
-        self.lock().iter().map(|key| key.name.clone()).collect()
+        self.lock().kept.iter().map(|key| key.name.clone()).collect()
     }
 
     /// Makes a new key the current one. It is on disk when this returns.
@@ -113,19 +125,19 @@ impl ManagedKeys {
         let number = uuid::Uuid::new_v4().simple().to_string();
         let fresh = DataKey { name: format!("key-{}", &number[..8]), bytes: random()? };
         let mut keys = self.lock();
-        let next: Vec<DataKey> = std::iter::once(fresh).chain(keys.iter().cloned()).collect();
+        let next: Vec<DataKey> = std::iter::once(fresh).chain(keys.kept.iter().cloned()).collect();
         self.save(&next)?;
-        *keys = next;
+        keys.kept = next;
         Ok(())
     }
 
-    /// Forgets every key but the current one: nothing may be sealed with the others any more.
+    /// Takes every key but the current one from the disk: nothing may be sealed with the others any more.
     pub fn keep_current(&self) -> Result<(), EncryptionError> {
         let mut keys = self.lock();
-        if keys.len() > 1 {
-            let next = vec![keys[0].clone()];
-            self.save(&next)?;
-            *keys = next;
+        if keys.kept.len() > 1 {
+            self.save(&keys.kept[..1])?;
+            let retired = keys.kept.split_off(1);
+            keys.retired.extend(retired);
         }
         Ok(())
     }
@@ -193,7 +205,7 @@ mod tests {
         let again = ManagedKeys::open(&dir).expect("read");
         assert_eq!((again.names(), names.len()), (names, 2));
         let text = fs::read_to_string(dir.join(FILE)).expect("there");
-        let plain = BASE64_STANDARD.encode(&keys.lock()[0].bytes);
+        let plain = BASE64_STANDARD.encode(&keys.lock().kept[0].bytes);
         assert!(!text.contains(&plain));
         for file in [FILE, WRAPPING_KEY] {
             let mode = fs::metadata(dir.join(file)).expect("there").permissions().mode();

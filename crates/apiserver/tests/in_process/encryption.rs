@@ -134,6 +134,19 @@ async fn a_rotation_leaves_one_key_and_loses_nothing_under_writers() {
     }
 }
 
+/// A list that had begun before the old key went failed: what it had found was sealed with that.
+#[tokio::test]
+async fn what_a_rotation_sealed_anew_can_still_be_read_as_it_was_before() {
+    let cluster = cluster().await;
+    let admin = cluster.admin();
+    admin.post(SECRETS, &secret("old")).await.created();
+    let listed = admin.get(SECRETS).await.ok();
+    let before = listed["metadata"]["resourceVersion"].as_str().expect("a revision");
+    let exactly = format!("{SECRETS}?resourceVersion={before}&resourceVersionMatch=Exact");
+    post(&admin, "rotate").await.ok();
+    assert_eq!(admin.get(&exactly).await.ok()["items"], listed["items"]);
+}
+
 /// As a crash leaves it: the new key is on the disk, and nothing is sealed with it yet.
 #[tokio::test]
 async fn a_rotation_that_was_interrupted_is_finished_at_the_next_start() {
