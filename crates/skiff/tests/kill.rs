@@ -1,7 +1,7 @@
 //! `kill -9` of a whole API server under 64 writing clients: every write it answered is there when it is back.
 //!
 //! Each round starts `skiff server` on the same directory, lets the writers create, replace and delete ConfigMaps over
-//! TLS until a moment that differs from round to round, kills the server, starts it again and compares what it lists
+//! TLS until so many writes are answered, which differs from round to round, kills the server, starts it again and compares what it lists
 //! with what it acknowledged. `SKIFF_SERVER_KILLS` sets the number of rounds.
 //! The store's own kill test looks at keys; this one goes through the whole request path.
 
@@ -20,6 +20,10 @@ use tokio::task::JoinSet;
 const WRITERS: usize = 64;
 /// Each writer works on a few names in turn, so that every name is created, replaced and deleted many times.
 const NAMES: usize = 4;
+/// As many writes are answered in every round, and then some, before the server is killed: by the clock a busy machine would
+/// kill a server that nobody had written to.
+const WRITTEN: u64 = 200;
+const PATIENCE: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_answered_write_survives_kill_9_of_the_server() {
@@ -35,7 +39,13 @@ async fn every_answered_write_survives_kill_9_of_the_server() {
         for writer in 0..WRITERS {
             writers.spawn(write(client.clone(), writer, known.clone()));
         }
-        tokio::time::sleep(Duration::from_millis(150 + 67 * (round % 7))).await;
+        let enough = answered(&known) + WRITTEN + 67 * (round % 7);
+        let written = async {
+            while answered(&known) < enough {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, written).await.expect("the writers write");
         server.kill();
         while let Some(ended) = writers.join_next().await {
             ended.unwrap();
@@ -43,11 +53,12 @@ async fn every_answered_write_survives_kill_9_of_the_server() {
     }
     let server = Server::start(&directory.0);
     let stored = stored(&server.client().await).await;
-    let mut known = known.lock().unwrap();
-    settle(&mut known, &stored, rounds);
-    let writes: u64 = known.values().map(|state| state.answered).sum();
-    println!("{rounds} kills, {writes} answered writes, all there");
-    assert!(writes > rounds * 100, "the writers hardly wrote: {writes} writes");
+    settle(&mut known.lock().unwrap(), &stored, rounds);
+    println!("{rounds} kills, {} answered writes, all there", answered(&known));
+}
+
+fn answered(known: &Mutex<Known>) -> u64 {
+    known.lock().unwrap().values().map(|state| state.answered).sum()
 }
 
 /// What a writer was told last about a name, and what it had asked for when the answer failed to come.
