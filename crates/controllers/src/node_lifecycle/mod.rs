@@ -72,8 +72,10 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     if silence >= grace
         && let Some(conditions) = silent_conditions(&node, now)
     {
-        let patch =
-            json!({"metadata": {"uid": node.metadata.uid}, "status": {"conditions": conditions}});
+        // It may be speaking right now.
+        let seen =
+            json!({"uid": node.metadata.uid, "resourceVersion": node.metadata.resource_version});
+        let patch = json!({"metadata": seen, "status": {"conditions": conditions}});
         node = ctx.patch_status::<Node>(&key, &patch).await?;
         ctx.recorder.normal(
             node.as_ref(),
