@@ -14,61 +14,81 @@ use super::monitors::Kinds;
 use super::{Kind, ObjectId};
 use crate::runtime::{Error, Key, Result};
 
-pub async fn perform(client: &Client, kinds: &Kinds, work: Work) -> Result<()> {
+/// How a piece of work ended.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    Settled,
+    /// An owner is there that the graph does not show yet. Were it gone before its watch tells of it, nobody would look at
+    /// the dependents again: they are to be looked at until the graph knows.
+    GraphBehind,
+}
+
+pub async fn perform(client: &Client, kinds: &Kinds, work: Work) -> Result<Outcome> {
     match work {
-        Work::Nothing | Work::DeleteBlocking(_) => Ok(()),
-        Work::FinishForeground(object) => drop_finalizer(client, &object, FOREGROUND).await,
+        Work::Nothing | Work::DeleteBlocking(_) => {}
+        Work::FinishForeground(object) => drop_finalizer(client, &object, FOREGROUND).await?,
         Work::Orphan { object, dependents } => {
             for dependent in &dependents {
                 drop_owners(client, dependent, std::slice::from_ref(&object.uid)).await?;
             }
-            drop_finalizer(client, &object, ORPHAN).await
+            drop_finalizer(client, &object, ORPHAN).await?;
         }
-        Work::CheckOwners(owners) => settle(client, kinds, owners).await,
+        Work::CheckOwners(owners) => return settle(client, kinds, owners).await,
     }
+    Ok(Outcome::Settled)
 }
 
-async fn settle(client: &Client, kinds: &Kinds, owners: Owners) -> Result<()> {
-    let mut absent = Vec::new();
+async fn settle(client: &Client, kinds: &Kinds, owners: Owners) -> Result<Outcome> {
+    let (mut absent, mut outcome) = (Vec::new(), Outcome::Settled);
     for reference in &owners.unknown {
-        if is_absent(client, kinds, &owners.object, reference).await? {
-            absent.push(reference.uid.clone());
+        match ask_for(client, kinds, &owners.object, reference).await? {
+            Owner::Absent => absent.push(reference.uid.clone()),
+            Owner::Present => outcome = Outcome::GraphBehind,
+            Owner::Unknowable => {}
         }
     }
     match verdict(&owners, &absent) {
-        Verdict::Keep => Ok(()),
-        Verdict::DropOwners(gone) => drop_owners(client, &owners.object, &gone).await,
-        Verdict::Delete(policy) => delete(client, &owners, policy).await,
+        Verdict::Keep => {}
+        Verdict::DropOwners(gone) => drop_owners(client, &owners.object, &gone).await?,
+        Verdict::Delete(policy) => delete(client, &owners, policy).await?,
     }
+    Ok(outcome)
 }
 
-/// Asks the API server. A kind it does not serve (now) says nothing about the owner: it counts as present.
-async fn is_absent(
+/// What the API server knows of an owner that the graph does not.
+enum Owner {
+    Absent,
+    Present,
+    /// Of a kind that is not served (now), or named where it cannot be: no reason to delete anything.
+    Unknowable,
+}
+
+async fn ask_for(
     client: &Client,
     kinds: &Kinds,
     dependent: &ObjectId,
     reference: &OwnerReference,
-) -> Result<bool> {
+) -> Result<Owner> {
     let group = reference.api_version.split_once('/').map_or("", |(group, _)| group);
     let Some(kind) = kinds.get(&(group.to_owned(), reference.kind.clone())) else {
-        return Ok(false);
+        return Ok(Owner::Unknowable);
     };
     if kind.namespaced && dependent.namespace.is_empty() {
         // Not a valid reference; deleting for it could hit an object that only looks orphaned.
         tracing::debug!(object = %dependent.name, owner = %reference.name, "cluster-scoped object names a namespaced owner");
-        return Ok(false);
+        return Ok(Owner::Unknowable);
     }
     let namespace = if kind.namespaced { dependent.namespace.as_str() } else { "" };
     let owner = get(client, kind, namespace, &reference.name).await?;
-    Ok(owner.is_none_or(|meta| meta.uid.as_ref() != Some(&reference.uid)))
+    let is_it = owner.is_some_and(|meta| meta.uid.as_ref() == Some(&reference.uid));
+    Ok(if is_it { Owner::Present } else { Owner::Absent })
 }
 
 async fn delete(client: &Client, owners: &Owners, policy: Policy) -> Result<()> {
     let object = &owners.object;
     let Some(live) = get_same(client, object).await? else { return Ok(()) };
-    let judged = owners.solid.len() + owners.waiting.len() + owners.unknown.len();
-    if live.owner_references.iter().flatten().count() != judged || live.deletion_timestamp.is_some()
-    {
+    let named = live.owner_references.iter().flatten().map(|owner| &owner.uid);
+    if !owners.are(named) || live.deletion_timestamp.is_some() {
         // The watch is behind: it will bring the newer state, which will be judged anew.
         return Ok(());
     }

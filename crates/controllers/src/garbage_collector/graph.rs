@@ -58,6 +58,17 @@ pub struct Graph {
     dependents: HashMap<String, BTreeSet<String>>,
 }
 
+// === impl Owners ===
+
+impl Owners {
+    /// Whether these and no others were judged.
+    pub fn are<'a>(&self, named: impl Iterator<Item = &'a String>) -> bool {
+        let unknown = self.unknown.iter().map(|owner| &owner.uid);
+        let judged: BTreeSet<_> = self.solid.iter().chain(&self.waiting).chain(unknown).collect();
+        judged == named.collect()
+    }
+}
+
 // === impl Observed ===
 
 impl Observed {
@@ -336,6 +347,17 @@ mod tests {
             verdict(&owners(&graph, "pod"), &["b".into()]),
             Verdict::DropOwners(vec!["b".into()])
         );
+    }
+
+    /// An orphan that another owner took in its stead was deleted: their number was the same.
+    #[test]
+    fn another_owner_than_the_one_that_was_judged_is_noticed() {
+        let judged = owners(&graph(&[object("pod", &["a", "b"])]), "pod");
+        for (named, same) in [(["b", "a"].as_slice(), true), (&["a", "c"], false), (&["a"], false)]
+        {
+            let named: Vec<String> = named.iter().map(|uid| (*uid).to_owned()).collect();
+            assert_eq!(judged.are(named.iter()), same, "{named:?}");
+        }
     }
 
     #[test]

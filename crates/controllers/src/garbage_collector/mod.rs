@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::runtime::{Key, Metrics, Result, WorkQueue};
+use deeds::Outcome;
 use graph::{Graph, Work};
 use monitors::{Monitors, News};
 
@@ -31,7 +32,7 @@ const REDISCOVER_AFTER: Duration = Duration::from_millis(300);
 const REDISCOVER_AFTER_FAILURE: Duration = Duration::from_secs(5);
 
 /// One finished piece of work.
-type Done = (Key, Result<()>);
+type Done = (Key, Result<Outcome>);
 
 struct Collector {
     client: Client,
@@ -124,7 +125,8 @@ impl Collector {
     fn finish(&mut self, (key, outcome): Done) {
         self.metrics.count(NAME, outcome.is_err());
         match outcome {
-            Ok(()) => self.queue.forget(&key),
+            Ok(Outcome::Settled) => self.queue.forget(&key),
+            Ok(Outcome::GraphBehind) => self.queue.add_failed(key.clone()),
             Err(error) => {
                 tracing::debug!(uid = %key, %error, "will try again");
                 self.queue.add_failed(key.clone());

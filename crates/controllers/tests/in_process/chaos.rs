@@ -117,9 +117,17 @@ impl Story {
     }
 
     async fn wait(&self, cluster: &TestCluster, seed: u64, expected: &Expected) {
-        let what = format!("seed {seed}, {}: {} of {}", self.name, expected.count, expected.of);
-        let reached = async |c: &TestCluster| self.is_as_expected(c, expected).await;
-        cluster.within(PATIENCE, &what, reached).await;
+        let began = tokio::time::Instant::now();
+        while let Some(found) = self.unexpected(cluster, expected).await {
+            assert!(
+                began.elapsed() < PATIENCE,
+                "seed {seed}, {}: {} of {}, and after {PATIENCE:?} there are {found}",
+                self.name,
+                expected.count,
+                expected.of,
+            );
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn make(&self, cluster: &TestCluster, seed: u64, made: &Move) {
@@ -176,7 +184,8 @@ impl Story {
         }
     }
 
-    async fn is_as_expected(&self, cluster: &TestCluster, expected: &Expected) -> bool {
+    /// What is there instead of what is expected.
+    async fn unexpected(&self, cluster: &TestCluster, expected: &Expected) -> Option<Value> {
         let listed = self.api(cluster, &expected.of).list(&selection(&expected.of)).await;
         let found = listed.expect("a list is answered").items;
         let found: Vec<Value> = found.iter().map(|object| json!(object)).collect();
@@ -186,11 +195,7 @@ impl Story {
         fields.retain(|field, _| field != "apiVersion" && field != "kind");
         let right = found.iter().filter(|object| has(object, &asked)).count();
         let reached = found.len() == expected.count && right == expected.count;
-        if !reached {
-            let (story, of) = (&self.name, &expected.of);
-            tracing::info!(story, %of, found = %json!(found), "not as expected yet");
-        }
-        reached
+        (!reached).then(|| json!(found))
     }
 }
 

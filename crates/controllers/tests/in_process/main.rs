@@ -6,5 +6,6 @@ mod chaos;
 mod cluster;
 mod convergence;
 mod devices;
+mod garbage;
 mod metrics;
 mod storage;

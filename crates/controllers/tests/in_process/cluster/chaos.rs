@@ -38,6 +38,8 @@ pub struct Chaos(Arc<Day>);
 struct Day {
     dice: Mutex<Dice>,
     good: bool,
+    /// The resource whose watches never open.
+    deaf_to: Option<&'static str>,
     /// Who wrote what, but for events.
     writes: Mutex<Vec<String>>,
 }
@@ -48,16 +50,22 @@ type Lines = BoxStream<'static, Result<Frame<Bytes>, BoxError>>;
 
 impl Chaos {
     pub fn of_seed(seed: u64) -> Chaos {
-        Chaos::new(Dice::new(seed), false)
+        Chaos::new(Dice::new(seed), false, None)
     }
 
     /// A day on which nothing happens.
     pub fn none() -> Chaos {
-        Chaos::new(Dice::new(0), true)
+        Chaos::new(Dice::new(0), true, None)
     }
 
-    fn new(dice: Dice, good: bool) -> Chaos {
-        Chaos(Arc::new(Day { dice: Mutex::new(dice), good, writes: Mutex::default() }))
+    /// A good day, but for the watches of one resource: none ever opens.
+    pub fn deaf_to(resource: &'static str) -> Chaos {
+        Chaos::new(Dice::new(0), true, Some(resource))
+    }
+
+    fn new(dice: Dice, good: bool, deaf_to: Option<&'static str>) -> Chaos {
+        let (dice, writes) = (Mutex::new(dice), Mutex::default());
+        Chaos(Arc::new(Day { dice, good, deaf_to, writes }))
     }
 
     /// The way to the server for `user`.
@@ -90,7 +98,8 @@ impl Chaos {
     ) -> Result<Response<StreamBody<Lines>>, BoxError> {
         let writes = request.method() != Method::GET;
         let watches = request.uri().query().is_some_and(|query| query.contains("watch=true"));
-        if writes && self.happens(WRITE_REFUSED) {
+        let heard = self.0.deaf_to.is_none_or(|resource| !request.uri().path().ends_with(resource));
+        if writes && self.happens(WRITE_REFUSED) || watches && !heard {
             return Ok(refusal());
         }
         let response = server.call(request).await?;

@@ -108,6 +108,12 @@ impl TestCluster {
         day.writes()
     }
 
+    /// How often a controller has looked at something since all were started.
+    pub fn looks(&self, controller: &str) -> u64 {
+        let counts = self.controllers.metrics.snapshot();
+        counts.get(controller).map_or(0, |counts| counts.reconciles)
+    }
+
     /// What time it is to the controllers.
     pub fn now(&self) -> Timestamp {
         self.clock.now()
