@@ -6,6 +6,7 @@
 
 pub mod legacy;
 pub mod mirroring;
+mod slice_op;
 pub mod slices;
 mod trigger;
 
@@ -13,6 +14,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
@@ -100,6 +102,16 @@ pub fn selector(service: &Service) -> Option<&std::collections::BTreeMap<String,
     let spec = service.spec.as_ref()?;
     let external = spec.type_.as_deref() == Some("ExternalName");
     spec.selector.as_ref().filter(|selector| !selector.is_empty() && !external)
+}
+
+/// The controller that a slice says keeps it.
+fn manager(slice: &EndpointSlice) -> Option<&str> {
+    slice.metadata.labels.as_ref()?.get(MANAGED_BY).map(String::as_str)
+}
+
+fn service_of_slice(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key::new(slice.metadata.namespace.as_deref().unwrap_or_default(), name))
 }
 
 /// The families endpoints are made for. A headless Service without an answer yet counts as IPv4.

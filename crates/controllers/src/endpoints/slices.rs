@@ -12,6 +12,7 @@ use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
+use super::slice_op::SliceOp;
 use super::trigger::{self, Triggers};
 use super::{Family, HEADLESS, MANAGED_BY, ResolvedPort, SERVICE_NAME};
 use crate::pod;
@@ -28,19 +29,12 @@ pub const DEF: ControllerDef = ControllerDef {
         edges.mapped::<Pod>(super::services_of_pod);
         edges.mapped::<EndpointSlice>(|_, delta| {
             let ours = delta.sides().filter(|slice| is_ours(slice));
-            ours.filter_map(|slice| service_key(slice)).collect()
+            ours.filter_map(|slice| super::service_of_slice(slice)).collect()
         });
         edges.reads::<Node>();
     },
     reconcile: |ctx, key| reconcile(ctx, key).boxed(),
 };
-
-#[derive(Clone, Debug, PartialEq)]
-enum Op {
-    Create(Box<EndpointSlice>),
-    Update(Box<EndpointSlice>),
-    Delete(Arc<EndpointSlice>),
-}
 
 async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let triggers = ctx.memory::<Triggers>();
@@ -61,17 +55,10 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let slices = slices_of(&ctx, &service);
     let trigger = triggers.take(&service, &pods);
     for mut op in plan(&service, &pods, &slices, &zone) {
-        if let Op::Create(slice) | Op::Update(slice) = &mut op {
+        if let Some(slice) = op.slice_mut() {
             trigger::mark(&mut slice.metadata, trigger);
         }
-        match op {
-            Op::Create(slice) => drop(ctx.create(slice.as_ref()).await?),
-            Op::Update(slice) => drop(ctx.update(slice.as_ref()).await?),
-            Op::Delete(slice) => match ctx.delete(slice.as_ref()).await {
-                Err(error) if error.is_not_found() => {}
-                other => other?,
-            },
-        }
+        op.carry_out(&ctx).await?;
     }
     Ok(Action::Done)
 }
@@ -81,19 +68,13 @@ fn slices_of(ctx: &Ctx, service: &Service) -> Vec<Arc<EndpointSlice>> {
         .lister::<EndpointSlice>()
         .in_namespace(service.metadata.namespace.as_deref().unwrap_or_default());
     slices.retain(|slice| {
-        is_ours(slice) && service_key(slice).is_some_and(|key| key == Key::of(service))
+        is_ours(slice) && super::service_of_slice(slice).is_some_and(|key| key == Key::of(service))
     });
     slices
 }
 
 fn is_ours(slice: &EndpointSlice) -> bool {
-    slice.metadata.labels.as_ref().and_then(|labels| labels.get(MANAGED_BY)).map(String::as_str)
-        == Some(CONTROLLER)
-}
-
-fn service_key(slice: &EndpointSlice) -> Option<Key> {
-    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
-    Some(Key::new(slice.metadata.namespace.as_deref().unwrap_or_default(), name))
+    super::manager(slice) == Some(CONTROLLER)
 }
 
 // === decisions ===
@@ -106,14 +87,14 @@ fn plan(
     pods: &[Arc<Pod>],
     slices: &[Arc<EndpointSlice>],
     zone: &dyn Fn(&str) -> Option<String>,
-) -> Vec<Op> {
+) -> Vec<SliceOp> {
     let mut wanted = wanted_endpoints(service, pods, zone);
     let mut present: BTreeMap<Group, Vec<Arc<EndpointSlice>>> = BTreeMap::new();
     let mut ops = Vec::new();
     for slice in slices {
         match group_of(slice).filter(|group| wanted.contains_key(group)) {
             Some(group) => present.entry(group).or_default().push(slice.clone()),
-            None => ops.push(Op::Delete(slice.clone())),
+            None => ops.push(SliceOp::Delete(slice.clone())),
         }
     }
     for (group, endpoints) in std::mem::take(&mut wanted) {
@@ -190,7 +171,7 @@ fn plan_group(
     group: &Group,
     mut wanted: BTreeMap<String, Endpoint>,
     slices: Vec<Arc<EndpointSlice>>,
-) -> Vec<Op> {
+) -> Vec<SliceOp> {
     let mut kept: Vec<(Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
     for slice in slices {
         let addresses =
@@ -214,27 +195,31 @@ fn plan_group(
         ops.extend(if needed {
             update(service, &slice, endpoints)
         } else {
-            Some(Op::Delete(slice))
+            Some(SliceOp::Delete(slice))
         });
     }
     if nothing_yet {
-        ops.push(Op::Create(Box::new(new_slice(service, group, Vec::new()))));
+        ops.push(SliceOp::Create(Box::new(new_slice(service, group, Vec::new()))));
     }
     while !left.is_empty() {
         let chunk = left.drain(..left.len().min(MAX_ENDPOINTS)).collect();
-        ops.push(Op::Create(Box::new(new_slice(service, group, chunk))));
+        ops.push(SliceOp::Create(Box::new(new_slice(service, group, chunk))));
     }
     ops
 }
 
-fn update(service: &Service, slice: &Arc<EndpointSlice>, endpoints: Vec<Endpoint>) -> Option<Op> {
+fn update(
+    service: &Service,
+    slice: &Arc<EndpointSlice>,
+    endpoints: Vec<Endpoint>,
+) -> Option<SliceOp> {
     let mut updated = slice.as_ref().clone();
     let unchanged = updated.endpoints.as_deref().unwrap_or_default() == endpoints;
     if !unchanged {
         updated.endpoints = Some(endpoints);
     }
     updated.metadata.labels = Some(labels(service));
-    (updated != **slice).then(|| Op::Update(Box::new(updated)))
+    (updated != **slice).then(|| SliceOp::Update(Box::new(updated)))
 }
 
 fn new_slice(
@@ -301,7 +286,7 @@ mod tests {
         Arc::new(pod)
     }
 
-    fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Vec<Op> {
+    fn run(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Vec<SliceOp> {
         plan(service, pods, slices, &|_| None)
     }
 
@@ -312,21 +297,8 @@ mod tests {
         slices: &[Arc<EndpointSlice>],
     ) -> Vec<Arc<EndpointSlice>> {
         let mut state: Vec<Arc<EndpointSlice>> = slices.to_vec();
-        for op in run(service, pods, slices) {
-            match op {
-                Op::Create(mut slice) => {
-                    slice.metadata.name = Some(format!("web-{}", state.len()));
-                    state.push(Arc::new(*slice));
-                }
-                Op::Update(slice) => {
-                    let at = state
-                        .iter()
-                        .position(|old| old.metadata.name == slice.metadata.name)
-                        .unwrap();
-                    state[at] = Arc::new(*slice);
-                }
-                Op::Delete(slice) => state.retain(|old| old.metadata.name != slice.metadata.name),
-            }
+        for (drawn, op) in run(service, pods, slices).into_iter().enumerate() {
+            op.apply_to(&mut state, slices.len() + drawn);
         }
         assert_eq!(run(service, pods, &state), [], "a second look writes nothing");
         state
