@@ -31,6 +31,8 @@ pub struct Call {
     pub body: Bytes,
     /// Where the request is recorded, if it is.
     pub trail: Option<Arc<Trail>>,
+    /// Whoever asks has no use for word of who owns which field, which is half of many an object.
+    pub lean: bool,
     warnings: Mutex<Vec<String>>,
     /// The kind of the path, once somebody has asked.
     kind: OnceLock<Option<Arc<KindDef>>>,
@@ -85,6 +87,7 @@ impl Call {
             headers,
             body,
             trail,
+            lean: false,
             warnings: Mutex::default(),
             kind: OnceLock::new(),
         }

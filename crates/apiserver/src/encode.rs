@@ -81,6 +81,7 @@ fn plain_list(call: &Call, media: Media, pieces: Pieces) -> Response<Body> {
 
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
     match media.shape {
+        Shape::AsIs if call.lean => written(media, without_owners(bytes), Some(kind)),
         Shape::AsIs => written(media, bytes, Some(kind)),
         Shape::Partial(version) => written(media, partial(kind, &bytes, version)?, None),
         Shape::Table(version) => written(media, table(kind, &[bytes], call, None, version)?, None),
@@ -160,6 +161,17 @@ fn partial(kind: &KindDef, object: &[u8], version: MetaVersion) -> Result<Bytes,
     let version = version.api_version();
     let head = format!(r#"{{"kind":"PartialObjectMetadata","apiVersion":"{version}","metadata":"#);
     Ok([head.as_bytes(), &*metadata, b"}"].concat().into())
+}
+
+/// An object without its `managedFields`, if it is written as what is stored is.
+fn without_owners(object: Bytes) -> Bytes {
+    const KEY: &[u8] = br#","managedFields":"#;
+    let cut = value_at(&object, "/metadata/managedFields").and_then(|owners| {
+        let begin = owners.as_ptr() as usize - object.as_ptr() as usize;
+        let before = object[..begin].strip_suffix(KEY)?;
+        Some([before, &object[begin + owners.len()..]].concat())
+    });
+    cut.map_or(object, Bytes::from)
 }
 
 fn table(
@@ -266,9 +278,22 @@ fn compressed(
     Response::from_parts(parts, reply::full(packed.into()))
 }
 
+/// The representations of a batch of events that watches share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum View {
+    Json,
+    /// For typed clients of this process.
+    Lean,
+    Protobuf,
+    Metadata,
+    MetadataBeta,
+}
+
 /// Frames for one watch, in its representation.
 pub struct EventEncoder {
     media: Media,
+    lean: bool,
     kind: Arc<KindDef>,
     include: IncludeObject,
     /// A watch names its columns once.
@@ -277,18 +302,23 @@ pub struct EventEncoder {
 
 impl EventEncoder {
     pub fn new(media: Media, kind: Arc<KindDef>, call: &Call) -> Result<EventEncoder, Status> {
-        Ok(EventEncoder { media, kind, include: include_object(call)?, columns_sent: false })
+        let (lean, include) = (call.lean, include_object(call)?);
+        Ok(EventEncoder { media, lean, kind, include, columns_sent: false })
     }
 
-    /// The number of this representation among those in which the bytes of an event depend on the stored object alone.
-    pub fn view(&self) -> Option<u32> {
+    /// This representation, if the bytes of an event depend on the stored object alone.
+    pub fn view(&self) -> Option<View> {
         match (self.media.shape, self.media.format) {
-            (Shape::AsIs, Format::Json) => Some(0),
-            (Shape::AsIs, Format::Protobuf) => Some(1),
+            (Shape::AsIs, Format::Json) if self.lean => Some(View::Lean),
+            (Shape::AsIs, Format::Json) => Some(View::Json),
+            (Shape::AsIs, Format::Protobuf) => Some(View::Protobuf),
             (Shape::Partial(version) | Shape::PartialList(version), Format::Json)
                 if self.kind.strategy.metadata_hides().is_empty() =>
             {
-                Some(2 + u32::from(version != MetaVersion::V1))
+                Some(match version {
+                    MetaVersion::V1 => View::Metadata,
+                    MetaVersion::V1beta1 => View::MetadataBeta,
+                })
             }
             _ => None,
         }
@@ -297,6 +327,7 @@ impl EventEncoder {
     /// Appends an event as the client reads it.
     pub fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
         let object = match (event.kind, self.media.shape) {
+            (_, Shape::AsIs) if self.lean => without_owners(event.object.clone()),
             ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
             (_, Shape::Partial(version) | Shape::PartialList(version)) => {
                 partial(&self.kind, &event.object, version)?
@@ -331,6 +362,23 @@ impl EventEncoder {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn typed_clients_are_not_told_who_owns_fields() {
+        let told = |object: &'static str| without_owners(Bytes::from(object));
+        let owned = r#"{"metadata":{"name":"a","managedFields":[{"manager":"]\""}],"uid":"u"},"data":{"managedFields":"[]"}}"#;
+        assert_eq!(
+            told(owned),
+            r#"{"metadata":{"name":"a","uid":"u"},"data":{"managedFields":"[]"}}"#
+        );
+        let unowned =
+            r#"{"metadata":{"name":"a"},"spec":{"template":{"metadata":{"managedFields":[]}}}}"#;
+        assert_eq!(told(unowned), unowned);
+        assert_eq!(
+            told(r#"{"metadata":{"name":"a","managedFields":[]}}"#),
+            r#"{"metadata":{"name":"a"}}"#
+        );
+    }
 
     /// One of daemon sets that is none upstream must not come back with the bytes that are passed on.
     #[test]

@@ -32,6 +32,7 @@ use crate::query::Query;
 use crate::reply::{self, Body, BoxError};
 use crate::request_info::RequestInfo;
 use crate::server::Server;
+use crate::typed::Lean;
 use crate::user::{ANONYMOUS, UserInfo};
 use crate::{dispatch, encode, subresources, warnings};
 
@@ -201,7 +202,8 @@ impl<'a> Passage<'a> {
         }
         let body = read_body(body, &parts.headers).await?;
         let headers = std::mem::take(&mut parts.headers);
-        let call = Call::new(server, user, (*info).clone(), query, headers, body, trail);
+        let mut call = Call::new(server, user, (*info).clone(), query, headers, body, trail);
+        call.lean = parts.extensions.get::<Lean>().is_some();
         self.answer(&call, &parts.method).await
     }
 

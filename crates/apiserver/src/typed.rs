@@ -1,4 +1,7 @@
-//! Answers as typed clients can read them.
+//! Answers as the typed clients of this process can read them, and no more than they read.
+//!
+//! None of them looks at who owns which field, which is half of a small object: objects come without (a write that does not
+//! speak of owners leaves them as they are). Lists are passed on as they stand.
 //!
 //! The API lets a time be null where its types know no missing time (a condition's `lastTransitionTime`): Go reads the zero time,
 //! the types of `k8s-openapi` read nothing at all. One such object would end every watch of its kind, and end it again when it
@@ -23,6 +26,10 @@ const NULLS: [(&str, &str); 2] = [
     (r#""lastObservedTime":null"#, r#""lastObservedTime":"0001-01-01T00:00:00.000000Z""#),
 ];
 
+/// On a request: the answer is to be without owners of fields.
+#[derive(Clone)]
+pub struct Lean;
+
 /// The request path for the typed clients of this process.
 #[derive(Clone)]
 pub struct TypedService(pub LocalService);
@@ -42,7 +49,8 @@ where
         tower::Service::<Request<B>>::poll_ready(&mut self.0, context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        request.extensions_mut().insert(Lean);
         let answer = self.0.call(request);
         Box::pin(async move { Ok(answer.await?.map(readable)) })
     }

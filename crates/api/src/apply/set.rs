@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 /// Fields below one place.
@@ -111,35 +112,40 @@ impl Set {
     }
 
     /// Members of this set that are no members of the other.
-    pub fn difference(self, other: &Set) -> Set {
-        if other.is_empty() {
-            return self;
-        }
-        let mut out = Set::default();
-        for (step, mut entry) in self.0 {
-            if let Some(theirs) = other.0.get(&step) {
-                entry.member &= !theirs.member;
-                entry.below = entry.below.difference(&theirs.below);
-            }
-            out.put(step, entry);
-        }
-        out
+    pub fn difference(mut self, other: &Set) -> Set {
+        self.subtract(other);
+        self
+    }
+
+    fn subtract(&mut self, other: &Set) {
+        self.reduce(other, |ours, theirs| {
+            ours.member &= !theirs.member;
+            ours.below.subtract(&theirs.below);
+        });
     }
 
     /// Like [`Set::difference`], but a member of the other takes everything below it along.
-    pub fn without(&self, other: &Set) -> Set {
-        let mut out = Set::default();
-        for (step, ours) in &self.0 {
-            let entry = match other.0.get(step) {
-                None => ours.clone(),
-                Some(theirs) if theirs.member => Entry::default(),
-                Some(theirs) => {
-                    Entry { member: ours.member, below: ours.below.without(&theirs.below) }
-                }
-            };
-            out.put(step.clone(), entry);
+    pub fn without(mut self, other: &Set) -> Set {
+        self.cut(other);
+        self
+    }
+
+    fn cut(&mut self, other: &Set) {
+        self.reduce(other, |ours, theirs| match theirs.member {
+            true => *ours = Entry::default(),
+            false => ours.below.cut(&theirs.below),
+        });
+    }
+
+    /// Takes from what both have; what is empty then goes. The other set is the small one mostly.
+    fn reduce(&mut self, other: &Set, take: impl Fn(&mut Entry, &Entry)) {
+        for (step, theirs) in &other.0 {
+            let Some(ours) = self.0.get_mut(step) else { continue };
+            take(ours, theirs);
+            if ours.is_empty() {
+                self.0.remove(step);
+            }
         }
-        out
     }
 
     /// The entries, to change whether their place is a member.
@@ -194,8 +200,10 @@ pub fn key_step(keys: Map<String, Value>) -> String {
 fn is_step(step: &str) -> bool {
     match step.split_once(':') {
         Some(("f", _)) => true,
-        Some(("v", text)) => serde_json::from_str::<Value>(text).is_ok(),
-        Some(("k", text)) => serde_json::from_str::<Map<String, Value>>(text).is_ok(),
+        Some(("v", text)) => serde_json::from_str::<IgnoredAny>(text).is_ok(),
+        Some(("k", text)) => {
+            text.trim_start().starts_with('{') && serde_json::from_str::<IgnoredAny>(text).is_ok()
+        }
         Some(("i", text)) => text.parse::<i64>().is_ok(),
         _ => false,
     }

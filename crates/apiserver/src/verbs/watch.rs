@@ -25,7 +25,7 @@ use tokio::time::{Instant, Sleep};
 use super::selection::{RevisionError, Selection, check_list_options, revision};
 use crate::call::Call;
 use crate::custom::conversion;
-use crate::encode::EventEncoder;
+use crate::encode::{EventEncoder, View};
 use crate::negotiate::Media;
 use crate::objects;
 use crate::reply::{BoxError, Reply};
@@ -77,7 +77,7 @@ struct Watcher {
     selection: Selection,
     encoder: EventEncoder,
     /// Where this watch shows objects as they are stored, which is after a revision: the view of events it shares.
-    shared: Option<(u32, Revision)>,
+    shared: Option<(View, Revision)>,
     source: Option<Watch>,
     /// Events that are ready to go, oldest first.
     ready: VecDeque<WatchEvent>,
@@ -258,7 +258,7 @@ impl Watcher {
             return None;
         }
         // What cannot be shared goes out event by event.
-        let frame = events.view(view, |events| self.frame_of(events)).ok()?;
+        let frame = events.view(view as u32, |events| self.frame_of(events)).ok()?;
         self.told = events.last().map_or(self.told, |last| last.revision());
         Some(frame)
     }
