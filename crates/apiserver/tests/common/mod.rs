@@ -10,7 +10,7 @@ use futures::StreamExt;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, BodyStream, Full};
 use serde_json::{Value, json};
-use skiff_apiserver::{ApiServer, ApiServerConfig, Body, LocalService, UserInfo};
+use skiff_apiserver::{ApiServer, ApiServerConfig, Body, LocalService, TypedService, UserInfo};
 use tower::Service;
 
 /// A server that is gone, with its directory, when the test is.
@@ -24,7 +24,13 @@ struct Directory(std::path::PathBuf);
 /// Someone who asks.
 #[derive(Clone)]
 pub struct Client {
-    service: LocalService,
+    service: Way,
+}
+
+#[derive(Clone)]
+enum Way {
+    Plain(LocalService),
+    Typed(TypedService),
 }
 
 pub struct Answer {
@@ -81,11 +87,26 @@ impl Cluster {
 
     /// Somebody who still has to prove who they are.
     pub fn stranger(&self) -> Client {
-        Client { service: self.server.local_unauthenticated() }
+        Client { service: Way::Plain(self.server.local_unauthenticated()) }
     }
 
     pub fn user(&self, user: UserInfo) -> Client {
-        Client { service: self.server.local(user) }
+        Client { service: Way::Plain(self.server.local(user)) }
+    }
+
+    /// A part of the server's process.
+    pub fn component(&self, user: &str) -> Client {
+        Client { service: Way::Typed(self.server.typed(UserInfo::system(user))) }
+    }
+}
+
+impl Way {
+    async fn call(self, request: Request<Full<Bytes>>) -> http::Response<Body> {
+        match self {
+            Way::Plain(mut service) => service.call(request).await,
+            Way::Typed(mut service) => service.call(request).await,
+        }
+        .expect("infallible")
     }
 }
 
@@ -128,8 +149,7 @@ impl Client {
     }
 
     pub async fn request(&self, request: Request<Full<Bytes>>) -> Answer {
-        let response = self.service.clone().call(request).await.expect("infallible");
-        let (parts, body) = response.into_parts();
+        let (parts, body) = self.service.clone().call(request).await.into_parts();
         let bytes = body.collect().await.expect("a complete body").to_bytes();
         Answer { status: parts.status, headers: parts.headers, bytes }
     }
@@ -143,7 +163,7 @@ impl Client {
     pub async fn stream(&self, path: &str) -> Body {
         let request =
             Request::builder().uri(path).body(Full::new(Bytes::new())).expect("well-formed");
-        let response = self.service.clone().call(request).await.expect("infallible");
+        let response = self.service.clone().call(request).await;
         assert_eq!(response.status(), StatusCode::OK, "{path}");
         response.into_body()
     }

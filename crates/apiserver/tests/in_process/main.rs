@@ -18,5 +18,6 @@ mod message_socket;
 mod policies;
 mod robustness;
 mod storage;
+mod typed;
 mod verbs;
 mod webhooks;
