@@ -83,7 +83,10 @@ fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Resul
     match media.shape {
         Shape::AsIs if call.lean => written(media, without_owners(bytes), Some(kind)),
         Shape::AsIs => written(media, bytes, Some(kind)),
-        Shape::Partial(version) => written(media, partial(kind, &bytes, version)?, None),
+        Shape::Partial(version) => {
+            let bytes = if call.lean { without_owners(bytes) } else { bytes };
+            written(media, partial(kind, &bytes, version)?, None)
+        }
         Shape::Table(version) => written(media, table(kind, &[bytes], call, None, version)?, None),
         Shape::PartialList(_) if kind.custom => {
             Err(Status::new(500, Reason::Unknown, "content is not a list"))
@@ -283,11 +286,12 @@ fn compressed(
 #[repr(u32)]
 pub enum View {
     Json,
-    /// For typed clients of this process.
-    Lean,
     Protobuf,
     Metadata,
     MetadataBeta,
+    /// The lean ones are for typed clients of this process.
+    Lean,
+    LeanMetadata,
 }
 
 /// Frames for one watch, in its representation.
@@ -308,17 +312,19 @@ impl EventEncoder {
 
     /// This representation, if the bytes of an event depend on the stored object alone.
     pub fn view(&self) -> Option<View> {
-        match (self.media.shape, self.media.format) {
-            (Shape::AsIs, Format::Json) if self.lean => Some(View::Lean),
-            (Shape::AsIs, Format::Json) => Some(View::Json),
-            (Shape::AsIs, Format::Protobuf) => Some(View::Protobuf),
-            (Shape::Partial(version) | Shape::PartialList(version), Format::Json)
+        match (self.media.shape, self.media.format, self.lean) {
+            (Shape::AsIs, Format::Json, false) => Some(View::Json),
+            (Shape::AsIs, Format::Json, true) => Some(View::Lean),
+            (Shape::AsIs, Format::Protobuf, false) => Some(View::Protobuf),
+            (Shape::Partial(version) | Shape::PartialList(version), Format::Json, lean)
                 if self.kind.strategy.metadata_hides().is_empty() =>
             {
-                Some(match version {
-                    MetaVersion::V1 => View::Metadata,
-                    MetaVersion::V1beta1 => View::MetadataBeta,
-                })
+                match (version, lean) {
+                    (MetaVersion::V1, false) => Some(View::Metadata),
+                    (MetaVersion::V1beta1, false) => Some(View::MetadataBeta),
+                    (MetaVersion::V1, true) => Some(View::LeanMetadata),
+                    (MetaVersion::V1beta1, true) => None,
+                }
             }
             _ => None,
         }
@@ -326,13 +332,16 @@ impl EventEncoder {
 
     /// Appends an event as the client reads it.
     pub fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
+        let object = match self.lean {
+            true => without_owners(event.object.clone()),
+            false => event.object.clone(),
+        };
         let object = match (event.kind, self.media.shape) {
-            (_, Shape::AsIs) if self.lean => without_owners(event.object.clone()),
-            ("ERROR", _) | (_, Shape::AsIs) => event.object.clone(),
+            ("ERROR", _) | (_, Shape::AsIs) => object,
             (_, Shape::Partial(version) | Shape::PartialList(version)) => {
-                partial(&self.kind, &event.object, version)?
+                partial(&self.kind, &object, version)?
             }
-            (_, Shape::Table(version)) => self.row(&decode_stored(&event.object)?, version),
+            (_, Shape::Table(version)) => self.row(&decode_stored(&object)?, version),
         };
         if self.media.format != Format::Protobuf {
             codec::watch_json(event.kind, &object, out);

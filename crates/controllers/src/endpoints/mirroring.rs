@@ -102,20 +102,26 @@ fn update(slice: Arc<EndpointSlice>, wanted: &EndpointSlice) -> Option<SliceOp> 
     (updated != *slice).then(|| SliceOp::Update(Box::new(updated)))
 }
 
+/// What is reached at the same ports.
+struct Group {
+    ports: Vec<EndpointPort>,
+    endpoints: Vec<(Family, Endpoint)>,
+}
+
 /// One slice per set of ports and family.
 fn wanted(service: Option<&Service>, endpoints: Option<&Endpoints>) -> Vec<EndpointSlice> {
     let (Some(service), Some(endpoints)) = (service, endpoints) else { return Vec::new() };
     if !is_mirrored(service, endpoints) {
         return Vec::new();
     }
-    let mut groups: Vec<(Vec<EndpointPort>, Vec<(Family, Endpoint)>)> = Vec::new();
+    let mut groups: Vec<Group> = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<EndpointPort> = subset.ports.iter().flatten().map(endpoint_port).collect();
-        let at = groups.iter().position(|(known, _)| *known == ports).unwrap_or_else(|| {
-            groups.push((ports, Vec::new()));
+        let at = groups.iter().position(|group| group.ports == ports).unwrap_or_else(|| {
+            groups.push(Group { ports, endpoints: Vec::new() });
             groups.len() - 1
         });
-        let known = &mut groups[at].1;
+        let known = &mut groups[at].endpoints;
         for (family, endpoint) in mirrored(subset) {
             // Two subsets may name an address for the same ports; the first, which is ready before it is not, counts.
             if !known.iter().any(|(_, other)| other.addresses == endpoint.addresses) {
@@ -125,7 +131,7 @@ fn wanted(service: Option<&Service>, endpoints: Option<&Endpoints>) -> Vec<Endpo
     }
     let by_family =
         groups.iter().flat_map(|group| [Family::IPv4, Family::IPv6].map(|family| (group, family)));
-    by_family.filter_map(|((ports, all), family)| slice(endpoints, ports, all, family)).collect()
+    by_family.filter_map(|(group, family)| slice(endpoints, group, family)).collect()
 }
 
 /// The addresses of a subset that are mirrored.
@@ -165,13 +171,8 @@ fn is_mirrored(service: &Service, endpoints: &Endpoints) -> bool {
     !skip && !lock && selector.is_none_or(BTreeMap::is_empty)
 }
 
-fn slice(
-    endpoints: &Endpoints,
-    ports: &[EndpointPort],
-    all: &[(Family, Endpoint)],
-    family: Family,
-) -> Option<EndpointSlice> {
-    let of_family = all.iter().filter(|(its, _)| *its == family);
+fn slice(endpoints: &Endpoints, group: &Group, family: Family) -> Option<EndpointSlice> {
+    let of_family = group.endpoints.iter().filter(|(its, _)| *its == family);
     let all: Vec<Endpoint> = of_family.map(|(_, endpoint)| endpoint.clone()).collect();
     let name = endpoints.metadata.name.clone().unwrap_or_default();
     let mut owner = kube::Resource::controller_owner_ref(endpoints, &())?;
@@ -192,7 +193,7 @@ fn slice(
         },
         address_type: family.name().into(),
         endpoints: Some(all),
-        ports: Some(ports.to_vec()),
+        ports: Some(group.ports.clone()),
     })
 }
 
