@@ -44,19 +44,25 @@ async fn reconcile(ctx: Arc<Ctx>, key: Key) -> Result<Action> {
     let service = ctx.lister::<Service>().get(&key);
     let mut present = ctx.lister::<EndpointSlice>().in_namespace(&key.namespace);
     present.retain(|slice| is_ours(slice) && super::service_of_slice(slice).as_ref() == Some(&key));
-    if let Some(endpoints) = &endpoints {
-        let left_out = too_many(endpoints);
-        if left_out > 0 {
-            let message = format!(
-                "A max of {MAX_PER_SUBSET} addresses can be mirrored to EndpointSlices per Endpoints subset. {left_out} addresses were skipped"
-            );
-            ctx.recorder.warning(endpoints.as_ref(), "TooManyAddressesToMirror", message);
-        }
-    }
-    for op in plan(service.as_deref(), endpoints.as_deref(), present) {
+    let mirrored = endpoints.as_deref().filter(|endpoints| {
+        service.as_deref().is_some_and(|service| is_mirrored(service, endpoints))
+    });
+    warn_of_too_many(&ctx, mirrored);
+    for op in plan(mirrored, present) {
         op.carry_out(&ctx).await?;
     }
     Ok(Action::Done)
+}
+
+fn warn_of_too_many(ctx: &Ctx, mirrored: Option<&Endpoints>) {
+    let Some(endpoints) = mirrored else { return };
+    let left_out = too_many(endpoints);
+    if left_out > 0 {
+        let message = format!(
+            "A max of {MAX_PER_SUBSET} addresses can be mirrored to EndpointSlices per Endpoints subset. {left_out} addresses were skipped"
+        );
+        ctx.recorder.warning(endpoints, "TooManyAddressesToMirror", message);
+    }
 }
 
 fn is_ours(slice: &EndpointSlice) -> bool {
@@ -66,12 +72,8 @@ fn is_ours(slice: &EndpointSlice) -> bool {
 // === decisions ===
 
 /// A slice that is there already is made what is wanted: one of the same ports before any other of the family.
-fn plan(
-    service: Option<&Service>,
-    endpoints: Option<&Endpoints>,
-    mut present: Vec<Arc<EndpointSlice>>,
-) -> Vec<SliceOp> {
-    let mut wanted = wanted(service, endpoints);
+fn plan(mirrored: Option<&Endpoints>, mut present: Vec<Arc<EndpointSlice>>) -> Vec<SliceOp> {
+    let mut wanted = mirrored.map(wanted).unwrap_or_default();
     let mut ops = Vec::new();
     let same_ports = |slice: &EndpointSlice, wanted: &EndpointSlice| slice.ports == wanted.ports;
     for fits in [same_ports, |_: &EndpointSlice, _: &EndpointSlice| true] {
@@ -109,11 +111,7 @@ struct Group {
 }
 
 /// One slice per set of ports and family.
-fn wanted(service: Option<&Service>, endpoints: Option<&Endpoints>) -> Vec<EndpointSlice> {
-    let (Some(service), Some(endpoints)) = (service, endpoints) else { return Vec::new() };
-    if !is_mirrored(service, endpoints) {
-        return Vec::new();
-    }
+fn wanted(endpoints: &Endpoints) -> Vec<EndpointSlice> {
     let mut groups: Vec<Group> = Vec::new();
     for subset in endpoints.subsets.iter().flatten() {
         let ports: Vec<EndpointPort> = subset.ports.iter().flatten().map(endpoint_port).collect();
@@ -244,9 +242,7 @@ mod tests {
 
     /// What is there after a look, and that another look finds nothing to do.
     fn settle(endpoints: &Endpoints, present: &[Arc<EndpointSlice>]) -> Vec<Arc<EndpointSlice>> {
-        let manual: Service = yaml("{spec: {ports: [{port: 5432}]}}");
-        let run =
-            |present: &[Arc<EndpointSlice>]| plan(Some(&manual), Some(endpoints), present.to_vec());
+        let run = |present: &[Arc<EndpointSlice>]| plan(Some(endpoints), present.to_vec());
         let mut state = present.to_vec();
         for (drawn, op) in run(present).into_iter().enumerate() {
             op.apply_to(&mut state, present.len() + drawn);
@@ -341,10 +337,14 @@ mod tests {
     }
 
     #[test]
-    fn selected_endpoints_are_not_mirrored() {
-        assert!(
-            wanted(Some(&yaml("{spec: {selector: {app: db}}}")), Some(&endpoints())).is_empty()
-        );
-        assert!(wanted(None, Some(&endpoints())).is_empty());
+    fn selected_endpoints_and_locks_are_not_mirrored() {
+        let by_hand: Service = yaml("{spec: {ports: [{port: 5432}]}}");
+        let with = |metadata: &str| -> Endpoints { yaml(&format!("{{metadata: {metadata}}}")) };
+        assert!(is_mirrored(&by_hand, &endpoints()));
+        assert!(!is_mirrored(&yaml("{spec: {selector: {app: db}}}"), &endpoints()));
+        let skipped = format!("{{labels: {{{SKIP_MIRROR}: 'true'}}}}");
+        assert!(!is_mirrored(&by_hand, &with(&skipped)));
+        let lock = "{annotations: {control-plane.alpha.kubernetes.io/leader: '{}'}}";
+        assert!(!is_mirrored(&by_hand, &with(lock)));
     }
 }
