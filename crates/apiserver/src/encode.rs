@@ -80,13 +80,10 @@ fn plain_list(call: &Call, media: Media, pieces: Pieces) -> Response<Body> {
 }
 
 fn object(media: Media, kind: &Arc<KindDef>, bytes: Bytes, call: &Call) -> Result<Bytes, Status> {
+    let bytes = if call.lean { without_owners(bytes) } else { bytes };
     match media.shape {
-        Shape::AsIs if call.lean => written(media, without_owners(bytes), Some(kind)),
         Shape::AsIs => written(media, bytes, Some(kind)),
-        Shape::Partial(version) => {
-            let bytes = if call.lean { without_owners(bytes) } else { bytes };
-            written(media, partial(kind, &bytes, version)?, None)
-        }
+        Shape::Partial(version) => written(media, partial(kind, &bytes, version)?, None),
         Shape::Table(version) => written(media, table(kind, &[bytes], call, None, version)?, None),
         Shape::PartialList(_) if kind.custom => {
             Err(Status::new(500, Reason::Unknown, "content is not a list"))
